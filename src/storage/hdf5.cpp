@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// Handles and files; datasets and attributes have their own files.
+#include "storage/hdf5.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "storage/hdf5_detail.h"
+#include "storage/write_once.h"
+
+namespace amalgam {
+
+using namespace hdf5_detail;
+
+namespace {
+
+/// Closes a written file. When the disk does not take the rest, HDF5 is made to write it into memory instead: a file
+/// whose H5Fclose failed stays half closed in the library, which then crashes in MPI_Finalize (seen with 1.10.8).
+/// The file on disk is lost either way; negative is returned.
+herr_t close_written(hid_t file) {
+    const bool flushed = H5Fflush(file, H5F_SCOPE_GLOBAL) >= 0;
+    void* descriptor = nullptr;
+    if (!flushed && H5Fget_vfd_handle(file, H5P_DEFAULT, &descriptor) >= 0) {
+        const int memory = memfd_create("rest of an HDF5 file", MFD_CLOEXEC);
+        if (memory >= 0) {
+            dup2(memory, *static_cast<int*>(descriptor));
+            ::close(memory);
+        }
+    }
+    const herr_t closed = H5Fclose(file);
+    return flushed ? closed : -1;
+}
+
+}  // namespace
+
+H5Handle::H5Handle(H5Handle&& other) noexcept
+    : id_(std::exchange(other.id_, -1)), close_(std::exchange(other.close_, nullptr)) {}
+
+H5Handle& H5Handle::operator=(H5Handle&& other) noexcept {
+    if (this != &other) {
+        close();
+        id_ = std::exchange(other.id_, -1);
+        close_ = std::exchange(other.close_, nullptr);
+    }
+    return *this;
+}
+
+H5Handle::~H5Handle() {
+    close();
+}
+
+bool H5Handle::close() {
+    if (id_ < 0 || close_ == nullptr) return true;
+    return close_(std::exchange(id_, -1)) >= 0;
+}
+
+H5File H5File::create(const std::filesystem::path& path) {
+    prepare_library();
+    H5Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
+    H5Pset_fapl_sec2(access.get());  // close_written() needs a file that is one descriptor
+    return H5File(path, checked(H5Fcreate(path.c_str(), H5F_ACC_EXCL, H5P_DEFAULT, access.get()), close_written, path,
+                                "", "cannot be created", ExitCode::storage));
+}
+
+H5File H5File::open(const std::filesystem::path& path) {
+    prepare_library();
+    std::error_code unreadable;
+    if (!std::filesystem::exists(path, unreadable))
+        throw Error(text(path.string(), ": no such file (an HDF5 file is needed there)"), ExitCode::bad_input);
+    return H5File(path, checked(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose, path, "",
+                                "cannot be read as HDF5", ExitCode::damaged_file));
+}
+
+void H5File::close() {
+    if (!file_) return;
+    // Apart from closing, which would overwrite the error stack that tells why.
+    if (H5Fflush(file_.get(), H5F_SCOPE_GLOBAL) < 0) fail(path_, "", "cannot be flushed to disk", ExitCode::storage);
+    if (!file_.close()) fail(path_, "", "cannot be closed, its content may be lost", ExitCode::storage);
+}
+
+void H5File::describe_file(const std::string& filetype, const Provenance& provenance) {
+    unsigned major = 0, minor = 0, release = 0;
+    H5get_libversion(&major, &minor, &release);
+    const std::string hdf5 = text("HDF5 ", major, ".", minor, ".", release);
+
+    set_attribute("/", "filetype", filetype);
+    const hsize_t two = 2;
+    const int32_t format_version[2] = {1, 0};
+    H5Handle space(H5Screate_simple(1, &two, nullptr), H5Sclose);
+    H5Handle version = checked(H5Acreate_by_name(id(), "/", "format_version", H5T_STD_I32LE, space.get(), H5P_DEFAULT,
+                                                 H5P_DEFAULT, H5P_DEFAULT),
+                               H5Aclose, path_, "/", "attribute format_version cannot be made", ExitCode::storage);
+    if (H5Awrite(version.get(), H5T_NATIVE_INT32, format_version) < 0)
+        fail(path_, "/", "attribute format_version cannot be written", ExitCode::storage);
+
+    set_attribute("/", "software", std::string("amalgam"));
+    set_attribute("/", "software_version", provenance.software_version);
+    set_attribute("/", "git_sha", provenance.git_sha);
+    set_attribute("/", "date", provenance.date);
+    set_attribute("/", "machine", provenance.machine);
+    set_attribute("/", "job_id", provenance.job_id);
+    set_attribute("/", "command_line", provenance.command_line);
+    set_attribute("/", "libraries", provenance.libraries.empty() ? hdf5 : provenance.libraries + "; " + hdf5);
+    set_attribute("/", "job", provenance.job);
+    set_attribute("/", "ranks", int64_t{provenance.ranks});
+}
+
+void H5File::expect_filetype(const std::string& filetype) const {
+    if (!has_attribute("/", "filetype") || !has_attribute("/", "format_version"))
+        throw Error(text(path_.string(), ": has no attributes filetype and format_version (a file of type \"", filetype,
+                         "\" is needed); is it an Amalgam file?"),
+                    ExitCode::damaged_file);
+    const std::string found = string_attribute("/", "filetype");
+    if (found != filetype)
+        throw Error(text(path_.string(), ": filetype is \"", found, "\" (\"", filetype, "\" is needed)"),
+                    ExitCode::damaged_file);
+
+    H5Handle version = checked(H5Aopen_by_name(id(), "/", "format_version", H5P_DEFAULT, H5P_DEFAULT), H5Aclose, path_,
+                               "/", "attribute format_version cannot be opened", ExitCode::damaged_file);
+    H5Handle space(H5Aget_space(version.get()), H5Sclose);
+    int64_t numbers[2] = {-1, -1};
+    if (H5Sget_simple_extent_npoints(space.get()) != 2 || H5Aread(version.get(), H5T_NATIVE_INT64, numbers) < 0)
+        fail(path_, "/", "attribute format_version is not two integers", ExitCode::damaged_file);
+    if (numbers[0] != 1)
+        throw Error(text(path_.string(), ": format version is ", numbers[0], ".", numbers[1],
+                         " (this program reads 1.x); was it written by another version of Amalgam?"),
+                    ExitCode::damaged_file);
+}
+
+void write_h5_once(const std::filesystem::path& path, const std::function<void(H5File&)>& fill) {
+    write_once(path, [&](const std::filesystem::path& temporary) {
+        H5File file = H5File::create(temporary);
+        fill(file);
+        file.close();
+    });
+}
+
+}  // namespace amalgam

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the parts of hdf5.h's implementation share: errors with HDF5's own explanation in them, and element types.
+#pragma once
+
+#include <string>
+
+#include "storage/hdf5.h"
+#include "system/error.h"
+
+namespace amalgam::hdf5_detail {
+
+/// Keeps HDF5 from printing its errors (they go into our exceptions), and from cleaning up when the process exits,
+/// where it crashes if a file could not be closed. To be called before any other HDF5 function.
+void prepare_library();
+
+/// Throws an Error that names `file` and `object`, tells what could not be done and why HDF5 says so.
+[[noreturn]] void fail(const std::filesystem::path& file, const std::string& object, const std::string& problem,
+                       ExitCode code);
+
+/// `id` as a handle, or fail() if it is negative.
+H5Handle checked(hid_t id, H5Handle::Close close, const std::filesystem::path& file, const std::string& object,
+                 const std::string& problem, ExitCode code);
+
+/// The native HDF5 type of one element in memory; ours on disk are the little-endian ones.
+hid_t memory_type(StoredType type);
+hid_t disk_type(StoredType type);
+const char* name_of(StoredType type);
+
+/// A string type of `bytes` bytes, UTF-8, padded with zeros.
+H5Handle fixed_string_type(size_t bytes);
+
+/// One or many strings, of fixed or variable length, of a dataset or an attribute. `read` fills a buffer of the type
+/// that it is given.
+std::vector<std::string> read_string_elements(hid_t type, hid_t space,
+                                              const std::function<herr_t(hid_t type, void* buffer)>& read,
+                                              bool& failed);
+
+}  // namespace amalgam::hdf5_detail

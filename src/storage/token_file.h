@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// The HDF5 token file: `/tokens` (uint16 or uint32), `/document_offsets` (int64, starts plus the end) and, optionally,
+// `/answer_positions` (int64, sorted positions in /tokens of answers whose accuracy is to be reported). Documents are
+// concatenated; sequences are cut from the whole at multiples of their length.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "storage/hdf5.h"
+
+namespace amalgam {
+
+class TokenFile {
+  public:
+    /// Checks type, offsets and attributes. Throws Error(damaged_file) naming file and dataset.
+    explicit TokenFile(const std::filesystem::path& path);
+
+    int64_t size() const { return size_; }                        // tokens
+    int64_t vocabulary_size() const { return vocabulary_size_; }  // of the tokenizer
+    const std::string& tokenizer_sha256() const { return tokenizer_sha256_; }
+    int64_t sequences(int64_t length) const { return size_ / length; }
+
+    /// Tokens [first, first + out.size()). Throws Error(damaged_file) if one is outside the vocabulary, with position.
+    void read(int64_t first, std::span<int64_t> out) const;
+
+    /// Answers within [first, first + count), relative to `first`. Empty if the file marks none.
+    std::vector<int64_t> answers(int64_t first, int64_t count) const;
+    bool has_answers() const { return !answer_positions_.empty(); }
+
+  private:
+    H5File file_;
+    int64_t size_ = 0, vocabulary_size_ = 0;
+    std::string tokenizer_sha256_;
+    std::vector<int64_t> answer_positions_;
+};
+
+}  // namespace amalgam

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// Wall-clock time: seconds of a monotonic clock, and durations and dates as people write them.
+#pragma once
+
+#include <string>
+
+namespace amalgam {
+
+/// Seconds since an arbitrary start, monotonic.
+double seconds_now();
+
+/// "2:05" (minutes:seconds) below one hour, "1:02:05" above.
+std::string format_duration(double seconds);
+
+/// "hh:mm:ss", "mm:ss" or plain seconds -> seconds. Throws Error(bad_input) for anything else.
+double parse_duration(const std::string& text);
+
+/// Local date and time, ISO 8601 with zone.
+std::string date_now();
+
+class Stopwatch {
+  public:
+    Stopwatch() : start_(seconds_now()) {}
+    double seconds() const { return seconds_now() - start_; }
+
+  private:
+    double start_;
+};
+
+}  // namespace amalgam
