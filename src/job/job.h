@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+// The resolved job: plain structs with every default visible. Nothing else configures a run. Stages read the parts they
+// need and know nothing of YAML; job_schema.h names every member for job files, job_reader.h fills them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace amalgam {
+
+struct TeacherJob {
+    std::string path;  // Hugging Face folder: config.json, *.safetensors, tokenizer files
+};
+
+struct DataJob {
+    std::string training;    // HDF5 token file
+    std::string validation;  // HDF5 token file, never trained on
+};
+
+struct StudentJob {
+    std::string mixer = "gated_delta_net";  // of the linear layers
+    std::string variant = "gdn_v4";         // gdn_v1..gdn_v4, gdn_v6 of the paper's code; sets the four switches below
+    bool short_convolution = false;         // depthwise causal convolution of width 4 on q, k, v
+    bool output_gate = true;                // SiLU(W_g x) on the normed output
+    bool output_norm = true;                // RMSNorm per head on the output
+    bool activation = true;                 // SiLU on q, k, v
+    bool rope = false;                      // rotary embedding on q and k of the linear layers
+    std::string key_value_expansion = "per_head";  // per_head | per_row (what the reference does)
+    std::string output_norm_eps = "teacher";  // teacher (its rms_norm_eps; exportable everywhere) | reference (1e-5)
+};
+
+struct OptimizerJob {
+    double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8;
+    double weight_decay = 0.0;          // of every trained parameter
+    double gradient_clip = 1.0;         // global L2 norm; 0: no clipping
+    double learning_rate = 1e-3;        // of mixer parameters (and all of a stage with one group)
+    double learning_rate_rest = 1e-3;   // of everything else: MLP, norms, embeddings, head
+    std::string schedule = "constant";  // constant | cosine | linear, after the warm-up
+    double final_fraction = 0.0;        // rate at the end, as a fraction of learning_rate (cosine, linear)
+    int64_t warmup_steps = 0;
+};
+
+/// What align, score, distill and finetune share.
+struct TrainingJob {
+    int64_t tokens = 0;                 // training tokens of the stage over all ranks; 0: the stage is skipped
+    int64_t sequence_length = 512;      // tokens
+    int64_t batch_sequences = 32;       // sequences in one optimizer step over all ranks
+    int64_t micro_batch_sequences = 0;  // sequences of one rank in one forward; 0: all of its share
+    OptimizerJob optimizer;
+};
+
+struct AlignJob : TrainingJob {
+    AlignJob() {
+        batch_sequences = 96;
+        optimizer.schedule = "cosine";
+        optimizer.final_fraction = 0.01;
+        optimizer.warmup_steps = 20;
+    }
+    std::string loss =
+        "norm";  // norm: mean_t ||u_T - u_S||_2 / sqrt(H) (the reference) | relative: ||u_T-u_S||^2 / ||u_T||^2
+};
+
+struct DistillJob : TrainingJob {
+    DistillJob() {
+        sequence_length = 4096;
+        optimizer.learning_rate = 1e-4;
+        optimizer.learning_rate_rest = 7e-6;
+        optimizer.schedule = "cosine";
+        optimizer.final_fraction = 0.1;
+        optimizer.warmup_steps = 20;
+    }
+    double temperature = 1.0;
+    int64_t loss_chunk_tokens = 1024;  // logits exist for so many tokens at once
+};
+
+struct ScoreJob : DistillJob {
+    ScoreJob() {  // a constant rate, so that scores measured on the way are comparable with the last one
+        optimizer.schedule = "constant";
+        optimizer.warmup_steps = 0;
+    }
+    int64_t validation_sequences = 32;  // held-out sequences on which every candidate's KL is measured
+    int64_t measurements =
+        4;  // held-out measurements during a candidate's training, evenly spaced; the last one is the score
+    int64_t ranks_per_candidate = 1;
+    double teacher_cache_gib = 2.0;  // of a rank's memory for the teacher's states: candidates train on the same batches
+};
+
+/// Next-token training at long context; no teacher, so the temperature is not used.
+struct FinetuneJob : DistillJob {
+    FinetuneJob() {
+        sequence_length = 16384;
+        optimizer.learning_rate = optimizer.learning_rate_rest = 1e-5;
+    }
+};
+
+struct SelectJob {
+    std::string rule = "kl_guided";  // kl_guided | uniform | random | explicit | all_linear
+    std::string budget = "25%";      // kept softmax layers: a count ("7") or a ratio ("25%", "0.25")
+    int64_t phase = 0;               // uniform: first kept layer
+    int64_t seed = 0;                // random
+    std::vector<int64_t> layers;     // explicit, 0-based
+};
+
+struct EvaluateJob {
+    int64_t sequences = 64;         // validation sequences
+    int64_t sequence_length = 512;  // tokens
+    int64_t position_bins = 16;     // bins of positions for perplexity and KL by position
+};
+
+struct ExportJob {
+    std::vector<std::string> formats = {"qwen3_5"};  // qwen3_5 | fla
+    std::string precision = "bfloat16";              // bfloat16 | float32
+};
+
+struct CheckpointJob {
+    int64_t every_steps = 200;  // within align, distill, finetune; 0: only at the end
+    int64_t keep_last = 2;
+};
+
+struct Job {
+    std::string name = "run";
+    std::string output = "outputs";  // run folder is output/name
+    std::string reuse = "";          // run folder whose finished transfer, align and score stages are taken; empty: none
+    int64_t seed = 0;
+    std::string recipe = "amalgam";  // amalgam | reference (its known defects included, see job_recipe.h)
+    std::string device = "auto";     // auto | cpu | cuda
+    std::string precision = "auto";  // compute: auto | float32 | bfloat16 (masters are always fp32)
+    bool deterministic = false;      // same ranks, same bits
+    int64_t threads_per_rank = 0;    // CPU threads; 0: cores of the node / ranks on it
+    std::string walltime = "";       // "hh:mm:ss" after which the job saves and stops; empty: none
+    int64_t log_every_steps = 10;
+    TeacherJob teacher;
+    DataJob data;
+    StudentJob student;
+    AlignJob align;
+    ScoreJob score;
+    SelectJob select;
+    DistillJob distill;
+    FinetuneJob finetune;
+    EvaluateJob evaluate;
+    ExportJob export_to;
+    CheckpointJob checkpoint;
+
+    std::string run_folder() const { return output + "/" + name; }
+};
+
+}  // namespace amalgam

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "job/job_check.h"
+
+#include <filesystem>
+#include <limits>
+#include <set>
+
+#include "job/job_values.h"
+#include "system/error.h"
+
+namespace amalgam {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+class Check {
+  public:
+    Check(const Job& job, int64_t ranks, const std::optional<ModelShape>& shape,
+          const std::optional<TokenCounts>& counts)
+        : job_(job), ranks_(ranks), shape_(shape), counts_(counts) {}
+
+    Findings all() {
+        check_run();
+        check_files();
+        check_stages();
+        check_data();
+        check_selection();
+        check_export();
+        return findings_;
+    }
+
+  private:
+    template <class... Parts>
+    void problem_if(bool wrong, const Parts&... parts) {
+        if (wrong) findings_.problems.push_back(text(parts...));
+    }
+
+    template <class... Parts>
+    void note_if(bool worth_saying, const Parts&... parts) {
+        if (worth_saying) findings_.notes.push_back(text(parts...));
+    }
+
+    /// Parsers throw; here their text is one finding among others. `otherwise` where they do.
+    template <class Parse>
+    int64_t parsed(Parse parse, int64_t otherwise) {
+        try {
+            return parse();
+        } catch (const Error& error) {
+            findings_.problems.push_back(error.what());
+            return otherwise;
+        }
+    }
+
+    void check_run() {
+        const bool one_folder = !job_.name.empty() && job_.name.find('/') == std::string::npos && job_.name[0] != '.';
+        problem_if(!one_folder, "name is \"", job_.name,
+                   "\" (it names the run folder inside \"output\") use letters, digits, dots, - and _, without \"/\"");
+        problem_if(job_.output.empty(), "output is empty (results need a folder) leave it out for \"outputs\"");
+        problem_if(fs::exists(job_.output) && !fs::is_directory(job_.output), "output: ", job_.output,
+                   " is not a folder (results go into one) choose another name");
+        parsed([&] { return walltime_seconds(job_.walltime); }, 0);
+        problem_if(ranks_ < 1, "there are ", ranks_, " ranks (somebody must do the work) give at least 1");
+    }
+
+    void check_files() {
+        const fs::path teacher = job_.teacher.path;
+        if (teacher.empty()) {
+            problem_if(true,
+                       "teacher.path is not given (there is nothing to convert) name a Hugging Face model folder");
+        } else if (!fs::is_directory(teacher)) {
+            problem_if(true, "teacher.path: ", teacher.string(), " is not a folder", relative_hint(teacher));
+        } else {
+            problem_if(!fs::exists(teacher / "config.json"), "teacher.path: ", teacher.string(),
+                       " has no config.json (sizes are unknown without it) is it a Hugging Face model folder?");
+            bool has_weights = false;
+            for (const fs::directory_entry& entry : fs::directory_iterator(teacher))
+                has_weights = has_weights || entry.path().extension() == ".safetensors";
+            problem_if(!has_weights, "teacher.path: ", teacher.string(),
+                       " has no *.safetensors (other weight formats are not read) download or convert the weights");
+            note_if(!fs::exists(teacher / "tokenizer.json"), "teacher.path: ", teacher.string(),
+                    " has no tokenizer.json; the exported student will come without a tokenizer");
+        }
+        check_token_file("data.training", job_.data.training);
+        check_token_file("data.validation", job_.data.validation);
+        problem_if(!job_.data.training.empty() && job_.data.training == job_.data.validation,
+                   "data.validation is the training file (scores must come from tokens never trained on) give another");
+    }
+
+    void check_token_file(const std::string& key, const std::string& path) {
+        if (path.empty())
+            problem_if(true, key, " is not given (nothing to train or measure on) name an HDF5 token file");
+        else
+            problem_if(!fs::is_regular_file(path), key, ": ", path, " is not a file", relative_hint(path));
+    }
+
+    static std::string relative_hint(const fs::path& path) {
+        if (path.is_absolute()) return " (the run needs it) check the path";
+        return text(" (relative paths mean the current directory, now ", fs::current_path().string(),
+                    ") check the path");
+    }
+
+    void check_stages() {
+        check_training("align", job_.align, ranks_);
+        const int64_t group = job_.score.ranks_per_candidate;
+        problem_if(job_.score.tokens > 0 && ranks_ >= 1 && ranks_ % group != 0, "score.ranks_per_candidate is ", group,
+                   " but there are ", ranks_, " ranks (candidates need groups of equal size) use a divisor of ",
+                   ranks_);
+        check_training("score", job_.score, group);
+        if (const int64_t steps = job_.score.tokens > 0 ? training_steps(job_.score) : 0; steps > 0)
+            problem_if(job_.score.measurements > steps, "score.measurements is ", job_.score.measurements,
+                       " but a candidate trains for ", steps, " steps (at most one measurement per step) lower it");
+        check_training("distill", job_.distill, ranks_);
+        check_training("finetune", job_.finetune, ranks_);
+        problem_if(job_.evaluate.sequences > 0 && job_.evaluate.position_bins > job_.evaluate.sequence_length,
+                   "evaluate.position_bins is ", job_.evaluate.position_bins, " but sequences have ",
+                   job_.evaluate.sequence_length, " tokens (a bin would be empty) lower it");
+        note_if(job_.align.tokens == 0,
+                "align.tokens is 0: linear layers start without having seen the teacher's "
+                "attention, which later stages do not make up for");
+        note_if(job_.distill.tokens == 0, "distill.tokens is 0: the selected hybrid is not distilled");
+    }
+
+    /// `sharers`: ranks among which a batch of the stage is divided.
+    void check_training(const std::string& name, const TrainingJob& stage, int64_t sharers) {
+        if (stage.tokens == 0) return;
+        const int64_t batch = stage.batch_sequences, step_tokens = batch * stage.sequence_length;
+        const int64_t steps = training_steps(stage), rest = stage.tokens - steps * step_tokens;
+        problem_if(steps == 0, name, ".tokens is ", stage.tokens, ", less than one step of ", batch, " x ",
+                   stage.sequence_length, " = ", step_tokens,
+                   " tokens (nothing would be trained) raise it or lower the batch");
+        note_if(steps > 0 && rest > 0, name, ": ", steps, " steps of ", step_tokens, " tokens; ", rest, " of the ",
+                stage.tokens, " tokens are left over");
+        note_if(steps > 0 && rest == 0, name, ": ", steps, " steps of ", step_tokens, " tokens");
+        if (sharers >= 1 && batch % sharers != 0) {
+            problem_if(true, name, ".batch_sequences is ", batch, " but ", sharers,
+                       " ranks share it (every rank needs the same number of sequences) use ",
+                       (batch / sharers + 1) * sharers, " or ", largest_divisor(batch, sharers), " rank(s)");
+        } else if (sharers >= 1 && stage.micro_batch_sequences > 0) {
+            const int64_t share = batch / sharers, micro = stage.micro_batch_sequences;
+            problem_if(share % micro != 0, name, ".micro_batch_sequences is ", micro, " but a rank's share is ", share,
+                       " sequences (it is cut into equal parts) use a divisor of ", share);
+        }
+        problem_if(steps > 0 && stage.optimizer.warmup_steps >= steps, name, ".optimizer.warmup_steps is ",
+                   stage.optimizer.warmup_steps, " but the stage has ", steps,
+                   " steps (the full learning rate would never be reached) lower it");
+    }
+
+    static int64_t largest_divisor(int64_t of, int64_t at_most) {
+        for (int64_t candidate = at_most; candidate > 1; --candidate)
+            if (of % candidate == 0) return candidate;
+        return 1;
+    }
+
+    void check_data() {
+        if (!counts_) return;
+        check_corpus("align", job_.align);
+        check_corpus("score", job_.score);
+        check_corpus("distill", job_.distill);
+        check_corpus("finetune", job_.finetune);
+        if (job_.score.tokens > 0)
+            check_validation("score.validation_sequences", job_.score.validation_sequences, job_.score.sequence_length);
+        check_validation("evaluate.sequences", job_.evaluate.sequences, job_.evaluate.sequence_length);
+        if (shape_)
+            problem_if(counts_->vocabulary_size > shape_->vocabulary_size, "data: the tokenizer has ",
+                       counts_->vocabulary_size, " tokens but the teacher knows ", shape_->vocabulary_size,
+                       " (token numbers would mean nothing to it) tokenise with the teacher's tokenizer");
+    }
+
+    void check_corpus(const std::string& name, const TrainingJob& stage) {
+        if (stage.tokens == 0) return;
+        problem_if(counts_->training < stage.sequence_length, "data.training has ", counts_->training, " tokens but ",
+                   name, ".sequence_length is ", stage.sequence_length, " (not one sequence) use a larger corpus");
+        note_if(counts_->training >= stage.sequence_length && counts_->training < stage.tokens, name, ": ",
+                stage.tokens, " tokens from a corpus of ", counts_->training, ": sequences are repeated");
+    }
+
+    void check_validation(const std::string& key, int64_t sequences, int64_t length) {
+        problem_if(counts_->validation / length < sequences, key, " is ", sequences, " but data.validation has only ",
+                   counts_->validation / length, " sequences of ", length,
+                   " tokens (they would be counted twice) lower it");
+    }
+
+    void check_selection() {
+        const SelectJob& select = job_.select;
+        problem_if(
+            select.rule == "kl_guided" && job_.score.tokens == 0,
+            "select.rule is kl_guided but score.tokens is 0 (there are no scores to guide it) give score.tokens, "
+            "or a rule that needs none: uniform, random, explicit, all_linear");
+        note_if(select.rule != "kl_guided" && job_.score.tokens > 0, "select.rule is ", select.rule,
+                ": layers are scored but the scores are not used");
+        note_if(select.rule != "explicit" && !select.layers.empty(), "select.layers is not used by rule ", select.rule);
+        problem_if(select.rule == "explicit" && select.layers.empty(),
+                   "select.rule is explicit but select.layers is empty (which layers keep softmax?) list them, or use "
+                   "rule all_linear");
+        std::set<int64_t> distinct;
+        for (const int64_t layer : select.layers)
+            problem_if(!distinct.insert(layer).second, "select.layers names layer ", layer,
+                       " twice (a mistake?) remove one");
+        if (!shape_) {
+            if (select.rule != "explicit" && select.rule != "all_linear")
+                parsed([&] { return kept_layers(select.budget, std::numeric_limits<int32_t>::max()); }, 0);
+            return;
+        }
+        for (const int64_t layer : select.layers)
+            problem_if(layer >= shape_->layers, "select.layers names layer ", layer, " but the teacher has ",
+                       shape_->layers, " (they are counted from 0) use 0 to ", shape_->layers - 1);
+        problem_if(select.rule == "uniform" && select.phase >= shape_->layers, "select.phase is ", select.phase,
+                   " but the teacher has ", shape_->layers, " layers (it is the first kept one) use 0 to ",
+                   shape_->layers - 1);
+        const int64_t kept = parsed([&] { return kept_layers(select, shape_->layers); }, -1);
+        note_if(kept >= 0, "select: ", kept, " of ", shape_->layers, " layers keep softmax");
+        if (job_.score.tokens > 0 && ranks_ >= 1 && ranks_ % job_.score.ranks_per_candidate == 0) {
+            const int64_t groups = ranks_ / job_.score.ranks_per_candidate;
+            note_if(groups > shape_->layers, "score: ", groups, " groups of ranks but ", shape_->layers,
+                    " candidates; ", groups - shape_->layers,
+                    " groups have nothing to do (raise score.ranks_per_candidate)");
+        }
+    }
+
+    void check_export() {
+        const StudentJob& student = job_.student;
+        std::set<std::string> distinct;
+        for (const std::string& format : job_.export_to.formats) {
+            problem_if(!distinct.insert(format).second, "export.formats names ", format,
+                       " twice (a mistake?) remove one");
+            const auto cannot = [&](bool wrong, const std::string& key) {
+                problem_if(wrong, "export.formats: ", format, " cannot express student.", key,
+                           " (the exported student would compute something else) change it, or take ", format,
+                           " out of export.formats");
+            };
+            cannot(!student.output_norm, "output_norm: false");
+            cannot(!student.activation, "activation: false");
+            cannot(student.rope, "rope: true");
+            cannot(!student.output_gate && format == "qwen3_5", "output_gate: false");
+            note_if(student.output_norm_eps == "reference", "export.formats: ", format,
+                    " has one eps for all norms, so student.output_norm_eps: reference is exact only if the teacher's "
+                    "is 1e-5");
+        }
+    }
+
+    const Job& job_;
+    int64_t ranks_;
+    const std::optional<ModelShape>& shape_;
+    const std::optional<TokenCounts>& counts_;
+    Findings findings_;
+};
+
+}  // namespace
+
+Findings check_job(const Job& job, int64_t ranks, const std::optional<ModelShape>& shape,
+                   const std::optional<TokenCounts>& counts) {
+    return Check(job, ranks, shape, counts).all();
+}
+
+}  // namespace amalgam

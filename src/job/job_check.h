@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// Is a job sensible? Everything that can be known before it starts, without MPI and GPUs, so that `amalgam check`
+// answers on a login node and a run stops before it has wasted an allocation. All findings are reported at once.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "job/job.h"
+
+namespace amalgam {
+
+/// The teacher's sizes, as config.json gives them.
+struct ModelShape {
+    int64_t hidden_size = 0;
+    int64_t layers = 0;
+    int64_t query_heads = 0;
+    int64_t key_value_heads = 0;
+    int64_t head_dim = 0;
+    int64_t intermediate_size = 0;
+    int64_t vocabulary_size = 0;
+    bool tied = false;  // embeddings and head are one matrix
+};
+
+/// What the token files hold.
+struct TokenCounts {
+    int64_t training = 0;         // tokens
+    int64_t validation = 0;       // tokens
+    int64_t vocabulary_size = 0;  // the larger one of the two tokenizers; 0: unknown
+};
+
+struct Findings {
+    std::vector<std::string> problems;  // the job cannot run
+    std::vector<std::string> notes;     // it can, but somebody should know
+};
+
+/// Checks `job` on `ranks` ranks. Without `shape` or `counts` (a file could not be read; the caller says why) the
+/// checks that need them are left out. Looks at the file system: do the inputs exist?
+Findings check_job(const Job& job, int64_t ranks, const std::optional<ModelShape>& shape,
+                   const std::optional<TokenCounts>& counts);
+
+}  // namespace amalgam

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "job/job_reader.h"
+
+#include <yaml-cpp/yaml.h>
+
+#include <charconv>
+#include <cmath>
+#include <fstream>
+#include <map>
+#include <optional>
+#include <sstream>
+
+#include "job/job_recipe.h"
+#include "job/job_schema.h"
+#include "system/error.h"
+
+namespace amalgam {
+
+namespace {
+
+template <class Number>
+std::optional<Number> parse_number(const std::string& word) {
+    Number value{};
+    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
+    if (error != std::errc() || end != word.data() + word.size()) return std::nullopt;
+    return value;
+}
+
+std::optional<double> parse_real(const std::string& word) {
+    const auto value = parse_number<double>(word);
+    return value && std::isfinite(*value) ? value : std::nullopt;
+}
+
+/// Integers may be written as 100000000 or as 1e8.
+std::optional<int64_t> parse_integer(const std::string& word) {
+    if (const auto value = parse_number<int64_t>(word)) return value;
+    const auto real = parse_real(word);
+    const double exact_up_to = 9007199254740992.0;  // 2^53
+    if (!real || *real != std::floor(*real) || std::abs(*real) > exact_up_to) return std::nullopt;
+    return static_cast<int64_t>(*real);
+}
+
+/// What stands in the file, for messages.
+std::string found(const YAML::Node& node) {
+    if (node.IsScalar()) return text('"', node.Scalar(), '"');
+    if (node.IsSequence()) return "a list";
+    if (node.IsMap()) return "a section";
+    return "empty";
+}
+
+/// Stores scalars and lists in the members of a Job. False: not of the type, or not allowed.
+class Store {
+  public:
+    Store(const JobKey& key, const YAML::Node& node) : key_(key), node_(node) {}
+
+    bool operator()(std::string* out) const { return node_.IsScalar() && store_text(node_.Scalar(), *out); }
+    bool operator()(int64_t* out) const { return node_.IsScalar() && store_integer(node_.Scalar(), *out); }
+    bool operator()(double* out) const {
+        const auto value = node_.IsScalar() ? parse_real(node_.Scalar()) : std::nullopt;
+        if (!value || !key_.range.contains(*value)) return false;
+        *out = *value;
+        return true;
+    }
+    bool operator()(bool* out) const {
+        if (!node_.IsScalar() || (node_.Scalar() != "true" && node_.Scalar() != "false")) return false;
+        *out = node_.Scalar() == "true";
+        return true;
+    }
+    bool operator()(std::vector<int64_t>* out) const {
+        return store_list<int64_t>(*out, [this](const auto& word, auto& value) { return store_integer(word, value); });
+    }
+    bool operator()(std::vector<std::string>* out) const {
+        return store_list<std::string>(*out, [this](const auto& word, auto& value) { return store_text(word, value); });
+    }
+
+  private:
+    bool store_text(const std::string& word, std::string& out) const {
+        bool allowed = key_.choices.empty();
+        for (const std::string& choice : key_.choices) allowed = allowed || choice == word;
+        if (allowed) out = word;
+        return allowed;
+    }
+
+    bool store_integer(const std::string& word, int64_t& out) const {
+        const auto value = parse_integer(word);
+        if (!value || !key_.range.contains(static_cast<double>(*value))) return false;
+        out = *value;
+        return true;
+    }
+
+    template <class Value, class StoreOne>
+    bool store_list(std::vector<Value>& out, StoreOne store_one) const {
+        if (!node_.IsSequence()) return false;
+        std::vector<Value> values;
+        for (const YAML::Node& element : node_) {
+            Value value{};
+            if (!element.IsScalar() || !store_one(element.Scalar(), value)) return false;
+            values.push_back(value);
+        }
+        out = values;
+        return true;
+    }
+
+    const JobKey& key_;
+    const YAML::Node& node_;
+};
+
+/// First gathers all given keys, then stores them; the recipe and the variant come between.
+class Reader {
+  public:
+    void add_file(const std::string& yaml, const std::string& name) {
+        file_ = name;
+        std::vector<YAML::Node> documents;
+        try {
+            documents = YAML::LoadAll(yaml);
+        } catch (const YAML::Exception& error) {
+            throw Error(text(name, ":", error.mark.line + 1, ": not valid YAML: ", error.msg, " (column ",
+                             error.mark.column + 1, ") look at this line and the one before"),
+                        ExitCode::bad_input);
+        }
+        require(documents.size() <= 1, name, ": holds ", documents.size(),
+                " YAML documents (a job is one) remove the lines \"---\"");
+        if (documents.empty() || documents[0].IsNull()) return;
+        require(documents[0].IsMap(), name, ": is ", found(documents[0]),
+                " (a job file holds lines \"key: value\") see `amalgam defaults`");
+        add_section(documents[0], "");
+    }
+
+    void add_override(const std::string& override_text) {
+        const std::string where = "--set " + override_text;
+        const size_t equals = override_text.find('=');
+        if (equals == std::string::npos) {
+            problems_.push_back(where + ": has no \"=\" (--set takes key=value)");
+            return;
+        }
+        const std::string path = override_text.substr(0, equals), value = override_text.substr(equals + 1);
+        const JobKey* key = find_key(path);
+        if (key == nullptr) {
+            if (find_section(path) != nullptr)
+                problems_.push_back(text(where, ": \"", path, "\" is a section, not a key ", example_key(path)));
+            else
+                problems_.push_back(unknown(where, path));
+            return;
+        }
+        // Only lists need YAML; anything else is taken as it stands, so that no quotes are needed beside the shell's.
+        try {
+            const bool is_list = key->type().starts_with("a list");
+            given_[path] = {is_list ? YAML::Load(value) : YAML::Node(value), where};
+        } catch (const YAML::Exception& error) {
+            problems_.push_back(text(where, ": not valid YAML: ", error.msg, " (must be ", key->type(), ")"));
+        }
+    }
+
+    Job resolve() {
+        Job job;
+        store("recipe", job);
+        apply_recipe(job);
+        store("student.variant", job);
+        apply_variant(job.student);
+        for (const auto& [path, given] : given_)
+            if (path != "recipe" && path != "student.variant") store(path, job);
+        if (!problems_.empty()) {
+            std::string all = problems_.front();
+            for (size_t i = 1; i < problems_.size(); ++i) all += "\n" + problems_[i];
+            throw Error(all, ExitCode::bad_input);
+        }
+        return job;
+    }
+
+  private:
+    struct Given {
+        YAML::Node node;
+        std::string where;
+    };
+
+    std::string place(const YAML::Node& key) const { return text(file_, ":", key.Mark().line + 1); }
+
+    static std::string example_key(const std::string& section) {
+        for (const JobKey& key : job_schema())
+            if (key.path.starts_with(section + ".")) return text("(it holds keys such as \"", key.path, "\")");
+        return "";
+    }
+
+    static std::string unknown(const std::string& where, const std::string& path) {
+        const Suggestion nearest = nearest_key(path);
+        const std::string problem = text(where, ": unknown key \"", path, "\" (its value would have no effect) ");
+        if (nearest.close) return text(problem, "did you mean \"", nearest.path, "\"?");
+        return text(problem, "the nearest known key is \"", nearest.path, "\"; `amalgam defaults` prints them all");
+    }
+
+    void add_section(const YAML::Node& section, const std::string& prefix) {
+        std::map<std::string, int> lines;
+        for (const auto& entry : section) {
+            if (!entry.first.IsScalar()) {
+                problems_.push_back(
+                    text(place(entry.first), ": a key is ", found(entry.first), " (keys are single words)"));
+                continue;
+            }
+            const std::string name = entry.first.Scalar(), path = prefix + name;
+            const int line = entry.first.Mark().line + 1;
+            const auto [earlier, is_new] = lines.emplace(name, line);
+            if (!is_new) {
+                problems_.push_back(text(place(entry.first), ": \"", path, "\" is given twice, first in line ",
+                                         earlier->second, " (only one of them can hold) remove one"));
+                continue;
+            }
+            if (find_key(path) != nullptr)
+                given_[path] = {entry.second, place(entry.first)};
+            else if (find_section(path) == nullptr)
+                problems_.push_back(unknown(place(entry.first), path));
+            else if (entry.second.IsMap())
+                add_section(entry.second, path + ".");
+            else if (!entry.second.IsNull())
+                problems_.push_back(text(place(entry.first), ": \"", path, "\" is ", found(entry.second),
+                                         " but is a section ", example_key(path)));
+        }
+    }
+
+    void store(const std::string& path, Job& job) {
+        const auto given = given_.find(path);
+        if (given == given_.end()) return;
+        const JobKey& key = *find_key(path);
+        const YAML::Node& node = given->second.node;
+        if (std::visit(Store(key, node), key.member(job))) return;
+        std::string must = "must be " + key.type();
+        if (!key.allowed().empty()) must += ", " + key.allowed();
+        if (!key.unit.empty()) must += "; unit: " + key.unit;
+        std::string problem = text(given->second.where, ": \"", path, "\" is ", found(node), " (", must, ")");
+        const auto refused = node.IsScalar() ? key.refused.find(node.Scalar()) : key.refused.end();
+        if (refused != key.refused.end()) problem += " " + refused->second;
+        problems_.push_back(problem);
+    }
+
+    std::string file_;
+    std::map<std::string, Given> given_;
+    std::vector<std::string> problems_;
+};
+
+}  // namespace
+
+Job parse_job(const std::string& yaml, const std::string& name, const std::vector<std::string>& overrides) {
+    Reader reader;
+    reader.add_file(yaml, name);
+    for (const std::string& override_text : overrides) reader.add_override(override_text);
+    return reader.resolve();
+}
+
+Job read_job(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
+    require(std::filesystem::exists(path), path.string(), ": no such job file; `amalgam defaults > ", path.string(),
+            "` makes one");
+    std::ifstream file(path, std::ios::binary);
+    std::stringstream contents;
+    contents << file.rdbuf();
+    require(std::filesystem::is_regular_file(path) && file.good(), path.string(),
+            ": cannot be read as a job file; is it a readable YAML file?");
+    return parse_job(contents.str(), path.string(), overrides);
+}
+
+}  // namespace amalgam

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "job/job_recipe.h"
+
+namespace amalgam {
+
+void apply_recipe(Job& job) {
+    if (job.recipe != "reference") return;
+    job.student.key_value_expansion = "per_row";
+    job.student.output_norm_eps = "reference";
+    for (TrainingJob* stage : {static_cast<TrainingJob*>(&job.align), static_cast<TrainingJob*>(&job.score),
+                               static_cast<TrainingJob*>(&job.distill), static_cast<TrainingJob*>(&job.finetune)}) {
+        stage->optimizer.weight_decay = 0.01;
+        stage->optimizer.schedule = "constant";
+        stage->optimizer.final_fraction = 0.0;
+        stage->optimizer.warmup_steps = 0;
+    }
+    job.align.optimizer.schedule = "cosine";
+    job.align.loss = "norm";
+}
+
+void apply_variant(StudentJob& student) {
+    const std::string& variant = student.variant;
+    const bool bare = variant == "gdn_v6";
+    student.short_convolution = variant == "gdn_v1" || variant == "gdn_v3";
+    student.output_gate = variant == "gdn_v3" || variant == "gdn_v4";
+    student.output_norm = !bare;
+    student.activation = !bare;
+}
+
+}  // namespace amalgam

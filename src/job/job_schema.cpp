@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "job/job_schema.h"
+
+#include <algorithm>
+
+#include "system/error.h"
+
+namespace amalgam {
+
+namespace {
+
+constexpr Range at_least(double low) {
+    return {.low = low};
+}
+constexpr Range above(double low) {
+    return {.low = low, .low_excluded = true};
+}
+constexpr Range below_one() {
+    return {.low = 0, .high = 1, .high_excluded = true};
+}
+constexpr Range fraction() {
+    return {.low = 0, .high = 1};
+}
+
+/// Adds the keys of one section. `Part` is the struct behind it, `part` finds that struct in a Job.
+template <class Part>
+class SectionKeys {
+  public:
+    SectionKeys(std::vector<JobKey>& schema, std::string section, std::function<Part&(Job&)> part)
+        : schema_(schema), prefix_(section.empty() ? "" : section + "."), part_(std::move(part)) {}
+
+    template <class Owner, class Value>
+    JobKey& add(const std::string& name, Value Owner::*member, const std::string& unit,
+                const std::string& description) {
+        auto part = part_;
+        schema_.push_back(
+            {.path = prefix_ + name, .unit = unit, .description = description, .member = [part, member](Job& job) {
+                 return Member(&(part(job).*member));
+             }});
+        return schema_.back();
+    }
+
+  private:
+    std::vector<JobKey>& schema_;
+    std::string prefix_;
+    std::function<Part&(Job&)> part_;
+};
+
+void add_run(std::vector<JobKey>& schema) {
+    SectionKeys<Job> keys(schema, "", [](Job& job) -> Job& { return job; });
+    keys.add("name", &Job::name, "", "name of the run; its folder is OUTPUT/NAME");
+    keys.add("output", &Job::output, "", "folder that holds the run folders");
+    keys.add("reuse", &Job::reuse, "",
+             "run folder whose finished transfer, align and score stages are taken over; its job must agree in them");
+    keys.add("seed", &Job::seed, "", "of initial values and of the order of sequences").range = at_least(0);
+    keys.add("recipe", &Job::recipe, "",
+             "defaults of the keys not given here; reference: as the published code does it")
+        .choices = {"amalgam", "reference"};
+    keys.add("device", &Job::device, "", "auto: cuda where there is a GPU").choices = {"auto", "cpu", "cuda"};
+    keys.add("precision", &Job::precision, "", "of the computation; master weights are always float32").choices = {
+        "auto", "float32", "bfloat16"};
+    keys.add("deterministic", &Job::deterministic, "", "the same ranks give the same bits; slower");
+    keys.add("threads_per_rank", &Job::threads_per_rank, "threads", "of the CPU; 0: cores of the node / ranks on it")
+        .range = at_least(0);
+    keys.add("walltime", &Job::walltime, "hh:mm:ss",
+             "after it the run saves, stops and exits with 75; empty: no limit");
+    keys.add("log_every_steps", &Job::log_every_steps, "steps", "between progress lines").range = at_least(1);
+}
+
+void add_inputs(std::vector<JobKey>& schema) {
+    SectionKeys<TeacherJob> teacher(schema, "teacher", [](Job& job) -> TeacherJob& { return job.teacher; });
+    teacher.add("path", &TeacherJob::path, "", "folder with config.json, *.safetensors and tokenizer files");
+    SectionKeys<DataJob> data(schema, "data", [](Job& job) -> DataJob& { return job.data; });
+    data.add("training", &DataJob::training, "", "HDF5 token file");
+    data.add("validation", &DataJob::validation, "", "HDF5 token file that is never trained on");
+}
+
+void add_student(std::vector<JobKey>& schema) {
+    SectionKeys<StudentJob> keys(schema, "student", [](Job& job) -> StudentJob& { return job.student; });
+    keys.add("mixer", &StudentJob::mixer, "", "what mixes tokens in the linear layers").choices = {"gated_delta_net"};
+    JobKey& variant = keys.add("variant", &StudentJob::variant, "", "sets the four switches below that are not given");
+    variant.choices = {"gdn_v1", "gdn_v2", "gdn_v3", "gdn_v4", "gdn_v6"};
+    variant.refused = {{"gdn_v5", "gdn_v5 (two-factor key and value projections) is not offered"}};
+    keys.add("short_convolution", &StudentJob::short_convolution, "",
+             "depthwise causal convolution of width 4 on q, k, v");
+    keys.add("output_gate", &StudentJob::output_gate, "", "SiLU(W_g x) multiplies the normed output");
+    keys.add("output_norm", &StudentJob::output_norm, "", "RMSNorm per head on the output");
+    keys.add("activation", &StudentJob::activation, "", "SiLU on q, k, v");
+    keys.add("rope", &StudentJob::rope, "", "rotary embedding on q and k of the linear layers");
+    keys.add("key_value_expansion", &StudentJob::key_value_expansion, "", "K and V of grouped heads to all query heads")
+        .choices = {"per_head", "per_row"};
+    keys.add("output_norm_eps", &StudentJob::output_norm_eps, "", "teacher: its rms_norm_eps; reference: 1e-5")
+        .choices = {"teacher", "reference"};
+}
+
+template <class Stage>
+void add_training(std::vector<JobKey>& schema, const std::string& section, Stage Job::*stage) {
+    SectionKeys<TrainingJob> keys(schema, section, [stage](Job& job) -> TrainingJob& { return job.*stage; });
+    keys.add("tokens", &TrainingJob::tokens, "tokens",
+             section == "score" ? "per candidate; 0: the stage is skipped" : "over all ranks; 0: the stage is skipped")
+        .range = at_least(0);
+    keys.add("sequence_length", &TrainingJob::sequence_length, "tokens", "of one sequence").range = at_least(2);
+    keys.add("batch_sequences", &TrainingJob::batch_sequences, "sequences",
+             section == "score" ? "in one optimizer step of a candidate" : "in one optimizer step, over all ranks")
+        .range = at_least(1);
+    keys.add("micro_batch_sequences", &TrainingJob::micro_batch_sequences, "sequences",
+             "of one rank in one forward; 0: all of its share")
+        .range = at_least(0);
+}
+
+template <class Stage>
+void add_optimizer(std::vector<JobKey>& schema, const std::string& section, Stage Job::*stage) {
+    SectionKeys<OptimizerJob> keys(schema, section + ".optimizer",
+                                   [stage](Job& job) -> OptimizerJob& { return (job.*stage).optimizer; });
+    keys.add("beta1", &OptimizerJob::beta1, "", "decay of AdamW's first moment").range = below_one();
+    keys.add("beta2", &OptimizerJob::beta2, "", "decay of AdamW's second moment").range = below_one();
+    keys.add("epsilon", &OptimizerJob::epsilon, "", "of AdamW").range = above(0);
+    keys.add("weight_decay", &OptimizerJob::weight_decay, "", "decoupled, of every trained parameter").range =
+        at_least(0);
+    keys.add("gradient_clip", &OptimizerJob::gradient_clip, "",
+             "largest global L2 norm of the gradient; 0: no clipping")
+        .range = at_least(0);
+    keys.add("learning_rate", &OptimizerJob::learning_rate, "", "of the mixers").range = at_least(0);
+    keys.add("learning_rate_rest", &OptimizerJob::learning_rate_rest, "",
+             section == "align" ? "not used: only mixers are trained here" : "of MLPs, norms, embeddings and head")
+        .range = at_least(0);
+    keys.add("schedule", &OptimizerJob::schedule, "", "of the learning rates after the warm-up").choices = {
+        "constant", "cosine", "linear"};
+    keys.add("final_fraction", &OptimizerJob::final_fraction, "", "of the learning rates at the end (cosine, linear)")
+        .range = fraction();
+    keys.add("warmup_steps", &OptimizerJob::warmup_steps, "steps", "in which the learning rates rise linearly from 0")
+        .range = at_least(0);
+}
+
+template <class Stage>
+void add_loss_chunk(std::vector<JobKey>& schema, const std::string& section, Stage Job::*stage) {
+    SectionKeys<Stage> keys(schema, section, [stage](Job& job) -> Stage& { return job.*stage; });
+    keys.add("loss_chunk_tokens", &DistillJob::loss_chunk_tokens, "tokens", "for which logits are in memory at once")
+        .range = at_least(1);
+}
+
+template <class Stage>
+void add_temperature(std::vector<JobKey>& schema, const std::string& section, Stage Job::*stage) {
+    SectionKeys<Stage> keys(schema, section, [stage](Job& job) -> Stage& { return job.*stage; });
+    keys.add("temperature", &DistillJob::temperature, "", "of teacher and student in the KL divergence").range =
+        above(0);
+}
+
+void add_select(std::vector<JobKey>& schema) {
+    SectionKeys<SelectJob> keys(schema, "select", [](Job& job) -> SelectJob& { return job.select; });
+    keys.add("rule", &SelectJob::rule, "", "how the layers that keep softmax are chosen").choices = {
+        "kl_guided", "uniform", "random", "explicit", "all_linear"};
+    keys.add("budget", &SelectJob::budget, "layers", "kept softmax layers: a count (7) or a ratio (25%, 0.25)");
+    keys.add("phase", &SelectJob::phase, "", "uniform: the first kept layer").range = at_least(0);
+    keys.add("seed", &SelectJob::seed, "", "random: its seed").range = at_least(0);
+    keys.add("layers", &SelectJob::layers, "", "explicit: the kept layers, counted from 0").range = at_least(0);
+}
+
+void add_results(std::vector<JobKey>& schema) {
+    SectionKeys<EvaluateJob> evaluate(schema, "evaluate", [](Job& job) -> EvaluateJob& { return job.evaluate; });
+    evaluate.add("sequences", &EvaluateJob::sequences, "sequences", "of the validation file; 0: the stage is skipped")
+        .range = at_least(0);
+    evaluate.add("sequence_length", &EvaluateJob::sequence_length, "tokens", "of one sequence").range = at_least(2);
+    evaluate.add("position_bins", &EvaluateJob::position_bins, "", "of positions, for perplexity and KL by position")
+        .range = at_least(1);
+    SectionKeys<ExportJob> export_to(schema, "export", [](Job& job) -> ExportJob& { return job.export_to; });
+    export_to.add("formats", &ExportJob::formats, "", "Hugging Face folders to write; []: none").choices = {"qwen3_5",
+                                                                                                            "fla"};
+    export_to.add("precision", &ExportJob::precision, "", "of the written weights").choices = {"bfloat16", "float32"};
+    SectionKeys<CheckpointJob> checkpoint(schema, "checkpoint",
+                                          [](Job& job) -> CheckpointJob& { return job.checkpoint; });
+    checkpoint.add("every_steps", &CheckpointJob::every_steps, "steps", "within a stage; 0: only at its end").range =
+        at_least(0);
+    checkpoint.add("keep_last", &CheckpointJob::keep_last, "files", "of a stage; older ones are deleted").range =
+        at_least(1);
+}
+
+std::vector<JobKey> make_schema() {
+    std::vector<JobKey> schema;
+    add_run(schema);
+    add_inputs(schema);
+    add_student(schema);
+
+    add_training(schema, "align", &Job::align);
+    SectionKeys<AlignJob>(schema, "align", [](Job& job) -> AlignJob& { return job.align; })
+        .add("loss", &AlignJob::loss, "", "norm: mean |u_T-u_S| / sqrt(hidden size); relative: |u_T-u_S|^2 / |u_T|^2")
+        .choices = {"norm", "relative"};
+    add_optimizer(schema, "align", &Job::align);
+
+    add_training(schema, "score", &Job::score);
+    add_temperature(schema, "score", &Job::score);
+    add_loss_chunk(schema, "score", &Job::score);
+    SectionKeys<ScoreJob> score(schema, "score", [](Job& job) -> ScoreJob& { return job.score; });
+    score
+        .add("validation_sequences", &ScoreJob::validation_sequences, "sequences",
+             "on which a candidate's KL is measured")
+        .range = at_least(1);
+    score.add("measurements", &ScoreJob::measurements, "", "of that KL, evenly spaced; the last one is the score")
+        .range = at_least(1);
+    score.add("ranks_per_candidate", &ScoreJob::ranks_per_candidate, "ranks", "that train one candidate together")
+        .range = at_least(1);
+    score.add("teacher_cache_gib", &ScoreJob::teacher_cache_gib, "GiB", "of a rank's memory for the teacher's states, which all candidates share")
+        .range = at_least(0);
+    add_optimizer(schema, "score", &Job::score);
+
+    add_select(schema);
+
+    add_training(schema, "distill", &Job::distill);
+    add_temperature(schema, "distill", &Job::distill);
+    add_loss_chunk(schema, "distill", &Job::distill);
+    add_optimizer(schema, "distill", &Job::distill);
+
+    add_training(schema, "finetune", &Job::finetune);
+    add_loss_chunk(schema, "finetune", &Job::finetune);
+    add_optimizer(schema, "finetune", &Job::finetune);
+
+    add_results(schema);
+    return schema;
+}
+
+}  // namespace
+
+const std::vector<JobKey>& job_schema() {
+    static const std::vector<JobKey> schema = make_schema();
+    return schema;
+}
+
+const std::vector<JobSection>& job_sections() {
+    static const std::vector<JobSection> sections = {
+        {"teacher", "the softmax Transformer to convert"},
+        {"data", "tokens to train and to measure on"},
+        {"student", "the linear layers"},
+        {"align", "stage: each linear mixer learns the teacher's attention output on the teacher's hidden states"},
+        {"align.optimizer", "AdamW"},
+        {"score", "stage: one candidate per layer keeps softmax there, is briefly distilled, and its KL is measured"},
+        {"score.optimizer", "AdamW"},
+        {"select", "stage: which layers keep softmax"},
+        {"distill", "stage: the selected hybrid learns the teacher's logits, all parameters"},
+        {"distill.optimizer", "AdamW"},
+        {"finetune", "stage: next-token training at long context, without the teacher"},
+        {"finetune.optimizer", "AdamW"},
+        {"evaluate", "stage: perplexity and KL on the validation file"},
+        {"export", "stage: the student as folders that other programs load"},
+        {"checkpoint", "when to save, and how much to keep"},
+    };
+    return sections;
+}
+
+const JobKey* find_key(const std::string& path) {
+    for (const JobKey& key : job_schema())
+        if (key.path == path) return &key;
+    return nullptr;
+}
+
+const JobSection* find_section(const std::string& path) {
+    for (const JobSection& section : job_sections())
+        if (section.path == path) return &section;
+    return nullptr;
+}
+
+}  // namespace amalgam

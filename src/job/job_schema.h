@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one table of all keys of a job file. Reading, printing defaults, range checks and "did you mean" all go through
+// it: a key that is not here does not exist, and a key that is here can be read, written and explained.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <map>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "job/job.h"
+
+namespace amalgam {
+
+/// Where the value of a key lives in a Job.
+using Member = std::variant<std::string*, int64_t*, double*, bool*, std::vector<int64_t>*, std::vector<std::string>*>;
+
+/// Allowed numbers (of lists: allowed elements). Both ends belong to it unless the lower one is excluded.
+struct Range {
+    double low = -std::numeric_limits<double>::infinity();
+    double high = std::numeric_limits<double>::infinity();
+    bool low_excluded = false;
+    bool high_excluded = false;
+
+    bool contains(double value) const;
+    std::string describe() const;  // "at least 1", "from 0 to below 1"; empty if everything is allowed
+};
+
+struct JobKey {
+    std::string path;         // "align.optimizer.beta1"
+    std::string unit;         // "tokens"; empty: none
+    std::string description;  // one line, for people
+    std::function<Member(Job&)> member;
+    Range range = {};                                 // numbers
+    std::vector<std::string> choices = {};            // strings; empty: any
+    std::map<std::string, std::string> refused = {};  // well-known values that are not offered -> why
+
+    /// What may be written here: "one of a, b" or the range. Empty if everything of the type is allowed.
+    std::string allowed() const;
+    /// "an integer", "true or false", "a list of integers"...
+    std::string type() const;
+};
+
+struct JobSection {
+    std::string path;         // "align", "align.optimizer"
+    std::string description;  // one line
+};
+
+/// All keys, sections together, in the order in which they are printed.
+const std::vector<JobKey>& job_schema();
+/// All sections.
+const std::vector<JobSection>& job_sections();
+
+const JobKey* find_key(const std::string& path);          // nullptr: no such key
+const JobSection* find_section(const std::string& path);  // nullptr: no such section
+
+/// The key or section that somebody who wrote `path` most likely meant: smallest edit distance, of the whole path or of
+/// its last part with another parent. `close` tells whether it is near enough for "did you mean".
+struct Suggestion {
+    std::string path;
+    bool close = false;
+};
+Suggestion nearest_key(const std::string& path);
+
+/// Insertions, deletions, replacements and swaps of neighbours that turn `a` into `b` (optimal string alignment).
+int64_t edit_distance(const std::string& a, const std::string& b);
+
+}  // namespace amalgam

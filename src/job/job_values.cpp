@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "job/job_values.h"
+
+#include <charconv>
+#include <cmath>
+
+#include "system/error.h"
+
+namespace amalgam {
+
+namespace {
+
+/// Digits only, at most nine; -1 if `word` is anything else.
+int64_t digits(const std::string& word) {
+    int64_t value = -1;
+    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
+    const bool all_read = error == std::errc() && end == word.data() + word.size() && word.size() <= 9;
+    return all_read && word[0] != '-' ? value : -1;
+}
+
+}  // namespace
+
+int64_t training_steps(const TrainingJob& stage) {
+    return stage.tokens / (stage.sequence_length * stage.batch_sequences);
+}
+
+int64_t kept_layers(const std::string& budget, int64_t layers) {
+    const bool percent = budget.ends_with("%");
+    const bool ratio = !percent && budget.find('.') != std::string::npos;
+    const std::string number = percent ? budget.substr(0, budget.size() - 1) : budget;
+    double value = -1;
+    const auto [end, error] =
+        std::from_chars(number.data(), number.data() + number.size(), value, std::chars_format::fixed);
+    const bool is_number = error == std::errc() && end == number.data() + number.size() && std::isfinite(value);
+    const bool is_count = percent || ratio || digits(number) >= 0;
+    require(is_number && is_count && value >= 0, "select.budget is \"", budget,
+            "\" (how many layers keep softmax?) write a count such as 7, or a ratio such as 25% or 0.25");
+    if (percent) value /= 100;
+    if (percent || ratio) {
+        require(value <= 1, "select.budget is \"", budget, "\", more than all layers (a ratio is at most 100% or 1.0)",
+                ratio ? " a count has no decimal point" : "");
+        return static_cast<int64_t>(std::floor(value * static_cast<double>(layers) + 0.5));
+    }
+    require(value <= static_cast<double>(layers), "select.budget is ", budget, " but the teacher has ", layers,
+            " layers (no more than all can keep softmax) give at most ", layers);
+    return static_cast<int64_t>(value);
+}
+
+int64_t kept_layers(const SelectJob& select, int64_t layers) {
+    if (select.rule == "all_linear") return 0;
+    if (select.rule == "explicit") return static_cast<int64_t>(select.layers.size());
+    return kept_layers(select.budget, layers);
+}
+
+int64_t walltime_seconds(const std::string& walltime) {
+    if (walltime.empty()) return 0;
+    const size_t first = walltime.find(':'), second = walltime.find(':', first + 1);
+    int64_t hours = -1, minutes = -1, seconds = -1;
+    if (first != std::string::npos && second != std::string::npos) {
+        hours = digits(walltime.substr(0, first));
+        minutes = digits(walltime.substr(first + 1, second - first - 1));
+        seconds = digits(walltime.substr(second + 1));
+    }
+    require(hours >= 0 && minutes >= 0 && minutes < 60 && seconds >= 0 && seconds < 60, "walltime is \"", walltime,
+            "\" (after how long shall the run save and stop?) write hours:minutes:seconds, such as 11:45:00");
+    const int64_t total = (hours * 60 + minutes) * 60 + seconds;
+    require(total > 0, "walltime is \"", walltime, "\" (the run would stop at once) leave it empty for no limit");
+    return total;
+}
+
+}  // namespace amalgam

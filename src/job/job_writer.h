@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+// Job to YAML: the resolved job that every result file carries, and the commented default job file.
+#pragma once
+
+#include <string>
+
+#include "job/job.h"
+
+namespace amalgam {
+
+/// Every key with its value; reading it back gives an equal Job, whatever recipe and variant are.
+std::string to_yaml(const Job& job);
+
+/// What `amalgam defaults` prints: every key with its default; unit, meaning and allowed values as comments.
+std::string commented_defaults();
+
+}  // namespace amalgam
