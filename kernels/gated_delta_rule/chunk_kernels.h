@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "kernels/gated_delta_rule/gated_delta_rule.h"
+
+/// What gated_delta_rule.cpp asks of the code that is compiled once per instruction set.
+namespace amalgam::kernels {
+
+struct ForwardCall {
+    GatedDeltaRuleShape shape;
+    GatedDeltaRuleOptions options;  ///< scale is resolved
+    GatedDeltaRuleInputs inputs;
+    GatedDeltaRuleOutputs outputs;
+    std::byte* workspace;  ///< or null
+};
+
+struct BackwardCall {
+    GatedDeltaRuleShape shape;
+    GatedDeltaRuleOptions options;  ///< scale is resolved
+    GatedDeltaRuleInputs inputs;
+    const void* output_gradient;
+    const float* final_state_gradient;  ///< or null
+    const std::byte* workspace;
+    GatedDeltaRuleGradients gradients;
+    double* A_log_sums;    ///< [batch, heads]: sums over time, added up over batch by the caller
+    double* dt_bias_sums;  ///< likewise
+};
+
+struct DecodeCall {
+    GatedDeltaRuleShape shape;
+    GatedDeltaRuleOptions options;  ///< scale is resolved
+    GatedDeltaRuleInputs inputs;
+    float* state;
+    void* o;
+};
+
+/// One variant. `index` is sequence * heads + head; each call handles that sequence and head alone, with `scratch`
+/// (64-byte aligned) to itself.
+struct ChunkKernels {
+    size_t stored_element_bytes;
+    size_t (*scratch_bytes)(const GatedDeltaRuleShape& shape);
+    void (*forward)(const ForwardCall& call, int64_t index, std::byte* scratch);
+    void (*backward)(const BackwardCall& call, int64_t index, std::byte* scratch);
+    void (*decode)(const DecodeCall& call, int64_t index, std::byte* scratch);
+};
+
+extern const ChunkKernels avx2_chunk_kernels;
+extern const ChunkKernels avx512_chunk_kernels;
+extern const ChunkKernels avx512_bf16_chunk_kernels;  ///< for bf16 activations only
+
+inline constexpr int chunk_tokens = 64;
+
+/// Dimensions are padded with zeros to whole blocks of 16 columns.
+inline constexpr int padded(int64_t dim) {
+    return static_cast<int>((dim + 15) / 16 * 16);
+}
+
+/// Elements saved per chunk: its incoming state and its V', both padded.
+inline constexpr int64_t stored_per_chunk(const GatedDeltaRuleShape& shape) {
+    return static_cast<int64_t>(padded(shape.key_dim) + chunk_tokens) * padded(shape.value_dim);
+}
+
+inline constexpr int64_t chunks_of(const GatedDeltaRuleShape& shape) {
+    return (shape.time + chunk_tokens - 1) / chunk_tokens;
+}
+
+}  // namespace amalgam::kernels

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/gated_delta_rule/reference_path.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/gated_delta_rule/reference.h"
+
+namespace amalgam::kernels {
+namespace {
+
+float load_element(const void* data, ElementType type, int64_t at) {
+    if (type == ElementType::float32) return static_cast<const float*>(data)[at];
+    const uint32_t bits = static_cast<uint32_t>(static_cast<const uint16_t*>(data)[at]) << 16;
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+
+void store_element(void* data, ElementType type, int64_t at, float value) {
+    if (type == ElementType::float32) {
+        static_cast<float*>(data)[at] = value;
+        return;
+    }
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    const bool nan = value != value;
+    const uint32_t rounded = nan ? bits | 0x400000U : bits + 0x7FFFU + ((bits >> 16) & 1U);
+    static_cast<uint16_t*>(data)[at] = static_cast<uint16_t>(rounded >> 16);
+}
+
+/// Where a head's rows lie inside tokens.
+struct Rows {
+    int64_t first_token;
+    int64_t time;
+    int64_t offset;  ///< of the head inside a token
+    int64_t width;
+    int64_t stride;
+    ElementType type;
+};
+
+std::vector<float> gather(const void* data, const Rows& rows) {
+    std::vector<float> out;
+    out.reserve(rows.time * rows.width);
+    for (int64_t t = 0; t < rows.time; ++t) {
+        const int64_t at = (rows.first_token + t) * rows.stride + rows.offset;
+        for (int64_t i = 0; i < rows.width; ++i) out.push_back(load_element(data, rows.type, at + i));
+    }
+    return out;
+}
+
+void scatter(const std::vector<float>& values, const Rows& rows, void* data) {
+    for (int64_t t = 0; t < rows.time; ++t) {
+        const int64_t at = (rows.first_token + t) * rows.stride + rows.offset;
+        for (int64_t i = 0; i < rows.width; ++i) store_element(data, rows.type, at + i, values[t * rows.width + i]);
+    }
+}
+
+Rows rows_of(const GatedDeltaRuleShape& shape, ElementType type, int64_t index, int64_t width, int64_t stride) {
+    const int64_t head = index % shape.heads;
+    return {index / shape.heads * shape.time, shape.time, head * width, width, stride, type};
+}
+
+GatedDeltaRuleSequence<float> sequence_of(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
+                                          const GatedDeltaRuleInputs& inputs, const float* state, int64_t index) {
+    const auto read = [&](const TokenView& view, int64_t width) {
+        return gather(view.data, rows_of(shape, options.element_type, index, width, view.token_stride));
+    };
+    GatedDeltaRuleSequence<float> sequence;
+    sequence.time = shape.time;
+    sequence.key_dim = shape.key_dim;
+    sequence.value_dim = shape.value_dim;
+    sequence.silu = options.silu;
+    sequence.l2_normalize = options.l2_normalize;
+    sequence.scale = options.scale;
+    sequence.A_log = inputs.A_log[index % shape.heads];
+    sequence.dt_bias = inputs.dt_bias[index % shape.heads];
+    sequence.q = read(inputs.q, shape.key_dim);
+    sequence.k = read(inputs.k, shape.key_dim);
+    sequence.v = read(inputs.v, shape.value_dim);
+    sequence.a = read(inputs.a, 1);
+    sequence.b = read(inputs.b, 1);
+    const int64_t state_size = shape.key_dim * shape.value_dim;
+    sequence.initial_state.assign(state_size, 0.0F);
+    if (state != nullptr) std::copy_n(state + index * state_size, state_size, sequence.initial_state.begin());
+    return sequence;
+}
+
+Rows output_rows(const GatedDeltaRuleShape& shape, ElementType type, int64_t index) {
+    return rows_of(shape, type, index, shape.value_dim, shape.heads * shape.value_dim);
+}
+
+}  // namespace
+
+void reference_forward(const ForwardCall& call, int64_t index) {
+    const auto sequence = sequence_of(call.shape, call.options, call.inputs, call.inputs.initial_state, index);
+    const auto result = gated_delta_rule_reference(sequence);
+    scatter(result.o, output_rows(call.shape, call.options.element_type, index), call.outputs.o);
+    if (call.outputs.final_state != nullptr) {
+        const auto size = static_cast<int64_t>(result.final_state.size());
+        std::copy_n(result.final_state.begin(), size, call.outputs.final_state + index * size);
+    }
+}
+
+void reference_backward(const BackwardCall& call, int64_t index) {
+    const auto& shape = call.shape;
+    const ElementType type = call.options.element_type;
+    const auto sequence = sequence_of(shape, call.options, call.inputs, call.inputs.initial_state, index);
+    const auto size = static_cast<int64_t>(sequence.initial_state.size());
+    std::vector<float> final_gradient(size, 0.0F);
+    if (call.final_state_gradient != nullptr) {
+        std::copy_n(call.final_state_gradient + index * size, size, final_gradient.begin());
+    }
+    const auto gradients = gated_delta_rule_reference_backward(
+        sequence, gather(call.output_gradient, output_rows(shape, type, index)), final_gradient);
+    const auto write = [&](const std::vector<float>& values, const MutableTokenView& view, int64_t width) {
+        scatter(values, rows_of(shape, type, index, width, view.token_stride), view.data);
+    };
+    write(gradients.q, call.gradients.q, shape.key_dim);
+    write(gradients.k, call.gradients.k, shape.key_dim);
+    write(gradients.v, call.gradients.v, shape.value_dim);
+    write(gradients.a, call.gradients.a, 1);
+    write(gradients.b, call.gradients.b, 1);
+    call.A_log_sums[index] = gradients.A_log;
+    call.dt_bias_sums[index] = gradients.dt_bias;
+    if (call.gradients.initial_state != nullptr) {
+        std::copy_n(gradients.initial_state.begin(), size, call.gradients.initial_state + index * size);
+    }
+}
+
+void reference_decode(const DecodeCall& call, int64_t index) {
+    const auto sequence = sequence_of(call.shape, call.options, call.inputs, call.state, index);
+    const auto result = gated_delta_rule_reference(sequence);
+    scatter(result.o, output_rows(call.shape, call.options.element_type, index), call.o);
+    const auto size = static_cast<int64_t>(result.final_state.size());
+    std::copy_n(result.final_state.begin(), size, call.state + index * size);
+}
+
+}  // namespace amalgam::kernels
