@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes token files: HDF5 with /tokens and /document_offsets, the format "amalgam tokens" version 1.0.
+
+The number of tokens is known only at the end. Tokens are therefore spooled to a raw file beside the final one and
+copied into contiguous datasets at last: readers get plain pread-able data, and memory stays bounded.
+"""
+
+import os
+from datetime import datetime, timezone
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+FILETYPE = "amalgam tokens"
+FORMAT_VERSION = (1, 0)
+LARGEST_UINT16_VOCABULARY = 65536
+COPY_ELEMENTS = 1 << 22  # elements moved at a time
+
+
+def token_dtype(vocabulary_size: int) -> np.dtype:
+    return np.dtype("<u2" if vocabulary_size <= LARGEST_UINT16_VOCABULARY else "<u4")
+
+
+class TokenFileWriter:
+    """Collects documents and leaves either the complete file under its final name or nothing.
+
+    Use as a context manager; call close() when everything was appended; without it, all is removed.
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype):
+        self.path = path
+        self.dtype = dtype
+        self.tokens = 0
+        self.documents = 0
+        stem = f".{path.name}.{os.getpid()}"
+        self.partial_ = path.with_name(f"{stem}.partial")
+        self.tokens_spool_ = path.with_name(f"{stem}.tokens")
+        self.offsets_spool_ = path.with_name(f"{stem}.offsets")
+
+    def __enter__(self) -> "TokenFileWriter":
+        self.tokens_stream_ = open(self.tokens_spool_, "wb")
+        self.offsets_stream_ = open(self.offsets_spool_, "wb")
+        self.offsets_stream_.write(np.zeros(1, "<i8").tobytes())
+        return self
+
+    def append(self, tokens: np.ndarray, lengths: np.ndarray) -> None:
+        """Documents one after another in tokens, with the number of tokens of each in lengths."""
+        offsets = self.tokens + np.cumsum(lengths, dtype="<i8")
+        self.tokens_stream_.write(np.ascontiguousarray(tokens, dtype=self.dtype))
+        self.offsets_stream_.write(np.ascontiguousarray(offsets))
+        self.tokens += len(tokens)
+        self.documents += len(lengths)
+
+    def close(self, attributes: dict) -> None:
+        """Writes the HDF5 file, makes sure it is on disk and gives it its final name."""
+        self.tokens_stream_.close()
+        self.offsets_stream_.close()
+        with h5py.File(self.partial_, "w", libver=("earliest", "v110")) as file:
+            file.attrs["filetype"] = FILETYPE
+            file.attrs["format_version"] = np.array(FORMAT_VERSION, dtype=np.int32)
+            for name, value in attributes.items():
+                file.attrs[name] = value
+            file.attrs["created"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            copy_spool(self.tokens_spool_, file.create_dataset("tokens", (self.tokens,), self.dtype))
+            copy_spool(self.offsets_spool_, file.create_dataset("document_offsets", (self.documents + 1,), "<i8"))
+        sync(self.partial_)
+        os.replace(self.partial_, self.path)
+        sync(self.path.parent)
+
+    def __exit__(self, *exception) -> None:
+        self.tokens_stream_.close()
+        self.offsets_stream_.close()
+        for path in (self.partial_, self.tokens_spool_, self.offsets_spool_):
+            path.unlink(missing_ok=True)
+
+
+def copy_spool(spool: Path, dataset: h5py.Dataset) -> None:
+    with open(spool, "rb") as stream:
+        for start in range(0, dataset.shape[0], COPY_ELEMENTS):
+            count = min(COPY_ELEMENTS, dataset.shape[0] - start)
+            dataset[start : start + count] = np.fromfile(stream, dataset.dtype, count)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the entry of a folder, is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
