@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads the HDF5 files of a run, one dataclass per kind of file (formats: outputs/README.md)."""
+
+import json
+from dataclasses import dataclass
+from typing import Optional
+
+import h5py
+import numpy as np
+
+FORMAT_VERSION = (1, 0)
+
+
+class UnreadableFile(Exception):
+    """A file that is damaged, half written, of another kind or of another version; the text is meant for people."""
+
+
+@dataclass
+class Provenance:
+    """Where a file comes from: its root attributes."""
+
+    filetype: str
+    software_version: str
+    git_sha: str
+    date: str
+    machine: str
+    ranks: Optional[int]
+    job_id: str
+    command_line: str
+    job: str
+    libraries: str
+
+
+@dataclass
+class Selection:
+    layers: np.ndarray  # ascending
+    order: np.ndarray  # best first
+    rule: str
+    budget: int
+    number_of_layers: int
+    seed: int
+
+
+@dataclass
+class Scores:
+    """What is known of the candidates. Arrays: C candidates, M measurements, S held-out sequences; nat/token."""
+
+    candidate: np.ndarray
+    layer: np.ndarray
+    checkpoint_tokens: np.ndarray
+    kl: np.ndarray  # [C, M, S], NaN where a candidate was not measured
+    kl_mean: np.ndarray  # [C, M]
+    kl_standard_error: np.ndarray  # [C, M]
+    score: np.ndarray  # [C]
+    score_standard_error: np.ndarray  # [C]
+    seconds: np.ndarray  # [C]
+    all_linear_kl: Optional[np.ndarray]  # [S]
+    selection: Optional[Selection]
+    complete: bool  # False while it is put together from candidate files
+    provenance: Provenance
+
+
+@dataclass
+class Evaluation:
+    """Arrays: N models, P ranges of positions, S sequences; losses and KL in nat/token."""
+
+    model: list
+    position_edges: np.ndarray
+    loss_by_position: np.ndarray
+    perplexity_by_position: np.ndarray
+    kl_by_position: np.ndarray
+    loss: np.ndarray
+    perplexity: np.ndarray
+    kl: np.ndarray
+    loss_standard_error: np.ndarray
+    kl_standard_error: np.ndarray
+    loss_per_sequence: np.ndarray
+    kl_per_sequence: np.ndarray
+    answer_accuracy: Optional[np.ndarray]
+    answer_count: Optional[int]
+    layout: list
+    provenance: Provenance
+
+
+@dataclass
+class CheckpointInfo:
+    """The root attributes of a checkpoint; its tensors are not read."""
+
+    name: str
+    stage: str
+    step: int
+    tokens: int
+    finished: bool  # the last one of its stage
+    config: dict  # with the layout, one mixer name per layer
+    provenance: Provenance
+
+
+def text(value):
+    return value.decode("utf-8", "replace").rstrip("\0") if isinstance(value, bytes) else str(value)
+
+
+def split_layout(value):
+    """Mixer names per layer; [] if the text is something else, such as "gated_delta_net x 26, softmax at {5, 14}"."""
+    names = [name.strip() for name in text(value).split(",")]
+    return names if all(name.isidentifier() for name in names) else []
+
+
+def open_result(path, filetype):
+    """Opens a file read-only, without a lock since the run may be at work on it, and checks kind and version."""
+    try:
+        file = h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise UnreadableFile(f"{path.name}: cannot be opened as HDF5 ({error}); is it still being written?") from error
+    found = text(file.attrs.get("filetype", ""))
+    version = tuple(int(number) for number in np.atleast_1d(file.attrs.get("format_version", [])))
+    if found != filetype:
+        file.close()
+        raise UnreadableFile(f'{path.name}: filetype is "{found}" but "{filetype}" is expected here; was it renamed?')
+    if version[:1] != FORMAT_VERSION[:1]:
+        file.close()
+        raise UnreadableFile(f"{path.name}: format_version is {list(version)} but this reader knows "
+                             f"{list(FORMAT_VERSION)}; is there a newer analysis/?")
+    return file
+
+
+def read_with(path, filetype, reader):
+    with open_result(path, filetype) as file:
+        try:
+            return reader(file)
+        except (KeyError, OSError, ValueError, TypeError, AttributeError) as error:
+            raise UnreadableFile(f"{path.name}: a dataset or attribute is missing or damaged ({error}); "
+                                 "is it still being written?") from error
+
+
+def expect_shapes(file, shapes):
+    """Checks datasets against {name: shape}, where equal letters stand for equal lengths; raises ValueError."""
+    lengths = {}
+    for name, letters in shapes.items():
+        shape = file[name].shape
+        if len(shape) != len(letters):
+            raise ValueError(f"/{name} has {len(shape)} dimensions but [{', '.join(letters)}] is expected")
+        for letter, length in zip(letters, shape):
+            if lengths.setdefault(letter, length) != length:
+                raise ValueError(f"/{name} has shape {list(shape)} but {letter} is {lengths[letter]} elsewhere")
+    return lengths
+
+
+CANDIDATE_SHAPES = {"candidate": "C", "layer": "C", "seconds": "C", "checkpoint_tokens": "M", "kl": "CMS",
+                    "kl_mean": "CM", "kl_standard_error": "CM"}
+EVALUATION_SHAPES = {"model": "N", "loss_by_position": "NP", "perplexity_by_position": "NP", "kl_by_position": "NP",
+                     "loss": "N", "perplexity": "N", "kl": "N", "loss_standard_error": "N", "kl_standard_error": "N",
+                     "loss_per_sequence": "NS", "kl_per_sequence": "NS"}
+
+
+def read_provenance(file):
+    words = {name: text(file.attrs.get(name, "")) for name in
+             ("filetype", "software_version", "git_sha", "date", "machine", "job_id", "command_line", "job",
+              "libraries")}
+    ranks = file.attrs.get("ranks")
+    return Provenance(ranks=None if ranks is None else int(ranks), **words)
+
+
+def read_selection(group):
+    return Selection(layers=group["layers"][:], order=group["order"][:], rule=text(group.attrs["rule"]),
+                     budget=int(group.attrs["budget"]), number_of_layers=int(group.attrs["number_of_layers"]),
+                     seed=int(group.attrs["seed"]))
+
+
+def read_scores(path):
+    def reader(file):
+        expect_shapes(file, CANDIDATE_SHAPES | {"score": "C", "score_standard_error": "C"})
+        return Scores(
+            candidate=file["candidate"][:], layer=file["layer"][:], checkpoint_tokens=file["checkpoint_tokens"][:],
+            kl=file["kl"][:], kl_mean=file["kl_mean"][:], kl_standard_error=file["kl_standard_error"][:],
+            score=file["score"][:], score_standard_error=file["score_standard_error"][:], seconds=file["seconds"][:],
+            all_linear_kl=file["all_linear_kl"][:] if "all_linear_kl" in file else None,
+            selection=read_selection(file["selection"]) if "selection" in file else None,
+            complete=True, provenance=read_provenance(file))
+
+    return read_with(path, "amalgam scores", reader)
+
+
+def read_candidate(path):
+    """One candidate, as scores with C = 1 that are not complete."""
+
+    def reader(file):
+        if expect_shapes(file, CANDIDATE_SHAPES)["C"] != 1:
+            raise ValueError("it holds more than one candidate")
+        kl = file["kl"][:]
+        kl_mean = file["kl_mean"][:]
+        error = file["kl_standard_error"][:]
+        return Scores(candidate=file["candidate"][:], layer=file["layer"][:],
+                      checkpoint_tokens=file["checkpoint_tokens"][:], kl=kl, kl_mean=kl_mean, kl_standard_error=error,
+                      score=-last_measured(kl_mean), score_standard_error=last_measured(error),
+                      seconds=file["seconds"][:], all_linear_kl=None, selection=None, complete=False,
+                      provenance=read_provenance(file))
+
+    return read_with(path, "amalgam candidate", reader)
+
+
+def last_measured(values):
+    """The last entry of each row that is not NaN (NaN if there is none)."""
+    result = np.full(values.shape[0], np.nan)
+    for row, series in enumerate(values):
+        measured = series[np.isfinite(series)]
+        if measured.size:
+            result[row] = measured[-1]
+    return result
+
+
+def join_candidates(parts):
+    """Scores put together from candidate files that may have got to different numbers of measurements."""
+    parts = sorted(parts, key=lambda part: int(part.candidate[0]))
+    tokens = np.unique(np.concatenate([part.checkpoint_tokens for part in parts]))
+    sequences = max(part.kl.shape[2] for part in parts)
+    kl = np.full((len(parts), len(tokens), sequences), np.nan)
+    kl_mean = np.full((len(parts), len(tokens)), np.nan)
+    kl_error = np.full((len(parts), len(tokens)), np.nan)
+    for row, part in enumerate(parts):
+        where = np.searchsorted(tokens, part.checkpoint_tokens)
+        kl[row, where, : part.kl.shape[2]] = part.kl[0]
+        kl_mean[row, where] = part.kl_mean[0]
+        kl_error[row, where] = part.kl_standard_error[0]
+    joined = {name: np.concatenate([getattr(part, name) for part in parts])
+              for name in ("candidate", "layer", "score", "score_standard_error", "seconds")}
+    return Scores(checkpoint_tokens=tokens, kl=kl, kl_mean=kl_mean, kl_standard_error=kl_error, all_linear_kl=None,
+                  selection=None, complete=False, provenance=parts[-1].provenance, **joined)
+
+
+def read_evaluation(path):
+    arrays = [name for name in EVALUATION_SHAPES if name != "model"]
+
+    def reader(file):
+        ranges = expect_shapes(file, EVALUATION_SHAPES)["P"]
+        if file["position_edges"].shape != (ranges + 1,):
+            raise ValueError(f"/position_edges must have {ranges + 1} entries")
+        answers = "answer_accuracy" in file
+        if answers:
+            expect_shapes(file, {"model": "N", "answer_accuracy": "N"})
+        return Evaluation(model=[text(name) for name in file["model"][:]],
+                          answer_accuracy=file["answer_accuracy"][:] if answers else None,
+                          answer_count=int(file["answer_count"][()]) if answers else None,
+                          layout=split_layout(file.attrs.get("layout", "")), provenance=read_provenance(file),
+                          position_edges=file["position_edges"][:], **{name: file[name][:] for name in arrays})
+
+    return read_with(path, "amalgam evaluation", reader)
+
+
+def read_checkpoint_info(path):
+    def reader(file):
+        stage = text(file.attrs["stage"])
+        config = json.loads(text(file.attrs["config"]))
+        if not isinstance(config.get("layout"), list):
+            raise ValueError("config holds no layout")
+        return CheckpointInfo(name=path.name, stage=stage, step=int(file.attrs["step"]),
+                              tokens=int(file.attrs["tokens"]), finished=path.stem == stage, config=config,
+                              provenance=read_provenance(file))
+
+    return read_with(path, "amalgam checkpoint", reader)
