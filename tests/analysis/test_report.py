@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of analysis/: readers, table and report page, on run folders of made-up numbers (fake_run.py)."""
+
+import contextlib
+import csv
+import io
+import re
+import sys
+import tempfile
+import unittest
+from html.parser import HTMLParser
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1] / "analysis")]
+
+import report  # noqa: E402
+import table  # noqa: E402
+from fake_run import FakeRun  # noqa: E402
+from metrics import wall_time_per_stage  # noqa: E402
+from plots import spread  # noqa: E402
+from run_folder import flatten_yaml, paired_gap, read_run_folder  # noqa: E402
+
+
+class PageCheck(HTMLParser):
+    """Collects what the tests ask about: text, ids, addresses, and whether tags are balanced."""
+
+    VOID = {"meta", "br", "img", "link", "hr", "input"}
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.ids, self.addresses, self.text, self.unbalanced = [], [], [], "", []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attributes:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("href", "src", "xlink:href"):
+                self.addresses.append(value)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.unbalanced.append(tag)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+class ReportTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        root = Path(cls.folder.name)
+        cls.guided = FakeRun(root / "guided", "kl_guided", 1).write()
+        cls.uniform = FakeRun(root / "uniform", "uniform", 2).write()
+        cls.random = FakeRun(root / "random", "random", 3).write()
+        cls.root = root
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    def page(self, *folders):
+        """Builds the page through the command line, checks that it is whole and self-contained, returns it."""
+        output = self.root / "page.html"
+        with contextlib.redirect_stdout(io.StringIO()):
+            report.main([str(folder) for folder in folders] + ["--output", str(output)])
+        html = output.read_text(encoding="utf-8")
+        check = PageCheck(html)
+        self.assertEqual(check.unbalanced, [])
+        self.assertEqual(check.open, [])
+        self.assertEqual(len(check.ids), len(set(check.ids)), "ids must be unique in the page")
+        for address in check.addresses:
+            self.assertTrue(address.startswith(("#", "data:")), f"{address} needs the network")
+        self.assertNotIn("<script", html)
+        self.assertNotIn("@import", html)
+        self.assertNotIn("nan", re.sub(r"<svg.*?</svg>", "", html, flags=re.S))
+        return html, check.text
+
+    def test_one_finished_run(self):
+        html, text = self.page(self.guided)
+        with h5py.File(self.guided / "scores.h5") as file:
+            layers = file["selection/layers"][:]
+            score = file["score"][:]
+        with h5py.File(self.guided / "evaluation.h5") as file:
+            perplexity, accuracy = file["perplexity"][:], file["answer_accuracy"][:]
+        self.assertIn("28 layers, softmax at " + ", ".join(map(str, layers)), text)
+        self.assertIn('Chosen by the rule "kl_guided" with a budget of 7', text)
+        strip = html[html.index('<div class="strip"'):]
+        strip = strip[: strip.index("<p")]
+        cells = re.findall(r'<div class="(cell(?: softmax)?)" title="layer (\d+)', strip)
+        self.assertEqual([int(layer) for kind, layer in cells if kind == "cell softmax"], list(layers))
+        self.assertEqual(len(cells), 28)
+        self.assertIn(f"−{-score[layers[0]]:.3f}", strip)
+        self.assertIn(f"{accuracy[1]:.3f} / {accuracy[0]:.3f}", text)
+        self.assertIn(f"{perplexity[1]:.4g}", text)
+        for fact in ("node001", "0123456789ab", "fake-teacher-28", "Open MPI 4.1.4", "align 4:15"):
+            self.assertIn(fact, text)
+        self.assertNotIn("not there yet", text)
+        # Importance (wide and narrow), two races, six of training, two of evaluation.
+        self.assertEqual(html.count("<svg "), 12)
+
+    def test_three_runs_side_by_side(self):
+        html, text = self.page(self.guided, self.uniform, self.random)
+        comparison = html[html.index('id="comparison"'): html.index('id="run0"')]
+        for name in ("guided", "uniform", "random"):
+            self.assertIn(name, comparison)
+        self.assertEqual(comparison.count('<div class="strip compact">'), 3)
+        self.assertEqual(comparison.count('class="cell softmax"'), 21)
+        best = re.findall(r'<tr>(.*?)</tr>', comparison, flags=re.S)
+        bold = [row.count('"best"') for row in best if "<td" in row]
+        self.assertEqual(bold, [3, 0, 0], "the guided run is best in KL, perplexity and recall")
+        self.assertEqual(html.count('id="run'), 3)
+        self.assertRegex(text, r"The choice does not follow the scores: layer \d+, left out, beats layer \d+, kept")
+        overlay = comparison[comparison.index('aria-label="kl by position"'):]
+        overlay = overlay[: overlay.index("</svg>")]
+        for name in ("guided", "uniform", "random"):
+            self.assertIn(f">{name}<", overlay, "the legend names every run")
+
+    def test_runs_at_every_stage(self):
+        for until in ("transfer", "align", "score", "select", "distill", "finetune", "evaluate"):
+            with self.subTest(until=until):
+                folder = FakeRun(self.root / f"until-{until}", until=until, layers=12, budget=3).write()
+                html, text = self.page(folder)
+                self.assertIn("export: not there yet", text)
+                if until == "transfer":
+                    self.assertIn("Importance of each layerThe scores of the candidates: not there yet", text)
+                    self.assertIn("Throughput (metrics.csv): not there yet", text)
+                if until == "score":
+                    self.assertIn("The chosen layout: not there yet", text)
+                    self.assertIn("score: 12 candidates", text)
+                if until == "distill":
+                    self.assertIn("distill: step 2000", text)
+                    self.assertNotIn("going on", text)
+                    (folder / "checkpoints/distill.h5").unlink()
+                    html, text = self.page(folder)
+                    self.assertIn("distill: step 1000, going on", text)
+                    with h5py.File(folder / "scores.h5") as file:
+                        layers = file["selection/layers"][:]
+                    (folder / "scores.h5").unlink()
+                    self.assertEqual(read_run_folder(folder).softmax_layers(), list(layers), "from the checkpoint")
+                    self.assertIn("The evaluation: not there yet", text)
+                if until == "evaluate":
+                    self.assertNotIn("The evaluation: not there yet", text)
+
+    def test_an_empty_folder(self):
+        folder = self.root / "empty"
+        folder.mkdir()
+        _, text = self.page(folder)
+        self.assertIn("transfer: not there yet", text)
+        _, text = self.page(folder, self.guided)
+        self.assertIn("emptynot there yet", text)
+
+    def test_scoring_still_going_on(self):
+        folder = FakeRun(self.root / "scoring", until="score").write()
+        (folder / "scores.h5").unlink()
+        for number in range(5, 28):
+            (folder / f"candidates/candidate-{number:03d}.h5").unlink()
+        with h5py.File(folder / "candidates/candidate-004.h5", "r+") as file:
+            for name in ("kl", "kl_mean", "kl_standard_error"):
+                values = file[name][:, :3]
+                del file[name]
+                file[name] = values
+            tokens = file["checkpoint_tokens"][:3]
+            del file["checkpoint_tokens"]
+            file["checkpoint_tokens"] = tokens
+        run = read_run_folder(folder)
+        self.assertEqual(list(run.scores.layer), [0, 1, 2, 3, 4])
+        self.assertEqual(run.scores.kl_mean.shape, (5, 5))
+        self.assertTrue(np.isnan(run.scores.kl_mean[4, 3:]).all())
+        self.assertEqual(run.scores.score[4], -run.scores.kl_mean[4, 2])
+        _, text = self.page(folder)
+        self.assertIn("5 candidate(s) are scored so far; scores.h5 is not there yet", text)
+
+    def test_damaged_files_are_named(self):
+        folder = FakeRun(self.root / "damaged").write()
+        data = (folder / "evaluation.h5").read_bytes()
+        (folder / "evaluation.h5").write_bytes(data[: len(data) // 3])
+        with h5py.File(folder / "scores.h5", "r+") as file:
+            file.attrs["format_version"] = np.array([2, 0], dtype=np.int32)
+        with h5py.File(folder / "checkpoints/distill.h5", "r+") as file:
+            del file.attrs["step"]
+        with open(folder / "metrics.csv", "a", encoding="utf-8") as file:
+            file.write("12.5,distill,,,20")
+        _, text = self.page(folder)
+        self.assertIn("evaluation.h5: cannot be opened as HDF5", text)
+        self.assertIn("scores.h5: format_version is [2, 0] but this reader knows [1, 0]", text)
+        self.assertIn("distill.h5: a dataset or attribute is missing", text)
+        self.assertIn("metrics.csv: 1 line(s) could not be read", text)
+
+    def test_a_renamed_file_is_refused(self):
+        folder = FakeRun(self.root / "renamed").write()
+        (folder / "evaluation.h5").write_bytes((folder / "scores.h5").read_bytes())
+        run = read_run_folder(folder)
+        self.assertIsNone(run.evaluation)
+        self.assertIn('filetype is "amalgam scores" but "amalgam evaluation" is expected', run.problems[0])
+
+    def test_numbers_that_are_none(self):
+        folder = FakeRun(self.root / "diverged", layers=12, budget=3).write()
+        with h5py.File(folder / "scores.h5", "r+") as file:
+            for name in ("kl", "kl_mean", "kl_standard_error"):
+                file[name][3:, 2:] = np.nan
+            file["score"][3:] = np.nan
+        with h5py.File(folder / "evaluation.h5", "r+") as file:
+            for name in ("kl", "loss", "perplexity", "kl_by_position", "perplexity_by_position"):
+                file[name][1] = np.nan
+            file["answer_accuracy"][1] = 0.0
+        _, text = self.page(folder)
+        self.assertIn("not a number", text)
+        html, _ = self.page(folder, self.guided, self.uniform)
+        bold = [row.count('"best"') for row in re.findall(r"<tr>(.*?)</tr>", html, flags=re.S)[1:4]]
+        self.assertEqual(bold[0], 0, "numbers that are none are never the best")
+        with h5py.File(folder / "scores.h5", "r+") as file:
+            file["score"][:] = np.nan
+        _, text = self.page(folder)
+        self.assertIn("Importance per layer: not there yet", text)
+
+    def test_an_all_linear_student(self):
+        fake = FakeRun(self.root / "all-linear", "all_linear", until="select", layers=12, budget=0)
+        _, text = self.page(fake.write())
+        self.assertIn("12 layers, all linear.", text)
+
+    def test_wrong_shapes_are_named(self):
+        folder = FakeRun(self.root / "shapes", layers=12, budget=3).write()
+        with h5py.File(folder / "scores.h5", "r+") as file:
+            values = file["kl_mean"][:-1]
+            del file["kl_mean"]
+            file["kl_mean"] = values
+        run = read_run_folder(folder)
+        self.assertIn("scores.h5: a dataset or attribute is missing or damaged (/kl_mean has shape [11, 5] but C is 12",
+                      run.problems[0])
+        self.assertEqual(len(run.scores.layer), 12, "the candidate files stand in")
+
+    def test_no_answers_marked(self):
+        folder = FakeRun(self.root / "no-answers", answers=False, layers=12, budget=3).write()
+        _, text = self.page(folder)
+        self.assertIn("no answers marked", text)
+        self.assertNotIn("answers right, of", text)
+
+    def test_text_of_a_run_is_escaped(self):
+        folder = FakeRun(self.root / "a<b>&$c", layers=12, budget=3).write()
+        html, text = self.page(folder)
+        self.assertIn("a<b>&$c", text)
+        _, text = self.page(folder, self.guided)
+        self.assertIn("Comparisona<b>&$c", text)
+        self.assertNotIn("a<b>", html)
+
+    def test_table(self):
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            table.main([str(self.guided), str(self.uniform)])
+        markdown, _, comma_separated = output.getvalue().partition("\n\n")
+        self.assertEqual(len(markdown.splitlines()), 4)
+        self.assertIn("| uniform | uniform | 3 7 11 15 19 23 27 |", markdown)
+        rows = list(csv.DictReader(io.StringIO(comma_separated)))
+        with h5py.File(self.guided / "evaluation.h5") as file:
+            self.assertEqual(float(rows[0]["KL"]), file["kl"][1])
+            self.assertEqual(float(rows[0]["student perplexity"]), file["perplexity"][1])
+        self.assertEqual(rows[0]["answers"], "512")
+
+    def test_a_missing_folder_is_a_sentence(self):
+        with self.assertRaisesRegex(SystemExit, "there is no such folder"):
+            table.main([str(self.root / "nowhere")])
+
+
+class ReaderTest(unittest.TestCase):
+    def test_the_last_row_of_a_step_counts(self):
+        with tempfile.TemporaryDirectory() as name:
+            run = FakeRun(Path(name) / "run", until="align")
+            run.write()
+            with open(run.folder / "metrics.csv", "a", encoding="utf-8") as file:
+                file.write("3.0,align,,,800,13107200,0.125,0.3,0.001,1000,10\n")
+            curve = read_run_folder(run.folder).metrics.curve("align")
+            self.assertEqual(len(curve.step), 80)
+            self.assertEqual((curve.step[-1], curve.loss[-1]), (800, 0.125))
+
+    def test_wall_time(self):
+        step = iter(range(100))
+        rows = [("align", None, None, 5.0), ("align", None, None, 10.0), ("score", 0, None, 14.0),
+                ("score", 0, None, 30.0),
+                ("score", 1, None, 15.0), ("score", 1, None, 31.0), ("distill", None, None, 40.0),
+                ("distill", None, None, 2.0), ("distill", None, None, 9.0), ("finetune", None, None, 1.0)]
+        timeline = [((stage, candidate, layer, next(step)), time) for stage, candidate, layer, time in rows]
+        seconds = wall_time_per_stage(timeline)
+        self.assertEqual(seconds, {"align": 10.0, "score": 21.0, "distill": 18.0, "finetune": 1.0})
+
+    def test_job_file(self):
+        text = 'name: "demo"  # a comment\nteacher:\n  path: a/b\nalign:\n  optimizer:\n    beta1: 0.9\nseed: 3\n'
+        self.assertEqual(flatten_yaml(text), {"name": "demo", "teacher.path": "a/b", "align.optimizer.beta1": "0.9",
+                                              "seed": "3"})
+
+    def test_paired_gap_uses_differences(self):
+        with tempfile.TemporaryDirectory() as name:
+            folder = FakeRun(Path(name) / "run", until="select").write()
+            scores = read_run_folder(folder).scores
+        inside, outside, gap, error = paired_gap(scores)
+        self.assertIn(inside, scores.selection.layers)
+        self.assertNotIn(outside, scores.selection.layers)
+        difference = scores.kl[outside, -1] - scores.kl[inside, -1]
+        self.assertAlmostEqual(gap, difference.mean())
+        self.assertAlmostEqual(error, difference.std(ddof=1) / np.sqrt(difference.size))
+        self.assertGreater(gap, 0)
+
+    def test_errors_set_the_decimals(self):
+        self.assertEqual(table.with_error(0.082456, 0.00209), "0.0825 ± 0.0021")
+        self.assertEqual(table.with_error(10.0, 0.19), "10.00 ± 0.19")
+        self.assertEqual(table.with_error(0.0, 0.0), "0")
+        self.assertEqual(table.with_error(None, None), "not there yet")
+
+    def test_labels_are_spread(self):
+        placed = spread([1.0, 1.0, 1.1, 5.0], 1.0)
+        self.assertTrue((np.diff(np.sort(placed)) >= 1.0 - 1e-9).all())
+        self.assertEqual(placed[3], 5.0)
+        self.assertAlmostEqual(placed[:3].mean(), np.mean([1.0, 1.0, 1.1]))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "job/job_check.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "error_text.h"
+
+namespace amalgam {
+namespace {
+
+namespace fs = std::filesystem;
+
+const ModelShape qwen_1_5b = {1536, 28, 12, 2, 128, 8960, 151936, true};
+
+/// Inputs that exist, and a job on them that has no problem.
+class JobCheck : public testing::Test {
+  protected:
+    void SetUp() override {
+        folder_ = fs::path(testing::TempDir()) /
+                  ("amalgam_job_check_" + std::string(testing::UnitTest::GetInstance()->current_test_info()->name()));
+        fs::create_directories(folder_ / "teacher");
+        for (const char* file : {"teacher/config.json", "teacher/model.safetensors", "teacher/tokenizer.json",
+                                 "train.h5", "validation.h5"})
+            std::ofstream(folder_ / file) << "x";
+        job_.teacher.path = folder_ / "teacher";
+        job_.data.training = folder_ / "train.h5";
+        job_.data.validation = folder_ / "validation.h5";
+        job_.output = folder_ / "outputs";
+        job_.align.tokens = 100000000;
+        job_.score.tokens = 200000000;
+        job_.distill.tokens = 600000000;
+    }
+    void TearDown() override { fs::remove_all(folder_); }
+
+    Findings check() const { return check_job(job_, ranks_, shape_, counts_); }
+
+    /// The one problem that the job has now.
+    std::string problem() const {
+        const Findings findings = check();
+        EXPECT_EQ(findings.problems.size(), 1u);
+        return findings.problems.empty() ? "" : findings.problems.front();
+    }
+
+    bool has_note(const std::string& part) const {
+        for (const std::string& note : check().notes)
+            if (contains(note, part)) return true;
+        return false;
+    }
+
+    fs::path folder_;
+    Job job_;
+    int64_t ranks_ = 8;
+    std::optional<ModelShape> shape_ = qwen_1_5b;
+    std::optional<TokenCounts> counts_ = TokenCounts{1000000000, 10000000, 151665};
+};
+
+TEST_F(JobCheck, GoodJobHasNoProblemsAndSaysHowManySteps) {
+    const Findings findings = check();
+    EXPECT_TRUE(findings.problems.empty()) << findings.problems.front();
+    EXPECT_TRUE(has_note("align: 2034 steps of 49152 tokens; 24832 of the 100000000 tokens are left over"));
+    EXPECT_TRUE(has_note("select: 7 of 28 layers keep softmax"));
+}
+
+TEST_F(JobCheck, BatchesAndRanks) {
+    ranks_ = 64;
+    const Findings findings = check();
+    ASSERT_EQ(findings.problems.size(), 2u);
+    EXPECT_EQ(
+        findings.problems[0],
+        "align.batch_sequences is 96 but 64 ranks share it (every rank needs the same number of sequences) use 128 "
+        "or 48 rank(s)");
+    EXPECT_TRUE(contains(findings.problems[1], "distill.batch_sequences is 32 but 64 ranks share it"));
+    EXPECT_TRUE(has_note("36 groups have nothing to do"));
+}
+
+TEST_F(JobCheck, MicroBatch) {
+    job_.align.micro_batch_sequences = 5;
+    EXPECT_TRUE(contains(problem(), "align.micro_batch_sequences is 5 but a rank's share is 12"));
+    job_.align.micro_batch_sequences = 6;
+    EXPECT_TRUE(check().problems.empty());
+}
+
+TEST_F(JobCheck, Groups) {
+    job_.score.ranks_per_candidate = 3;
+    const Findings findings = check();
+    ASSERT_EQ(findings.problems.size(), 2u);
+    EXPECT_TRUE(contains(findings.problems[0], "score.ranks_per_candidate is 3 but there are 8 ranks"));
+    EXPECT_TRUE(contains(findings.problems[1], "score.batch_sequences is 32 but 3 ranks share it"));
+}
+
+TEST_F(JobCheck, TooFewTokensForOneStep) {
+    job_.align.tokens = 49151;
+    EXPECT_TRUE(contains(problem(), "align.tokens is 49151, less than one step of 96 x 512 = 49152 tokens"));
+}
+
+TEST_F(JobCheck, WarmupAndMeasurements) {
+    job_.align.optimizer.warmup_steps = 2034;
+    EXPECT_TRUE(contains(problem(), "align.optimizer.warmup_steps is 2034 but the stage has 2034 steps"));
+    job_.align.optimizer.warmup_steps = 0;
+    job_.score.measurements = 1526;
+    EXPECT_TRUE(contains(problem(), "score.measurements is 1526 but a candidate trains for 1525 steps"));
+}
+
+TEST_F(JobCheck, SkippedStagesAreNotChecked) {
+    job_.finetune.batch_sequences = 7;
+    EXPECT_TRUE(check().problems.empty());
+    job_.finetune.tokens = 100000000;
+    EXPECT_TRUE(contains(problem(), "finetune.batch_sequences is 7"));
+}
+
+TEST_F(JobCheck, MissingFilesAreAllNamed) {
+    job_.teacher.path = "no/teacher";
+    job_.data.training = "no/train.h5";
+    job_.data.validation = "";
+    const Findings findings = check();
+    ASSERT_EQ(findings.problems.size(), 3u);
+    EXPECT_TRUE(
+        contains(findings.problems[0], "teacher.path: no/teacher is not a folder (relative paths mean the current"));
+    EXPECT_TRUE(contains(findings.problems[1], "data.training: no/train.h5 is not a file"));
+    EXPECT_TRUE(contains(findings.problems[2], "data.validation is not given"));
+}
+
+TEST_F(JobCheck, TeacherFolder) {
+    fs::remove(folder_ / "teacher/config.json");
+    EXPECT_TRUE(contains(problem(), "has no config.json"));
+    std::ofstream(folder_ / "teacher/config.json") << "x";
+    fs::remove(folder_ / "teacher/model.safetensors");
+    EXPECT_TRUE(contains(problem(), "has no *.safetensors"));
+    std::ofstream(folder_ / "teacher/model.safetensors") << "x";
+    fs::remove(folder_ / "teacher/tokenizer.json");
+    EXPECT_TRUE(check().problems.empty());
+    EXPECT_TRUE(has_note("no tokenizer.json"));
+}
+
+TEST_F(JobCheck, TrainingOnTheValidationFile) {
+    job_.data.validation = job_.data.training;
+    EXPECT_TRUE(contains(problem(), "data.validation is the training file"));
+}
+
+TEST_F(JobCheck, NamesAndWalltime) {
+    job_.name = "a/b";
+    EXPECT_TRUE(contains(problem(), "name is \"a/b\""));
+    job_.name = "..";
+    EXPECT_TRUE(contains(problem(), "name is \"..\""));
+    job_.name = "ok";
+    job_.walltime = "12 hours";
+    EXPECT_TRUE(contains(problem(), "walltime is \"12 hours\""));
+    job_.walltime = "";
+    job_.output = job_.data.training;
+    EXPECT_TRUE(contains(problem(), "is not a folder"));
+}
+
+TEST_F(JobCheck, Corpora) {
+    counts_->validation = 32 * 4096 - 1;
+    EXPECT_TRUE(contains(problem(), "score.validation_sequences is 32 but data.validation has only 31 sequences"));
+    counts_ = TokenCounts{500, 10000000, 0};
+    EXPECT_EQ(check().problems.size(), 3u);
+    counts_ = TokenCounts{150000000, 10000000, 0};
+    EXPECT_TRUE(check().problems.empty());
+    EXPECT_TRUE(has_note("distill: 600000000 tokens from a corpus of 150000000"));
+    counts_->vocabulary_size = 200000;
+    EXPECT_TRUE(contains(problem(), "the tokenizer has 200000 tokens but the teacher knows 151936"));
+}
+
+TEST_F(JobCheck, Selection) {
+    job_.select.budget = "29";
+    EXPECT_TRUE(contains(problem(), "select.budget is 29 but the teacher has 28 layers"));
+    job_.select.budget = "a quarter";
+    EXPECT_TRUE(contains(problem(), "select.budget is \"a quarter\""));
+    shape_.reset();
+    EXPECT_TRUE(contains(problem(), "select.budget is \"a quarter\""));
+    shape_ = qwen_1_5b;
+    job_.select.rule = "explicit";
+    EXPECT_TRUE(contains(problem(), "select.layers is empty"));
+    job_.select.layers = {3, 28, 3};
+    const Findings findings = check();
+    ASSERT_EQ(findings.problems.size(), 2u);
+    EXPECT_TRUE(contains(findings.problems[0], "names layer 3 twice"));
+    EXPECT_TRUE(contains(findings.problems[1], "names layer 28 but the teacher has 28"));
+    job_.select.layers = {3, 27};
+    EXPECT_TRUE(check().problems.empty());
+    EXPECT_TRUE(has_note("scores are not used"));
+}
+
+TEST_F(JobCheck, GuidedSelectionNeedsScores) {
+    job_.score.tokens = 0;
+    EXPECT_TRUE(contains(problem(), "select.rule is kl_guided but score.tokens is 0"));
+    job_.select.rule = "uniform";
+    EXPECT_TRUE(check().problems.empty());
+    job_.select.phase = 28;
+    EXPECT_TRUE(contains(problem(), "select.phase is 28"));
+}
+
+TEST_F(JobCheck, ExportsThatCannotExpressTheStudent) {
+    job_.student.output_gate = false;
+    EXPECT_TRUE(contains(problem(), "export.formats: qwen3_5 cannot express student.output_gate: false"));
+    job_.export_to.formats = {"fla"};
+    EXPECT_TRUE(check().problems.empty());
+    job_.student.output_norm = false;
+    EXPECT_TRUE(contains(problem(), "fla cannot express student.output_norm: false"));
+    job_.export_to.formats = {};
+    EXPECT_TRUE(check().problems.empty());
+    job_.student.output_norm = job_.student.output_gate = true;
+    job_.export_to.formats = {"fla", "fla"};
+    EXPECT_TRUE(contains(problem(), "names fla twice"));
+}
+
+}  // namespace
+}  // namespace amalgam

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "job/job_estimate.h"
+
+#include <gtest/gtest.h>
+
+#include "error_text.h"
+#include "job/job_check_table.h"
+
+namespace amalgam {
+namespace {
+
+const ModelShape qwen_1_5b = {1536, 28, 12, 2, 128, 8960, 151936, true};
+const ModelShape qwen_7b = {3584, 28, 28, 4, 128, 18944, 152064, false};
+
+Job paper_job() {
+    Job job;
+    job.align.tokens = 100000000;
+    job.score.tokens = 200000000;
+    job.distill.tokens = 600000000;
+    job.score.micro_batch_sequences = job.distill.micro_batch_sequences = 1;
+    return job;
+}
+
+const StageEstimate& stage(const Estimate& estimate, const std::string& name) {
+    for (const StageEstimate& stage : estimate.stages)
+        if (stage.name == name) return stage;
+    throw Error("no stage " + name);
+}
+
+TEST(JobEstimate, ParametersOfTheTeachers) {
+    // The published counts are 1,543,714,304 and 7,615,616,512; the difference is the projection biases.
+    const Estimate small = estimate_job(paper_job(), qwen_1_5b, {});
+    EXPECT_EQ(small.teacher_parameters + 28 * (12 + 2 * 2) * 128, 1543714304.0);
+    const Estimate large = estimate_job(paper_job(), qwen_7b, {});
+    EXPECT_EQ(large.teacher_parameters + 28 * (28 + 2 * 4) * 128, 7615616512.0);
+}
+
+TEST(JobEstimate, ParametersOfTheStudentByHand) {
+    Job job = paper_job();
+    job.select.rule = "all_linear";
+    const ModelShape tiny = {8, 2, 2, 1, 4, 16, 32, true};
+    // Mixer: q, k, v, o, gate 5 x 64; beta, decay 2 x 8 x 2; A_log, dt_bias 2 x 2; norm 4. Block: + MLP 3 x 128 +
+    // norms 16.
+    const double mixer = 5 * 64 + 32 + 4 + 4, block = mixer + 384 + 16;
+    EXPECT_EQ(estimate_job(job, tiny, {}).student_parameters, 2 * block + 32 * 8 + 8);
+    job.student.output_gate = job.student.output_norm = false;
+    job.student.short_convolution = true;
+    EXPECT_EQ(estimate_job(job, tiny, {}).student_parameters, 2 * (block - 64 - 4 + 12 * 8) + 32 * 8 + 8);
+}
+
+TEST(JobEstimate, DistillationMemoryAndCheckpoint) {
+    const Estimate estimate = estimate_job(paper_job(), qwen_1_5b, {});
+    const StageEstimate& distill = stage(estimate, "distill");
+    EXPECT_DOUBLE_EQ(distill.trained_bytes, 18 * estimate.student_parameters);
+    EXPECT_DOUBLE_EQ(distill.teacher_bytes, 2 * estimate.teacher_parameters);
+    EXPECT_DOUBLE_EQ(distill.checkpoint_bytes, 12 * estimate.student_parameters);
+    // 4096 tokens; per token 28 (4 H + 4 I) + 7 (3 A + 3 g d) + 21 (12 A + A d / 64), then logits of 1024 tokens.
+    const double per_token = 28 * (4 * 1536 + 4 * 8960) + 7 * (3 * 1536 + 3 * 256) + 21 * (12 * 1536 + 2 * 1536);
+    EXPECT_DOUBLE_EQ(distill.activation_bytes, 2 * 4096 * per_token + 12.0 * 1024 * 151936);
+    Job job = paper_job();
+    job.precision = "float32";
+    const Estimate full = estimate_job(job, qwen_1_5b, {});
+    EXPECT_DOUBLE_EQ(stage(full, "distill").trained_bytes, 16 * full.student_parameters);
+    EXPECT_DOUBLE_EQ(stage(full, "distill").teacher_bytes, 4 * full.teacher_parameters);
+}
+
+TEST(JobEstimate, ArithmeticIsAboutEightFlopPerParameterAndToken) {
+    // Teacher forward 2 + student forward and backward 6, and mixing on top.
+    const Estimate estimate = estimate_job(paper_job(), qwen_1_5b, {});
+    const StageEstimate& distill = stage(estimate, "distill");
+    const double rough = distill.tokens * (2 * estimate.teacher_parameters + 6 * estimate.student_parameters);
+    EXPECT_GT(distill.flops, rough);
+    EXPECT_LT(distill.flops, 1.15 * rough);
+    EXPECT_EQ(distill.steps, 4577);
+    EXPECT_EQ(distill.tokens, 4577.0 * 32 * 4096);
+}
+
+TEST(JobEstimate, TimeScalesWithRanksAndRounds) {
+    const Job job = paper_job();
+    const Estimate one = estimate_job(job, qwen_1_5b, {.ranks = 1}), eight = estimate_job(job, qwen_1_5b, {.ranks = 8});
+    EXPECT_NEAR(stage(one, "distill").seconds / stage(eight, "distill").seconds, 8, 1e-9);
+    EXPECT_NEAR(stage(one, "score").seconds / stage(eight, "score").seconds, 28.0 / 4,
+                1e-9);  // 28 candidates: 4 rounds
+    EXPECT_EQ(one.flops, eight.flops);
+    Job grouped = job;
+    grouped.score.ranks_per_candidate = 2;
+    const Estimate groups = estimate_job(grouped, qwen_1_5b, {.ranks = 8});  // 4 groups: 7 rounds of half the time
+    EXPECT_NEAR(stage(one, "score").seconds / stage(groups, "score").seconds, 8, 1e-9);
+    const double expected = stage(one, "distill").flops / (989e12 * 0.35);
+    EXPECT_NEAR(stage(one, "distill").seconds, expected, 1e-6 * expected);
+}
+
+TEST(JobEstimate, SkippedStagesAreAbsent) {
+    Job job = paper_job();
+    job.score.tokens = 0;
+    job.evaluate.sequences = 0;
+    const Estimate estimate = estimate_job(job, qwen_1_5b, {});
+    ASSERT_EQ(estimate.stages.size(), 2u);
+    EXPECT_EQ(estimate.stages[0].name, "align");
+    EXPECT_EQ(estimate.stages[1].name, "distill");
+    job.finetune.tokens = 100000000;
+    EXPECT_EQ(stage(estimate_job(job, qwen_1_5b, {}), "finetune").teacher_bytes, 0);
+}
+
+TEST(JobEstimate, WrongBudgetIsAnError) {
+    Job job = paper_job();
+    job.select.budget = "x";
+    EXPECT_TRUE(contains(error_text([&] { estimate_job(job, qwen_1_5b, {}); }), "select.budget"));
+}
+
+TEST(JobCheckTable, ReadableNumbers) {
+    EXPECT_EQ(readable_bytes(3.09e9), "3.09 GB");
+    EXPECT_EQ(readable_bytes(0), "0 B");
+    EXPECT_EQ(readable_bytes(999.9e6), "1 GB");
+    EXPECT_EQ(readable_count(1.5437e9), "1.54 G");
+    EXPECT_EQ(readable_seconds(0.1), "1 s");
+    EXPECT_EQ(readable_seconds(3599.6), "1 h 0 min");
+    EXPECT_EQ(readable_seconds(90061), "1 d 1 h");
+}
+
+TEST(JobCheckTable, SaysWhatDoesNotFitAndWhy) {
+    Job job = paper_job();
+    const auto table = [&](const ModelShape& shape, double memory) {
+        const Machine machine{.ranks = 8, .memory_per_rank = memory};
+        return print_check(job, {}, estimate_job(job, shape, machine), machine);
+    };
+    EXPECT_TRUE(contains(table(qwen_1_5b, 80e9), "Every stage fits the 80 GB of a rank."));
+    EXPECT_TRUE(contains(table(qwen_7b, 80e9), "Does not fit: distill"));
+    EXPECT_TRUE(contains(table(qwen_7b, 80e9), "Weights and optimizer alone need"));
+    EXPECT_TRUE(contains(table(qwen_1_5b, 40e9), "One sequence at a time is too much"));
+    job.distill.micro_batch_sequences = 4;
+    EXPECT_TRUE(contains(table(qwen_1_5b, 80e9), "Lower distill.micro_batch_sequences, now 4."));
+}
+
+TEST(JobCheckTable, PrintsFindings) {
+    const std::string bad = print_check(Job(), {{"first", "second"}, {"by the way"}}, std::nullopt, {});
+    EXPECT_TRUE(contains(bad, "Problems: this job cannot run\n  - first\n  - second\nNotes\n  - by the way\n"));
+    EXPECT_FALSE(contains(bad, "No problems"));
+    EXPECT_TRUE(contains(print_check(Job(), {}, std::nullopt, {}), "No problems found."));
+}
+
+}  // namespace
+}  // namespace amalgam

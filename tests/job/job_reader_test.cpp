@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "job/job_reader.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "error_text.h"
+
+namespace amalgam {
+namespace {
+
+std::string problem(const std::string& yaml, const std::vector<std::string>& overrides = {}) {
+    return error_text([&] { parse_job(yaml, "job.yaml", overrides); });
+}
+
+TEST(JobReader, EmptyFileGivesDefaults) {
+    for (const std::string yaml : {"", "# nothing\n", "---\n", "align:\nscore:\n"}) {
+        const Job job = parse_job(yaml, "job.yaml");
+        EXPECT_EQ(job.name, "run");
+        EXPECT_EQ(job.align.sequence_length, 512);
+        EXPECT_EQ(job.distill.optimizer.learning_rate_rest, 7e-6);
+    }
+}
+
+TEST(JobReader, ReadsEveryType) {
+    const Job job = parse_job(
+        "name: my-run\nseed: 7\ndeterministic: true\nwalltime: 11:45:00\n"
+        "align:\n  tokens: 1e8\n  optimizer: {learning_rate: 2e-3, gradient_clip: 0}\n"
+        "select: {rule: explicit, layers: [5, 14], budget: 7}\n"
+        "export: {formats: [fla, qwen3_5]}\n",
+        "job.yaml");
+    EXPECT_EQ(job.name, "my-run");
+    EXPECT_EQ(job.seed, 7);
+    EXPECT_TRUE(job.deterministic);
+    EXPECT_EQ(job.walltime, "11:45:00");
+    EXPECT_EQ(job.align.tokens, 100000000);
+    EXPECT_EQ(job.align.optimizer.learning_rate, 2e-3);
+    EXPECT_EQ(job.align.optimizer.gradient_clip, 0.0);
+    EXPECT_EQ(job.select.layers, (std::vector<int64_t>{5, 14}));
+    EXPECT_EQ(job.select.budget, "7");
+    EXPECT_EQ(job.export_to.formats, (std::vector<std::string>{"fla", "qwen3_5"}));
+}
+
+TEST(JobReader, UnknownKeyNamesLineAndNearestKey) {
+    EXPECT_EQ(
+        problem("name: a\nalign:\n  token: 5\n"),
+        "job.yaml:3: unknown key \"align.token\" (its value would have no effect) did you mean \"align.tokens\"?");
+    EXPECT_TRUE(contains(problem("algin:\n  tokens: 5\n"), "job.yaml:1: unknown key \"algin\""));
+    EXPECT_TRUE(contains(problem("algin:\n  tokens: 5\n"), "did you mean \"align\"?"));
+    EXPECT_TRUE(contains(problem("align: {learning_rate: 1}\n"), "did you mean \"align.optimizer.learning_rate\"?"));
+    EXPECT_TRUE(contains(problem("score: {optimizer: {beta_1: 0.9}}\n"), "did you mean \"score.optimizer.beta1\"?"));
+    EXPECT_TRUE(contains(problem("finetune: {temperature: 2}\n"), "unknown key \"finetune.temperature\""));
+    const std::string far = problem("zzzzzzzzzzzz: 1\n");
+    EXPECT_TRUE(contains(far, "the nearest known key is")) << far;
+    EXPECT_TRUE(contains(far, "amalgam defaults")) << far;
+}
+
+TEST(JobReader, WrongTypesNameFileLineKeyFoundAndAllowed) {
+    EXPECT_EQ(problem("\nalign:\n    tokens: many\n"),
+              "job.yaml:3: \"align.tokens\" is \"many\" (must be an integer, at least 0; unit: tokens)");
+    EXPECT_EQ(problem("deterministic: maybe\n"), "job.yaml:1: \"deterministic\" is \"maybe\" (must be true or false)");
+    EXPECT_EQ(problem("name: [a]\n"), "job.yaml:1: \"name\" is a list (must be a text)");
+    EXPECT_EQ(problem("name:\n"), "job.yaml:1: \"name\" is empty (must be a text)");
+    EXPECT_TRUE(contains(problem("align: {tokens: 1.5}\n"), "\"1.5\" (must be an integer"));
+    EXPECT_TRUE(contains(problem("align: {tokens: 10 M}\n"), "\"10 M\" (must be an integer"));
+    EXPECT_TRUE(contains(problem("align: {tokens: 99999999999999999999}\n"), "must be an integer"));
+    EXPECT_TRUE(contains(problem("distill: {temperature: nan}\n"), "\"nan\" (must be a number, above 0)"));
+    EXPECT_TRUE(contains(problem("select: {layers: [1, x]}\n"), "is a list (must be a list of integers"));
+    EXPECT_TRUE(contains(problem("align: 5\n"), "job.yaml:1: \"align\" is \"5\" but is a section"));
+    EXPECT_TRUE(contains(problem("align: {tokens: {a: 1}}\n"), "\"align.tokens\" is a section (must be an integer"));
+}
+
+TEST(JobReader, WrongRangesAreErrors) {
+    EXPECT_TRUE(contains(problem("align: {tokens: -1}\n"), "\"-1\" (must be an integer, at least 0"));
+    EXPECT_TRUE(contains(problem("align: {optimizer: {beta2: 1}}\n"), "at least 0 and below 1"));
+    EXPECT_TRUE(contains(problem("align: {optimizer: {epsilon: 0}}\n"), "above 0"));
+    EXPECT_TRUE(contains(problem("align: {optimizer: {schedule: cosin}}\n"),
+                         "\"cosin\" (must be a text, one of constant, cosine, linear)"));
+    EXPECT_TRUE(contains(problem("export: {formats: [gguf]}\n"), "one of qwen3_5, fla"));
+    EXPECT_TRUE(contains(problem("select: {layers: [-3]}\n"), "at least 0"));
+}
+
+TEST(JobReader, DuplicateKeysAreErrors) {
+    EXPECT_EQ(problem("name: a\nseed: 1\nname: b\n"),
+              "job.yaml:3: \"name\" is given twice, first in line 1 (only one of them can hold) remove one");
+    EXPECT_TRUE(contains(problem("align:\n  tokens: 1\nscore:\nalign:\n  loss: norm\n"), "\"align\" is given twice"));
+    EXPECT_TRUE(contains(problem("align:\n  tokens: 1\n  tokens: 1\n"), "\"align.tokens\" is given twice"));
+}
+
+TEST(JobReader, AllProblemsAtOnce) {
+    const std::string all = problem("nam: a\nseed: x\n", {"align.tokens=y"});
+    EXPECT_TRUE(contains(all, "job.yaml:1:")) << all;
+    EXPECT_TRUE(contains(all, "job.yaml:2:")) << all;
+    EXPECT_TRUE(contains(all, "--set align.tokens=y: \"align.tokens\" is \"y\"")) << all;
+}
+
+TEST(JobReader, BrokenYamlNamesTheLine) {
+    EXPECT_TRUE(contains(problem("name: a\n  seed: 2\n"), "job.yaml:2: not valid YAML"));
+    EXPECT_TRUE(contains(problem("- a\n- b\n"), "job.yaml: is a list"));
+    EXPECT_TRUE(contains(problem("name: a\n---\nname: b\n"), "2 YAML documents"));
+}
+
+TEST(JobReader, OverridesWinAndTheLastOneHolds) {
+    const Job job = parse_job("align: {tokens: 5}\nname: a\n", "job.yaml",
+                              {"align.tokens=6", "align.tokens=7", "select.layers=[1, 2]", "select.budget=50%",
+                               "walltime=01:00:00", "teacher.path=a: b", "name=x=y", "export.formats=[]"});
+    EXPECT_EQ(job.align.tokens, 7);
+    EXPECT_EQ(job.select.layers, (std::vector<int64_t>{1, 2}));
+    EXPECT_EQ(job.select.budget, "50%");
+    EXPECT_EQ(job.walltime, "01:00:00");
+    EXPECT_EQ(job.teacher.path, "a: b");
+    EXPECT_EQ(job.name, "x=y");
+    EXPECT_TRUE(job.export_to.formats.empty());
+}
+
+TEST(JobReader, WrongOverrides) {
+    EXPECT_TRUE(contains(problem("", {"align.tokens"}), "--set align.tokens: has no \"=\""));
+    EXPECT_TRUE(contains(problem("", {"align.token=5"}), "did you mean \"align.tokens\"?"));
+    EXPECT_TRUE(contains(problem("", {"align=5"}), "is a section, not a key"));
+    EXPECT_TRUE(contains(problem("", {"select.layers=[1"}), "not valid YAML"));
+}
+
+TEST(JobReader, Files) {
+    EXPECT_TRUE(contains(error_text([] { read_job("/nowhere/job.yaml"); }), "/nowhere/job.yaml: no such job file"));
+    EXPECT_TRUE(contains(error_text([] { read_job("/tmp"); }), "/tmp: cannot be read as a job file"));
+    const auto path = std::filesystem::path(testing::TempDir()) / "amalgam_job_reader_test.yaml";
+    std::ofstream(path) << "name: from-file\nteacher: {path: models/a}\n";
+    const Job job = read_job(path, {"seed=3"});
+    EXPECT_EQ(job.name, "from-file");
+    EXPECT_EQ(job.teacher.path, "models/a");  // relative to the current directory, hence unchanged
+    EXPECT_EQ(job.seed, 3);
+    std::filesystem::remove(path);
+}
+
+}  // namespace
+}  // namespace amalgam

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "job/job_values.h"
+
+#include <gtest/gtest.h>
+
+#include "error_text.h"
+
+namespace amalgam {
+namespace {
+
+TEST(JobValues, StepsOfThePaper) {
+    TrainingJob align;
+    align.tokens = 100000000;
+    align.sequence_length = 512;
+    align.batch_sequences = 96;
+    EXPECT_EQ(training_steps(align), 2034);
+    TrainingJob distill;
+    distill.tokens = 600000000;
+    distill.sequence_length = 4096;
+    distill.batch_sequences = 32;
+    EXPECT_EQ(training_steps(distill), 4577);
+}
+
+TEST(JobValues, BudgetsOfThePaper) {
+    // Sizes of the layer sets that the paper released.
+    EXPECT_EQ(kept_layers("12.5%", 36), 5);
+    EXPECT_EQ(kept_layers("25%", 36), 9);
+    EXPECT_EQ(kept_layers("33%", 36), 12);
+    EXPECT_EQ(kept_layers("50%", 36), 18);
+    EXPECT_EQ(kept_layers("12.5%", 28), 4);
+    EXPECT_EQ(kept_layers("0.25", 28), 7);
+    EXPECT_EQ(kept_layers("0.33", 28), 9);
+}
+
+TEST(JobValues, CountsAndRatios) {
+    EXPECT_EQ(kept_layers("0", 28), 0);
+    EXPECT_EQ(kept_layers("1", 28), 1);
+    EXPECT_EQ(kept_layers("1.0", 28), 28);
+    EXPECT_EQ(kept_layers("28", 28), 28);
+    EXPECT_EQ(kept_layers("100%", 28), 28);
+    for (const std::string wrong : {"", "%", "-1", "-5%", "x", "7 layers", "1e1", "inf", "nan", "inf%", "0x7", "25%%"})
+        EXPECT_TRUE(contains(error_text([&] { kept_layers(wrong, 28); }), "select.budget is \"" + wrong + "\""))
+            << wrong;
+    EXPECT_TRUE(contains(error_text([] { kept_layers("29", 28); }), "is 29 but the teacher has 28 layers"));
+    EXPECT_TRUE(contains(error_text([] { kept_layers("101%", 28); }), "more than all layers"));
+    EXPECT_TRUE(contains(error_text([] { kept_layers("7.0", 28); }), "a count has no decimal point"));
+}
+
+TEST(JobValues, RulesWithoutABudget) {
+    SelectJob select;
+    select.budget = "not read";
+    select.rule = "all_linear";
+    EXPECT_EQ(kept_layers(select, 28), 0);
+    select.rule = "explicit";
+    select.layers = {1, 5, 9};
+    EXPECT_EQ(kept_layers(select, 28), 3);
+}
+
+TEST(JobValues, Walltime) {
+    EXPECT_EQ(walltime_seconds(""), 0);
+    EXPECT_EQ(walltime_seconds("11:45:00"), 42300);
+    EXPECT_EQ(walltime_seconds("0:00:05"), 5);
+    EXPECT_EQ(walltime_seconds("167:59:59"), 604799);
+    for (const std::string wrong : {"11:45", "1:60:00", "1:00:60", "a:b:c", "-1:00:00", "1:00:00:00", "12", "1: 0:0"})
+        EXPECT_TRUE(contains(error_text([&] { walltime_seconds(wrong); }), "hours:minutes:seconds")) << wrong;
+    EXPECT_TRUE(contains(error_text([] { walltime_seconds("0:00:00"); }), "stop at once"));
+}
+
+}  // namespace
+}  // namespace amalgam

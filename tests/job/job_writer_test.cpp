@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "job/job_writer.h"
+
+#include <gtest/gtest.h>
+
+#include "job/job_reader.h"
+#include "job/job_schema.h"
+
+namespace amalgam {
+namespace {
+
+/// Gives every member a value that is allowed and is not its default.
+struct Change {
+    const JobKey& key;
+    void operator()(std::string* value) const {
+        if (key.choices.empty()) {
+            *value = "changed: \"" + *value + "\\ # 1\"";
+            return;
+        }
+        for (const std::string& choice : key.choices)
+            if (choice != *value) {
+                *value = choice;
+                return;
+            }
+    }
+    void operator()(int64_t* value) const { *value += 3; }
+    void operator()(double* value) const { *value = key.range.high == 1 ? 0.123456789012345 : *value + 1.0 / 3; }
+    void operator()(bool* value) const { *value = !*value; }
+    void operator()(std::vector<int64_t>* value) const { *value = {3, 1, 4}; }
+    void operator()(std::vector<std::string>* value) const { *value = {"fla", "qwen3_5"}; }
+};
+
+TEST(JobWriter, DefaultsReadBack) {
+    EXPECT_EQ(to_yaml(parse_job(to_yaml(Job()), "job.yaml")), to_yaml(Job()));
+}
+
+TEST(JobWriter, CommentedDefaultsReadBackToTheDefaults) {
+    const std::string defaults = commented_defaults();
+    EXPECT_EQ(to_yaml(parse_job(defaults, "defaults")), to_yaml(Job()));
+    for (const JobKey& key : job_schema()) EXPECT_NE(defaults.find(key.description), std::string::npos) << key.path;
+}
+
+TEST(JobWriter, EveryChangedValueReadsBack) {
+    Job job;
+    for (const JobKey& key : job_schema()) std::visit(Change{key}, key.member(job));
+    ASSERT_EQ(job.recipe, "reference");
+    ASSERT_EQ(job.student.variant, "gdn_v1");
+    const std::string yaml = to_yaml(job);
+    const Job back = parse_job(yaml, "job.yaml");
+    EXPECT_EQ(to_yaml(back), yaml);
+    EXPECT_EQ(back.name, job.name);
+    EXPECT_EQ(back.distill.temperature, job.distill.temperature);
+    EXPECT_EQ(back.align.optimizer.beta1, 0.123456789012345);
+    EXPECT_EQ(back.select.layers, job.select.layers);
+    EXPECT_EQ(back.student.output_gate, job.student.output_gate);
+}
+
+TEST(JobWriter, ResolvedReferenceJobStaysWhatItIs) {
+    const Job job = parse_job("recipe: reference\nstudent: {variant: gdn_v6, activation: true}\n", "job.yaml");
+    EXPECT_EQ(to_yaml(parse_job(to_yaml(job), "again")), to_yaml(job));
+    EXPECT_TRUE(parse_job(to_yaml(job), "again").student.activation);
+}
+
+TEST(JobWriter, WordsOfYamlAreQuoted) {
+    for (const std::string name :
+         {"true", "No", "null", "", "1", "1e5", "~", "a b", "a:", "- x", "ö", "tab\tline\nend"}) {
+        Job job;
+        job.name = name;
+        EXPECT_EQ(parse_job(to_yaml(job), "job.yaml").name, name);
+    }
+    EXPECT_NE(to_yaml(Job()).find("budget: \"25%\"\n"), std::string::npos);
+}
+
+TEST(JobWriter, NumbersHaveAPointForOtherReaders) {
+    EXPECT_NE(to_yaml(Job()).find("epsilon: 1.0e-08\n"), std::string::npos);
+    EXPECT_NE(to_yaml(Job()).find("temperature: 1.0\n"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace amalgam

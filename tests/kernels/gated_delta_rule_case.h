@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// A random problem for the gated delta rule in the layouts of its callers (q, k, v, gates and their gradients as views
+// into fused buffers), run by any kernel variant and by the fp64 reference.
+
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/gated_delta_rule/reference.h"
+
+namespace amalgam::kernels {
+
+inline float round_to(ElementType type, float x) {
+    if (type == ElementType::float32) return x;
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    bits = (bits + 0x7FFFU + ((bits >> 16) & 1U)) & 0xFFFF0000U;
+    std::memcpy(&x, &bits, 4);
+    return x;
+}
+
+/// A buffer of activations in either element type, filled and read as fp32.
+class Activations {
+  public:
+    Activations(ElementType type, int64_t size) : type_(type), bytes_(size * width(), 0xFF) {}
+    int64_t width() const { return type_ == ElementType::float32 ? 4 : 2; }
+    std::byte* at(int64_t i) { return reinterpret_cast<std::byte*>(bytes_.data()) + i * width(); }
+    float get(int64_t i) const {
+        uint32_t bits = 0;
+        std::memcpy(reinterpret_cast<char*>(&bits) + 4 - width(), bytes_.data() + i * width(), width());
+        float value;
+        std::memcpy(&value, &bits, 4);
+        return value;
+    }
+    void set(int64_t i, float x) {
+        x = round_to(type_, x);
+        std::memcpy(bytes_.data() + i * width(), reinterpret_cast<const char*>(&x) + 4 - width(), width());
+    }
+    const std::vector<unsigned char>& bytes() const { return bytes_; }
+
+  private:
+    ElementType type_;
+    std::vector<unsigned char> bytes_;
+};
+
+/// Results by name; every vector is flattened over batch, heads and the sequence's own layout, in that order.
+using NamedValues = std::map<std::string, std::vector<double>>;
+
+struct GatedDeltaRuleCase {
+    GatedDeltaRuleShape shape;
+    GatedDeltaRuleOptions options;
+    bool with_states = true;    ///< initial state given, final state wanted and its gradient given
+    double gate_shift = 0;      ///< added to raw gates: large values make the log decays strong
+    double largest_decay = 30;  ///< log decays are kept above minus this
+    unsigned seed = 1;
+
+    int64_t token_width() const { return shape.heads * (2 * shape.key_dim + shape.value_dim + 2) + 3; }
+    int64_t offset(char part) const {
+        const int64_t key = shape.heads * shape.key_dim;
+        const int64_t value = shape.heads * shape.value_dim;
+        switch (part) {
+            case 'q':
+                return 0;
+            case 'k':
+                return key;
+            case 'v':
+                return 2 * key;
+            case 'a':
+                return 2 * key + value;
+            default:
+                return 2 * key + value + shape.heads;
+        }
+    }
+    int64_t width(char part) const {
+        if (part == 'v') return shape.value_dim;
+        return part == 'q' || part == 'k' ? shape.key_dim : 1;
+    }
+
+    void fill() {
+        std::mt19937 random(seed);
+        std::normal_distribution<float> normal;
+        const int64_t tokens = shape.batch * shape.time;
+        fused = Activations(options.element_type, tokens * token_width());
+        output_gradient = Activations(options.element_type, tokens * shape.heads * shape.value_dim);
+        A_log.resize(shape.heads);
+        dt_bias.resize(shape.heads);
+        for (float& x : A_log) x = 0.5F * normal(random);
+        for (float& x : dt_bias) x = 0.5F * normal(random) - 2.0F;
+        for (int64_t t = 0; t < tokens; ++t) {
+            for (int64_t i = 0; i < token_width(); ++i) fused.set(t * token_width() + i, normal(random));
+            for (int64_t h = 0; h < shape.heads; ++h) {
+                const double raw = normal(random) + gate_shift;
+                const double limit = largest_decay * std::exp(-A_log[h]) - dt_bias[h];
+                fused.set(t * token_width() + offset('a') + h, static_cast<float>(std::min(raw, 0.99 * limit)));
+            }
+            if (!options.l2_normalize) {  // keys must be contractions for the recurrence to stay bounded
+                for (int64_t i = 0; i < shape.heads * shape.key_dim; ++i) {
+                    const int64_t at = t * token_width() + offset('k') + i;
+                    fused.set(at, fused.get(at) / std::sqrt(static_cast<float>(shape.key_dim)));
+                }
+            }
+        }
+        for (int64_t i = 0; i < tokens * shape.heads * shape.value_dim; ++i) output_gradient.set(i, normal(random));
+        const int64_t states = shape.batch * shape.heads * shape.key_dim * shape.value_dim;
+        initial_state.assign(states, 0);
+        final_state_gradient.assign(states, 0);
+        if (with_states) {
+            for (float& x : initial_state) x = normal(random);
+            for (float& x : final_state_gradient) x = normal(random);
+        }
+    }
+
+    GatedDeltaRuleInputs inputs() {
+        const auto view = [&](char part) { return TokenView{fused.at(offset(part)), token_width()}; };
+        return {view('q'), view('k'),    view('v'),      view('a'),
+                view('b'), A_log.data(), dt_bias.data(), with_states ? initial_state.data() : nullptr};
+    }
+
+    GatedDeltaRuleSequence<double> sequence(int64_t index) const {
+        GatedDeltaRuleSequence<double> s;
+        const int64_t head = index % shape.heads;
+        const int64_t first = index / shape.heads * shape.time;
+        s.time = shape.time;
+        s.key_dim = shape.key_dim;
+        s.value_dim = shape.value_dim;
+        s.silu = options.silu;
+        s.l2_normalize = options.l2_normalize;
+        s.scale = options.scale == 0 ? 1 / std::sqrt(static_cast<double>(shape.key_dim)) : options.scale;
+        s.A_log = A_log[head];
+        s.dt_bias = dt_bias[head];
+        const auto gather = [&](char part, std::vector<double>& out) {
+            for (int64_t t = first; t < first + shape.time; ++t) {
+                for (int64_t i = 0; i < width(part); ++i) {
+                    out.push_back(fused.get(t * token_width() + offset(part) + head * width(part) + i));
+                }
+            }
+        };
+        gather('q', s.q);
+        gather('k', s.k);
+        gather('v', s.v);
+        gather('a', s.a);
+        gather('b', s.b);
+        const int64_t size = shape.key_dim * shape.value_dim;
+        s.initial_state.assign(initial_state.begin() + index * size, initial_state.begin() + (index + 1) * size);
+        return s;
+    }
+
+    NamedValues run_reference() const {
+        NamedValues out;
+        const auto append = [&](const std::string& name, const std::vector<double>& values) {
+            out[name].insert(out[name].end(), values.begin(), values.end());
+        };
+        out["dA_log"].assign(shape.heads, 0);
+        out["ddt_bias"].assign(shape.heads, 0);
+        const int64_t size = shape.key_dim * shape.value_dim;
+        for (int64_t index = 0; index < shape.batch * shape.heads; ++index) {
+            const auto s = sequence(index);
+            const auto result = gated_delta_rule_reference(s);
+            std::vector<double> d_o;
+            for (int64_t t = 0; t < shape.time; ++t) {
+                const int64_t token = index / shape.heads * shape.time + t;
+                for (int64_t i = 0; i < shape.value_dim; ++i) {
+                    d_o.push_back(
+                        output_gradient.get((token * shape.heads + index % shape.heads) * shape.value_dim + i));
+                }
+            }
+            const std::vector<double> d_final(final_state_gradient.begin() + index * size,
+                                              final_state_gradient.begin() + (index + 1) * size);
+            const auto gradients = gated_delta_rule_reference_backward(s, d_o, d_final);
+            append("o", result.o);
+            append("final_state", result.final_state);
+            append("dq", gradients.q);
+            append("dk", gradients.k);
+            append("dv", gradients.v);
+            append("da", gradients.a);
+            append("db", gradients.b);
+            append("dinitial_state", gradients.initial_state);
+            out["dA_log"][index % shape.heads] += gradients.A_log;
+            out["ddt_bias"][index % shape.heads] += gradients.dt_bias;
+        }
+        return out;
+    }
+
+    NamedValues run(Isa isa, int threads) {
+        options.isa = isa;
+        options.threads = threads;
+        const int64_t tokens = shape.batch * shape.time;
+        const int64_t heads = shape.batch * shape.heads;
+        const int64_t size = shape.key_dim * shape.value_dim;
+        Activations o(options.element_type, tokens * shape.heads * shape.value_dim);
+        Activations gradient(options.element_type, tokens * token_width());
+        std::vector<float> final_state(heads * size);
+        std::vector<float> d_initial(heads * size);
+        std::vector<float> d_A_log(shape.heads);
+        std::vector<float> d_dt_bias(shape.heads);
+        std::vector<unsigned char> workspace(gated_delta_rule_workspace_bytes(shape, options) + 64, 0xFF);
+        void* saved = workspace.data();
+        size_t space = workspace.size();
+        std::align(64, space - 64, saved, space);
+        gated_delta_rule_forward(shape, options, inputs(), {o.at(0), with_states ? final_state.data() : nullptr},
+                                 saved);
+        const auto view = [&](char part) { return MutableTokenView{gradient.at(offset(part)), token_width()}; };
+        gated_delta_rule_backward(shape, options, inputs(), output_gradient.at(0),
+                                  with_states ? final_state_gradient.data() : nullptr, saved,
+                                  {view('q'), view('k'), view('v'), view('a'), view('b'), d_A_log.data(),
+                                   d_dt_bias.data(), d_initial.data()});
+        NamedValues out;
+        for (int64_t index = 0; index < heads; ++index) {
+            const int64_t head = index % shape.heads;
+            for (int64_t t = index / shape.heads * shape.time; t < (index / shape.heads + 1) * shape.time; ++t) {
+                for (int64_t i = 0; i < shape.value_dim; ++i) {
+                    out["o"].push_back(o.get((t * shape.heads + head) * shape.value_dim + i));
+                }
+                for (char part : {'q', 'k', 'v', 'a', 'b'}) {
+                    for (int64_t i = 0; i < width(part); ++i) {
+                        out[std::string("d") + part].push_back(
+                            gradient.get(t * token_width() + offset(part) + head * width(part) + i));
+                    }
+                }
+            }
+        }
+        if (with_states) out["final_state"].assign(final_state.begin(), final_state.end());
+        out["dinitial_state"].assign(d_initial.begin(), d_initial.end());
+        out["dA_log"].assign(d_A_log.begin(), d_A_log.end());
+        out["ddt_bias"].assign(d_dt_bias.begin(), d_dt_bias.end());
+        return out;
+    }
+
+    Activations fused{ElementType::float32, 0};
+    Activations output_gradient{ElementType::float32, 0};
+    std::vector<float> A_log, dt_bias, initial_state, final_state_gradient;
+};
+
+inline double root_mean_square(const std::vector<double>& x) {
+    double sum = 0;
+    for (double value : x) sum += value * value;
+    return std::sqrt(sum / static_cast<double>(x.size()));
+}
+
+/// RMS(x - reference) / RMS(reference); not a number when x holds one.
+inline double relative_error(const std::vector<double>& x, const std::vector<double>& reference) {
+    std::vector<double> difference(x.size());
+    for (size_t i = 0; i < x.size(); ++i) difference[i] = x[i] - reference[i];
+    return root_mean_square(difference) / (root_mean_square(reference) + 1e-30);
+}
+
+}  // namespace amalgam::kernels
