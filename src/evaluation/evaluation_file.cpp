@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "evaluation/evaluation_file.h"
+
+#include <cmath>
+
+#include "evaluation/statistics.h"
+#include "storage/hdf5.h"
+
+namespace amalgam {
+namespace {
+
+/// Mean over positions [first, last) of row `s` of a [sequences, time] array.
+double mean_of(const std::vector<double>& values, int64_t time, int64_t s, int64_t first, int64_t last) {
+    double sum = 0.0;
+    for (int64_t t = first; t < last; ++t) sum += values[size_t(s * time + t)];
+    return sum / double(last - first);
+}
+
+/// Per sequence: loss over the time - 1 predictions that have a target, KL over all tokens (NaN without a teacher).
+std::vector<double> loss_per_sequence(const TokenMeasurements& m, const HeldOutSet& set) {
+    std::vector<double> result;
+    for (int64_t s = 0; s < set.sequences(); ++s) result.push_back(mean_of(m.loss, set.time(), s, 0, set.time() - 1));
+    return result;
+}
+
+std::vector<double> kl_per_sequence(const TokenMeasurements& m, const HeldOutSet& set) {
+    if (m.kl.empty()) return std::vector<double>(size_t(set.sequences()), 0.0);  // the teacher itself
+    std::vector<double> result;
+    for (int64_t s = 0; s < set.sequences(); ++s) result.push_back(mean_of(m.kl, set.time(), s, 0, set.time()));
+    return result;
+}
+
+std::vector<int64_t> bin_edges(int64_t time, int64_t bins) {
+    std::vector<int64_t> edges;
+    for (int64_t b = 0; b <= bins; ++b) {
+        const int64_t edge = (time - 1) * b / bins;
+        if (edges.empty() || edge > edges.back()) edges.push_back(edge);
+    }
+    return edges;
+}
+
+}  // namespace
+
+EvaluationSummary summarise(const EvaluatedModel& model, const HeldOutSet& set) {
+    EvaluationSummary summary;
+    summary.name = model.name;
+    const auto loss = mean_and_error(loss_per_sequence(model.tokens, set)),
+               kl = mean_and_error(kl_per_sequence(model.tokens, set));
+    summary.loss = loss.mean;
+    summary.loss_error = loss.standard_error;
+    summary.perplexity = std::exp(loss.mean);
+    summary.kl = kl.mean;
+    summary.kl_error = kl.standard_error;
+    double correct = 0.0;
+    for (int64_t s = 0; s < set.sequences(); ++s)
+        for (int64_t position : set.answers[size_t(s)]) {
+            correct += model.tokens.correct[size_t(s * set.time() + position - 1)];
+            ++summary.answer_count;
+        }
+    if (summary.answer_count > 0) summary.answer_accuracy = correct / double(summary.answer_count);
+    return summary;
+}
+
+void write_evaluation(const std::filesystem::path& path, const std::vector<EvaluatedModel>& models,
+                      const HeldOutSet& set, int64_t position_bins, const Layout& student_layout,
+                      const Provenance& provenance) {
+    const int64_t n = int64_t(models.size()), sequences = set.sequences();
+    const auto edges = bin_edges(set.time(), position_bins);
+    const int64_t bins = int64_t(edges.size()) - 1;
+    std::vector<std::string> names;
+    std::vector<double> loss_bins, perplexity_bins, kl_bins, losses, kls, loss, perplexity, kl, loss_error, kl_error,
+        accuracy;
+    int64_t answers = 0;
+    for (const EvaluatedModel& model : models) {
+        const EvaluationSummary summary = summarise(model, set);
+        names.push_back(model.name);
+        for (int64_t b = 0; b < bins; ++b) {
+            double loss_sum = 0.0, kl_sum = 0.0;
+            for (int64_t s = 0; s < sequences; ++s) {
+                loss_sum += mean_of(model.tokens.loss, set.time(), s, edges[size_t(b)], edges[size_t(b + 1)]);
+                if (!model.tokens.kl.empty())
+                    kl_sum += mean_of(model.tokens.kl, set.time(), s, edges[size_t(b)], edges[size_t(b + 1)]);
+            }
+            loss_bins.push_back(loss_sum / double(sequences));
+            perplexity_bins.push_back(std::exp(loss_bins.back()));
+            kl_bins.push_back(kl_sum / double(sequences));
+        }
+        const auto per_sequence = loss_per_sequence(model.tokens, set),
+                   kl_sequence = kl_per_sequence(model.tokens, set);
+        losses.insert(losses.end(), per_sequence.begin(), per_sequence.end());
+        kls.insert(kls.end(), kl_sequence.begin(), kl_sequence.end());
+        loss.push_back(summary.loss);
+        perplexity.push_back(summary.perplexity);
+        kl.push_back(summary.kl);
+        loss_error.push_back(summary.loss_error);
+        kl_error.push_back(summary.kl_error);
+        accuracy.push_back(summary.answer_accuracy);
+        answers = summary.answer_count;
+    }
+    write_h5_once(path, [&](H5File& file) {
+        using Shape = std::vector<int64_t>;
+        file.describe_file("amalgam evaluation", provenance);
+        std::string layout;
+        for (const auto& name : student_layout) layout += (layout.empty() ? "" : ",") + name;
+        file.set_attribute("/", "layout", layout);
+        file.write("/model", names);
+        file.write("/position_edges", Shape{bins + 1}, std::span<const int64_t>(edges));
+        for (const auto& [name, values] : {std::pair{"/loss_by_position", &loss_bins},
+                                           {"/perplexity_by_position", &perplexity_bins},
+                                           {"/kl_by_position", &kl_bins}})
+            file.write(name, Shape{n, bins}, std::span<const double>(*values));
+        for (const auto& [name, values] : {std::pair{"/loss_per_sequence", &losses}, {"/kl_per_sequence", &kls}})
+            file.write(name, Shape{n, sequences}, std::span<const double>(*values));
+        for (const auto& [name, values] : {std::pair{"/loss", &loss},
+                                           {"/perplexity", &perplexity},
+                                           {"/kl", &kl},
+                                           {"/loss_standard_error", &loss_error},
+                                           {"/kl_standard_error", &kl_error}})
+            file.write(name, Shape{n}, std::span<const double>(*values));
+        if (answers == 0) return;
+        file.write("/answer_accuracy", Shape{n}, std::span<const double>(accuracy));
+        file.write("/answer_count", Shape{}, std::span<const int64_t>(&answers, 1));
+    });
+}
+
+}  // namespace amalgam

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// Greedy generation with caches: the prompt in one pass, then one token at a time through the recurrent forms.
+#pragma once
+
+#include "model/causal_lm.h"
+
+namespace amalgam {
+
+/// prompt int64 [batch, time] -> the `count` tokens that follow, int64 [batch, count]. Stops early (padding with
+/// `stop`) only if `stop` >= 0 and every sequence has produced it.
+at::Tensor generate_greedily(const CausalLM& model, const at::Tensor& prompt, int64_t count, int64_t stop = -1);
+
+}  // namespace amalgam

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "evaluation/held_out.h"
+
+#include <ATen/ATen.h>
+
+#include "system/error.h"
+#include "training/batches.h"
+#include "training/chunked_losses.h"
+
+namespace amalgam {
+namespace {
+
+/// Calls `work(first, tokens on the device)` for the micro-batches of this rank. Micro-batches are cut without regard
+/// to the number of ranks, so that their arithmetic is the same on any.
+template <class Work>
+void for_each_micro_batch(const HeldOutSet& set, int64_t micro, const Communicator& group, at::Device device,
+                          Work work) {
+    const int64_t batches = (set.sequences() + micro - 1) / micro;
+    for (int64_t b = batches * group.rank() / group.size(); b < batches * (group.rank() + 1) / group.size(); ++b) {
+        const int64_t first = b * micro, count = std::min(micro, set.sequences() - first);
+        work(first, set.tokens.narrow(0, first, count).to(device));
+    }
+}
+
+/// Copies a float or byte tensor to doubles.
+void store(const at::Tensor& values, double* destination) {
+    const at::Tensor host = values.to(at::kCPU, at::kDouble).contiguous();
+    std::copy_n(host.const_data_ptr<double>(), host.numel(), destination);
+}
+
+}  // namespace
+
+HeldOutSet read_held_out(const TokenFile& file, int64_t sequences, int64_t sequence_length) {
+    require(file.sequences(sequence_length) >= sequences, "data.validation: holds ", file.sequences(sequence_length),
+            " sequences of ", sequence_length, " tokens (", sequences,
+            " are asked for); lower the number of sequences");
+    HeldOutSet set{read_sequences(file, sequence_length, 0, sequences), {}};
+    for (int64_t s = 0; s < sequences; ++s) {
+        std::vector<int64_t> answers;
+        for (int64_t position : file.answers(s * sequence_length, sequence_length))
+            if (position > 0) answers.push_back(position);  // nothing before the first token predicts it
+        set.answers.push_back(std::move(answers));
+    }
+    return set;
+}
+
+std::vector<double> held_out_kl(const CausalLM& student, TeacherStates& teacher, const HeldOutSet& set,
+                                int64_t micro_batch, int64_t loss_chunk, const Communicator& group) {
+    const at::NoGradGuard no_grad;
+    std::vector<double> result(set.sequences(), 0.0);
+    for_each_micro_batch(set, micro_batch, group, student.device(), [&](int64_t first, const at::Tensor& tokens) {
+        const at::Tensor states = teacher.hidden(tokens, first), hidden = student.hidden(tokens).flatten(0, 1);
+        const at::Tensor kl = token_kl_divergence(hidden, student.head().compute, states, teacher.head(), loss_chunk);
+        store(kl.view({tokens.size(0), tokens.size(1)}).mean(1, false, at::kDouble), result.data() + first);
+    });
+    group.sum_in_place(std::span<double>(result));  // every entry is nonzero on one rank only: exact
+    return result;
+}
+
+TokenMeasurements measure_tokens(const CausalLM& model, TeacherStates* teacher, const HeldOutSet& set,
+                                 int64_t micro_batch, int64_t loss_chunk, const Communicator& group) {
+    const at::NoGradGuard no_grad;
+    const size_t count = size_t(set.sequences() * set.time());
+    TokenMeasurements m{std::vector<double>(count), std::vector<double>(count),
+                        std::vector<double>(teacher ? count : 0)};
+    for_each_micro_batch(set, micro_batch, group, model.device(), [&](int64_t first, const at::Tensor& tokens) {
+        const at::Tensor hidden = model.hidden(tokens).flatten(0, 1);
+        const auto losses = token_cross_entropy(hidden, model.head().compute, next_tokens(tokens), loss_chunk);
+        store(losses.loss, m.loss.data() + first * set.time());
+        store(losses.correct, m.correct.data() + first * set.time());
+        if (!teacher) return;
+        const at::Tensor states = teacher->hidden(tokens, first);
+        store(token_kl_divergence(hidden, model.head().compute, states, teacher->head(), loss_chunk),
+              m.kl.data() + first * set.time());
+    });
+    for (auto* values : {&m.loss, &m.correct, &m.kl}) group.sum_in_place(std::span<double>(*values));
+    return m;
+}
+
+}  // namespace amalgam

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// Measurements on sequences that were never trained on: KL divergence to the teacher, next-token loss, answer accuracy.
+// Forward only; sequences are spread over the ranks of a group, and the results do not depend on their number.
+#pragma once
+
+#include "comm/communicator.h"
+#include "storage/token_file.h"
+#include "training/distillation.h"
+
+namespace amalgam {
+
+/// The first sequences of the validation file.
+struct HeldOutSet {
+    at::Tensor tokens;                          // int64 [sequences, time], CPU
+    std::vector<std::vector<int64_t>> answers;  // for each sequence, positions (>= 1) of answer tokens in it
+    int64_t sequences() const { return tokens.size(0); }
+    int64_t time() const { return tokens.size(1); }
+};
+
+/// Throws Error(bad_input) if the file holds less than `sequences`.
+HeldOutSet read_held_out(const TokenFile& file, int64_t sequences, int64_t sequence_length);
+
+/// KL(teacher || student) of every sequence, nat per token: mean over its tokens. `teacher` may keep its states between
+/// calls. On every rank of `group` alike.
+std::vector<double> held_out_kl(const CausalLM& student, TeacherStates& teacher, const HeldOutSet& set,
+                                int64_t micro_batch, int64_t loss_chunk, const Communicator& group);
+
+/// Row-major [sequences, time]. Position t speaks of the prediction made there: of the token at t + 1 (loss, correct;
+/// the last position has none and holds 0) or of the whole distribution (kl; empty without a teacher).
+struct TokenMeasurements {
+    std::vector<double> loss, correct, kl;
+};
+
+TokenMeasurements measure_tokens(const CausalLM& model, TeacherStates* teacher, const HeldOutSet& set,
+                                 int64_t micro_batch, int64_t loss_chunk, const Communicator& group);
+
+}  // namespace amalgam

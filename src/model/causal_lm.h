@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// The whole model: embedding, blocks of any layout, final norm, head. Forward only says what is computed; training and
+// evaluation decide about gradients.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "model/block.h"
+
+namespace amalgam {
+
+/// Caches of all layers and the number of tokens seen.
+struct ModelCache {
+    std::vector<std::unique_ptr<MixerCache>> layers;
+    int64_t tokens = 0;
+};
+
+class CausalLM {
+  public:
+    /// Parameters are allocated but not filled (weights.h). A trainable model has fp32 masters.
+    CausalLM(const ModelSpec& spec, at::Device device, at::ScalarType compute_type, bool trainable);
+    CausalLM(const CausalLM&) = delete;
+    CausalLM& operator=(const CausalLM&) = delete;
+
+    const ModelSpec& spec() const { return spec_; }
+    const ModelConfig& config() const { return spec_.config; }
+    ParameterStore& parameters() { return parameters_; }
+    at::Device device() const { return device_; }
+    at::ScalarType compute_type() const { return compute_type_; }
+
+    /// tokens [batch, time] int64 -> embeddings [batch, time, hidden].
+    at::Tensor embed(const at::Tensor& tokens) const;
+    const std::vector<Block>& blocks() const { return blocks_; }
+    RotaryTables rotary(int64_t first, int64_t count) const;
+
+    /// Hidden states after the final norm, [batch, time, hidden]: what the head reads.
+    at::Tensor hidden(const at::Tensor& tokens, ModelCache* cache = nullptr) const;
+    /// The same from embeddings [batch, time, hidden].
+    at::Tensor hidden_of(const at::Tensor& embeddings, ModelCache* cache = nullptr) const;
+    /// The head's weight, [vocabulary, hidden], and the embedding's: the same parameter if tied.
+    const Parameter& head() const { return head_ ? *head_ : *embedding_; }
+    const Parameter& embedding() const { return *embedding_; }
+    at::Tensor logits(const at::Tensor& tokens, ModelCache* cache = nullptr) const;
+
+    ModelCache make_cache(int64_t batch) const;
+
+  private:
+    ModelSpec spec_;
+    at::Device device_;
+    at::ScalarType compute_type_;
+    ParameterStore parameters_;
+    std::vector<Block> blocks_;
+    const Parameter *embedding_, *norm_, *head_ = nullptr;
+};
+
+}  // namespace amalgam

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// The gated delta rule on tensors, with autograd: from the fused projection of a gated delta net to its normed and
+// gated output. On CPUs it runs the kernels of kernels/gated_delta_rule and kernels/gated_rms_norm, elsewhere the chunk
+// form of the same mathematics in LibTorch operations (gated_delta_rule_chunked).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace amalgam {
+
+/// How the columns of the fused projection are laid out: q | k | v | gate (if any), each heads * head_dim, then a | b,
+/// each `heads`.
+struct GatedDeltaShape {
+    int64_t heads, head_dim;
+    bool gate;        // the output is multiplied by SiLU(gate)
+    bool activation;  // SiLU on q, k, v
+    double norm_eps;  // of the output norm
+    int64_t width() const { return heads * head_dim; }
+    int64_t columns() const { return (gate ? 4 : 3) * width() + 2 * heads; }
+};
+
+/// projected [batch, time, columns], a_log and dt_bias fp32 [heads], norm fp32 [head_dim] or undefined (no output norm)
+/// -> [batch, time, heads * head_dim]. `state`, where given, is fp32 [batch, heads, head_dim, head_dim]: read, and
+/// overwritten with the state after the last token (generation; no gradients then).
+at::Tensor gated_delta_mixing(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
+                              const at::Tensor& norm, const GatedDeltaShape& shape, at::Tensor* state);
+
+/// The rule itself in LibTorch operations, differentiable by autograd, any device and type (math in fp32 or fp64).
+/// q, k, v [batch, time, heads, dim], q and k already normalised and q scaled by dim^-1/2; g, beta [batch, time,
+/// heads]; state [batch, heads, key dim, value dim] or undefined (zero). Returns o and, in `state`, the final state.
+/// Chunk form B of Yang et al. (arXiv 2412.06464), C = 64.
+at::Tensor gated_delta_rule_chunked(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& g,
+                                    const at::Tensor& beta, at::Tensor& state);
+
+}  // namespace amalgam

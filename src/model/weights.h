@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// Filling models with weights and getting them out again, by global tensor name. A source is a Hugging Face folder, a
+// checkpoint, or a model that is already there; conversions between layouts are chains of sources.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/causal_lm.h"
+#include "storage/safetensors.h"
+
+namespace amalgam {
+
+class TensorSource {
+  public:
+    virtual ~TensorSource() = default;
+    /// The tensor of that name in its stored type, on the CPU; nothing if there is none.
+    virtual std::optional<at::Tensor> find(const std::string& name) const = 0;
+    /// For messages.
+    virtual std::string where() const = 0;
+};
+
+/// safetensors of a Hugging Face folder.
+class HuggingFaceSource : public TensorSource {
+  public:
+    explicit HuggingFaceSource(const std::filesystem::path& folder);
+    std::optional<at::Tensor> find(const std::string& name) const override;
+    std::string where() const override { return folder_.string(); }
+
+  private:
+    std::filesystem::path folder_;
+    std::map<std::string, SafetensorsEntry> entries_;
+};
+
+/// Named tensors of a model in memory.
+class ModelSource : public TensorSource {
+  public:
+    ModelSource(CausalLM& model, std::string where);
+    std::optional<at::Tensor> find(const std::string& name) const override;
+    std::string where() const override { return where_; }
+
+  private:
+    std::map<std::string, at::Tensor> tensors_;
+    std::string where_;
+};
+
+/// Fills every parameter from the first source that has it. Shapes must agree and values be finite. Throws
+/// Error(bad_input) naming the source and the tensor that is missing, misshapen or not finite.
+void load_weights(CausalLM& model, const std::vector<const TensorSource*>& sources);
+
+/// A frozen teacher of `folder`. Reads config.json and the weights.
+std::unique_ptr<CausalLM> load_teacher(const std::filesystem::path& folder, at::Device device,
+                                       at::ScalarType compute_type);
+
+}  // namespace amalgam

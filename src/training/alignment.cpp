@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "training/alignment.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include "system/error.h"
+
+namespace amalgam {
+
+AlignmentLoss parse_alignment_loss(const std::string& name) {
+    if (name == "norm") return AlignmentLoss::norm;
+    if (name == "relative") return AlignmentLoss::relative;
+    throw Error(text("align.loss: \"", name, "\" is not known (norm or relative)"), ExitCode::bad_input);
+}
+
+Alignment::Alignment(CausalLM& student, CausalLM& teacher, AlignmentLoss loss)
+    : student_(student), teacher_(teacher), loss_(loss), by_layer_(teacher.config().layers) {
+    for (Parameter& p : student_.parameters().all()) {
+        const bool in_linear_mixer = p.layer >= 0 && student_.spec().layout[p.layer] != softmax_mixer &&
+                                     p.name.find(".linear_attn.") != std::string::npos;
+        if (in_linear_mixer) by_layer_[p.layer].push_back(&p);
+    }
+}
+
+std::vector<Parameter*> Alignment::trained() {
+    std::vector<Parameter*> all;
+    for (const auto& parameters : by_layer_) all.insert(all.end(), parameters.begin(), parameters.end());
+    return all;
+}
+
+double Alignment::loss_and_gradient(const at::Tensor& teacher, const at::Tensor& student, double weight,
+                                    at::Tensor& gradient) const {
+    const at::Tensor target = teacher.to(at::kFloat), difference = student.to(at::kFloat) - target;
+    const double tokens = double(difference.numel() / difference.size(-1));
+    if (loss_ == AlignmentLoss::norm) {
+        const double scale = 1.0 / std::sqrt(double(difference.size(-1)));
+        const at::Tensor norm = at::linalg_vector_norm(difference, 2, {-1}, true);
+        gradient = (difference * (scale * weight / tokens) / norm.clamp_min(1e-12)).to(student.scalar_type());
+        return norm.sum(at::kDouble).item<double>() * scale / tokens;
+    }
+    const at::Tensor inverse = target.square().sum(-1, true).clamp_min(1e-12).reciprocal();
+    gradient = (difference * inverse * (2.0 * weight / tokens)).to(student.scalar_type());
+    return (difference.square().sum(-1, true) * inverse).sum(at::kDouble).item<double>() / tokens;
+}
+
+void Alignment::accumulate(const at::Tensor& tokens, int64_t, double weight, Gradients& gradients,
+                           std::vector<double>& losses) {
+    const int64_t layers = teacher_.config().layers;
+    const RotaryTables rotary = teacher_.rotary(0, tokens.size(1));
+    at::Tensor x = teacher_.embed(tokens);
+    for (int64_t layer = 0; layer < layers; ++layer) {
+        at::Tensor input, target;
+        {
+            const at::NoGradGuard no_grad;
+            const Block& block = teacher_.blocks()[layer];
+            input = block.mixer_input(x);
+            target = block.mixer().forward(input, rotary, nullptr);
+            x = block.finish(x, target);
+        }
+        if (by_layer_[layer].empty()) continue;
+        const at::Tensor output = student_.blocks()[layer].mixer().forward(input, rotary, nullptr);
+        at::Tensor d_output;
+        // The mean over layers is what the reference trains; it only matters to clipping.
+        const double loss = loss_and_gradient(target, output.detach(), weight / double(layers), d_output);
+        losses[0] += weight * loss / double(layers);
+        losses[1 + layer] += weight * loss;
+        std::vector<at::Tensor> inputs;
+        for (const Parameter* p : by_layer_[layer]) inputs.push_back(p->compute);
+        const auto found = torch::autograd::grad({output}, inputs, {d_output});
+        for (size_t i = 0; i < inputs.size(); ++i) gradients.add(*by_layer_[layer][i], found[i]);
+    }
+}
+
+}  // namespace amalgam

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "training/gradients.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+#include "kernels/adamw/adamw.h"
+
+namespace amalgam {
+namespace {
+
+constexpr double fixed_point = 1125899906842624.0;  // 2^50
+constexpr double fixed_range = 4096.0;              // of a sum: far below 2^63 / 2^50
+
+}  // namespace
+
+Gradients::Gradients(const std::vector<Parameter*>& parameters, at::Device device, bool order_independent,
+                     int64_t micro_batches)
+    : parameters_(parameters), largest_(fixed_range / double(micro_batches)) {
+    int64_t total = 0;
+    for (const Parameter* p : parameters_) total += p->elements();
+    flat_ = at::zeros({total}, at::TensorOptions(device).dtype(at::kFloat));
+    const int64_t counts = int64_t(parameters_.size());
+    if (order_independent) fixed_ = at::zeros({total + counts}, at::TensorOptions(device).dtype(at::kLong));
+    int64_t first = 0;
+    for (const Parameter* p : parameters_) {
+        views_[p] = flat_.narrow(0, first, p->elements()).view(p->shape);
+        first += p->elements();
+    }
+}
+
+void Gradients::clear() {
+    flat_.zero_();
+    if (fixed_.defined()) fixed_.zero_();
+}
+
+at::Tensor Gradients::of(const Parameter& parameter) const {
+    const auto view = views_.find(&parameter);
+    return view == views_.end() ? at::Tensor() : view->second;
+}
+
+void Gradients::add(const Parameter& parameter, const at::Tensor& gradient) {
+    if (gradient.defined()) views_.at(&parameter).add_(gradient);
+}
+
+void Gradients::commit() {
+    if (!fixed_.defined()) return;
+    const at::Tensor bad = flat_.abs().le(largest_).logical_not();  // true for NaN
+    const at::Tensor value = (flat_.to(at::kDouble) * fixed_point).round().masked_fill(bad, 0.0).to(at::kLong);
+    fixed_.narrow(0, 0, flat_.numel()).add_(value);
+    if (bad.any().item<bool>()) count(bad);
+    flat_.zero_();
+}
+
+void Gradients::count(const at::Tensor& bad) {
+    int64_t first = 0;
+    for (size_t i = 0; i < parameters_.size(); ++i) {
+        const int64_t elements = parameters_[i]->elements();
+        const at::Tensor any = bad.narrow(0, first, elements).any().to(at::kLong);
+        fixed_.select(0, flat_.numel() + int64_t(i)).add_(any);
+        first += elements;
+    }
+}
+
+void Gradients::reduce(TensorCollectives& group) {
+    if (!fixed_.defined()) return group.all_reduce(flat_);
+    group.all_reduce(fixed_);
+    flat_.copy_(fixed_.narrow(0, 0, flat_.numel()).to(at::kDouble) / fixed_point);
+    const at::Tensor counts = fixed_.narrow(0, flat_.numel(), int64_t(parameters_.size())).cpu();
+    for (size_t i = 0; i < parameters_.size(); ++i)
+        if (counts.const_data_ptr<int64_t>()[i] > 0) views_.at(parameters_[i]).fill_(NAN);
+}
+
+double Gradients::norm(int threads) const {
+    if (flat_.device().is_cpu())
+        return std::sqrt(kernels::sum_of_squares(flat_.const_data_ptr<float>(), flat_.numel(), threads));
+    return flat_.norm(2, at::kDouble).item<double>();
+}
+
+std::string Gradients::not_finite() const {
+    for (const Parameter* p : parameters_)
+        if (!views_.at(p).isfinite().all().item<bool>()) return p->name;
+    return {};
+}
+
+}  // namespace amalgam

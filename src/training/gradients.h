@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// The gradients of one optimizer step: one flat fp32 buffer, summed over micro-batches and ranks.
+//
+// In the order-independent mode every micro-batch is added as integers of 2^-50, and integer sums do not depend on
+// their order: the same job gives the same bits on any number of ranks. So that no sum can wrap around, a gradient above
+// 2^12 / (micro-batches of a step) counts as not finite.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <map>
+#include <vector>
+
+#include "model/parameters.h"
+#include "sharding/tensor_collectives.h"
+
+namespace amalgam {
+
+class Gradients {
+  public:
+    /// `micro_batches`: commits of one step over all ranks, in the order-independent mode.
+    Gradients(const std::vector<Parameter*>& parameters, at::Device device, bool order_independent,
+              int64_t micro_batches = 1);
+
+    void clear();
+    /// fp32 view of the parameter's gradient, to be added to. Undefined tensor if the parameter is not trained.
+    at::Tensor of(const Parameter& parameter) const;
+    /// Adds `gradient` (any type) to the parameter's; an undefined one counts as zero.
+    void add(const Parameter& parameter, const at::Tensor& gradient);
+    /// Ends a micro-batch: what was added since the last call becomes final.
+    void commit();
+    /// Sum over the ranks of a group.
+    void reduce(TensorCollectives& group);
+
+    /// Global L2 norm, after reduce. Not finite if any gradient is not.
+    double norm(int threads) const;
+    /// Name of a parameter whose gradient is not finite, for messages; empty if none.
+    std::string not_finite() const;
+
+    const at::Tensor& flat() const { return flat_; }
+
+  private:
+    void count(const at::Tensor& bad);
+
+    std::vector<Parameter*> parameters_;
+    std::map<const Parameter*, at::Tensor> views_;
+    double largest_;    // of a micro-batch's gradients, order-independent mode
+    at::Tensor flat_;   // fp32
+    at::Tensor fixed_;  // int64, order-independent mode only: sums, then for each parameter the bad micro-batches
+};
+
+}  // namespace amalgam

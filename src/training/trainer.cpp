@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "training/trainer.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+#include "job/job_values.h"
+#include "model/kernel_views.h"
+#include "system/clock.h"
+#include "system/error.h"
+#include "system/log.h"
+
+namespace amalgam {
+namespace {
+
+constexpr int64_t most_skipped_in_a_row = 10;
+
+class TrainingLoop {
+  public:
+    TrainingLoop(CausalLM& model, Objective& objective, const TrainingJob& plan, const Batches& batches,
+                 const Communicator& group, const TrainerSetup& setup)
+        : model_(model),
+          objective_(objective),
+          plan_(plan),
+          batches_(batches),
+          group_(group),
+          setup_(setup),
+          micro_(micro_batch(plan, group, setup)),
+          micro_batches_((plan.batch_sequences + micro_ - 1) / micro_),
+          parameters_(objective.trained()),
+          gradients_(parameters_, model.device(), setup.deterministic, micro_batches_),
+          optimizer_(parameters_, plan.optimizer),
+          collectives_(make_tensor_collectives(group, model.device())),
+          steps_(training_steps(plan)) {}
+
+    TrainerOutcome run() {
+        resume();
+        const int64_t first_step = step_;
+        if (setup_.on_step) setup_.on_step(step_);
+        while (step_ < steps_) {
+            const Stopwatch watch;
+            const std::vector<double> losses = one_step();
+            seconds_ += watch.seconds();
+            outcome_.step_losses.push_back(losses[0]);
+            if (step_ % setup_.log_every_steps == 0 || step_ == steps_ || step_ == first_step + 1)
+                report(losses, step_ - first_step);
+            if (setup_.on_step) setup_.on_step(step_);
+            if (handle_requests(watch.seconds())) return outcome(false);
+        }
+        if (setup_.checkpoints) finish();
+        return outcome(true);
+    }
+
+  private:
+    /// Sequences of a micro-batch. Which ones form it must not depend on the number of ranks if the bits must not.
+    static int64_t micro_batch(const TrainingJob& plan, const Communicator& group, const TrainerSetup& setup) {
+        if (plan.micro_batch_sequences > 0) return plan.micro_batch_sequences;
+        return setup.deterministic ? 1 : (plan.batch_sequences + group.size() - 1) / group.size();
+    }
+
+    void resume() {
+        if (!setup_.checkpoints) return;
+        const auto latest = setup_.checkpoints->latest();
+        if (!latest) return;
+        group_.together([&] {
+            const Checkpoint checkpoint(*latest);
+            require(checkpoint.has_optimizer(), latest->string(),
+                    ": holds no optimizer state (training cannot go on from it)");
+            load_weights(model_, {&checkpoint});
+            checkpoint.load_optimizer(optimizer_);
+            step_ = checkpoint.state().step;
+        });
+        info(text(setup_.stage, ": goes on from step ", step_, " (", latest->string(), ")"));
+    }
+
+    std::vector<double> one_step() {
+        gradients_.clear();
+        std::vector<double> losses(objective_.losses(), 0.0);
+        const int64_t ranks = group_.size(), rank = group_.rank();
+        const int64_t begin = micro_batches_ * rank / ranks, end = micro_batches_ * (rank + 1) / ranks;
+        for (int64_t m = begin; m < end; ++m) {
+            const int64_t first = m * micro_, count = std::min(micro_, plan_.batch_sequences - first);
+            const int64_t cursor = step_ * plan_.batch_sequences + first;
+            const at::Tensor tokens = batches_.sequences(cursor, count).to(model_.device());
+            objective_.accumulate(tokens, cursor, double(count) / double(plan_.batch_sequences), gradients_, losses);
+            gradients_.commit();
+        }
+        gradients_.reduce(*collectives_);
+        group_.sum_in_place(losses);
+        update(losses);
+        ++step_;
+        return losses;
+    }
+
+    void update(const std::vector<double>& losses) {
+        // The norm of rank 0 is everybody's: replicas must not drift apart by a last bit.
+        double norm[1] = {gradients_.norm(kernel_threads())};
+        group_.broadcast(std::span<double>(norm));
+        norm_ = norm[0];
+        if (!std::isfinite(norm_) || !std::isfinite(losses[0])) return skip(losses);
+        skipped_ = 0;
+        const double clip = plan_.optimizer.gradient_clip;
+        const double factor = clip > 0.0 && norm_ > clip ? clip / norm_ : 1.0;
+        optimizer_.step(gradients_, schedule_factor(plan_.optimizer, step_, steps_), factor, kernel_threads());
+    }
+
+    void skip(const std::vector<double>& losses) {
+        ++skipped_;
+        const std::string parameter = gradients_.not_finite();
+        const std::string what =
+            text(setup_.stage, setup_.candidate ? text(" candidate ", *setup_.candidate) : "", ": step ", step_,
+                 ": loss ", losses[0], ", gradient norm ", norm_, parameter.empty() ? "" : ", first in ", parameter);
+        if (setup_.announce && group_.is_root()) log_rank(LogLevel::warning, what + " (update skipped)");
+        group_.together([&] {  // all ranks are here alike
+            if (skipped_ >= most_skipped_in_a_row)
+                throw Error(text(what, " (", skipped_, " steps in a row without finite gradients); lower the learning rate"),
+                            ExitCode::diverged);
+        });
+    }
+
+    void report(const std::vector<double>& losses, int64_t steps_here) {
+        if (!group_.is_root() || !setup_.announce) return;
+        StepMetrics m;
+        m.stage = setup_.stage;
+        m.candidate = setup_.candidate;
+        m.step = step_;
+        m.steps = steps_;
+        m.tokens = tokens();
+        m.losses = losses;
+        m.gradient_norm = norm_;
+        m.learning_rate = plan_.optimizer.learning_rate * schedule_factor(plan_.optimizer, step_ - 1, steps_);
+        const double per_step = seconds_ / double(steps_here);
+        m.tokens_per_second = double(plan_.batch_sequences * plan_.sequence_length) / per_step;
+        m.memory_gib = peak_memory_gib();
+        m.seconds_left = per_step * double(steps_ - step_);
+        if (setup_.peak_flops > 0.0) m.utilisation = m.tokens_per_second * setup_.flops_per_token / setup_.peak_flops;
+        if (setup_.metrics) setup_.metrics->append(m);
+        log_rank(LogLevel::info, progress_line(m));
+    }
+
+    /// True if the run must stop now.
+    bool handle_requests(double step_seconds) {
+        Requests asked;
+        if (setup_.stop) asked = setup_.stop->ask(group_, step_seconds + save_seconds_);
+        const bool due =
+            setup_.checkpoint_every_steps > 0 && step_ % setup_.checkpoint_every_steps == 0 && step_ < steps_;
+        if (setup_.checkpoints && (asked.save || due) && step_ < steps_)
+            save(setup_.checkpoints->at_step(step_), &optimizer_);
+        return asked.stop && step_ < steps_;
+    }
+
+    void save(const std::filesystem::path& path, AdamW* optimizer) {
+        const Stopwatch watch;
+        group_.on_root([&] {
+            write_checkpoint(path, model_, optimizer,
+                             {setup_.stage, step_, tokens(), step_ * plan_.batch_sequences, setup_.seed},
+                             setup_.provenance);
+            setup_.checkpoints->purge();
+        });
+        save_seconds_ = watch.seconds();
+    }
+
+    void finish() { save(setup_.checkpoints->finished(), nullptr); }
+
+    int64_t tokens() const { return step_ * plan_.batch_sequences * plan_.sequence_length; }
+
+    TrainerOutcome outcome(bool finished) {
+        outcome_.finished = finished;
+        outcome_.steps = step_;
+        outcome_.tokens = tokens();
+        outcome_.seconds = seconds_;
+        return outcome_;
+    }
+
+    CausalLM& model_;
+    Objective& objective_;
+    const TrainingJob& plan_;
+    const Batches& batches_;
+    const Communicator& group_;
+    const TrainerSetup& setup_;
+    int64_t micro_, micro_batches_;  // sequences of one, and how many of them make a batch
+    std::vector<Parameter*> parameters_;
+    Gradients gradients_;
+    AdamW optimizer_;
+    std::unique_ptr<TensorCollectives> collectives_;
+    int64_t steps_, step_ = 0, skipped_ = 0;
+    double norm_ = 0.0, seconds_ = 0.0, save_seconds_ = 0.0;
+    TrainerOutcome outcome_;
+};
+
+}  // namespace
+
+TrainerOutcome train(CausalLM& model, Objective& objective, const TrainingJob& plan, const Batches& batches,
+                     const Communicator& group, const TrainerSetup& setup) {
+    return TrainingLoop(model, objective, plan, batches, group, setup).run();
+}
+
+}  // namespace amalgam

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// The training loop of every stage: batches, gradients summed over the ranks of a group, clipping, AdamW, metrics,
+// checkpoints, stop requests. A loss or gradient that is not finite never reaches a weight.
+#pragma once
+
+#include <functional>
+#include <optional>
+
+#include "job/job.h"
+#include "training/batches.h"
+#include "training/checkpoint.h"
+#include "training/metrics.h"
+#include "training/objective.h"
+#include "training/stop_request.h"
+
+namespace amalgam {
+
+struct TrainerSetup {
+    std::string stage;
+    std::optional<int64_t> candidate;
+    int64_t seed = 0;
+    int64_t log_every_steps = 10;
+    bool deterministic = false;  // the same bits on any number of ranks
+    bool announce = true;        // progress lines and metrics (root of the group only)
+    MetricsFile* metrics = nullptr;
+    StopRequest* stop = nullptr;
+    double flops_per_token = 0.0, peak_flops = 0.0;  // peak of the whole group; 0: not known
+
+    /// Checkpoints of the stage; none: nothing is saved and a stop loses the steps done (a candidate is short).
+    std::optional<StageCheckpoints> checkpoints;
+    int64_t checkpoint_every_steps = 0;
+    Provenance provenance;
+
+    /// Called before the first and after every step with the number of steps done.
+    std::function<void(int64_t steps_done)> on_step;
+};
+
+struct TrainerOutcome {
+    bool finished = false;  // false: stopped on request, the state is saved
+    int64_t steps = 0, tokens = 0;
+    double seconds = 0.0;
+    std::vector<double> step_losses;  // main loss of every step of this process
+};
+
+/// Trains `model` by `objective` as `plan` says, over the ranks of `group`. Resumes from the setup's latest checkpoint.
+/// Throws Error(diverged) after 10 steps in a row without finite gradients.
+TrainerOutcome train(CausalLM& model, Objective& objective, const TrainingJob& plan, const Batches& batches,
+                     const Communicator& group, const TrainerSetup& setup);
+
+}  // namespace amalgam
