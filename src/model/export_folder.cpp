@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/export_folder.h"
+
+#include <ATen/ATen.h>
+
+#include "storage/write_once.h"
+#include "system/error.h"
+
+namespace amalgam {
+namespace {
+
+/// Files of a teacher's folder that say how text becomes tokens and back, and how to generate.
+constexpr const char* tokenizer_files[] = {"tokenizer.json",
+                                           "tokenizer_config.json",
+                                           "special_tokens_map.json",
+                                           "added_tokens.json",
+                                           "vocab.json",
+                                           "merges.txt",
+                                           "tokenizer.model",
+                                           "chat_template.jinja",
+                                           "chat_template.json",
+                                           "generation_config.json"};
+
+}  // namespace
+
+ExportFolder::ExportFolder(const TensorSource& student, ExportPrecision precision, std::filesystem::path teacher_folder,
+                           std::filesystem::path target)
+    : student_(student),
+      precision_(precision),
+      teacher_folder_(std::move(teacher_folder)),
+      target_(std::move(target)) {}
+
+at::Tensor ExportFolder::take(const std::string& name) const {
+    const auto tensor = student_.find(name);
+    require(tensor.has_value(), student_.where(), ": tensor ", name,
+            " is missing (the model cannot be exported without it)");
+    return tensor->to(at::kFloat);
+}
+
+void ExportFolder::put(const std::string& name, const at::Tensor& tensor, bool full_precision) {
+    const bool narrow = precision_ == ExportPrecision::bfloat16 && !full_precision;
+    tensors_.emplace_back(name, tensor.to(narrow ? at::kBFloat16 : at::kFloat).contiguous());
+}
+
+void ExportFolder::write(const nlohmann::json& config) const {
+    std::error_code failed;
+    std::filesystem::create_directories(target_, failed);
+    if (failed) throw Error(text(target_.string(), ": cannot be made (", failed.message(), ")"), ExitCode::storage);
+    std::vector<TensorToWrite> entries;
+    for (const auto& [name, tensor] : tensors_)
+        entries.push_back({name, tensor.scalar_type() == at::kBFloat16 ? SafetensorsType::bf16 : SafetensorsType::f32,
+                           tensor.sizes().vec(), tensor.const_data_ptr()});
+    write_safetensors(target_, entries);
+    for (const char* file : tokenizer_files) {
+        const auto source = teacher_folder_ / file;
+        if (!std::filesystem::exists(source)) continue;
+        write_once(target_ / file, [&](const std::filesystem::path& path) {
+            std::filesystem::copy_file(source, path, std::filesystem::copy_options::overwrite_existing);
+        });
+    }
+    write_text_once(target_ / "config.json", config.dump(2) + "\n");
+}
+
+std::string layer_name(int64_t layer, const std::string& rest) {
+    return layer_prefix(layer) + rest;
+}
+
+void add_special_tokens(nlohmann::json& json, const ModelConfig& config) {
+    const auto add = [&](const char* key, const std::vector<int64_t>& ids) {
+        if (ids.size() == 1) json[key] = ids[0];
+        if (ids.size() > 1) json[key] = ids;
+    };
+    add("bos_token_id", config.bos);
+    add("eos_token_id", config.eos);
+}
+
+}  // namespace amalgam

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the export formats share: tensors read in fp32 from the student, collected under new names, written as
+// safetensors with config.json and the teacher's tokenizer files.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <nlohmann/json.hpp>
+
+#include "model/export.h"
+
+namespace amalgam {
+
+class ExportFolder {
+  public:
+    ExportFolder(const TensorSource& student, ExportPrecision precision, std::filesystem::path teacher_folder,
+                 std::filesystem::path target);
+
+    /// A tensor of the student, fp32. Throws Error(bad_input) if it is missing.
+    at::Tensor take(const std::string& name) const;
+    /// Keeps `tensor` for writing, in the export's precision unless `full_precision`.
+    void put(const std::string& name, const at::Tensor& tensor, bool full_precision = false);
+    /// take and put.
+    void copy(const std::string& from, const std::string& to) { put(to, take(from)); }
+
+    /// Writes everything; config.json comes last.
+    void write(const nlohmann::json& config) const;
+
+    const char* dtype() const { return precision_ == ExportPrecision::bfloat16 ? "bfloat16" : "float32"; }
+
+  private:
+    const TensorSource& student_;
+    ExportPrecision precision_;
+    std::filesystem::path teacher_folder_, target_;
+    std::vector<std::pair<std::string, at::Tensor>> tensors_;
+};
+
+/// "model.layers.N." and the mixer's part of a name.
+std::string layer_name(int64_t layer, const std::string& rest);
+
+/// bos_token_id and eos_token_id as the config has them.
+void add_special_tokens(nlohmann::json& json, const ModelConfig& config);
+
+}  // namespace amalgam
