@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/check_command.h"
+
+#include <iostream>
+
+#include "app/job_inputs.h"
+#include "job/job_check_table.h"
+#include "job/job_reader.h"
+#include "system/error.h"
+
+namespace amalgam {
+
+void check_command(const std::string& job_file, const std::vector<std::string>& overrides,
+                   const CheckOptions& options) {
+    const Job job = read_job(job_file, overrides);
+    const JobInputs inputs = look_at_inputs(job);
+    Findings findings = check_job(job, options.ranks, inputs.shape, inputs.counts);
+    findings.problems.insert(findings.problems.end(), inputs.problems.begin(), inputs.problems.end());
+    const Machine machine{options.ranks, options.memory_gb * 1e9, options.peak_tflops * 1e12, options.utilisation};
+    std::optional<Estimate> estimate;
+    if (inputs.shape) estimate = estimate_job(job, *inputs.shape, machine);
+    std::cout << print_check(job, findings, estimate, machine);
+    require(findings.problems.empty(), job_file, ": the job cannot run (", findings.problems.size(),
+            " problems above)");
+}
+
+}  // namespace amalgam

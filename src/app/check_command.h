@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// `amalgam check`: what is wrong with a job and what it will need, on a login node without MPI or GPU.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace amalgam {
+
+struct CheckOptions {
+    int64_t ranks = 1;
+    double memory_gb = 0.0;      // of a rank; 0: not judged
+    double peak_tflops = 989.0;  // of a rank, dense bf16: one H100
+    double utilisation = 0.35;
+};
+
+/// Prints the table. Throws Error(bad_input) if the job cannot run.
+void check_command(const std::string& job_file, const std::vector<std::string>& overrides, const CheckOptions& options);
+
+}  // namespace amalgam

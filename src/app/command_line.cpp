@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/command_line.h"
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <iostream>
+
+#include "app/check_command.h"
+#include "app/inspect_command.h"
+#include "app/memory.h"
+#include "app/model_commands.h"
+#include "app/pipeline.h"
+#include "comm/mpi_session.h"
+#include "job/job_writer.h"
+#include "system/error.h"
+#include "system/log.h"
+#include "system/provenance.h"
+#include "system/signals.h"
+
+namespace amalgam {
+namespace {
+
+/// Runs what needs no MPI. Returns the exit status.
+int alone(const std::function<void()>& work) {
+    start_logging(0, 1, host_name());
+    try {
+        work();
+        return int(ExitCode::success);
+    } catch (const Error& error) {
+        log_rank(LogLevel::error, error.what());
+        return int(error.code());
+    } catch (const std::exception& error) {
+        log_rank(LogLevel::error, error.what());
+        return int(ExitCode::failure);
+    }
+}
+
+/// The pipeline under MPI. An error of all ranks ends in MPI_Finalize; an error of one rank ends the job.
+int run_job(int argc, char** argv, const std::string& file, const std::vector<std::string>& overrides) {
+    install_signal_handlers();  // before MPI_Init: mpirun forwards USR1, and a process without a handler dies of it
+    const MpiSession session(&argc, &argv);
+    start_logging(session.world().rank(), session.world().size(), host_name());
+    try {
+        return int(run_pipeline(file, overrides, session.world()));
+    } catch (const SharedError& error) {
+        if (session.world().is_root()) log_rank(LogLevel::error, error.what());
+        return int(error.code());
+    } catch (const Error& error) {
+        log_rank(LogLevel::error, error.what());
+        session.abort(int(error.code()));
+    } catch (const std::exception& error) {
+        log_rank(LogLevel::error, error.what());
+        session.abort(int(ExitCode::failure));
+    }
+}
+
+}  // namespace
+
+int run_command_line(int argc, char** argv) {
+    set_command_line(argc, argv);
+    keep_freed_memory();
+    CLI::App app("Converts a softmax Transformer into a hybrid with linear attention, guided by KL divergence.",
+                 "amalgam");
+    app.set_version_flag("--version", version());
+    app.require_subcommand(1);
+
+    std::string file, model, tokens, out, format, teacher, precision = "bfloat16";
+    std::vector<std::string> overrides;
+    auto job_options = [&](CLI::App* command) {
+        command->add_option("job", file, "job file (YAML)")->required();
+        command->add_option("--set", overrides, "KEY=VALUE: overrides a key of the job file")
+            ->take_all()
+            ->allow_extra_args(false);
+        return command;
+    };
+    CLI::App* run = job_options(
+        app.add_subcommand("run", "the whole pipeline, under mpirun; started again, it goes on where it stopped"));
+
+    CheckOptions check_options;
+    CLI::App* check = job_options(app.add_subcommand("check", "errors in a job, and what each stage will need"));
+    check->add_option("--ranks", check_options.ranks, "number of MPI ranks")->capture_default_str();
+    check->add_option("--gpu-memory", check_options.memory_gb, "memory of a rank, GB; 0: not judged")
+        ->capture_default_str();
+    check->add_option("--peak", check_options.peak_tflops, "peak of a rank, Tflop/s in the compute precision")
+        ->capture_default_str();
+    check->add_option("--utilisation", check_options.utilisation, "assumed fraction of the peak")
+        ->capture_default_str();
+
+    CLI::App* defaults = app.add_subcommand("defaults", "the commented default job");
+    CLI::App* inspect = app.add_subcommand("inspect", "what a result file or checkpoint holds");
+    inspect->add_option("file", file, "HDF5 file")->required();
+
+    ModelCommandOptions options;
+    auto model_options = [&](CLI::App* command) {
+        command->add_option("--model", options.model, "Hugging Face folder or checkpoint")->required();
+        command->add_option("--tokens", options.tokens, "HDF5 token file")->required();
+        command->add_option("--out", options.out, "HDF5 file to write")->required();
+        command->add_option("--sequence-length", options.sequence_length, "tokens")->capture_default_str();
+        command->add_option("--sequences", options.sequences, "number of sequences; 0: all")->capture_default_str();
+        command->add_option("--precision", options.precision, "float32 or bfloat16")->capture_default_str();
+        return command;
+    };
+    CLI::App* logits = model_options(app.add_subcommand("logits", "the logits of any model we can read"));
+    CLI::App* generate = model_options(app.add_subcommand("generate", "greedy continuation of every sequence"));
+    generate->add_option("--count", options.count, "tokens to generate")->capture_default_str();
+
+    CLI::App* export_command = app.add_subcommand("export", "a student folder from any checkpoint");
+    export_command->add_option("checkpoint", model, "checkpoint of a run")->required();
+    export_command->add_option("folder", out, "folder to write")->required();
+    export_command->add_option("--to", format, "qwen3_5 or fla")->required();
+    export_command->add_option("--teacher", teacher,
+                               "teacher's folder, for the tokenizer (default: the one in the checkpoint's job)");
+    export_command->add_option("--precision", precision, "float32 or bfloat16")->capture_default_str();
+
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        return app.exit(error) == 0 ? int(ExitCode::success) : int(ExitCode::bad_input);
+    }
+    if (*run) return run_job(argc, argv, file, overrides);
+    return alone([&] {
+        if (*check) check_command(file, overrides, check_options);
+        if (*defaults) std::cout << commented_defaults();
+        if (*inspect) inspect_command(file);
+        if (*logits) logits_command(options);
+        if (*generate) generate_command(options);
+        if (*export_command) export_checkpoint_command(model, out, format, teacher, precision);
+    });
+}
+
+}  // namespace amalgam

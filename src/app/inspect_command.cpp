@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/inspect_command.h"
+
+#include <iomanip>
+#include <iostream>
+
+#include "evaluation/statistics.h"
+#include "model/config.h"
+#include "selection/score_file.h"
+#include "storage/hdf5.h"
+#include "system/error.h"
+
+namespace amalgam {
+namespace {
+
+constexpr const char* root_texts[] = {"filetype", "software_version", "git_sha", "date",  "machine",
+                                      "job_id",   "command_line",     "stage",   "layout"};
+constexpr const char* root_integers[] = {"ranks", "step", "tokens", "data_cursor", "seed"};
+
+const char* name_of(StoredType type) {
+    switch (type) {
+        case StoredType::float32:
+            return "float32";
+        case StoredType::float64:
+            return "float64";
+        case StoredType::bfloat16:
+            return "bfloat16";
+        case StoredType::int32:
+            return "int32";
+        case StoredType::int64:
+            return "int64";
+        case StoredType::uint16:
+            return "uint16";
+        case StoredType::uint32:
+            return "uint32";
+    }
+    return "?";
+}
+
+void print_datasets(const H5File& file) {
+    int64_t bytes = 0, count = 0;
+    for (const DatasetInfo& dataset : file.list("/")) {
+        std::string shape;
+        int64_t elements = 1;
+        for (int64_t extent : dataset.shape) {
+            shape += text(shape.empty() ? "" : ", ", extent);
+            elements *= extent;
+        }
+        std::cout << "  " << std::left << std::setw(64) << dataset.path << ' ' << std::setw(9) << name_of(dataset.type)
+                  << '[' << shape << "]\n";
+        bytes += elements * int64_t(bytes_of(dataset.type));
+        ++count;
+    }
+    std::cout << count << " datasets, " << bytes << " bytes\n";
+}
+
+void print_scores(const std::string& path) {
+    const ScoreTable table = read_scores(path);
+    std::cout << std::fixed << std::setprecision(5);
+    if (!table.candidates.empty()) {
+        std::cout << "layers by importance (held-out KL to the teacher, nat/token, after restoring softmax there)\n";
+        const auto scores = table.scores_by_layer();
+        for (int64_t layer : rank_layers(scores)) {
+            const auto kl = mean_and_error(table.candidates.at(size_t(layer)).kl.back());
+            std::cout << "  layer " << std::right << std::setw(3) << layer << "  " << kl.mean << " +- "
+                      << kl.standard_error << '\n';
+        }
+    }
+    if (!table.selection) return;
+    std::cout << "selection (" << table.selection->rule << "):";
+    for (int64_t layer : table.selection->layers) std::cout << ' ' << layer;
+    std::cout << '\n';
+}
+
+void print_evaluation(const H5File& file) {
+    const auto models = file.read_strings("/model");
+    const auto perplexity = file.read_doubles("/perplexity"), kl = file.read_doubles("/kl");
+    const auto answers = file.has("/answer_accuracy") ? file.read_doubles("/answer_accuracy") : std::vector<double>();
+    std::cout << std::fixed << std::setprecision(4);
+    for (size_t i = 0; i < models.size(); ++i) {
+        std::cout << "  " << std::left << std::setw(10) << models[i] << " perplexity " << perplexity[i] << "  KL "
+                  << kl[i] << " nat/token";
+        if (!answers.empty()) std::cout << "  answers right " << 100.0 * answers[i] << " %";
+        std::cout << '\n';
+    }
+}
+
+}  // namespace
+
+void inspect_command(const std::string& path) {
+    const H5File file = H5File::open(path);
+    for (const char* name : root_texts)
+        if (file.has_attribute("/", name))
+            std::cout << std::left << std::setw(18) << name << file.string_attribute("/", name) << '\n';
+    for (const char* name : root_integers)
+        if (file.has_attribute("/", name))
+            std::cout << std::left << std::setw(18) << name << file.integer_attribute("/", name) << '\n';
+    print_datasets(file);
+    const std::string type = file.has_attribute("/", "filetype") ? file.string_attribute("/", "filetype") : "";
+    if (type == "amalgam scores") print_scores(path);
+    if (type == "amalgam evaluation") print_evaluation(file);
+}
+
+}  // namespace amalgam

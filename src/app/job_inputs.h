@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a job's input files say of themselves: the teacher's sizes and the corpora's, for checks before anything starts.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "job/job_check.h"
+
+namespace amalgam {
+
+struct JobInputs {
+    std::optional<ModelShape> shape;
+    std::optional<TokenCounts> counts;
+    std::vector<std::string> problems;  // files that are there but cannot be read
+};
+
+JobInputs look_at_inputs(const Job& job);
+
+}  // namespace amalgam

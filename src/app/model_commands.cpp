@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/model_commands.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <iostream>
+
+#include "evaluation/generation.h"
+#include "job/job_reader.h"
+#include "model/export.h"
+#include "storage/token_file.h"
+#include "system/error.h"
+#include "training/batches.h"
+#include "training/checkpoint.h"
+
+namespace amalgam {
+namespace {
+
+std::unique_ptr<CausalLM> load_any(const ModelCommandOptions& options) {
+    require(options.precision == "float32" || options.precision == "bfloat16", "--precision: \"", options.precision,
+            "\" is not known (float32 or bfloat16)");
+    const at::ScalarType type = options.precision == "bfloat16" ? at::kBFloat16 : at::kFloat;
+    if (std::filesystem::is_directory(options.model)) return load_teacher(options.model, at::kCPU, type);
+    const Checkpoint checkpoint(options.model);
+    auto model = std::make_unique<CausalLM>(checkpoint.spec(), at::kCPU, type, /*trainable=*/false);
+    load_weights(*model, {&checkpoint});
+    return model;
+}
+
+struct Input {
+    std::unique_ptr<CausalLM> model;
+    at::Tensor tokens;  // [sequences, time]
+};
+
+Input load_input(const ModelCommandOptions& options) {
+    const TokenFile file(options.tokens);
+    const int64_t there = file.sequences(options.sequence_length);
+    const int64_t sequences = options.sequences > 0 ? options.sequences : there;
+    require(sequences > 0 && sequences <= there, options.tokens, ": holds ", there, " sequences of ",
+            options.sequence_length, " tokens (", sequences, " are asked for); see --sequences and --sequence-length");
+    Input input{load_any(options), read_sequences(file, options.sequence_length, 0, sequences)};
+    const int64_t largest = input.tokens.max().item<int64_t>(), vocabulary = input.model->config().vocabulary_size;
+    require(largest < vocabulary, options.tokens, ": holds token ", largest, " (the model's vocabulary has ",
+            vocabulary, ")");
+    return input;
+}
+
+}  // namespace
+
+void logits_command(const ModelCommandOptions& options) {
+    const Input input = load_input(options);
+    const int64_t sequences = input.tokens.size(0), time = input.tokens.size(1),
+                  vocabulary = input.model->config().vocabulary_size;
+    const at::NoGradGuard no_grad;
+    write_h5_once(options.out, [&](H5File& file) {
+        file.describe_file("amalgam logits", provenance());
+        file.set_attribute("/", "model", options.model);
+        file.create_dataset("/logits", StoredType::float32, std::vector<int64_t>{sequences, time, vocabulary});
+        for (int64_t s = 0; s < sequences; ++s) {
+            const at::Tensor logits = input.model->logits(input.tokens.narrow(0, s, 1)).to(at::kFloat).contiguous();
+            file.write_rows("/logits", s, 1, logits.const_data_ptr());
+        }
+    });
+}
+
+void generate_command(const ModelCommandOptions& options) {
+    const Input input = load_input(options);
+    const at::Tensor generated = generate_greedily(*input.model, input.tokens, options.count).contiguous();
+    write_h5_once(options.out, [&](H5File& file) {
+        file.describe_file("amalgam generation", provenance());
+        file.set_attribute("/", "model", options.model);
+        file.write("/generated", std::vector<int64_t>{generated.size(0), generated.size(1)},
+                   std::span<const int64_t>(generated.const_data_ptr<int64_t>(), size_t(generated.numel())));
+    });
+}
+
+void export_checkpoint_command(const std::string& path, const std::string& folder, const std::string& format,
+                               const std::string& teacher, const std::string& precision) {
+    const Checkpoint checkpoint(path);
+    const H5File file = H5File::open(path);
+    const std::string teacher_folder =
+        teacher.empty() ? parse_job(file.string_attribute("/", "job"), path + ": attribute job").teacher.path : teacher;
+    export_model(checkpoint, checkpoint.spec(), parse_export_format(format), parse_export_precision(precision),
+                 teacher_folder, folder);
+    std::cout << folder << '\n';
+}
+
+}  // namespace amalgam

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "app/pipeline.h"
+
+#include "app/job_inputs.h"
+#include "job/job_reader.h"
+#include "stages/stages.h"
+#include "system/clock.h"
+#include "system/log.h"
+#include "system/provenance.h"
+
+namespace amalgam {
+namespace {
+
+Job read_and_check(const std::string& file, const std::vector<std::string>& overrides, int64_t ranks) {
+    const Job job = read_job(file, overrides);
+    const JobInputs inputs = look_at_inputs(job);
+    Findings findings = check_job(job, ranks, inputs.shape, inputs.counts);
+    findings.problems.insert(findings.problems.end(), inputs.problems.begin(), inputs.problems.end());
+    if (findings.problems.empty()) return job;
+    std::string message = text(file, ": the job cannot run:");
+    for (const std::string& problem : findings.problems) message += "\n  " + problem;
+    throw Error(message, ExitCode::bad_input);
+}
+
+}  // namespace
+
+ExitCode run_pipeline(const std::string& job_file, const std::vector<std::string>& overrides,
+                      const Communicator& world) {
+    const Stopwatch watch;
+    info(version());
+    Job job;
+    world.together([&] { job = read_and_check(job_file, overrides, world.size()); });
+    Run run(job, world);
+    for (const Stage& stage : pipeline_stages()) {
+        if (!stage.wanted(run)) continue;
+        // The root looks, so that all ranks skip the same stages whatever their file system shows them.
+        const bool done = world.broadcast(int64_t{world.is_root() && stage.done(run)}) != 0;
+        if (done) {
+            info(text(stage.name, ": done before"));
+            continue;
+        }
+        const Stopwatch stage_watch;
+        if (stage.execute(run) == StageOutcome::stopped) {
+            info(text(stage.name, ": stopped on request, saved; run the same command again to go on"));
+            return ExitCode::resumable;
+        }
+        info(text(stage.name, ": finished in ", format_duration(stage_watch.seconds())));
+        // A request that came after the last step of a stage.
+        if (run.stop.ask(world, 0.0).stop) return ExitCode::resumable;
+    }
+    info(text("finished in ", format_duration(watch.seconds()), ": ", run.folder.string()));
+    return ExitCode::success;
+}
+
+}  // namespace amalgam

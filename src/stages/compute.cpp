@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "stages/compute.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <sched.h>
+
+#include "system/error.h"
+#ifdef AMALGAM_CUDA
+#include <ATen/cuda/CUDAContext.h>
+#include <c10/cuda/CUDAFunctions.h>
+#endif
+
+namespace amalgam {
+namespace {
+
+int usable_cores() {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+bool cuda_is_there() {
+#ifdef AMALGAM_CUDA
+    return at::cuda::is_available();
+#else
+    return false;
+#endif
+}
+
+#ifdef AMALGAM_CUDA
+/// Dense bf16 peak of the data sheets, flop/s.
+double peak_of(const std::string& name) {
+    if (name.find("H100") != std::string::npos || name.find("H200") != std::string::npos) return 989e12;
+    if (name.find("A100") != std::string::npos) return 312e12;
+    return 0.0;
+}
+#endif
+
+}  // namespace
+
+Compute set_up_compute(const Job& job, const Communicator& world) {
+    const Communicator node = world.split_by_node();
+    Compute compute;
+    // Sums of LibTorch's products may be cut differently for another number of threads; one thread has one order.
+    const int automatic = job.deterministic ? 1 : std::max(1, usable_cores() / node.size());
+    compute.threads = job.threads_per_rank > 0 ? int(job.threads_per_rank) : automatic;
+    at::set_num_threads(compute.threads);
+    if (job.deterministic) at::globalContext().setDeterministicAlgorithms(true, false);
+
+    const bool cuda = job.device == "cuda" || (job.device == "auto" && cuda_is_there());
+    require(!cuda || cuda_is_there(), "device: cuda is asked for (no GPU is visible, or this build has no CUDA)");
+    const bool narrow = job.precision == "bfloat16" || (job.precision == "auto" && cuda);
+    compute.type = narrow ? at::kBFloat16 : at::kFloat;
+    compute.description =
+        text(cuda ? "GPU" : "CPU", ", ", narrow ? "bfloat16" : "float32", ", ", compute.threads, " threads");
+#ifdef AMALGAM_CUDA
+    if (cuda) {
+        const int devices = c10::cuda::device_count();
+        require(node.size() <= devices, "the node has ", devices, " visible GPUs but ", node.size(),
+                " ranks (two ranks on one GPU hang in NCCL); start fewer ranks a node");
+        compute.device = at::Device(at::kCUDA, c10::DeviceIndex(node.rank()));
+        c10::cuda::set_device(compute.device.index());
+        const std::string name = at::cuda::getDeviceProperties(compute.device.index())->name;
+        compute.peak_flops = narrow ? peak_of(name) : 0.0;
+        compute.description += ", " + name;
+    }
+#endif
+    return compute;
+}
+
+}  // namespace amalgam

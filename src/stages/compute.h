@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a rank computes with: device, compute type, threads.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "comm/communicator.h"
+#include "job/job.h"
+
+namespace amalgam {
+
+struct Compute {
+    at::Device device = at::kCPU;
+    at::ScalarType type = at::kFloat;
+    int threads = 1;
+    double peak_flops = 0.0;  // of this rank's device in `type`; 0: not known
+    std::string description;  // "CPU, bfloat16, 2 threads"
+};
+
+/// Chooses from the job and the machine, sets LibTorch's threads and determinism, binds the GPU of the node-local rank.
+/// Collective. Throws Error(bad_input) if the job asks for what is not there.
+Compute set_up_compute(const Job& job, const Communicator& world);
+
+}  // namespace amalgam

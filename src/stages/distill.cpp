@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// Distill: the selected hybrid, from the aligned linear layers and the teacher's softmax layers, all parameters
+// trained.
+#include "stages/training_stage.h"
+
+namespace amalgam {
+
+StageOutcome distill(Run& run) {
+    CausalLM& teacher = run.teacher();
+    const auto aligned = run.all_linear();
+    const Layout layout = run.selected_layout();
+    auto student = run.make_student(layout, {aligned.get(), &run.teacher_source()});
+    TeacherStates states(teacher, 0);
+    Distillation objective(*student, states, run.job.distill);
+    const int64_t time = run.job.distill.sequence_length;
+    const double flops = 3.0 * forward_flops(teacher.config(), layout, time, true) +
+                         forward_flops(teacher.config(), teacher.spec().layout, time, true);
+    return train_stage(run, "distill", *student, objective, run.job.distill, flops);
+}
+
+}  // namespace amalgam

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// Evaluate: perplexity, KL to the teacher and answer accuracy of teacher and student on the validation tokens.
+#include <iomanip>
+#include <sstream>
+
+#include "evaluation/evaluation_file.h"
+#include "stages/stages.h"
+#include "system/error.h"
+#include "system/log.h"
+
+namespace amalgam {
+namespace {
+
+constexpr int64_t micro_batch = 4;  // sequences; fixed, so that the arithmetic is the same on any number of ranks
+
+std::string table(const std::vector<EvaluatedModel>& models, const HeldOutSet& set) {
+    std::ostringstream out;
+    out << std::fixed << std::setprecision(4);
+    for (const EvaluatedModel& model : models) {
+        const EvaluationSummary s = summarise(model, set);
+        out << "\n  " << std::left << std::setw(8) << s.name << std::right << " perplexity " << s.perplexity
+            << "  loss " << s.loss << " +- " << s.loss_error << "  KL " << s.kl << " +- " << s.kl_error;
+        if (s.answer_count > 0) out << "  answers " << 100.0 * s.answer_accuracy << " % of " << s.answer_count;
+    }
+    return out.str();
+}
+
+}  // namespace
+
+StageOutcome evaluate(Run& run) {
+    const EvaluateJob& job = run.job.evaluate;
+    const HeldOutSet set = run.held_out(job.sequences, job.sequence_length);
+    const auto checkpoint = run.newest_student();
+    const auto student = run.make_student(checkpoint->spec().layout, {checkpoint.get()});
+    TeacherStates states(run.teacher(), 0);
+    const int64_t chunk = run.job.distill.loss_chunk_tokens;
+    std::vector<EvaluatedModel> models;
+    models.push_back({"teacher", measure_tokens(run.teacher(), nullptr, set, micro_batch, chunk, run.world)});
+    models.push_back({"student", measure_tokens(*student, &states, set, micro_batch, chunk, run.world)});
+    run.world.on_root([&] {
+        write_evaluation(run.evaluation_file(), models, set, job.position_bins, checkpoint->spec().layout,
+                         run.provenance());
+        info(text("evaluate: ", set.sequences(), " sequences of ", set.time(), " tokens", table(models, set)));
+    });
+    return StageOutcome::finished;
+}
+
+}  // namespace amalgam

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// A run: the job, the ranks, the run folder, and what several stages need of them (teacher, token files, metrics).
+#pragma once
+
+#include <memory>
+
+#include "evaluation/held_out.h"
+#include "selection/score_file.h"
+#include "stages/compute.h"
+#include "training/trainer.h"
+
+namespace amalgam {
+
+class Run {
+  public:
+    /// Opens or makes the run folder. Collective. Throws Error(bad_input) if the folder belongs to another job.
+    Run(const Job& job, const Communicator& world);
+
+    const Job job;
+    const Communicator world;
+    const std::filesystem::path folder;
+    const Compute compute;
+    StopRequest stop;
+
+    const Provenance& provenance() const { return provenance_; }
+    MetricsFile& metrics() { return *metrics_; }
+
+    /// Loaded when first asked for. Collective: every rank must ask.
+    CausalLM& teacher();
+    const TensorSource& teacher_source();
+    const TokenFile& training_tokens();
+    const TokenFile& validation_tokens();
+    HeldOutSet held_out(int64_t sequences, int64_t sequence_length);
+
+    LinearOptions linear_options();
+    ModelSpec student_spec(const Layout& layout);
+    /// A trainable student with weights from the first source that has each tensor.
+    std::unique_ptr<CausalLM> make_student(const Layout& layout, const std::vector<const TensorSource*>& sources);
+
+    StageCheckpoints checkpoints(const std::string& stage) const;
+    std::filesystem::path scores_file() const { return folder / "scores.h5"; }
+    std::filesystem::path evaluation_file() const { return folder / "evaluation.h5"; }
+    std::filesystem::path candidate_file(int64_t candidate) const;
+
+    /// The newest all-linear student: align.h5, or transfer.h5 where alignment is skipped.
+    std::unique_ptr<Checkpoint> all_linear();
+    /// The layout that the select stage chose.
+    Layout selected_layout();
+    /// The newest hybrid student (finetune.h5, distill.h5), or none yet.
+    std::unique_ptr<Checkpoint> newest_student();
+
+    /// Settings that all training stages share.
+    TrainerSetup trainer_setup(const std::string& stage);
+
+  private:
+    Provenance provenance_;
+    std::unique_ptr<MetricsFile> metrics_;
+    std::unique_ptr<CausalLM> teacher_;
+    std::unique_ptr<HuggingFaceSource> teacher_source_;
+    std::unique_ptr<TokenFile> training_, validation_;
+};
+
+}  // namespace amalgam

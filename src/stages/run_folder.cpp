@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "stages/run_folder.h"
+
+#include <filesystem>
+#include <sstream>
+
+#include "job/job_reader.h"
+#include "job/job_writer.h"
+#include "selection/score_file.h"
+#include "storage/write_once.h"
+#include "system/error.h"
+#include "system/log.h"
+
+namespace amalgam {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Keys that may change when a run is started again: they do not change what is computed.
+Job comparable(Job job) {
+    const Job defaults;
+    job.name = defaults.name;
+    job.output = defaults.output;
+    job.reuse = defaults.reuse;
+    job.walltime = defaults.walltime;
+    job.log_every_steps = defaults.log_every_steps;
+    job.threads_per_rank = defaults.threads_per_rank;
+    job.checkpoint = defaults.checkpoint;
+    job.score.ranks_per_candidate = defaults.score.ranks_per_candidate;
+    job.score.teacher_cache_gib = defaults.score.teacher_cache_gib;
+    return job;
+}
+
+/// What transfer, align and score depend on.
+Job up_to_scores(Job job) {
+    job = comparable(job);
+    const Job defaults;
+    job.select = defaults.select;
+    job.distill = defaults.distill;
+    job.finetune = defaults.finetune;
+    job.evaluate = defaults.evaluate;
+    job.export_to = defaults.export_to;
+    return job;
+}
+
+std::vector<std::string> lines(const std::string& source) {
+    std::vector<std::string> result;
+    std::istringstream stream(source);
+    for (std::string line; std::getline(stream, line);) result.push_back(line);
+    return result;
+}
+
+/// The first lines in which two resolved jobs differ, for a message.
+std::string difference(const Job& before, const Job& now) {
+    const auto a = lines(to_yaml(before)), b = lines(to_yaml(now));
+    std::string result;
+    for (size_t i = 0; i < std::min(a.size(), b.size()); ++i)
+        if (a[i] != b[i]) result += text("\n  was:", a[i], "\n  now:", b[i]);
+    return result;
+}
+
+void take_over(const Job& job) {
+    const fs::path source = job.reuse, target = job.run_folder();
+    const Job theirs = read_job(source / "job.yaml");
+    const std::string differs = difference(up_to_scores(theirs), up_to_scores(job));
+    require(differs.empty(), "reuse: ", source.string(),
+            " was made by another job (its results would not be this job's):", differs);
+    for (const char* file : {"checkpoints/transfer.h5", "checkpoints/align.h5"}) {
+        if (!fs::exists(source / file) || fs::exists(target / file)) continue;
+        std::error_code failed;
+        fs::create_hard_link(source / file, target / file, failed);  // files are written once: sharing them is safe
+        if (failed) fs::copy_file(source / file, target / file);
+    }
+    if (!fs::exists(source / "scores.h5") || fs::exists(target / "scores.h5")) return;
+    ScoreTable table = read_scores(source / "scores.h5");
+    if (table.candidates.empty()) return;
+    table.selection.reset();
+    Provenance who = provenance();
+    who.job = to_yaml(job);
+    write_scores(target / "scores.h5", table, who);
+}
+
+}  // namespace
+
+void open_run_folder(const Job& job) {
+    const fs::path folder = job.run_folder(), job_file = folder / "job.yaml";
+    std::error_code failed;
+    for (const char* sub : {"checkpoints", "candidates"}) fs::create_directories(folder / sub, failed);
+    if (failed) throw Error(text(folder.string(), ": cannot be made (", failed.message(), ")"), ExitCode::storage);
+    fs::remove(folder / "stop");
+    for (const fs::path& place : {folder, folder / "checkpoints", folder / "candidates"})
+        for (const auto& entry : fs::directory_iterator(place))
+            if (entry.path().extension() == ".tmp") {
+                warn(text(entry.path().string(), ": left by an interrupted write, removed"));
+                fs::remove(entry.path());
+            }
+    if (fs::exists(job_file)) {
+        const std::string differs = difference(comparable(read_job(job_file)), comparable(job));
+        require(
+            differs.empty(), folder.string(),
+            " holds a run of another job (results would be mixed); choose another name or remove the folder:", differs);
+    }
+    write_text_once(job_file, to_yaml(job));
+    if (!job.reuse.empty()) take_over(job);
+}
+
+}  // namespace amalgam

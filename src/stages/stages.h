@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// The stages of the pipeline, in order. Each reads the run folder and writes its own file into it; a stage whose file
+// is there is done. All functions are collective over the run's ranks.
+#pragma once
+
+#include <vector>
+
+#include "stages/run.h"
+
+namespace amalgam {
+
+enum class StageOutcome { finished, stopped };  // stopped: on request, after saving
+
+struct Stage {
+    const char* name;
+    bool (*wanted)(const Run&);  // false: the job leaves the stage out
+    bool (*done)(const Run&);
+    StageOutcome (*execute)(Run&);
+};
+
+const std::vector<Stage>& pipeline_stages();
+
+StageOutcome transfer(Run& run);
+StageOutcome align(Run& run);
+StageOutcome score(Run& run);
+StageOutcome select(Run& run);
+StageOutcome distill(Run& run);
+StageOutcome finetune(Run& run);
+StageOutcome evaluate(Run& run);
+StageOutcome export_student(Run& run);
+
+}  // namespace amalgam

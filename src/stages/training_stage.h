@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+// What align, distill and finetune have in common: batches of their own order, the trainer over all ranks, their
+// checkpoints.
+#pragma once
+
+#include "stages/stages.h"
+
+namespace amalgam {
+
+StageOutcome train_stage(Run& run, const std::string& stage, CausalLM& student, Objective& objective,
+                         const TrainingJob& plan, double flops_per_token);
+
+/// Floating-point operations of a forward pass over one token of a sequence of `time` tokens: 2 for each multiplication
+/// with a weight, plus the attention products. Training costs three times that.
+double mixer_flops(const ModelConfig& config, const std::string& mixer, int64_t time);
+double forward_flops(const ModelConfig& config, const Layout& layout, int64_t time, bool with_head);
+
+}  // namespace amalgam
