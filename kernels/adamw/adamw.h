@@ -17,8 +17,8 @@ struct AdamwStep {
     double beta1 = 0.9;
     double beta2 = 0.95;
     double epsilon = 1e-8;
-    double weight_decay = 0;          // decoupled
-    double gradient_multiplier = 1;   // clip coefficient, 1 / loss scale, ...
+    double weight_decay = 0;         // decoupled
+    double gradient_multiplier = 1;  // clip coefficient, 1 / loss scale, ...
     const float* gradient = nullptr;
     float* master = nullptr;
     float* exp_avg = nullptr;
@@ -34,8 +34,8 @@ double sum_of_squares(const float* values, std::int64_t count, int threads);
 namespace reference {
 
 // The formulas above in double precision; bfloat16_copy is not written.
-void adamw_step(const AdamwStep& settings, std::int64_t count, const double* gradient, double* master,
-                double* exp_avg, double* exp_avg_sq);
+void adamw_step(const AdamwStep& settings, std::int64_t count, const double* gradient, double* master, double* exp_avg,
+                double* exp_avg_sq);
 
 }  // namespace reference
 }  // namespace amalgam::kernels

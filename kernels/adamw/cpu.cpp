@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/adamw/adamw.h"
-
 #include <math.h>
 
+#include "kernels/adamw/adamw.h"
 #include "kernels/elementwise/elements.h"
 
 namespace amalgam::kernels::AMALGAM_ISA {

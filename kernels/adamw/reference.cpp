@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/adamw/adamw.h"
-
 #include <cmath>
+
+#include "kernels/adamw/adamw.h"
 
 namespace amalgam::kernels::reference {
 
-void adamw_step(const AdamwStep& settings, std::int64_t count, const double* gradient, double* master,
-                double* exp_avg, double* exp_avg_sq) {
+void adamw_step(const AdamwStep& settings, std::int64_t count, const double* gradient, double* master, double* exp_avg,
+                double* exp_avg_sq) {
     const double step = static_cast<double>(settings.step);
     const double correction1 = 1 - std::pow(settings.beta1, step);
     const double correction2 = 1 - std::pow(settings.beta2, step);

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/cross_entropy/cross_entropy.h"
-
 #include <math.h>
 #include <omp.h>
 
+#include "kernels/cross_entropy/cross_entropy.h"
 #include "kernels/elementwise/blocks.h"
 #include "kernels/elementwise/softmax.h"
 
 namespace amalgam::kernels::AMALGAM_ISA {
 namespace {
 
-float value_of(const float* logit) { return *logit; }
+float value_of(const float* logit) {
+    return *logit;
+}
 
 float value_of(const Bfloat16* logit) {
     const std::uint32_t bits = static_cast<std::uint32_t>(logit->bits) << 16;
@@ -91,8 +92,7 @@ void cross_entropy_with_gradient(const CrossEntropyGradient& a, int threads) {
                 continue;
             }
             float* exponentials = scratch.get() + omp_get_thread_num() * a.vocabulary;
-            const double total =
-                loss_of_row<T>(logits, a.vocabulary, target, exponentials, a.loss + row, correct);
+            const double total = loss_of_row<T>(logits, a.vocabulary, target, exponentials, a.loss + row, correct);
             // Before the scaling, the gradient at the target is (exp - total): one subtraction, no special case.
             exponentials[target] = static_cast<float>(exponentials[target] - total);
             const Vector scale = broadcast(static_cast<float>(a.gradient_weight / total));

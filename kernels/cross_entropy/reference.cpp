@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/cross_entropy/cross_entropy.h"
-
 #include <algorithm>
 #include <cmath>
+
+#include "kernels/cross_entropy/cross_entropy.h"
 
 namespace amalgam::kernels::reference {
 

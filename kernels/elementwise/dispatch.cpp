@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The public functions of the elementwise and row-wise kernels: each checks what would read outside its arrays and calls
-// the version compiled for this processor (kernels/isa/isa.h; the environment variable AMALGAM_ISA may name another).
+// The public functions of the elementwise and row-wise kernels: each checks what would read outside its arrays and
+// calls the version compiled for this processor (kernels/isa/isa.h; the environment variable AMALGAM_ISA may name
+// another).
 #include <stdexcept>
 #include <string>
 
@@ -16,24 +17,24 @@
 
 namespace amalgam::kernels {
 
-#define AMALGAM_DECLARE_KERNELS(isa)                                                \
-    namespace isa {                                                                 \
-    void rms_norm_forward(const RmsNormForward&, int);                              \
-    void rms_norm_backward(const RmsNormBackward&, int);                            \
-    void gated_rms_norm_forward(const GatedRmsNormForward&, int);                   \
-    void gated_rms_norm_backward(const GatedRmsNormBackward&, int);                 \
-    void swiglu_forward(const SwigluForward&, int);                                 \
-    void swiglu_backward(const SwigluBackward&, int);                               \
-    void rotary_forward(const Rotary&, int);                                        \
-    void rotary_backward(const Rotary&, int);                                       \
-    void kl_divergence(const KlDivergence&, int);                                   \
-    void kl_divergence_with_gradient(const KlDivergenceGradient&, int);             \
-    void cross_entropy(const CrossEntropy&, int);                                   \
-    void cross_entropy_with_gradient(const CrossEntropyGradient&, int);             \
-    void adamw_step(const AdamwStep&, int);                                         \
-    double sum_of_squares(const float*, std::int64_t, int);                         \
-    void silu_convolution_forward(const SiluConvolutionForward&, int);              \
-    void silu_convolution_backward(const SiluConvolutionBackward&, int);            \
+#define AMALGAM_DECLARE_KERNELS(isa)                                     \
+    namespace isa {                                                      \
+    void rms_norm_forward(const RmsNormForward&, int);                   \
+    void rms_norm_backward(const RmsNormBackward&, int);                 \
+    void gated_rms_norm_forward(const GatedRmsNormForward&, int);        \
+    void gated_rms_norm_backward(const GatedRmsNormBackward&, int);      \
+    void swiglu_forward(const SwigluForward&, int);                      \
+    void swiglu_backward(const SwigluBackward&, int);                    \
+    void rotary_forward(const Rotary&, int);                             \
+    void rotary_backward(const Rotary&, int);                            \
+    void kl_divergence(const KlDivergence&, int);                        \
+    void kl_divergence_with_gradient(const KlDivergenceGradient&, int);  \
+    void cross_entropy(const CrossEntropy&, int);                        \
+    void cross_entropy_with_gradient(const CrossEntropyGradient&, int);  \
+    void adamw_step(const AdamwStep&, int);                              \
+    double sum_of_squares(const float*, std::int64_t, int);              \
+    void silu_convolution_forward(const SiluConvolutionForward&, int);   \
+    void silu_convolution_backward(const SiluConvolutionBackward&, int); \
     }
 
 AMALGAM_DECLARE_KERNELS(portable)
@@ -41,12 +42,16 @@ AMALGAM_DECLARE_KERNELS(portable)
 AMALGAM_DECLARE_KERNELS(avx2)
 AMALGAM_DECLARE_KERNELS(avx512)
 AMALGAM_DECLARE_KERNELS(avx512_bf16)
-#define AMALGAM_CALL(function, ...)                                              \
-    switch (resolve_isa(Isa::automatic)) {                                       \
-        case Isa::avx2: return avx2::function(__VA_ARGS__);                      \
-        case Isa::avx512: return avx512::function(__VA_ARGS__);                  \
-        case Isa::avx512_bf16: return avx512_bf16::function(__VA_ARGS__);        \
-        default: return portable::function(__VA_ARGS__);                         \
+#define AMALGAM_CALL(function, ...)                    \
+    switch (resolve_isa(Isa::automatic)) {             \
+        case Isa::avx2:                                \
+            return avx2::function(__VA_ARGS__);        \
+        case Isa::avx512:                              \
+            return avx512::function(__VA_ARGS__);      \
+        case Isa::avx512_bf16:                         \
+            return avx512_bf16::function(__VA_ARGS__); \
+        default:                                       \
+            return portable::function(__VA_ARGS__);    \
     }
 #else
 #define AMALGAM_CALL(function, ...) return portable::function(__VA_ARGS__)
@@ -61,8 +66,9 @@ void require(bool condition, const char* problem) {
 }  // namespace
 
 void rms_norm_forward(const RmsNormForward& arguments, int threads) {
-    require(!arguments.residual || arguments.sum,
-            "rms_norm: a residual without a sum (the backward needs the sum) pass `sum`, if need be the residual itself");
+    require(
+        !arguments.residual || arguments.sum,
+        "rms_norm: a residual without a sum (the backward needs the sum) pass `sum`, if need be the residual itself");
     AMALGAM_CALL(rms_norm_forward, arguments, threads);
 }
 
@@ -80,7 +86,9 @@ void gated_rms_norm_backward(const GatedRmsNormBackward& arguments, int threads)
     AMALGAM_CALL(gated_rms_norm_backward, arguments, threads);
 }
 
-void swiglu_forward(const SwigluForward& arguments, int threads) { AMALGAM_CALL(swiglu_forward, arguments, threads); }
+void swiglu_forward(const SwigluForward& arguments, int threads) {
+    AMALGAM_CALL(swiglu_forward, arguments, threads);
+}
 
 void swiglu_backward(const SwigluBackward& arguments, int threads) {
     AMALGAM_CALL(swiglu_backward, arguments, threads);
@@ -96,7 +104,9 @@ void rotary_backward(const Rotary& arguments, int threads) {
     AMALGAM_CALL(rotary_backward, arguments, threads);
 }
 
-void kl_divergence(const KlDivergence& arguments, int threads) { AMALGAM_CALL(kl_divergence, arguments, threads); }
+void kl_divergence(const KlDivergence& arguments, int threads) {
+    AMALGAM_CALL(kl_divergence, arguments, threads);
+}
 
 void kl_divergence_with_gradient(const KlDivergenceGradient& arguments, int threads) {
     AMALGAM_CALL(kl_divergence_with_gradient, arguments, threads);

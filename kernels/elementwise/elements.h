@@ -22,11 +22,21 @@ inline constexpr int lanes = 8;
 typedef float Vector __attribute__((vector_size(4 * lanes)));
 typedef std::uint16_t HalfVector __attribute__((vector_size(2 * lanes)));
 
-inline Vector zero() { return Vector{}; }
-inline Vector broadcast(float x) { return x - Vector{}; }  // not Vector{} + x, which loses the sign of -0
-inline Vector fma(Vector x, Vector y, Vector z) { return x * y + z; }
-inline Vector min(Vector x, Vector y) { return x < y ? x : y; }
-inline Vector max(Vector x, Vector y) { return x > y ? x : y; }
+inline Vector zero() {
+    return Vector{};
+}
+inline Vector broadcast(float x) {
+    return x - Vector{};
+}  // not Vector{} + x, which loses the sign of -0
+inline Vector fma(Vector x, Vector y, Vector z) {
+    return x * y + z;
+}
+inline Vector min(Vector x, Vector y) {
+    return x < y ? x : y;
+}
+inline Vector max(Vector x, Vector y) {
+    return x > y ? x : y;
+}
 
 inline HalfVector round_to_bf16(Vector x) {
     typedef std::uint32_t Bits __attribute__((vector_size(4 * lanes)));
@@ -38,7 +48,9 @@ inline Vector widen_bf16(HalfVector x) {
     typedef std::uint32_t Bits __attribute__((vector_size(4 * lanes)));
     return (Vector)(__builtin_convertvector(x, Bits) << 16);
 }
-inline float sum(Vector x) { return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7])); }
+inline float sum(Vector x) {
+    return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
+}
 #else
 #if defined(__AVX512F__)
 using HalfVector = __m256i;
@@ -81,7 +93,9 @@ inline Vector load(const Bfloat16* from, Whole) {
     return widen_bf16(half);
 }
 
-inline void store(float* to, Vector x, Whole) { std::memcpy(to, &x, sizeof(x)); }
+inline void store(float* to, Vector x, Whole) {
+    std::memcpy(to, &x, sizeof(x));
+}
 
 inline void store(Bfloat16* to, Vector x, Whole) {
     const HalfVector half = round_to_bf16(x);
@@ -89,13 +103,17 @@ inline void store(Bfloat16* to, Vector x, Whole) {
 }
 
 #if defined(__AVX512F__)
-inline Vector load(const float* from, Part part) { return _mm512_maskz_loadu_ps(first_lanes(part.count), from); }
+inline Vector load(const float* from, Part part) {
+    return _mm512_maskz_loadu_ps(first_lanes(part.count), from);
+}
 
 inline Vector load(const Bfloat16* from, Part part) {
     return widen_bf16(_mm256_maskz_loadu_epi16(first_lanes(part.count), from));
 }
 
-inline void store(float* to, Vector x, Part part) { _mm512_mask_storeu_ps(to, first_lanes(part.count), x); }
+inline void store(float* to, Vector x, Part part) {
+    _mm512_mask_storeu_ps(to, first_lanes(part.count), x);
+}
 
 inline void store(Bfloat16* to, Vector x, Part part) {
     _mm256_mask_storeu_epi16(to, first_lanes(part.count), round_to_bf16(x));
@@ -122,11 +140,17 @@ inline void store(T* to, Vector x, Part part) {
 #endif
 
 // x as it reads back after a store to elements of the pointer's type.
-inline Vector as_stored(const float*, Vector x) { return x; }
-inline Vector as_stored(const Bfloat16*, Vector x) { return widen_bf16(round_to_bf16(x)); }
+inline Vector as_stored(const float*, Vector x) {
+    return x;
+}
+inline Vector as_stored(const Bfloat16*, Vector x) {
+    return widen_bf16(round_to_bf16(x));
+}
 
 // x with the absent lanes replaced by `other`.
-inline Vector fill_absent(Vector x, Whole, float) { return x; }
+inline Vector fill_absent(Vector x, Whole, float) {
+    return x;
+}
 inline Vector fill_absent(Vector x, Part part, float other) {
     float lane[lanes];
     store(lane, x, Whole{});

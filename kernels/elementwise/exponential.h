@@ -7,9 +7,9 @@
 
 namespace amalgam::kernels::AMALGAM_ISA {
 
-// e^x within 1.1 ulp where the result is normal (tests/kernels/exponential_test.cpp), gradual or flushed underflow to 0,
-// infinity above 88.73. x = n ln 2 + r with |r| <= ln(2) / 2, e^r = 1 + r + r^2 P(r), where P of degree 4 minimises the
-// largest relative error of e^r (3e-9).
+// e^x within 1.1 ulp where the result is normal (tests/kernels/exponential_test.cpp), gradual or flushed underflow to
+// 0, infinity above 88.73. x = n ln 2 + r with |r| <= ln(2) / 2, e^r = 1 + r + r^2 P(r), where P of degree 4 minimises
+// the largest relative error of e^r (3e-9).
 inline Vector accurate_exponential(Vector x) {
     // Beyond these bounds the result is 0 or infinity whatever x is. x stands second, so that a NaN survives.
     x = min(broadcast(89.0F), max(broadcast(-104.0F), x));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Passes over one row of logits that the losses share. Sums of exponentials run in float32 within a block of columns and
-// in double precision over the blocks.
+// Passes over one row of logits that the losses share. Sums of exponentials run in float32 within a block of columns
+// and in double precision over the blocks.
 #pragma once
 
 #include <type_traits>

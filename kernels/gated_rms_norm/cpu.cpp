@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/gated_rms_norm/gated_rms_norm.h"
-
 #include "kernels/elementwise/blocks.h"
 #include "kernels/elementwise/exponential.h"
+#include "kernels/gated_rms_norm/gated_rms_norm.h"
 
 namespace amalgam::kernels::AMALGAM_ISA {
 namespace {
@@ -68,14 +67,12 @@ void backward_row(const GatedRmsNormBackward& a, std::int64_t token, std::int64_
         backward_gate<T>(a, token, offset, rstd, inner);
     } else {
         const T* y_gradient = row_of<T>(a.y_gradient, token, offset);
-        for_each_vector(a.width, [&](std::int64_t i, auto part) {
-            store(inner + i, load(y_gradient + i, part), part);
-        });
+        for_each_vector(a.width,
+                        [&](std::int64_t i, auto part) { store(inner + i, load(y_gradient + i, part), part); });
     }
     if (weight == nullptr) {
-        for_each_vector(a.width, [&](std::int64_t i, auto part) {
-            store(o_gradient + i, load(inner + i, part), part);
-        });
+        for_each_vector(a.width,
+                        [&](std::int64_t i, auto part) { store(o_gradient + i, load(inner + i, part), part); });
         return;
     }
     Vector products = zero();

@@ -4,7 +4,8 @@
 //     y_i = n_i silu(z_i),  n_i = o_i rstd w_i,  rstd = (mean_i(o_i^2) + epsilon)^(-1/2),  silu(z) = z / (1 + e^-z)
 // Without a norm (weight null) n = o; without a gate (z null) y = n.
 // Backward, with g_i = dy_i silu(z_i) w_i and h_i = o_i rstd:
-//     do_i = rstd (g_i - h_i mean_j(g_j h_j)),   dz_i = dy_i n_i silu'(z_i),   dw_i = sum over rows of dy_i silu(z_i) h_i
+//     do_i = rstd (g_i - h_i mean_j(g_j h_j)),   dz_i = dy_i n_i silu'(z_i),   dw_i = sum over rows of dy_i silu(z_i)
+//     h_i
 //
 // Shapes: o, z, y are [tokens, heads, width] views (heads contiguous within a token; z usually lies inside a fused
 // projection's output, and dz inside its gradient); weight [width], shared by the heads; rstd float32 [tokens, heads].
@@ -27,7 +28,7 @@ struct GatedRmsNormForward {
     std::int64_t width = 0;
     float epsilon = 1e-5F;
     ConstRows o;
-    ConstRows z = {};              // null: no gate
+    ConstRows z = {};               // null: no gate
     const float* weight = nullptr;  // null: no norm
     Rows y;
     float* rstd = nullptr;  // optional in inference and without a norm
@@ -40,9 +41,9 @@ struct GatedRmsNormBackward {
     std::int64_t width = 0;
     ConstRows y_gradient;
     ConstRows o;
-    ConstRows z = {};              // null: no gate
+    ConstRows z = {};               // null: no gate
     const float* weight = nullptr;  // null: no norm
-    const float* rstd = nullptr;   // from the forward; unused without a norm
+    const float* rstd = nullptr;    // from the forward; unused without a norm
     Rows o_gradient;
     Rows z_gradient = {};              // required with a gate
     float* weight_gradient = nullptr;  // [width], overwritten; optional

@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/gated_rms_norm/gated_rms_norm.h"
-
 #include <cmath>
+
+#include "kernels/gated_rms_norm/gated_rms_norm.h"
 
 namespace amalgam::kernels::reference {
 namespace {
 
-double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
-double silu(double x) { return x * sigmoid(x); }
-double silu_derivative(double x) { return sigmoid(x) * (1 + x * (1 - sigmoid(x))); }
+double sigmoid(double x) {
+    return 1 / (1 + std::exp(-x));
+}
+double silu(double x) {
+    return x * sigmoid(x);
+}
+double silu_derivative(double x) {
+    return sigmoid(x) * (1 + x * (1 - sigmoid(x)));
+}
 
 }  // namespace
 

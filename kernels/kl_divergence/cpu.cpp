@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/kl_divergence/kl_divergence.h"
-
 #include <math.h>
 #include <omp.h>
 
 #include "kernels/elementwise/blocks.h"
 #include "kernels/elementwise/softmax.h"
+#include "kernels/kl_divergence/kl_divergence.h"
 
 namespace amalgam::kernels::AMALGAM_ISA {
 namespace {
@@ -34,8 +33,7 @@ Sums sums_of_row(const T* student, const T* teacher, std::int64_t columns, float
             student_sum = student_sum + student_exponential;
             teacher_sum = teacher_sum + teacher_exponential;
             // p log p is 0 for p = 0, whatever the logits: both may be -infinity.
-            product_sum =
-                product_sum + (teacher_exponential == zero() ? zero() : teacher_exponential * (t - s));
+            product_sum = product_sum + (teacher_exponential == zero() ? zero() : teacher_exponential * (t - s));
             if (exponentials != nullptr) {
                 store(exponentials + i, student_exponential, part);
                 store(exponentials + columns + i, teacher_exponential, part);
@@ -60,9 +58,9 @@ void kl_divergence(const KlDivergence& a, int threads) {
         using T = std::remove_pointer_t<decltype(element)>;
 #pragma omp parallel for num_threads(threads) schedule(static)
         for (std::int64_t row = 0; row < a.rows; ++row) {
-            a.loss[row] = loss_of(sums_of_row(row_of<T>(a.student, row), row_of<T>(a.teacher, row), a.vocabulary,
-                                              a.temperature, nullptr),
-                                  a.temperature);
+            a.loss[row] = loss_of(
+                sums_of_row(row_of<T>(a.student, row), row_of<T>(a.teacher, row), a.vocabulary, a.temperature, nullptr),
+                a.temperature);
         }
     });
 }
@@ -77,8 +75,8 @@ void kl_divergence_with_gradient(const KlDivergenceGradient& a, int threads) {
         for (std::int64_t row = 0; row < a.rows; ++row) {
             float* exponentials = scratch.get() + omp_get_thread_num() * scratch_of_thread;
             T* student = row_of<T>(a.student, row);
-            const Sums sums = sums_of_row<T>(student, row_of<T>(a.teacher, row), a.vocabulary, a.temperature,
-                                             exponentials);
+            const Sums sums =
+                sums_of_row<T>(student, row_of<T>(a.teacher, row), a.vocabulary, a.temperature, exponentials);
             a.loss[row] = loss_of(sums, a.temperature);
             // Scaled to the teacher's sum first, so that equal rows cancel exactly.
             const Vector ratio = broadcast(static_cast<float>(sums.teacher / sums.student));

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/kl_divergence/kl_divergence.h"
-
 #include <algorithm>
 #include <cmath>
+
+#include "kernels/kl_divergence/kl_divergence.h"
 
 namespace amalgam::kernels::reference {
 namespace {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/rms_norm/rms_norm.h"
-
 #include "kernels/elementwise/blocks.h"
+#include "kernels/rms_norm/rms_norm.h"
 
 namespace amalgam::kernels::AMALGAM_ISA {
 namespace {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Root-mean-square normalisation of the last dimension (Zhang and Sennrich, arXiv 1910.07467), with an optional residual
-// addition in front of it:
+// Root-mean-square normalisation of the last dimension (Zhang and Sennrich, arXiv 1910.07467), with an optional
+// residual addition in front of it:
 //     s = x + residual            (s = x without a residual)
 //     rstd = (mean_i(s_i^2) + epsilon)^(-1/2)
 //     y_i = s_i rstd w_i

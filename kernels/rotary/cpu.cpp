@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/rotary/rotary.h"
-
 #include "kernels/elementwise/blocks.h"
+#include "kernels/rotary/rotary.h"
 
 namespace amalgam::kernels::AMALGAM_ISA {
 namespace {
@@ -46,7 +45,11 @@ void rotary(const Rotary& a, int threads) {
 
 }  // namespace
 
-void rotary_forward(const Rotary& a, int threads) { rotary<Direction::forward>(a, threads); }
-void rotary_backward(const Rotary& a, int threads) { rotary<Direction::backward>(a, threads); }
+void rotary_forward(const Rotary& a, int threads) {
+    rotary<Direction::forward>(a, threads);
+}
+void rotary_backward(const Rotary& a, int threads) {
+    rotary<Direction::backward>(a, threads);
+}
 
 }  // namespace amalgam::kernels::AMALGAM_ISA

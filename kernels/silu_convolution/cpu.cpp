@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/silu_convolution/silu_convolution.h"
-
 #include "kernels/elementwise/blocks.h"
 #include "kernels/elementwise/exponential.h"
+#include "kernels/silu_convolution/silu_convolution.h"
 
 namespace amalgam::kernels::AMALGAM_ISA {
 namespace {
@@ -208,10 +207,9 @@ void run_backward(const SiluConvolutionBackward& a, int threads) {
             for (std::int64_t block = 0; block < blocks.count; ++block) {
                 const Inputs<T> input = inputs_of<T>(a, sequence, zeros.get());
                 const std::int64_t index = sequence * blocks.count + block;
-                backward_block<decltype(taps)::value>(a, input, weight.get(), block * blocks.size,
-                                                      blocks.end(block, a.time),
-                                                      carried.get() + index * (a.taps - 1) * a.channels,
-                                                      partial.get() + index * weight_size);
+                backward_block<decltype(taps)::value>(
+                    a, input, weight.get(), block * blocks.size, blocks.end(block, a.time),
+                    carried.get() + index * (a.taps - 1) * a.channels, partial.get() + index * weight_size);
             }
         }
     });
@@ -226,7 +224,8 @@ void run_backward(const SiluConvolutionBackward& a, int threads) {
 }  // namespace
 
 void silu_convolution_forward(const SiluConvolutionForward& a, int threads) {
-    with_element_type(a.type, [&](auto* element) { run_forward<std::remove_pointer_t<decltype(element)>>(a, threads); });
+    with_element_type(a.type,
+                      [&](auto* element) { run_forward<std::remove_pointer_t<decltype(element)>>(a, threads); });
 }
 
 void silu_convolution_backward(const SiluConvolutionBackward& a, int threads) {

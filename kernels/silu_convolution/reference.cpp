@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/silu_convolution/silu_convolution.h"
-
 #include <cmath>
+
+#include "kernels/silu_convolution/silu_convolution.h"
 
 namespace amalgam::kernels::reference {
 namespace {
@@ -26,7 +26,9 @@ struct Input {
     }
 };
 
-double sigmoid(double u) { return 1 / (1 + std::exp(-u)); }
+double sigmoid(double u) {
+    return 1 / (1 + std::exp(-u));
+}
 
 }  // namespace
 

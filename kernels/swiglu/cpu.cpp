@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/swiglu/swiglu.h"
-
 #include "kernels/elementwise/blocks.h"
 #include "kernels/elementwise/exponential.h"
+#include "kernels/swiglu/swiglu.h"
 
 namespace amalgam::kernels::AMALGAM_ISA {
 namespace {

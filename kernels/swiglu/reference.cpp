@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/swiglu/swiglu.h"
-
 #include <cmath>
+
+#include "kernels/swiglu/swiglu.h"
 
 namespace amalgam::kernels::reference {
 

@@ -76,60 +76,89 @@ double median_seconds(const std::function<void()>& prepare, const std::function<
 
 class Benchmark {
   public:
-    Benchmark(ElementType type, int threads) : type_(type), threads_(threads), size_(type == ElementType::bfloat16 ? 2 : 4) {}
+    Benchmark(ElementType type, int threads)
+        : type_(type), threads_(threads), size_(type == ElementType::bfloat16 ? 2 : 4) {}
 
     void rms_norm() {
         const std::int64_t matrix = tokens * hidden * size_;
         RmsNormForward forward{.type = type_, .tokens = tokens, .width = hidden};
-        row("rms_norm + residual, forward", 4 * matrix, [&] {
-            forward.x = view(hidden), forward.residual = view(hidden), forward.sum = view(hidden);
-            forward.y = view(hidden), forward.weight = pool_.take<float>(hidden * 4), forward.rstd = pool_.take<float>(tokens * 4);
-        }, [&] { rms_norm_forward(forward, threads_); });
+        row(
+            "rms_norm + residual, forward", 4 * matrix,
+            [&] {
+                forward.x = view(hidden), forward.residual = view(hidden), forward.sum = view(hidden);
+                forward.y = view(hidden), forward.weight = pool_.take<float>(hidden * 4),
+                forward.rstd = pool_.take<float>(tokens * 4);
+            },
+            [&] { rms_norm_forward(forward, threads_); });
         RmsNormBackward backward{.type = type_, .tokens = tokens, .width = hidden};
-        row("rms_norm + residual, backward", 4 * matrix, [&] {
-            backward.y_gradient = view(hidden), backward.sum_gradient = view(hidden), backward.x = view(hidden);
-            backward.x_gradient = view(hidden), backward.weight = pool_.take<float>(hidden * 4);
-            backward.rstd = pool_.take<float>(tokens * 4), backward.weight_gradient = pool_.take<float>(hidden * 4);
-        }, [&] { rms_norm_backward(backward, threads_); });
+        row(
+            "rms_norm + residual, backward", 4 * matrix,
+            [&] {
+                backward.y_gradient = view(hidden), backward.sum_gradient = view(hidden), backward.x = view(hidden);
+                backward.x_gradient = view(hidden), backward.weight = pool_.take<float>(hidden * 4);
+                backward.rstd = pool_.take<float>(tokens * 4), backward.weight_gradient = pool_.take<float>(hidden * 4);
+            },
+            [&] { rms_norm_backward(backward, threads_); });
     }
 
     void gated_rms_norm() {
         const std::int64_t matrix = tokens * hidden * size_;
         GatedRmsNormForward forward{.type = type_, .tokens = tokens, .heads = hidden / head, .width = head};
-        row("gated_rms_norm, forward", 3 * matrix, [&] {
-            forward.o = view(hidden), forward.z = view(hidden), forward.y = view(hidden);
-            forward.weight = pool_.take<float>(head * 4), forward.rstd = pool_.take<float>(tokens * hidden / head * 4);
-        }, [&] { gated_rms_norm_forward(forward, threads_); });
+        row(
+            "gated_rms_norm, forward", 3 * matrix,
+            [&] {
+                forward.o = view(hidden), forward.z = view(hidden), forward.y = view(hidden);
+                forward.weight = pool_.take<float>(head * 4),
+                forward.rstd = pool_.take<float>(tokens * hidden / head * 4);
+            },
+            [&] { gated_rms_norm_forward(forward, threads_); });
         GatedRmsNormBackward backward{.type = type_, .tokens = tokens, .heads = hidden / head, .width = head};
-        row("gated_rms_norm, backward", 5 * matrix, [&] {
-            backward.y_gradient = view(hidden), backward.o = view(hidden), backward.z = view(hidden);
-            backward.o_gradient = view(hidden), backward.z_gradient = view(hidden);
-            backward.weight = pool_.take<float>(head * 4), backward.rstd = pool_.take<float>(tokens * hidden / head * 4);
-            backward.weight_gradient = pool_.take<float>(head * 4);
-        }, [&] { gated_rms_norm_backward(backward, threads_); });
+        row(
+            "gated_rms_norm, backward", 5 * matrix,
+            [&] {
+                backward.y_gradient = view(hidden), backward.o = view(hidden), backward.z = view(hidden);
+                backward.o_gradient = view(hidden), backward.z_gradient = view(hidden);
+                backward.weight = pool_.take<float>(head * 4),
+                backward.rstd = pool_.take<float>(tokens * hidden / head * 4);
+                backward.weight_gradient = pool_.take<float>(head * 4);
+            },
+            [&] { gated_rms_norm_backward(backward, threads_); });
     }
 
     void swiglu() {
         const std::int64_t matrix = tokens * mlp * size_;
         SwigluForward forward{.type = type_, .tokens = tokens, .width = mlp};
-        row("swiglu, forward", 3 * matrix, [&] {
-            const Rows fused = view(2 * mlp);
-            forward.gate = fused, forward.up = second_half(fused, mlp), forward.y = view(mlp);
-        }, [&] { swiglu_forward(forward, threads_); });
+        row(
+            "swiglu, forward", 3 * matrix,
+            [&] {
+                const Rows fused = view(2 * mlp);
+                forward.gate = fused, forward.up = second_half(fused, mlp), forward.y = view(mlp);
+            },
+            [&] { swiglu_forward(forward, threads_); });
         SwigluBackward backward{.type = type_, .tokens = tokens, .width = mlp};
-        row("swiglu, backward", 5 * matrix, [&] {
-            const Rows fused = view(2 * mlp), gradient = view(2 * mlp);
-            backward.gate = fused, backward.up = second_half(fused, mlp), backward.y_gradient = view(mlp);
-            backward.gate_gradient = gradient, backward.up_gradient = second_half(gradient, mlp);
-        }, [&] { swiglu_backward(backward, threads_); });
+        row(
+            "swiglu, backward", 5 * matrix,
+            [&] {
+                const Rows fused = view(2 * mlp), gradient = view(2 * mlp);
+                backward.gate = fused, backward.up = second_half(fused, mlp), backward.y_gradient = view(mlp);
+                backward.gate_gradient = gradient, backward.up_gradient = second_half(gradient, mlp);
+            },
+            [&] { swiglu_backward(backward, threads_); });
     }
 
     void rotary() {
         constexpr std::int64_t width = hidden + 3 * head;  // queries and keys
         const std::vector<float> table(tokens * head, 0.7F);
-        Rotary arguments{.type = type_, .tokens = tokens, .heads = width / head, .width = head, .positions = tokens,
-                         .cos = table.data(), .sin = table.data()};
-        row("rotary", tokens * (2 * width * size_ + 8 * head), [&] { arguments.x = view(width), arguments.y = view(width); },
+        Rotary arguments{.type = type_,
+                         .tokens = tokens,
+                         .heads = width / head,
+                         .width = head,
+                         .positions = tokens,
+                         .cos = table.data(),
+                         .sin = table.data()};
+        row(
+            "rotary", tokens * (2 * width * size_ + 8 * head),
+            [&] { arguments.x = view(width), arguments.y = view(width); },
             [&] { rotary_forward(arguments, threads_); });
     }
 
@@ -138,14 +167,21 @@ class Benchmark {
         std::vector<float> loss(logit_rows);
         const std::vector<std::int64_t> targets(logit_rows, 7);
         KlDivergence kl{.type = type_, .rows = logit_rows, .vocabulary = vocabulary, .loss = loss.data()};
-        row("kl_divergence", 2 * matrix, [&] { kl.student = logits(), kl.teacher = logits(); },
+        row(
+            "kl_divergence", 2 * matrix, [&] { kl.student = logits(), kl.teacher = logits(); },
             [&] { kl_divergence(kl, threads_); });
         KlDivergenceGradient gradient{.type = type_, .rows = logit_rows, .vocabulary = vocabulary, .loss = loss.data()};
-        row("kl_divergence with gradient", 3 * matrix, [&] { gradient.student = logits(), gradient.teacher = logits(); },
+        row(
+            "kl_divergence with gradient", 3 * matrix,
+            [&] { gradient.student = logits(), gradient.teacher = logits(); },
             [&] { kl_divergence_with_gradient(gradient, threads_); });
-        CrossEntropyGradient ce{.type = type_, .rows = logit_rows, .vocabulary = vocabulary, .targets = targets.data(),
+        CrossEntropyGradient ce{.type = type_,
+                                .rows = logit_rows,
+                                .vocabulary = vocabulary,
+                                .targets = targets.data(),
                                 .loss = loss.data()};
-        row("cross_entropy with gradient", 2 * matrix, [&] { ce.logits = logits(); },
+        row(
+            "cross_entropy with gradient", 2 * matrix, [&] { ce.logits = logits(); },
             [&] { cross_entropy_with_gradient(ce, threads_); });
     }
 
@@ -153,14 +189,22 @@ class Benchmark {
         constexpr std::int64_t channels = 3 * hidden;
         const std::int64_t matrix = tokens * channels * size_;
         SiluConvolutionForward forward{.type = type_, .batch = 4, .time = tokens / 4, .channels = channels};
-        row("silu_convolution, forward", 2 * matrix, [&] {
-            forward.x = view(channels), forward.y = view(channels), forward.weight = pool_.take<float>(channels * 16);
-        }, [&] { silu_convolution_forward(forward, threads_); });
+        row(
+            "silu_convolution, forward", 2 * matrix,
+            [&] {
+                forward.x = view(channels), forward.y = view(channels),
+                forward.weight = pool_.take<float>(channels * 16);
+            },
+            [&] { silu_convolution_forward(forward, threads_); });
         SiluConvolutionBackward backward{.type = type_, .batch = 4, .time = tokens / 4, .channels = channels};
-        row("silu_convolution, backward", 3 * matrix, [&] {
-            backward.y_gradient = view(channels), backward.x = view(channels), backward.x_gradient = view(channels);
-            backward.weight = pool_.take<float>(channels * 16), backward.weight_gradient = pool_.take<float>(channels * 16);
-        }, [&] { silu_convolution_backward(backward, threads_); });
+        row(
+            "silu_convolution, backward", 3 * matrix,
+            [&] {
+                backward.y_gradient = view(channels), backward.x = view(channels), backward.x_gradient = view(channels);
+                backward.weight = pool_.take<float>(channels * 16),
+                backward.weight_gradient = pool_.take<float>(channels * 16);
+            },
+            [&] { silu_convolution_backward(backward, threads_); });
     }
 
     void optimizer() {
@@ -170,10 +214,13 @@ class Benchmark {
         std::vector<std::uint16_t> copy(count);
         step.gradient = gradient.data(), step.master = master.data(), step.bfloat16_copy = copy.data();
         step.exp_avg = exp_avg.data(), step.exp_avg_sq = exp_avg_sq.data();
-        row("adamw_step, 8 M parameters", 30 * count, [&] {}, [&] { adamw_step(step, threads_); });
-        row("sum_of_squares, 8 M", 4 * count, [&] {}, [&] {
-            if (!(sum_of_squares(gradient.data(), count, threads_) > 0)) std::abort();
-        });
+        row(
+            "adamw_step, 8 M parameters", 30 * count, [&] {}, [&] { adamw_step(step, threads_); });
+        row(
+            "sum_of_squares, 8 M", 4 * count, [&] {},
+            [&] {
+                if (!(sum_of_squares(gradient.data(), count, threads_) > 0)) std::abort();
+            });
     }
 
   private:
@@ -187,13 +234,15 @@ class Benchmark {
     double copy_seconds(std::int64_t bytes) {
         const std::int64_t half = bytes / 2;
         unsigned char *from = nullptr, *to = nullptr;
-        return median_seconds([&] { from = pool_.take<unsigned char>(half), to = pool_.take<unsigned char>(half); }, [&] {
+        return median_seconds([&] { from = pool_.take<unsigned char>(half), to = pool_.take<unsigned char>(half); },
+                              [&] {
 #pragma omp parallel num_threads(threads_)
-            {
-                const std::int64_t part = half / omp_get_num_threads();
-                std::memcpy(to + part * omp_get_thread_num(), from + part * omp_get_thread_num(), part);
-            }
-        });
+                                  {
+                                      const std::int64_t part = half / omp_get_num_threads();
+                                      std::memcpy(to + part * omp_get_thread_num(), from + part * omp_get_thread_num(),
+                                                  part);
+                                  }
+                              });
     }
 
     void row(const char* name, std::int64_t bytes, const std::function<void()>& prepare,

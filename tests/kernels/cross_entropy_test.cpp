@@ -16,9 +16,15 @@ Results run(ElementType type, std::int64_t vocabulary, float weight, const Matri
             const std::vector<std::int64_t>& targets, int threads) {
     const auto rows = static_cast<std::int64_t>(targets.size());
     Results out{std::vector<float>(rows), std::vector<std::uint8_t>(rows), logits};
-    cross_entropy_with_gradient({.type = type, .rows = rows, .vocabulary = vocabulary, .gradient_weight = weight,
-                                 .logits = out.gradient, .targets = targets.data(), .loss = out.loss.data(),
-                                 .correct = out.correct.data()}, threads);
+    cross_entropy_with_gradient({.type = type,
+                                 .rows = rows,
+                                 .vocabulary = vocabulary,
+                                 .gradient_weight = weight,
+                                 .logits = out.gradient,
+                                 .targets = targets.data(),
+                                 .loss = out.loss.data(),
+                                 .correct = out.correct.data()},
+                                threads);
     return out;
 }
 
@@ -42,8 +48,13 @@ TEST(CrossEntropy, AgreesWithTheReferenceForAnyNumberOfThreads) {
             expect_close(one.loss, loss, ElementType::float32, 1e-6, 1);
             expect_close(one.gradient.values(), gradient, type, 4e-6, vocabulary == 1 ? 1 : 0);
             std::vector<float> forward_only(rows);
-            cross_entropy({.type = type, .rows = rows, .vocabulary = vocabulary, .logits = logits,
-                           .targets = targets.data(), .loss = forward_only.data()}, 2);
+            cross_entropy({.type = type,
+                           .rows = rows,
+                           .vocabulary = vocabulary,
+                           .logits = logits,
+                           .targets = targets.data(),
+                           .loss = forward_only.data()},
+                          2);
             EXPECT_EQ(forward_only, one.loss);
         }
     }

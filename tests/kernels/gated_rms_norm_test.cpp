@@ -11,7 +11,7 @@ struct Case {
     bool norm, gate;
 };
 
-const Case cases[] = {{1, 1, 1, true, true},  {3, 2, 7, true, true},     {37, 3, 63, true, false},
+const Case cases[] = {{1, 1, 1, true, true},   {3, 2, 7, true, true},     {37, 3, 63, true, false},
                       {70, 9, 64, true, true}, {33, 4, 128, false, true}, {5, 2, 20, false, false}};
 
 struct Operands {
@@ -25,8 +25,10 @@ struct Results {
 
 Operands operands_of(const Case& c, ElementType type) {
     const std::int64_t row = c.heads * c.width, count = c.tokens * row;
-    return {Matrix(type, c.tokens, row, random_values(count, 1, 2)), Matrix(type, c.tokens, row, random_values(count, 2, 3), 11),
-            Matrix(ElementType::float32, 1, c.width, random_values(c.width, 3)), Matrix(type, c.tokens, row, random_values(count, 4), 2)};
+    return {Matrix(type, c.tokens, row, random_values(count, 1, 2)),
+            Matrix(type, c.tokens, row, random_values(count, 2, 3), 11),
+            Matrix(ElementType::float32, 1, c.width, random_values(c.width, 3)),
+            Matrix(type, c.tokens, row, random_values(count, 4), 2)};
 }
 
 Results run(const Case& c, ElementType type, const Operands& in, int threads) {
@@ -35,13 +37,30 @@ Results run(const Case& c, ElementType type, const Operands& in, int threads) {
                 std::vector<float>(c.tokens * c.heads), std::vector<float>(c.width)};
     const ConstRows z = c.gate ? ConstRows(in.z) : ConstRows{};
     const float* weight = c.norm ? in.weight.floats() : nullptr;
-    gated_rms_norm_forward({.type = type, .tokens = c.tokens, .heads = c.heads, .width = c.width, .epsilon = 1e-5F,
-                            .o = in.o, .z = z, .weight = weight, .y = out.y, .rstd = out.rstd.data()}, threads);
-    gated_rms_norm_backward({.type = type, .tokens = c.tokens, .heads = c.heads, .width = c.width,
-                             .y_gradient = in.y_gradient, .o = in.o, .z = z, .weight = weight,
-                             .rstd = out.rstd.data(), .o_gradient = out.o_gradient,
+    gated_rms_norm_forward({.type = type,
+                            .tokens = c.tokens,
+                            .heads = c.heads,
+                            .width = c.width,
+                            .epsilon = 1e-5F,
+                            .o = in.o,
+                            .z = z,
+                            .weight = weight,
+                            .y = out.y,
+                            .rstd = out.rstd.data()},
+                           threads);
+    gated_rms_norm_backward({.type = type,
+                             .tokens = c.tokens,
+                             .heads = c.heads,
+                             .width = c.width,
+                             .y_gradient = in.y_gradient,
+                             .o = in.o,
+                             .z = z,
+                             .weight = weight,
+                             .rstd = out.rstd.data(),
+                             .o_gradient = out.o_gradient,
                              .z_gradient = c.gate ? Rows(out.z_gradient) : Rows{},
-                             .weight_gradient = out.weight_gradient.data()}, threads);
+                             .weight_gradient = out.weight_gradient.data()},
+                            threads);
     return out;
 }
 
@@ -86,9 +105,14 @@ TEST(GatedRmsNorm, DoesNotDependOnTheNumberOfThreads) {
 TEST(GatedRmsNorm, RefusesAGateWithoutItsGradient) {
     const Operands in = operands_of(cases[0], ElementType::float32);
     Matrix o_gradient(ElementType::float32, 1, 1);
-    EXPECT_THROW(gated_rms_norm_backward({.type = ElementType::float32, .tokens = 1, .width = 1,
-                                          .y_gradient = in.y_gradient, .o = in.o, .z = in.z,
-                                          .o_gradient = o_gradient}, 1),
+    EXPECT_THROW(gated_rms_norm_backward({.type = ElementType::float32,
+                                          .tokens = 1,
+                                          .width = 1,
+                                          .y_gradient = in.y_gradient,
+                                          .o = in.o,
+                                          .z = in.z,
+                                          .o_gradient = o_gradient},
+                                         1),
                  std::invalid_argument);
 }
 

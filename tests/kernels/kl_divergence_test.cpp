@@ -14,9 +14,15 @@ struct Results {
 Results run(ElementType type, std::int64_t rows, std::int64_t vocabulary, float temperature, float weight,
             const Matrix& student, const Matrix& teacher, int threads) {
     Results out{std::vector<float>(rows), student};
-    kl_divergence_with_gradient({.type = type, .rows = rows, .vocabulary = vocabulary, .temperature = temperature,
-                                 .gradient_weight = weight, .student = out.gradient, .teacher = teacher,
-                                 .loss = out.loss.data()}, threads);
+    kl_divergence_with_gradient({.type = type,
+                                 .rows = rows,
+                                 .vocabulary = vocabulary,
+                                 .temperature = temperature,
+                                 .gradient_weight = weight,
+                                 .student = out.gradient,
+                                 .teacher = teacher,
+                                 .loss = out.loss.data()},
+                                threads);
     return out;
 }
 
@@ -41,8 +47,14 @@ TEST(KlDivergence, AgreesWithTheReferenceForAnyNumberOfThreads) {
                 expect_close(one.loss, loss, ElementType::float32, 2e-6, 1);
                 expect_close(one.gradient.values(), gradient, type, 4e-6, vocabulary == 1 ? 1 : 0);
                 std::vector<float> forward_only(rows);
-                kl_divergence({.type = type, .rows = rows, .vocabulary = vocabulary, .temperature = temperature,
-                               .student = student, .teacher = teacher, .loss = forward_only.data()}, 2);
+                kl_divergence({.type = type,
+                               .rows = rows,
+                               .vocabulary = vocabulary,
+                               .temperature = temperature,
+                               .student = student,
+                               .teacher = teacher,
+                               .loss = forward_only.data()},
+                              2);
                 EXPECT_EQ(forward_only, one.loss);
             }
         }
@@ -100,8 +112,8 @@ TEST(KlDivergence, NotANumberReachesLossAndGradientOfItsRowOnly) {
 TEST(KlDivergence, MinusInfinityIsProbabilityZero) {
     constexpr std::int64_t vocabulary = 37;
     auto student = random_values(vocabulary, 1), teacher = random_values(vocabulary, 2);
-    teacher[3] = -infinity;                // 0 log 0 = 0
-    student[5] = teacher[5] = -infinity;   // masked in both
+    teacher[3] = -infinity;               // 0 log 0 = 0
+    student[5] = teacher[5] = -infinity;  // masked in both
     for (ElementType type : both_types) {
         const Matrix s(type, 1, vocabulary, student), t(type, 1, vocabulary, teacher);
         double loss = 0;

@@ -30,7 +30,9 @@ inline std::uint16_t to_bfloat16(float value) {
     return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-inline float from_bfloat16(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+inline float from_bfloat16(std::uint16_t bits) {
+    return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+}
 
 inline std::vector<double> random_values(std::int64_t count, unsigned seed, double scale = 1) {
     std::mt19937_64 generator(seed);
@@ -44,7 +46,10 @@ inline std::vector<double> random_values(std::int64_t count, unsigned seed, doub
 class Matrix {
   public:
     Matrix(ElementType type, std::int64_t rows, std::int64_t width, std::int64_t gap = 0)
-        : type_(type), rows_(rows), width_(width), stride_(width + gap),
+        : type_(type),
+          rows_(rows),
+          width_(width),
+          stride_(width + gap),
           bytes_(rows * stride_ * (type == ElementType::bfloat16 ? 2 : 4)) {
         for (std::int64_t i = 0; i < rows * stride_; ++i) put(i, untouched);
     }

@@ -11,7 +11,7 @@ struct Case {
     bool residual;
 };
 
-const Case cases[] = {{1, 1, 1, false}, {3, 1, 7, true},     {37, 1, 63, false}, {200, 1, 576, true},
+const Case cases[] = {{1, 1, 1, false},   {3, 1, 7, true},    {37, 1, 63, false}, {200, 1, 576, true},
                       {65, 9, 64, false}, {2, 1, 4097, true}, {1030, 1, 5, false}};
 
 struct Results {
@@ -36,16 +36,30 @@ Results run(const Case& c, ElementType type, const Operands& in, int threads) {
     const std::int64_t row = c.heads * c.width;
     Results out{Matrix(type, c.tokens, row, 2), Matrix(type, c.tokens, row, 4), Matrix(type, c.tokens, row, 6),
                 std::vector<float>(c.tokens * c.heads), std::vector<float>(c.width)};
-    rms_norm_forward({.type = type, .tokens = c.tokens, .heads = c.heads, .width = c.width, .epsilon = 1e-5F,
-                      .x = in.x, .residual = c.residual ? ConstRows(in.residual) : ConstRows{},
-                      .sum = c.residual ? Rows(out.sum) : Rows{}, .weight = in.weight.floats(), .y = out.y,
-                      .rstd = out.rstd.data()}, threads);
-    rms_norm_backward({.type = type, .tokens = c.tokens, .heads = c.heads, .width = c.width,
+    rms_norm_forward({.type = type,
+                      .tokens = c.tokens,
+                      .heads = c.heads,
+                      .width = c.width,
+                      .epsilon = 1e-5F,
+                      .x = in.x,
+                      .residual = c.residual ? ConstRows(in.residual) : ConstRows{},
+                      .sum = c.residual ? Rows(out.sum) : Rows{},
+                      .weight = in.weight.floats(),
+                      .y = out.y,
+                      .rstd = out.rstd.data()},
+                     threads);
+    rms_norm_backward({.type = type,
+                       .tokens = c.tokens,
+                       .heads = c.heads,
+                       .width = c.width,
                        .y_gradient = in.y_gradient,
                        .sum_gradient = c.residual ? ConstRows(in.sum_gradient) : ConstRows{},
-                       .x = c.residual ? ConstRows(out.sum) : ConstRows(in.x), .weight = in.weight.floats(),
-                       .rstd = out.rstd.data(), .x_gradient = out.x_gradient,
-                       .weight_gradient = out.weight_gradient.data()}, threads);
+                       .x = c.residual ? ConstRows(out.sum) : ConstRows(in.x),
+                       .weight = in.weight.floats(),
+                       .rstd = out.rstd.data(),
+                       .x_gradient = out.x_gradient,
+                       .weight_gradient = out.weight_gradient.data()},
+                      threads);
     return out;
 }
 
@@ -61,10 +75,9 @@ TEST(RmsNorm, AgreesWithTheReference) {
             const std::vector<double> x = c.residual ? out.sum.values() : in.x.values();
             reference::rms_norm_forward(rows, c.width, 1e-5F, x.data(), nullptr, in.weight.values().data(), sum.data(),
                                         y.data(), rstd.data());
-            reference::rms_norm_backward(rows, c.width, in.y_gradient.values().data(),
-                                         c.residual ? in.sum_gradient.values().data() : nullptr, x.data(),
-                                         in.weight.values().data(), rstd.data(), x_gradient.data(),
-                                         weight_gradient.data());
+            reference::rms_norm_backward(
+                rows, c.width, in.y_gradient.values().data(), c.residual ? in.sum_gradient.values().data() : nullptr,
+                x.data(), in.weight.values().data(), rstd.data(), x_gradient.data(), weight_gradient.data());
             if (c.residual) {
                 std::vector<double> exact = in.x.values();
                 const std::vector<double> residual = in.residual.values();

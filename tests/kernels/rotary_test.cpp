@@ -44,8 +44,14 @@ TEST(Rotary, AgreesWithTheReferenceForAnyNumberOfThreads) {
                                       tables.exact_sin.data(), x.values().data(), y.data());
             reference::rotary_backward(tokens, c.heads, c.width, c.positions, tables.exact_cos.data(),
                                        tables.exact_sin.data(), x.values().data(), dx.data());
-            Rotary arguments{.type = type, .tokens = tokens, .heads = c.heads, .width = c.width,
-                             .positions = c.positions, .cos = tables.cos.data(), .sin = tables.sin.data(), .x = x};
+            Rotary arguments{.type = type,
+                             .tokens = tokens,
+                             .heads = c.heads,
+                             .width = c.width,
+                             .positions = c.positions,
+                             .cos = tables.cos.data(),
+                             .sin = tables.sin.data(),
+                             .x = x};
             Matrix one(type, tokens, row, 4), two(type, tokens, row, 4), backward(type, tokens, row);
             arguments.y = one;
             rotary_forward(arguments, 1);
@@ -74,8 +80,8 @@ TEST(Rotary, BackwardUndoesForward) {
     std::vector<double> y(x.size()), back(x.size());
     reference::rotary_forward(tokens, heads, width, tokens, tables.exact_cos.data(), tables.exact_sin.data(), x.data(),
                               y.data());
-    reference::rotary_backward(tokens, heads, width, tokens, tables.exact_cos.data(), tables.exact_sin.data(),
-                               y.data(), back.data());
+    reference::rotary_backward(tokens, heads, width, tokens, tables.exact_cos.data(), tables.exact_sin.data(), y.data(),
+                               back.data());
     expect_close(back, x, ElementType::float32);
 }
 

@@ -29,8 +29,7 @@ Operands operands_of(const Case& c, ElementType type) {
     const std::int64_t tokens = c.batch * c.time;
     return {Matrix(type, tokens, c.channels, random_values(tokens * c.channels, 1), 13),
             Matrix(ElementType::float32, c.channels, c.taps, random_values(c.channels * c.taps, 2)),
-            Matrix(type, c.batch * (c.taps - 1), c.channels,
-                   random_values(c.batch * (c.taps - 1) * c.channels, 3)),
+            Matrix(type, c.batch * (c.taps - 1), c.channels, random_values(c.batch * (c.taps - 1) * c.channels, 3)),
             Matrix(type, tokens, c.channels, random_values(tokens * c.channels, 4), 2)};
 }
 
@@ -39,13 +38,31 @@ Results run(const Case& c, ElementType type, const Operands& in, int threads) {
     Results out{Matrix(type, tokens, c.channels, 3), Matrix(type, c.batch * (c.taps - 1), c.channels),
                 Matrix(type, tokens, c.channels, 5), std::vector<float>(c.channels * c.taps)};
     const void* state = c.state ? in.state.data() : nullptr;
-    silu_convolution_forward({.type = type, .batch = c.batch, .time = c.time, .channels = c.channels, .taps = c.taps,
-                              .silu = c.silu, .x = in.x, .weight = in.weight.floats(), .initial_state = state,
-                              .y = out.y, .final_state = out.final_state.data()}, threads);
-    silu_convolution_backward({.type = type, .batch = c.batch, .time = c.time, .channels = c.channels,
-                               .taps = c.taps, .silu = c.silu, .y_gradient = in.y_gradient, .x = in.x,
-                               .weight = in.weight.floats(), .initial_state = state, .x_gradient = out.x_gradient,
-                               .weight_gradient = out.weight_gradient.data()}, threads);
+    silu_convolution_forward({.type = type,
+                              .batch = c.batch,
+                              .time = c.time,
+                              .channels = c.channels,
+                              .taps = c.taps,
+                              .silu = c.silu,
+                              .x = in.x,
+                              .weight = in.weight.floats(),
+                              .initial_state = state,
+                              .y = out.y,
+                              .final_state = out.final_state.data()},
+                             threads);
+    silu_convolution_backward({.type = type,
+                               .batch = c.batch,
+                               .time = c.time,
+                               .channels = c.channels,
+                               .taps = c.taps,
+                               .silu = c.silu,
+                               .y_gradient = in.y_gradient,
+                               .x = in.x,
+                               .weight = in.weight.floats(),
+                               .initial_state = state,
+                               .x_gradient = out.x_gradient,
+                               .weight_gradient = out.weight_gradient.data()},
+                              threads);
     return out;
 }
 
@@ -78,7 +95,7 @@ TEST(SiluConvolution, AgreesWithTheReferenceForAnyNumberOfThreads) {
             for (std::int64_t i = 0; i < static_cast<std::int64_t>(final_state.size()); ++i) {
                 const std::int64_t b = i / (past * c.channels), k = i / c.channels % past, channel = i % c.channels;
                 const std::int64_t t = c.time - past + k;
-                const double expected = t >= 0      ? x[(b * c.time + t) * c.channels + channel]
+                const double expected = t >= 0    ? x[(b * c.time + t) * c.channels + channel]
                                         : c.state ? state[(b * past + t + past) * c.channels + channel]
                                                   : 0;
                 ASSERT_EQ(final_state[i], expected);
@@ -104,9 +121,16 @@ TEST(SiluConvolution, StepsWithTheStateInPlaceRepeatTheWholeSequence) {
             }
             const Matrix now(type, c.batch, c.channels, token);
             Matrix result(type, c.batch, c.channels);
-            silu_convolution_forward({.type = type, .batch = c.batch, .time = 1, .channels = c.channels, .x = now,
-                                      .weight = in.weight.floats(), .initial_state = state.data(), .y = result,
-                                      .final_state = state.data()}, 1);
+            silu_convolution_forward({.type = type,
+                                      .batch = c.batch,
+                                      .time = 1,
+                                      .channels = c.channels,
+                                      .x = now,
+                                      .weight = in.weight.floats(),
+                                      .initial_state = state.data(),
+                                      .y = result,
+                                      .final_state = state.data()},
+                                     1);
             EXPECT_EQ(result.values(), expected) << "step " << t;
         }
         EXPECT_TRUE(state == whole.final_state);
@@ -119,8 +143,13 @@ TEST(SiluConvolution, NaNReachesTheTokensThatSeeIt) {
     values[3 * 20 + 4] = nan;
     const Matrix x(ElementType::float32, 9, 20, values), weight(ElementType::float32, 20, 4, random_values(80, 2));
     Matrix y(ElementType::float32, 9, 20);
-    silu_convolution_forward({.type = ElementType::float32, .time = c.time, .channels = c.channels, .x = x,
-                              .weight = weight.floats(), .y = y}, 1);
+    silu_convolution_forward({.type = ElementType::float32,
+                              .time = c.time,
+                              .channels = c.channels,
+                              .x = x,
+                              .weight = weight.floats(),
+                              .y = y},
+                             1);
     const auto result = y.values();
     for (int i = 0; i < 9 * 20; ++i) {
         const int t = i / 20;
@@ -138,8 +167,8 @@ TEST(SiluConvolution, ReferenceGradientAgreesWithFiniteDifferences) {
     const auto x = random_values(count, 1), weight = random_values(channels * taps, 2);
     const auto y_gradient = random_values(count, 3), state = random_values(batch * 3 * channels, 4);
     std::vector<double> x_gradient(count), weight_gradient(channels * taps);
-    reference::silu_convolution_backward(batch, time, channels, taps, true, y_gradient.data(), x.data(),
-                                         weight.data(), state.data(), x_gradient.data(), weight_gradient.data());
+    reference::silu_convolution_backward(batch, time, channels, taps, true, y_gradient.data(), x.data(), weight.data(),
+                                         state.data(), x_gradient.data(), weight_gradient.data());
     const auto loss = [&](const auto& x, const auto& weight) {
         std::vector<double> y(count);
         reference::silu_convolution_forward(batch, time, channels, taps, true, x.data(), weight.data(), state.data(),

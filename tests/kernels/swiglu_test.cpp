@@ -16,11 +16,21 @@ struct Results {
 // Gate and up, and their gradients, are the halves of one fused row.
 Results run(ElementType type, std::int64_t width, Matrix fused, const Matrix& y_gradient, int threads) {
     Results out{Matrix(type, tokens, width, 3), Matrix(type, tokens, 2 * width, 5)};
-    swiglu_forward({.type = type, .tokens = tokens, .width = width, .gate = fused.from_column(0),
-                    .up = fused.from_column(width), .y = out.y}, threads);
-    swiglu_backward({.type = type, .tokens = tokens, .width = width, .y_gradient = y_gradient,
-                     .gate = fused.from_column(0), .up = fused.from_column(width),
-                     .gate_gradient = out.gradient.from_column(0), .up_gradient = out.gradient.from_column(width)},
+    swiglu_forward({.type = type,
+                    .tokens = tokens,
+                    .width = width,
+                    .gate = fused.from_column(0),
+                    .up = fused.from_column(width),
+                    .y = out.y},
+                   threads);
+    swiglu_backward({.type = type,
+                     .tokens = tokens,
+                     .width = width,
+                     .y_gradient = y_gradient,
+                     .gate = fused.from_column(0),
+                     .up = fused.from_column(width),
+                     .gate_gradient = out.gradient.from_column(0),
+                     .up_gradient = out.gradient.from_column(width)},
                     threads);
     return out;
 }
