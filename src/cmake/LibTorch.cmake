@@ -26,3 +26,20 @@ foreach(folder ${wheel_library_folders})
   get_filename_component(folder ${folder} ABSOLUTE)
   target_link_options(amalgam_torch INTERFACE "LINKER:-rpath,${folder}" "LINKER:-rpath-link,${folder}")
 endforeach()
+
+if(AMALGAM_CUDA)
+  find_package(CUDAToolkit REQUIRED)
+  file(GLOB nccl_libraries ${AMALGAM_TORCH}/../nvidia/nccl/lib/libnccl.so.2)
+  if(nccl_libraries)
+    # The NCCL that LibTorch itself loads: two of them in one process is trouble. The wheel has no unversioned name.
+    set(nccl_include ${AMALGAM_TORCH}/../nvidia/nccl/include)
+  else()
+    find_library(nccl_libraries nccl REQUIRED)
+    find_path(nccl_include nccl.h REQUIRED)
+  endif()
+  target_compile_definitions(amalgam_torch INTERFACE AMALGAM_CUDA)
+  target_include_directories(amalgam_torch SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS} ${nccl_include})
+  # Nothing here calls into libtorch_cuda directly; without --no-as-needed it would not be loaded and no GPU be seen.
+  target_link_libraries(amalgam_torch INTERFACE "-Wl,--no-as-needed" ${AMALGAM_TORCH}/lib/libtorch_cuda.so
+    ${AMALGAM_TORCH}/lib/libc10_cuda.so "-Wl,--as-needed" ${nccl_libraries} CUDA::cudart)
+endif()
