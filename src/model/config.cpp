@@ -71,8 +71,12 @@ RopeConfig parse_rope(const json& root, const std::string& where, int64_t max_po
     require(std::find(known.begin(), known.end(), rope.type) != known.end(), inner.where(), ": rope type \"", rope.type,
             "\" is not supported (positions would be wrong); supported are default, linear, dynamic, llama3, yarn");
     if (rope.type == "default") return rope;
-    rope.original_max_position = inner.get<int64_t>(
-        "original_max_position_embeddings", keys.get<int64_t>("original_max_position_embeddings", max_positions));
+    // Dynamic scaling begins beyond max_position_embeddings, whatever else is written.
+    rope.original_max_position =
+        rope.type == "dynamic"
+            ? max_positions
+            : inner.get<int64_t>("original_max_position_embeddings",
+                                 keys.get<int64_t>("original_max_position_embeddings", max_positions));
     rope.factor = rope.type == "yarn" && inner.has("original_max_position_embeddings") && !inner.has("factor")
                       ? double(max_positions) / rope.original_max_position
                       : inner.get<double>("factor");
@@ -178,6 +182,8 @@ ModelConfig parse_config(const json& root, const std::string& where) {
             " (heads cannot be grouped evenly); is this the right config?");
     if (keys.has("head_dim")) {
         c.head_dim = keys.get<int64_t>("head_dim");
+    } else if (c.family == "qwen3") {
+        c.head_dim = 128;  // transformers' default, which does not follow from the other sizes
     } else {
         require(c.hidden_size % c.query_heads == 0, where, ": \"hidden_size\" is ", c.hidden_size,
                 " but \"num_attention_heads\" is ", c.query_heads,

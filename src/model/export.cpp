@@ -22,6 +22,8 @@ void export_model(const TensorSource& student, const ModelSpec& spec, ExportForm
                   const std::filesystem::path& teacher_folder, const std::filesystem::path& target) {
     require(std::filesystem::is_directory(teacher_folder), teacher_folder.string(),
             ": is not a folder (tokenizer files are copied from the teacher's); see --teacher");
+    require(!std::filesystem::exists(target) || !std::filesystem::equivalent(target, teacher_folder), target.string(),
+            ": is the teacher's folder (its weights would be overwritten); choose another one");
     ExportFolder folder(student, precision, teacher_folder, target);
     if (format == ExportFormat::fla)
         export_fla(folder, spec);

@@ -17,7 +17,8 @@ ExportFormat parse_export_format(const std::string& name);
 ExportPrecision parse_export_precision(const std::string& name);
 
 /// Writes config.json, generation_config.json, model.safetensors and the tokenizer files into `target` (config.json
-/// last: a folder without it is not complete). Throws Error(bad_input) naming what the format cannot express.
+/// last: a folder without it is not complete), over an earlier export. Throws Error(bad_input) naming what the format
+/// cannot express, before anything is written.
 void export_model(const TensorSource& student, const ModelSpec& spec, ExportFormat format, ExportPrecision precision,
                   const std::filesystem::path& teacher_folder, const std::filesystem::path& target);
 

@@ -8,25 +8,34 @@
 namespace amalgam {
 namespace {
 
-void refuse_what_fla_lacks(const ModelSpec& spec) {
-    const ModelConfig& c = spec.config;
-    const bool softmax = !softmax_layers(spec.layout).empty();
-    require(!c.qk_norm || !softmax,
-            "export fla: softmax layers have q/k norm (fla's hybrid attention has none); try --to qwen3_5");
-    require(c.rope.type == "default" || !softmax, "export fla: RoPE scaling \"", c.rope.type,
+void refuse_softmax_options(const ModelConfig& c, const std::vector<int64_t>& layers) {
+    require(!c.qk_norm, "export fla: softmax layers have q/k norm (fla's hybrid attention has none); try --to qwen3_5");
+    require(c.rope.type == "default", "export fla: RoPE scaling \"", c.rope.type,
             "\" (fla has only a theta); try --to qwen3_5");
     require(c.head_dim * c.query_heads == c.hidden_size, "export fla: head_dim ", c.head_dim, " x ", c.query_heads,
             " heads is not hidden_size ", c.hidden_size,
             " (fla's attention derives one from the other); try --to qwen3_5");
-    require(!c.output_bias && !c.mlp_bias, "export fla: the output projection or MLP has biases (fla has none)");
+    require(!c.output_bias, "export fla: the output projection has a bias (fla's has none); try --to qwen3_5");
+    for (int64_t layer : layers)
+        require(c.window[size_t(layer)] == 0, "export fla: softmax layer ", layer,
+                " has a sliding window (not exported); keep other layers");
+}
+
+void refuse_linear_options(const ModelSpec& spec) {
+    const ModelConfig& c = spec.config;
     require(spec.linear.output_norm && spec.linear.activation && !spec.linear.rope,
             "export fla: linear layers without output norm or SiLU, or with rotary embedding, are not fla's "
-            "gated_deltanet");
+            "gated_deltanet; train another student, or keep the checkpoint");
     require(spec.linear.norm_eps == c.rms_norm_eps, "export fla: the output norm's eps is ", spec.linear.norm_eps,
             " but rms_norm_eps is ", c.rms_norm_eps,
             " (fla has one norm_eps); train with student.output_norm_eps: teacher");
-    for (int64_t window : c.window)
-        require(window == 0, "export fla: sliding windows are not exported; try another teacher");
+}
+
+void refuse_what_fla_lacks(const ModelSpec& spec) {
+    const auto softmax = softmax_layers(spec.layout);
+    if (!softmax.empty()) refuse_softmax_options(spec.config, softmax);
+    if (softmax.size() < spec.layout.size()) refuse_linear_options(spec);
+    require(!spec.config.mlp_bias, "export fla: the MLP has biases (fla has none); keep the checkpoint");
 }
 
 nlohmann::json config_of(const ModelSpec& spec, const char* dtype) {

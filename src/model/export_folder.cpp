@@ -3,23 +3,38 @@
 
 #include <ATen/ATen.h>
 
+#include <fstream>
+
 #include "storage/write_once.h"
 #include "system/error.h"
 
 namespace amalgam {
 namespace {
 
-/// Files of a teacher's folder that say how text becomes tokens and back, and how to generate.
-constexpr const char* tokenizer_files[] = {"tokenizer.json",
-                                           "tokenizer_config.json",
-                                           "special_tokens_map.json",
-                                           "added_tokens.json",
-                                           "vocab.json",
-                                           "merges.txt",
-                                           "tokenizer.model",
-                                           "chat_template.jinja",
-                                           "chat_template.json",
-                                           "generation_config.json"};
+/// Files of a teacher's folder that say how text becomes tokens and back, besides tokenizer_config.json.
+constexpr const char* tokenizer_files[] = {
+    "tokenizer.json", "special_tokens_map.json", "added_tokens.json",   "vocab.json",
+    "merges.txt",     "tokenizer.model",         "chat_template.jinja", "chat_template.json"};
+
+/// What readers would take for a whole model while a new one is being written, or mix with it.
+void remove_earlier_export(const std::filesystem::path& folder) {
+    std::filesystem::remove(folder / "config.json");
+    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+        const std::string name = entry.path().filename().string();
+        const bool shard = name.starts_with("model-") && name.ends_with(".safetensors");
+        if (shard || name == "model.safetensors" || name == "model.safetensors.index.json")
+            std::filesystem::remove(entry.path());
+    }
+}
+
+/// The keys of a JSON file of the teacher; none if there is no such file.
+nlohmann::ordered_json read_settings(const std::filesystem::path& path) {
+    if (!std::filesystem::exists(path)) return nlohmann::ordered_json::object();
+    std::ifstream stream(path);
+    auto settings = nlohmann::ordered_json::parse(stream, nullptr, false);
+    require(settings.is_object(), path.string(), ": is not valid JSON (the exported model depends on it)");
+    return settings;
+}
 
 }  // namespace
 
@@ -46,11 +61,18 @@ void ExportFolder::write(const nlohmann::json& config) const {
     std::error_code failed;
     std::filesystem::create_directories(target_, failed);
     if (failed) throw Error(text(target_.string(), ": cannot be made (", failed.message(), ")"), ExitCode::storage);
+    remove_earlier_export(target_);
     std::vector<TensorToWrite> entries;
     for (const auto& [name, tensor] : tensors_)
         entries.push_back({name, tensor.scalar_type() == at::kBFloat16 ? SafetensorsType::bf16 : SafetensorsType::f32,
                            tensor.sizes().vec(), tensor.const_data_ptr()});
     write_safetensors(target_, entries);
+    write_tokenizer();
+    write_generation_config(config.at("use_cache"));
+    write_text_once(target_ / "config.json", config.dump(2) + "\n");
+}
+
+void ExportFolder::write_tokenizer() const {
     for (const char* file : tokenizer_files) {
         const auto source = teacher_folder_ / file;
         if (!std::filesystem::exists(source)) continue;
@@ -58,7 +80,18 @@ void ExportFolder::write(const nlohmann::json& config) const {
             std::filesystem::copy_file(source, path, std::filesystem::copy_options::overwrite_existing);
         });
     }
-    write_text_once(target_ / "config.json", config.dump(2) + "\n");
+    auto settings = read_settings(teacher_folder_ / "tokenizer_config.json");
+    // The class that takes tokenizer.json as it stands: for the exported model_type transformers would otherwise put
+    // another family's splitting rules around the vocabulary.
+    if (std::filesystem::exists(teacher_folder_ / "tokenizer.json"))
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast";
+    if (!settings.empty()) write_text_once(target_ / "tokenizer_config.json", settings.dump(2) + "\n");
+}
+
+void ExportFolder::write_generation_config(bool use_cache) const {
+    auto settings = read_settings(teacher_folder_ / "generation_config.json");
+    if (!use_cache) settings["use_cache"] = false;
+    if (!settings.empty()) write_text_once(target_ / "generation_config.json", settings.dump(2) + "\n");
 }
 
 std::string layer_name(int64_t layer, const std::string& rest) {

@@ -23,12 +23,15 @@ class ExportFolder {
     /// take and put.
     void copy(const std::string& from, const std::string& to) { put(to, take(from)); }
 
-    /// Writes everything; config.json comes last.
+    /// Writes everything, replacing an earlier export: its config.json goes first, the new one comes last.
     void write(const nlohmann::json& config) const;
 
     const char* dtype() const { return precision_ == ExportPrecision::bfloat16 ? "bfloat16" : "float32"; }
 
   private:
+    void write_tokenizer() const;
+    void write_generation_config(bool use_cache) const;
+
     const TensorSource& student_;
     ExportPrecision precision_;
     std::filesystem::path teacher_folder_, target_;

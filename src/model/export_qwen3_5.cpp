@@ -16,7 +16,7 @@ double rounded_to_bf16(double x) {
     return double(float(at::BFloat16(float(x))));
 }
 
-void refuse_what_qwen3_5_lacks(const ModelSpec& spec) {
+void refuse_linear_options(const ModelSpec& spec) {
     const ModelConfig& c = spec.config;
     const char* instead = "; train another student, or keep the checkpoint";
     require(spec.linear.output_norm, "export qwen3_5: the student has no output norm (Qwen3.5 always has one)",
@@ -31,10 +31,20 @@ void refuse_what_qwen3_5_lacks(const ModelSpec& spec) {
             " but rms_norm_eps is ", c.rms_norm_eps,
             " (Qwen3.5 has one for both); train with student.output_norm_eps: teacher");
     require(!spec.linear.short_convolution || spec.linear.convolution_width == 4,
-            "export qwen3_5: the short convolution must have width 4");
-    require(!c.mlp_bias, "export qwen3_5: the MLP has biases (Qwen3.5 has none)");
-    for (int64_t window : c.window)
-        require(window == 0, "export qwen3_5: a softmax layer has a sliding window (Qwen3.5 has none)");
+            "export qwen3_5: the short convolution has width ", spec.linear.convolution_width, " (only 4 is exported)",
+            instead);
+}
+
+void refuse_what_qwen3_5_lacks(const ModelSpec& spec) {
+    const ModelConfig& c = spec.config;
+    const auto softmax = softmax_layers(spec.layout);
+    if (softmax.size() < spec.layout.size()) refuse_linear_options(spec);
+    require(!c.mlp_bias, "export qwen3_5: the MLP has biases (Qwen3.5 has none); keep the checkpoint");
+    for (int64_t layer : softmax)
+        require(c.window[size_t(layer)] == 0, "export qwen3_5: softmax layer ", layer, " has a sliding window of ",
+                c.window[size_t(layer)],
+                " tokens (Qwen3.5 has none); keep other layers, or set use_sliding_window to false in the teacher's "
+                "config.json before the run");
 }
 
 nlohmann::json rope_parameters(const ModelConfig& c) {
@@ -46,7 +56,7 @@ nlohmann::json rope_parameters(const ModelConfig& c) {
     json["mrope_interleaved"] = true;
     if (r.type == "default") return json;
     json["factor"] = r.factor;
-    if (r.original_max_position > 0) json["original_max_position_embeddings"] = r.original_max_position;
+    if (r.type == "llama3" || r.type == "yarn") json["original_max_position_embeddings"] = r.original_max_position;
     if (r.type == "llama3") {
         json["low_freq_factor"] = r.low_freq_factor;
         json["high_freq_factor"] = r.high_freq_factor;
@@ -90,7 +100,8 @@ nlohmann::json config_of(const ModelSpec& spec, const char* dtype) {
                            {"linear_num_value_heads", c.query_heads},
                            {"layer_types", types},
                            {"rope_parameters", rope_parameters(c)},
-                           {"use_cache", true}};
+                           // transformers counts the cached tokens in a softmax layer and stops if there is none.
+                           {"use_cache", !softmax_layers(spec.layout).empty()}};
     add_special_tokens(json, c);
     return json;
 }
@@ -113,8 +124,8 @@ void put_linear(ExportFolder& folder, const ModelSpec& spec, int64_t layer, cons
     }
     folder.put(to + "conv1d.weight", taps.unsqueeze(1));
     folder.put(to + "A_log", folder.take(from + "A_log"), /*full_precision=*/true);
-    folder.copy(from + "dt_bias", to + "dt_bias");
-    folder.copy(from + "o_norm.weight", to + "norm.weight");
+    folder.put(to + "dt_bias", folder.take(from + "dt_bias"), /*full_precision=*/true);
+    folder.put(to + "norm.weight", folder.take(from + "o_norm.weight"), /*full_precision=*/true);
     folder.copy(from + "o_proj.weight", to + "out_proj.weight");
 }
 
@@ -122,6 +133,11 @@ void put_linear(ExportFolder& folder, const ModelSpec& spec, int64_t layer, cons
 at::Tensor with_closed_gate(const at::Tensor& query, int64_t heads) {
     const auto by_head = query.unflatten(0, {heads, query.size(0) / heads});
     return at::cat({by_head, at::zeros_like(by_head)}, 1).flatten(0, 1);
+}
+
+/// A norm's weight, in fp32 because the subtraction costs bits in bf16.
+void put_minus_one(ExportFolder& folder, const std::string& name) {
+    folder.put(name, folder.take(name) - 1.0, /*full_precision=*/true);
 }
 
 void put_softmax(ExportFolder& folder, const ModelSpec& spec, int64_t layer, const at::Tensor& norm) {
@@ -142,8 +158,8 @@ void put_softmax(ExportFolder& folder, const ModelSpec& spec, int64_t layer, con
                    c.output_bias ? folder.take(name + "o_proj.bias") : at::zeros({c.hidden_size}));
     }
     if (c.qk_norm) {
-        folder.put(name + "q_norm.weight", folder.take(name + "q_norm.weight") - 1.0);
-        folder.put(name + "k_norm.weight", folder.take(name + "k_norm.weight") - 1.0);
+        put_minus_one(folder, name + "q_norm.weight");
+        put_minus_one(folder, name + "k_norm.weight");
         return;
     }
     const auto [q, k] = neutral_norm_weights(c.rms_norm_eps);
@@ -188,11 +204,10 @@ void export_qwen3_5(ExportFolder& folder, const ModelSpec& spec) {
         folder.put(mixer_norm, nothing);
         folder.put(mlp_norm, nothing);
     }
-    const at::Tensor norm = folder.take("model.norm.weight");
-    if (c.tied_head) {
-        folder.put("model.norm.weight", norm - 1.0);
+    if (c.tied_head) {  // folding would change the embedding
+        put_minus_one(folder, "model.norm.weight");
     } else {
-        folder.put("lm_head.weight", folder.take("lm_head.weight") * norm);
+        folder.put("lm_head.weight", folder.take("lm_head.weight") * folder.take("model.norm.weight"));
         folder.put("model.norm.weight", nothing);
     }
     folder.write(config_of(spec, folder.dtype()));
