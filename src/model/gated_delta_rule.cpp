@@ -59,8 +59,9 @@ at::Tensor workspace_for(const KernelCall& call) {
 
 struct GatedDeltaMixing : Function<GatedDeltaMixing> {
     static at::Tensor forward(AutogradContext* ctx, const at::Tensor& input, const at::Tensor& a_log,
-                              const at::Tensor& dt_bias, const at::Tensor& norm, int64_t heads, int64_t head_dim,
-                              bool gate, bool activation, double eps) {
+                              const at::Tensor& dt_bias, const std::optional<at::Tensor>& given_norm, int64_t heads,
+                              int64_t head_dim, bool gate, bool activation, double eps) {
+        const at::Tensor norm = given_norm.value_or(at::Tensor());
         const GatedDeltaShape shape{heads, head_dim, gate, activation, eps};
         const at::Tensor projected = input.contiguous();
         KernelCall call(projected, a_log, dt_bias, shape);
@@ -181,8 +182,8 @@ at::Tensor gated_delta_mixing(const at::Tensor& projected, const at::Tensor& a_l
                               const at::Tensor& norm, const GatedDeltaShape& shape, at::Tensor* state) {
     if (!runs_on_cpu_kernels(projected)) return mix_with_operations(projected, a_log, dt_bias, norm, shape, state);
     if (!state)
-        return GatedDeltaMixing::apply(projected, a_log, dt_bias, norm, shape.heads, shape.head_dim, shape.gate,
-                                       shape.activation, shape.norm_eps);
+        return GatedDeltaMixing::apply(projected, a_log, dt_bias, if_defined(norm), shape.heads, shape.head_dim,
+                                       shape.gate, shape.activation, shape.norm_eps);
     const at::Tensor contiguous = projected.contiguous();
     const at::Tensor o = continue_on_cpu(contiguous, a_log, dt_bias, shape, *state);
     const at::Tensor gate = shape.gate ? contiguous.narrow(-1, Columns(shape).gate, shape.width()) : at::Tensor();

@@ -5,6 +5,8 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 
+#include <optional>
+
 #include "kernels/element_type.h"
 #include "kernels/rows.h"
 
@@ -42,6 +44,11 @@ inline kernels::ConstRows const_rows(const at::Tensor& t, int64_t inner) {
 }
 inline kernels::Rows rows(const at::Tensor& t, int64_t inner) {
     return {t.data_ptr(), token_stride(t, inner)};
+}
+
+/// For arguments of autograd functions, which must be defined tensors or none at all.
+inline std::optional<at::Tensor> if_defined(const at::Tensor& t) {
+    return t.defined() ? std::optional(t) : std::nullopt;
 }
 
 inline int kernel_threads() {

@@ -143,10 +143,10 @@ struct Rotate : Function<Rotate> {
 };
 
 struct GatedRmsNorm : Function<GatedRmsNorm> {
-    static at::Tensor forward(AutogradContext* ctx, const at::Tensor& output, const at::Tensor& gate,
-                              const at::Tensor& weight, double eps) {
+    static at::Tensor forward(AutogradContext* ctx, const at::Tensor& output, const std::optional<at::Tensor>& gate,
+                              const std::optional<at::Tensor>& given_weight, double eps) {
         const at::Tensor o = collapsible(output, 2);
-        const at::Tensor z = gate.defined() ? collapsible(gate, 1) : gate;
+        const at::Tensor z = gate ? collapsible(*gate, 1) : at::Tensor(), weight = given_weight.value_or(at::Tensor());
         at::Tensor y = at::empty({o.size(0), o.size(1), o.size(2) * o.size(3)}, o.options());
         at::Tensor rstd = at::empty({tokens_of(o, 2), o.size(2)}, o.options().dtype(at::kFloat));
         kernels::GatedRmsNormForward call{};
@@ -280,7 +280,7 @@ at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::
 
 at::Tensor gated_rms_norm(const at::Tensor& o, const at::Tensor& gate, const at::Tensor& weight, double eps) {
     if (!gate.defined() && !weight.defined()) return o.flatten(-2);
-    if (runs_on_cpu_kernels(o)) return GatedRmsNorm::apply(o, gate, weight, eps);
+    if (runs_on_cpu_kernels(o)) return GatedRmsNorm::apply(o, if_defined(gate), if_defined(weight), eps);
     at::Tensor y = widened(o);
     if (weight.defined()) y = y * at::rsqrt(y.square().mean(-1, true) + eps) * weight;
     y = y.flatten(-2);
