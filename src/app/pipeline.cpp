@@ -34,7 +34,9 @@ ExitCode run_pipeline(const std::string& job_file, const std::vector<std::string
     for (const Stage& stage : pipeline_stages()) {
         if (!stage.wanted(run)) continue;
         // The root looks, so that all ranks skip the same stages whatever their file system shows them.
-        const bool done = world.broadcast(int64_t{world.is_root() && stage.done(run)}) != 0;
+        bool done = false;
+        world.on_root([&] { done = stage.done(run); });
+        done = world.broadcast(int64_t{done}) != 0;
         if (done) {
             info(text(stage.name, ": done before"));
             continue;

@@ -103,6 +103,10 @@ std::string to_yaml(const Job& job) {
     return to_yaml(job, false);
 }
 
+std::string yaml_value(Job job, const JobKey& key) {
+    return std::visit(YamlValue(), key.member(job));
+}
+
 std::string commented_defaults() {
     return "# A job of amalgam: every key with its default. Keys that are left out keep their defaults; unknown keys "
            "are\n"

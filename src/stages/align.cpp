@@ -10,7 +10,7 @@ StageOutcome align(Run& run) {
     const ModelConfig& config = teacher.config();
     std::unique_ptr<Checkpoint> transferred;
     run.world.together([&] { transferred = std::make_unique<Checkpoint>(run.checkpoints("transfer").finished()); });
-    auto student = run.make_student(all_linear(config.layers, run.job.student.mixer), {transferred.get()});
+    auto student = run.make_student(all_linear(config.layers, run.job.student.mixer), {transferred.get()}, run.world);
     Alignment objective(*student, teacher, parse_alignment_loss(run.job.align.loss));
     const int64_t time = run.job.align.sequence_length;
     const double flops = forward_flops(config, teacher.spec().layout, time, false) +

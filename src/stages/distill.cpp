@@ -9,7 +9,7 @@ StageOutcome distill(Run& run) {
     CausalLM& teacher = run.teacher();
     const auto aligned = run.all_linear();
     const Layout layout = run.selected_layout();
-    auto student = run.make_student(layout, {aligned.get(), &run.teacher_source()});
+    auto student = run.make_student(layout, {aligned.get(), &run.teacher_source()}, run.world);
     TeacherStates states(teacher, 0);
     Distillation objective(*student, states, run.job.distill);
     const int64_t time = run.job.distill.sequence_length;

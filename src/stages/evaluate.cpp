@@ -31,7 +31,7 @@ StageOutcome evaluate(Run& run) {
     const EvaluateJob& job = run.job.evaluate;
     const HeldOutSet set = run.held_out(job.sequences, job.sequence_length);
     const auto checkpoint = run.newest_student();
-    const auto student = run.make_student(checkpoint->spec().layout, {checkpoint.get()});
+    const auto student = run.make_student(checkpoint->spec().layout, {checkpoint.get()}, run.world);
     TeacherStates states(run.teacher(), 0);
     const int64_t chunk = run.job.distill.loss_chunk_tokens;
     std::vector<EvaluatedModel> models;

@@ -6,7 +6,7 @@ namespace amalgam {
 
 StageOutcome finetune(Run& run) {
     const auto distilled = run.newest_student();
-    auto student = run.make_student(distilled->spec().layout, {distilled.get()});
+    auto student = run.make_student(distilled->spec().layout, {distilled.get()}, run.world);
     NextToken objective(*student, run.job.finetune.loss_chunk_tokens);
     const double flops =
         3.0 * forward_flops(student->config(), student->spec().layout, run.job.finetune.sequence_length, true);

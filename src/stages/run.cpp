@@ -76,9 +76,10 @@ ModelSpec Run::student_spec(const Layout& layout) {
     return {teacher().config(), layout, linear_options()};
 }
 
-std::unique_ptr<CausalLM> Run::make_student(const Layout& layout, const std::vector<const TensorSource*>& sources) {
+std::unique_ptr<CausalLM> Run::make_student(const Layout& layout, const std::vector<const TensorSource*>& sources,
+                                            const Communicator& group) {
     auto student = std::make_unique<CausalLM>(student_spec(layout), compute.device, compute.type, /*trainable=*/true);
-    load_weights(*student, sources);
+    group.together([&] { load_weights(*student, sources); });
     return student;
 }
 

@@ -34,8 +34,9 @@ class Run {
 
     LinearOptions linear_options();
     ModelSpec student_spec(const Layout& layout);
-    /// A trainable student with weights from the first source that has each tensor.
-    std::unique_ptr<CausalLM> make_student(const Layout& layout, const std::vector<const TensorSource*>& sources);
+    /// A trainable student with weights from the first source that has each tensor. Collective over `group`.
+    std::unique_ptr<CausalLM> make_student(const Layout& layout, const std::vector<const TensorSource*>& sources,
+                                           const Communicator& group);
 
     StageCheckpoints checkpoints(const std::string& stage) const;
     std::filesystem::path scores_file() const { return folder / "scores.h5"; }

@@ -2,9 +2,9 @@
 #include "stages/run_folder.h"
 
 #include <filesystem>
-#include <sstream>
 
 #include "job/job_reader.h"
+#include "job/job_schema.h"
 #include "job/job_writer.h"
 #include "selection/score_file.h"
 #include "storage/write_once.h"
@@ -43,19 +43,13 @@ Job up_to_scores(Job job) {
     return job;
 }
 
-std::vector<std::string> lines(const std::string& source) {
-    std::vector<std::string> result;
-    std::istringstream stream(source);
-    for (std::string line; std::getline(stream, line);) result.push_back(line);
-    return result;
-}
-
-/// The first lines in which two resolved jobs differ, for a message.
+/// The keys in which two resolved jobs differ, for a message.
 std::string difference(const Job& before, const Job& now) {
-    const auto a = lines(to_yaml(before)), b = lines(to_yaml(now));
     std::string result;
-    for (size_t i = 0; i < std::min(a.size(), b.size()); ++i)
-        if (a[i] != b[i]) result += text("\n  was:", a[i], "\n  now:", b[i]);
+    for (const JobKey& key : job_schema()) {
+        const std::string was = yaml_value(before, key), is = yaml_value(now, key);
+        if (was != is) result += text("\n  ", key.path, ": was ", was, ", now ", is);
+    }
     return result;
 }
 

@@ -43,7 +43,8 @@ class Scoring {
     }
 
     std::vector<double> measure_all_linear() {
-        const auto student = run_.make_student(all_linear(layers(), run_.job.student.mixer), {aligned_.get()});
+        const auto student =
+            run_.make_student(all_linear(layers(), run_.job.student.mixer), {aligned_.get()}, run_.world);
         return held_out_kl(*student, held_out_states_, set_, held_out_micro_batch, job_.loss_chunk_tokens, run_.world);
     }
 
@@ -51,7 +52,7 @@ class Scoring {
     bool score_candidate(int64_t layer) {
         const Stopwatch watch;
         const auto student = run_.make_student(keep_softmax(layers(), run_.job.student.mixer, {layer}),
-                                               {aligned_.get(), &run_.teacher_source()});
+                                               {aligned_.get(), &run_.teacher_source()}, group_);
         CandidateResult result;
         result.candidate = result.layer = layer;
         result.rank = run_.world.rank() - group_.rank();

@@ -2,8 +2,8 @@
 // The gradients of one optimizer step: one flat fp32 buffer, summed over micro-batches and ranks.
 //
 // In the order-independent mode every micro-batch is added as integers of 2^-50, and integer sums do not depend on
-// their order: the same job gives the same bits on any number of ranks. So that no sum can wrap around, a gradient above
-// 2^12 / (micro-batches of a step) counts as not finite.
+// their order: the same job gives the same bits on any number of ranks. So that no sum can wrap around, a gradient
+// above 2^12 / (micro-batches of a step) counts as not finite.
 #pragma once
 
 #include <ATen/core/Tensor.h>

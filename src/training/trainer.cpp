@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "job/job_values.h"
@@ -76,18 +77,24 @@ class TrainingLoop {
 
     std::vector<double> one_step() {
         gradients_.clear();
-        std::vector<double> losses(objective_.losses(), 0.0);
+        // One row for each micro-batch, of one rank only: sums over ranks are exact, and rows are added in their order.
+        const size_t width = size_t(objective_.losses());
+        std::vector<double> rows(size_t(micro_batches_) * width, 0.0);
         const int64_t ranks = group_.size(), rank = group_.rank();
         const int64_t begin = micro_batches_ * rank / ranks, end = micro_batches_ * (rank + 1) / ranks;
         for (int64_t m = begin; m < end; ++m) {
             const int64_t first = m * micro_, count = std::min(micro_, plan_.batch_sequences - first);
             const int64_t cursor = step_ * plan_.batch_sequences + first;
             const at::Tensor tokens = batches_.sequences(cursor, count).to(model_.device());
-            objective_.accumulate(tokens, cursor, double(count) / double(plan_.batch_sequences), gradients_, losses);
+            std::vector<double> row(width, 0.0);
+            objective_.accumulate(tokens, cursor, double(count) / double(plan_.batch_sequences), gradients_, row);
+            std::copy(row.begin(), row.end(), rows.begin() + m * int64_t(width));
             gradients_.commit();
         }
         gradients_.reduce(*collectives_);
-        group_.sum_in_place(losses);
+        group_.sum_in_place(rows);
+        std::vector<double> losses(width, 0.0);
+        for (size_t i = 0; i < rows.size(); ++i) losses[i % width] += rows[i];
         update(losses);
         ++step_;
         return losses;
@@ -114,8 +121,9 @@ class TrainingLoop {
         if (setup_.announce && group_.is_root()) log_rank(LogLevel::warning, what + " (update skipped)");
         group_.together([&] {  // all ranks are here alike
             if (skipped_ >= most_skipped_in_a_row)
-                throw Error(text(what, " (", skipped_, " steps in a row without finite gradients); lower the learning rate"),
-                            ExitCode::diverged);
+                throw Error(
+                    text(what, " (", skipped_, " steps in a row without finite gradients); lower the learning rate"),
+                    ExitCode::diverged);
         });
     }
 
