@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// The commands that need no model, and exit statuses.
+#include "../stages/small_run.h"
+#include "job/job_reader.h"
+
+namespace amalgam {
+namespace {
+
+using test::expect_end;
+
+class CommandLine : public test::SmallRun {
+  protected:
+    static test::Finished amalgam(std::vector<std::string> arguments) {
+        arguments.insert(arguments.begin(), AMALGAM_PROGRAM);
+        return test::Process(arguments).wait(30.0);
+    }
+};
+
+TEST_F(CommandLine, help_and_version) {
+    expect_end(amalgam({"--help"}), 0, {"run", "check", "defaults", "inspect", "logits", "generate", "export"});
+    expect_end(amalgam({"--version"}), 0, {"amalgam 0."});
+}
+
+TEST_F(CommandLine, mistakes_are_bad_input) {
+    expect_end(amalgam({}), 2, {"subcommand"});
+    expect_end(amalgam({"convert"}), 2, {"subcommand"});
+    expect_end(amalgam({"run"}), 2, {"job"});
+    expect_end(amalgam({"inspect", "a.h5", "--colour"}), 2, {"--colour"});
+}
+
+TEST_F(CommandLine, defaults_are_a_job_file) {
+    const auto finished = amalgam({"defaults"});
+    expect_end(finished, 0, {"teacher:", "tokens: 0"});
+    EXPECT_EQ(to_yaml(parse_job(finished.output, "defaults")), to_yaml(Job()));
+}
+
+TEST_F(CommandLine, check_accepts_a_good_job_and_starts_nothing) {
+    expect_end(amalgam({"check", job_file().string(), "--ranks", "3"}), 0, {"align", "score", "distill"});
+    EXPECT_FALSE(std::filesystem::exists(job.output));
+}
+
+TEST_F(CommandLine, check_refuses_what_cannot_run) {
+    expect_end(amalgam({"check", job_file().string(), "--ranks", "4"}), 2, {"align.batch_sequences is 6", "4 ranks"});
+    expect_end(amalgam({"check", job_file().string(), "--set", "evaluate.sequences=1000"}), 2,
+               {"evaluate.sequences is 1000"});
+    expect_end(amalgam({"check", (folder / "none.yaml").string()}), 2, {"none.yaml"});
+    std::filesystem::resize_file(folder / "train.h5", 100);
+    expect_end(amalgam({"check", job_file().string()}), 2, {(folder / "train.h5").string()});
+}
+
+TEST_F(CommandLine, unknown_keys_are_errors_with_a_suggestion) {
+    expect_end(amalgam({"check", job_file().string(), "--set", "align.tokes=5"}), 2, {"align.tokes", "align.tokens"});
+    test::put(folder / "bad.yaml", "align:\n    tokns: 3\n");
+    expect_end(amalgam({"run", (folder / "bad.yaml").string()}), 2, {"bad.yaml", "tokns", "tokens"});
+}
+
+TEST_F(CommandLine, run_refuses_what_check_refuses) {
+    job.align.tokens = 5;
+    expect_end(run(2), 2, {"align.tokens is 5"});
+    EXPECT_FALSE(std::filesystem::exists(job.output));
+}
+
+TEST_F(CommandLine, overrides_win_over_the_file) {
+    const auto path = job_file().string();
+    expect_end(amalgam({"run", path, "--set", "name=other", "--set", "score.tokens=0", "--set",
+                        "select.rule=all_linear", "--set", "evaluate.sequences=0"}),
+               0, {"gated_delta_net x 4"});
+    EXPECT_TRUE(std::filesystem::exists(folder / "outputs" / "other" / "checkpoints" / "distill.h5"));
+    EXPECT_FALSE(std::filesystem::exists(run_folder()));
+}
+
+}  // namespace
+}  // namespace amalgam

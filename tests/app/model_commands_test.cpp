@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// logits and generate, of a Hugging Face folder and of a checkpoint, against the model in this process.
+#include "../stages/small_run.h"
+#include "evaluation/generation.h"
+#include "training/batches.h"
+#include "training/checkpoint.h"
+
+namespace amalgam {
+namespace {
+
+using test::expect_end;
+
+class ModelCommands : public test::TemporaryFolder {
+  protected:
+    ModelCommands() {
+        test::write_tokens(folder / "tokens.h5", test::simple_text(50, 61, 1), 61);
+        tokens = read_sequences(TokenFile(folder / "tokens.h5"), 16, 0, 3);
+    }
+    test::Finished command(const std::string& name, const std::filesystem::path& model,
+                           std::vector<std::string> more = {}) const {
+        std::vector<std::string> all = {AMALGAM_PROGRAM,
+                                        name,
+                                        "--model",
+                                        model.string(),
+                                        "--tokens",
+                                        (folder / "tokens.h5").string(),
+                                        "--out",
+                                        out.string(),
+                                        "--sequence-length",
+                                        "16"};
+        all.insert(all.end(), more.begin(), more.end());
+        return test::Process(all).wait(30.0);
+    }
+
+    void expect_commands(CausalLM& model, const std::filesystem::path& path) {
+        expect_end(command("logits", path), 0, {});
+        const at::Tensor logits = at::empty({3, 16, 61});
+        H5File::open(out).read("/logits", StoredType::float32, logits.data_ptr());
+        EXPECT_LT(test::relative_error(logits, model.logits(tokens).detach()), 1e-6);
+
+        expect_end(command("generate", path, {"--count", "9"}), 0, {});
+        const at::Tensor expected = generate_greedily(model, tokens, 9).contiguous();
+        EXPECT_EQ(H5File::open(out).describe("/generated").shape, (std::vector<int64_t>{3, 9}));
+        EXPECT_EQ(H5File::open(out).read_integers("/generated"),
+                  std::vector<int64_t>(expected.data_ptr<int64_t>(), expected.data_ptr<int64_t>() + 27));
+    }
+
+    const std::filesystem::path out = folder / "out.h5";
+    at::Tensor tokens;
+};
+
+TEST_F(ModelCommands, of_a_folder) {
+    const auto model = test::small_model({test::small_config(), all_softmax(3), {}}, 1);
+    test::write_model_folder(*model, folder / "teacher");
+    expect_commands(*model, folder / "teacher");
+}
+
+TEST_F(ModelCommands, of_a_checkpoint) {
+    LinearOptions options;
+    options.short_convolution = true;
+    const auto model =
+        test::small_model({test::small_config("qwen3"), keep_softmax(3, test::linear_mixer, {1}), options}, 1, true);
+    write_checkpoint(folder / "distill.h5", *model, nullptr, {"distill", 1, 1, 1, 1}, Provenance{});
+    expect_commands(*model, folder / "distill.h5");
+}
+
+TEST_F(ModelCommands, refuse_what_they_cannot_do) {
+    const auto model = test::small_model({test::small_config(), all_softmax(3), {}}, 1);
+    test::write_model_folder(*model, folder / "teacher");
+    expect_end(command("logits", folder / "teacher", {"--sequences", "4"}), 2, {"holds 3 sequences of 16", "4"});
+    expect_end(command("logits", folder / "teacher", {"--precision", "float16"}), 2, {"--precision", "float16"});
+    expect_end(command("logits", folder / "nothing"), 2, {"nothing"});
+    test::write_tokens(folder / "tokens.h5", std::vector<int64_t>(50, 70), 71);
+    expect_end(command("logits", folder / "teacher"), 2, {"tokens.h5", "70", "61"});
+    EXPECT_FALSE(std::filesystem::exists(out));
+}
+
+}  // namespace
+}  // namespace amalgam

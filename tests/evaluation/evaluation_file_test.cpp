@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "evaluation/evaluation_file.h"
+
+#include <cmath>
+
+#include "../storage/temporary_folder.h"
+#include "storage/hdf5.h"
+
+namespace amalgam {
+namespace {
+
+/// Two sequences of five tokens; the last position predicts nothing.
+class EvaluationFile : public test::TemporaryFolder {
+  protected:
+    EvaluationFile() {
+        set.tokens = at::zeros({2, 5}, at::kLong);
+        set.answers = {{2, 4}, {1}};
+        student.name = "student";
+        student.tokens.loss = {1, 2, 3, 4, 0, 5, 6, 7, 8, 0};
+        student.tokens.correct = {0, 1, 0, 0, 0, 1, 0, 0, 0, 0};
+        student.tokens.kl = {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0};
+        teacher.name = "teacher";
+        teacher.tokens.loss = {1, 1, 1, 1, 0, 1, 1, 1, 1, 0};
+        teacher.tokens.correct = {1, 1, 1, 1, 0, 1, 1, 1, 1, 0};
+    }
+    HeldOutSet set;
+    EvaluatedModel student, teacher;
+};
+
+TEST_F(EvaluationFile, summary) {
+    const auto s = summarise(student, set);
+    EXPECT_DOUBLE_EQ(s.loss, 4.5);  // sequences: 2.5 and 6.5
+    EXPECT_DOUBLE_EQ(s.loss_error, 2.0);
+    EXPECT_DOUBLE_EQ(s.perplexity, std::exp(4.5));
+    EXPECT_DOUBLE_EQ(s.kl, 0.55);  // 0.3 and 0.8
+    EXPECT_DOUBLE_EQ(s.kl_error, 0.25);
+    EXPECT_EQ(s.answer_count, 3);
+    EXPECT_DOUBLE_EQ(s.answer_accuracy, 2.0 / 3.0);  // tokens 2 and 4 are predicted at 1 and 3, token 1 at 0
+    const auto t = summarise(teacher, set);
+    EXPECT_EQ(t.kl, 0.0);
+    EXPECT_DOUBLE_EQ(t.answer_accuracy, 1.0);
+}
+
+TEST_F(EvaluationFile, file) {
+    const auto path = folder / "evaluation.h5";
+    write_evaluation(path, {teacher, student}, set, 2, {"softmax", "gated_delta_net"}, Provenance{});
+    const H5File file = H5File::open(path);
+    file.expect_filetype("amalgam evaluation");
+    EXPECT_EQ(file.string_attribute("/", "layout"), "softmax,gated_delta_net");
+    EXPECT_EQ(file.read_strings("/model"), (std::vector<std::string>{"teacher", "student"}));
+    EXPECT_EQ(file.read_integers("/position_edges"), (std::vector<int64_t>{0, 2, 4}));
+    EXPECT_EQ(file.read_doubles("/loss_by_position"), (std::vector<double>{1.0, 1.0, 3.5, 5.5}));
+    EXPECT_EQ(file.read_doubles("/perplexity_by_position")[2], std::exp(3.5));
+    EXPECT_NEAR(file.read_doubles("/kl_by_position")[2], 0.4, 1e-12);
+    EXPECT_EQ(file.read_doubles("/loss_per_sequence"), (std::vector<double>{1.0, 1.0, 2.5, 6.5}));
+    EXPECT_EQ(file.read_doubles("/loss"), (std::vector<double>{1.0, 4.5}));
+    EXPECT_EQ(file.read_doubles("/perplexity")[1], std::exp(4.5));
+    EXPECT_EQ(file.read_doubles("/kl")[0], 0.0);
+    EXPECT_EQ(file.read_doubles("/loss_standard_error")[1], 2.0);
+    EXPECT_EQ(file.read_doubles("/answer_accuracy")[0], 1.0);
+    EXPECT_EQ(file.read_integers("/answer_count"), (std::vector<int64_t>{3}));
+}
+
+TEST_F(EvaluationFile, more_bins_than_positions_are_not_made) {
+    write_evaluation(folder / "evaluation.h5", {student}, set, 100, {"softmax"}, Provenance{});
+    EXPECT_EQ(H5File::open(folder / "evaluation.h5").read_integers("/position_edges"),
+              (std::vector<int64_t>{0, 1, 2, 3, 4}));
+}
+
+TEST_F(EvaluationFile, no_answers_no_accuracy) {
+    set.answers = {{}, {}};
+    write_evaluation(folder / "evaluation.h5", {student}, set, 2, {"softmax"}, Provenance{});
+    EXPECT_FALSE(H5File::open(folder / "evaluation.h5").has("/answer_accuracy"));
+    EXPECT_EQ(summarise(student, set).answer_count, 0);
+}
+
+}  // namespace
+}  // namespace amalgam

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which parameters the variants of the gated delta net have, and that every one of them takes part.
+#include "model/gated_delta_net.h"
+
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <set>
+
+#include "../storage/temporary_folder.h"
+#include "small_model.h"
+
+namespace amalgam {
+namespace {
+
+std::set<std::string> parameters_of(const LinearOptions& options) {
+    ParameterStore store;
+    const ModelConfig config = test::small_config("qwen3", 1);
+    make_mixer(gated_delta_net_mixer, {config, {gated_delta_net_mixer}, options}, 0, store);
+    store.allocate(at::kCPU, at::kFloat, false);
+    std::set<std::string> names;
+    const std::string prefix = layer_prefix(0) + "linear_attn.";
+    store.for_each_named(
+        [&](const std::string& name, at::Tensor, Parameter&) { names.insert(name.substr(prefix.size())); });
+    return names;
+}
+
+TEST(GatedDeltaNet, variants_have_their_parameters) {
+    std::set<std::string> bare = {"q_proj.weight", "k_proj.weight", "v_proj.weight", "a_proj.weight",
+                                  "b_proj.weight", "A_log",         "dt_bias",       "o_proj.weight"};
+    LinearOptions options;
+    options.output_gate = options.output_norm = false;
+    EXPECT_EQ(parameters_of(options), bare);
+    options.output_norm = true;
+    bare.insert("o_norm.weight");
+    EXPECT_EQ(parameters_of(options), bare);
+    options.output_gate = true;
+    bare.insert("g_proj.weight");
+    EXPECT_EQ(parameters_of(options), bare);
+    options.short_convolution = true;
+    bare.insert("conv1d.weight");
+    EXPECT_EQ(parameters_of(options), bare);
+}
+
+TEST(GatedDeltaNet, every_parameter_gets_a_gradient) {
+    for (const bool rope : {false, true}) {
+        LinearOptions options;
+        options.short_convolution = true;
+        options.rope = rope;
+        const ModelConfig config = test::small_config("llama", 1);
+        ParameterStore store;
+        const auto mixer = make_mixer(gated_delta_net_mixer, {config, {gated_delta_net_mixer}, options}, 0, store);
+        store.allocate(at::kCPU, at::kFloat, true);
+        test::fill_randomly(store, 1);
+        const at::Tensor x = test::normal_numbers({2, 20, config.hidden_size}, 1);
+        const at::Tensor y = mixer->forward(x, rotary_tables({}, config.head_dim, 0, 20, at::kCPU), nullptr);
+        std::vector<at::Tensor> leaves;
+        for (const Parameter& p : store.all()) leaves.push_back(p.compute);
+        const auto gradients = torch::autograd::grad({y.square().sum()}, leaves);
+        for (size_t i = 0; i < leaves.size(); ++i)
+            EXPECT_GT(gradients[i].abs().max().item<double>(), 1e-6) << store.all()[i].name;
+    }
+}
+
+TEST(Mixer, unknown_names_are_refused) {
+    ParameterStore store;
+    const ModelConfig config = test::small_config("llama", 1);
+    test::expect_error(
+        [&] {
+            make_mixer("mamba", {config, {"mamba"}, {}}, 0, store);
+        },
+        ExitCode::bad_input, {"mamba", "layer 0", "gated_delta_net"});
+}
+
+}  // namespace
+}  // namespace amalgam

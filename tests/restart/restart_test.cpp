@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs that are killed or stopped, and started again: nothing finished is computed twice, and the results are those of
+// a run that nobody disturbed, bit for bit.
+#include "../stages/small_run.h"
+#include "selection/score_file.h"
+#include "training/checkpoint.h"
+
+namespace amalgam {
+namespace {
+
+namespace fs = std::filesystem;
+using test::differing_datasets;
+using test::expect_end;
+using Names = std::vector<std::string>;
+
+class Restart : public test::SmallRun {
+  protected:
+    Restart() {
+        job.evaluate.sequences = 0;
+        job.checkpoint.every_steps = 3;
+    }
+
+    /// The same job in another folder, left alone.
+    fs::path undisturbed() {
+        const std::string name = job.name;
+        job.name = "undisturbed";
+        expect_end(run(1), 0, {});
+        const fs::path there = run_folder();
+        job.name = name;
+        return there;
+    }
+
+    void expect_same_results(const fs::path& expected) {
+        EXPECT_EQ(differing_datasets(expected / "scores.h5", result("scores.h5"), test::times_and_places), Names{});
+        for (const char* file : {"checkpoints/align.h5", "checkpoints/distill.h5"})
+            EXPECT_EQ(differing_datasets(expected / file, result(file)), Names{}) << file;
+    }
+
+    /// Checkpoints on the way of a stage.
+    bool has_checkpoint(const std::string& stage) const {
+        if (!fs::exists(result("checkpoints"))) return false;
+        return StageCheckpoints(result("checkpoints"), stage, 1).latest().has_value();
+    }
+
+    bool metrics_have(const std::string& text) const {
+        return test::content_of(result("metrics.csv")).find(text) != std::string::npos;
+    }
+};
+
+TEST_F(Restart, a_kill_during_scoring_loses_no_finished_candidate) {
+    test::set_steps(job.score, 100);
+    const auto running = start(2);
+    ASSERT_TRUE(test::wait_until(40.0, [&] { return fs::exists(result("candidates/candidate-001.h5")); }))
+        << running->output();
+    for (const pid_t rank : running->children()) kill(rank, SIGKILL);
+    EXPECT_NE(running->wait(20.0).status, 0);
+    ASSERT_FALSE(fs::exists(result("scores.h5"))) << "it was killed too late for this test";
+
+    std::map<std::string, fs::file_time_type> done;
+    for (const auto& entry : fs::directory_iterator(result("candidates")))
+        if (entry.path().extension() == ".h5") done[entry.path()] = entry.last_write_time();
+    ASSERT_FALSE(done.empty());
+    ASSERT_LT(int64_t(done.size()), test::small_layers);
+    const std::string missing = std::to_string(test::small_layers - int64_t(done.size()));
+    expect_end(run(2), 0, {"align: done before", "score: " + missing + " of 4 candidates to do"});
+    for (const auto& [path, time] : done) EXPECT_EQ(fs::last_write_time(path), time) << path;
+    expect_same_results(undisturbed());
+}
+
+TEST_F(Restart, a_kill_during_training_goes_on_from_the_last_checkpoint) {
+    test::set_steps(job.align, 60);
+    const auto running = start(2);
+    ASSERT_TRUE(test::wait_until(40.0, [&] { return has_checkpoint("align"); })) << running->output();
+    for (const pid_t rank : running->children()) kill(rank, SIGKILL);
+    EXPECT_NE(running->wait(20.0).status, 0);
+    ASSERT_FALSE(fs::exists(result("checkpoints/align.h5"))) << "it was killed too late for this test";
+    expect_end(run(2), 0, {"transfer: done before", "align: goes on from step"});
+    expect_same_results(undisturbed());
+}
+
+TEST_F(Restart, usr1_saves_stops_and_can_be_taken_up) {
+    job.checkpoint.every_steps = 0;
+    test::set_steps(job.align, 200);
+    const auto running = start(2);
+    ASSERT_TRUE(test::wait_until(40.0, [&] { return metrics_have(",align,,,2,"); })) << running->output();
+    running->send(SIGUSR1);  // to mpirun, which hands it on
+    expect_end(running->wait(30.0), int(ExitCode::resumable), {"align: stopped on request, saved"});
+    EXPECT_TRUE(has_checkpoint("align"));
+    EXPECT_FALSE(fs::exists(result("checkpoints/align.h5")));
+    expect_end(run(1), 0, {"align: goes on from step"});
+    EXPECT_FALSE(has_checkpoint("align"));
+    expect_same_results(undisturbed());
+}
+
+TEST_F(Restart, usr1_during_scoring_can_be_taken_up) {
+    test::set_steps(job.score, 100);
+    const auto running = start(2);
+    ASSERT_TRUE(test::wait_until(40.0, [&] { return fs::exists(result("candidates/candidate-000.h5")); }))
+        << running->output();
+    running->send(SIGUSR1);
+    expect_end(running->wait(30.0), int(ExitCode::resumable), {"score: stopped on request"});
+    expect_end(run(2), 0, {"score: finished"});
+    expect_same_results(undisturbed());
+}
+
+TEST_F(Restart, the_walltime_stops_a_run_in_time) {
+    test::set_steps(job.align, 100000);
+    job.walltime = "00:00:03";
+    expect_end(run(2, 30.0), int(ExitCode::resumable), {"align: stopped on request, saved"});
+    EXPECT_TRUE(has_checkpoint("align"));
+}
+
+TEST_F(Restart, the_file_stop_stops_a_run_and_does_not_stop_the_next) {
+    test::set_steps(job.distill, 300);
+    const auto running = start(2);
+    ASSERT_TRUE(test::wait_until(40.0, [&] { return metrics_have(",distill,,,"); })) << running->output();
+    test::put(result("stop"), "");
+    expect_end(running->wait(30.0), int(ExitCode::resumable), {"distill: stopped on request"});
+    expect_end(run(2), 0, {"distill: goes on from step"});
+}
+
+TEST_F(Restart, another_budget_reuses_the_scores) {
+    const fs::path first = undisturbed();
+    job.name = "second";
+    job.reuse = first.string();
+    job.select.budget = "2";
+    expect_end(run(2), 0, {"transfer: done before", "align: done before", "score: done before", "select: finished"});
+    const ScoreTable before = read_scores(first / "scores.h5"), now = read_scores(result("scores.h5"));
+    EXPECT_EQ(now.scores_by_layer(), before.scores_by_layer());
+    EXPECT_EQ(before.selection->layers.size(), 1U);
+    ASSERT_EQ(now.selection->layers.size(), 2U);
+    EXPECT_EQ(now.selection->order[0], before.selection->layers[0]);
+    EXPECT_EQ(softmax_layers(Checkpoint(result("checkpoints/distill.h5")).spec().layout), now.selection->layers);
+}
+
+}  // namespace
+}  // namespace amalgam

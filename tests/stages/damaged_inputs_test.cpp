@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+// Inputs and results that are damaged: the program must end on all ranks, name file and field, and leave what is there
+// as it is.
+#include "selection/score_file.h"
+#include "small_run.h"
+#include "training/checkpoint.h"
+
+namespace amalgam {
+namespace {
+
+namespace fs = std::filesystem;
+using test::expect_end;
+
+class DamagedInputs : public test::SmallRun {
+  protected:
+    const fs::path weights = folder / "teacher" / "model.safetensors";
+
+    /// Nothing of a run may be there.
+    void expect_refused(const std::vector<std::string>& parts) {
+        expect_end(run(2), int(ExitCode::bad_input), parts);
+        EXPECT_FALSE(fs::exists(result("checkpoints/transfer.h5")));
+    }
+
+    /// Replaces the first occurrence of `part` in the header of the weights by a text of the same length.
+    void change_header(const std::string& part, const std::string& by) const {
+        ASSERT_EQ(part.size(), by.size());
+        std::string content = test::content_of(weights);
+        const size_t at = content.find(part);
+        ASSERT_NE(at, std::string::npos);
+        content.replace(at, part.size(), by);
+        test::put(weights, content);
+    }
+};
+
+TEST_F(DamagedInputs, truncated_weights) {
+    fs::resize_file(weights, fs::file_size(weights) - 4);
+    expect_refused({weights.string()});
+}
+
+TEST_F(DamagedInputs, weights_whose_header_lies_about_a_shape) {
+    change_header("[61,24]", "[61,25]");
+    expect_refused({weights.string(), "model.embed_tokens.weight"});
+}
+
+TEST_F(DamagedInputs, weights_that_the_config_does_not_describe) {
+    change_header("[61,24]", "[24,61]");
+    expect_refused({"model.embed_tokens.weight", "[24, 61]", "[61, 24]"});
+}
+
+TEST_F(DamagedInputs, weights_that_lack_a_tensor) {
+    change_header("model.layers.2.mlp.up_proj.weight", "model.layers.2.mlp.no_proj.weight");
+    expect_refused({(folder / "teacher").string(), "model.layers.2.mlp.up_proj.weight", "missing"});
+}
+
+TEST_F(DamagedInputs, weights_that_are_not_numbers) {
+    const auto model = test::small_model({test::small_config("llama", 4), all_softmax(4), {}}, 1);
+    model->parameters().for_each_named([](const std::string& name, at::Tensor t, Parameter&) {
+        if (name == "model.layers.1.mlp.down_proj.weight") t[2][3] = NAN;
+    });
+    test::write_model_folder(*model, folder / "teacher");
+    expect_refused({(folder / "teacher").string(), "model.layers.1.mlp.down_proj.weight", "NaN"});
+}
+
+TEST_F(DamagedInputs, a_config_that_is_not_supported) {
+    auto config = test::small_config("llama", 4);
+    config.family = "gemma";
+    test::put(folder / "teacher" / "config.json", test::config_json(config));
+    expect_refused({"config.json", "gemma"});
+}
+
+TEST_F(DamagedInputs, a_corpus_of_another_tokenizer) {
+    test::write_tokens(folder / "train.h5", test::simple_text(960, 61, 1), 5000);
+    expect_refused({"5000", "61"});
+}
+
+TEST_F(DamagedInputs, a_corpus_that_lies_about_its_vocabulary) {
+    auto tokens = test::simple_text(960, 61, 1);
+    tokens[500] = 200;
+    test::write_tokens(folder / "train.h5", tokens, 61);
+    test::set_steps(job.align, 10);  // every sequence is read
+    expect_end(run(2), int(ExitCode::damaged_file), {(folder / "train.h5").string(), "200", "500"});
+    EXPECT_TRUE(fs::exists(result("checkpoints/transfer.h5")));
+    EXPECT_FALSE(fs::exists(result("checkpoints/align.h5")));
+}
+
+/// One rank of a group fails alone: the other one must not wait for it for ever.
+TEST_F(DamagedInputs, a_candidate_that_one_rank_of_its_group_cannot_read) {
+    auto tokens = test::simple_text(960, 61, 1);
+    tokens[500] = 200;
+    test::write_tokens(folder / "train.h5", tokens, 61);
+    job.align.tokens = 0;
+    job.score.ranks_per_candidate = 2;
+    test::set_steps(job.score, 10);
+    expect_end(run(2, 30.0), int(ExitCode::damaged_file), {(folder / "train.h5").string(), "200"});
+    EXPECT_FALSE(fs::exists(result("candidates/candidate-000.h5")));
+}
+
+class DamagedResults : public test::SmallRun {
+  protected:
+    /// A finished run whose last stages are then taken away.
+    void SetUp() override {
+        expect_end(run(1), 0, {});
+        for (const char* file : {"checkpoints/distill.h5", "evaluation.h5"}) fs::remove(result(file));
+    }
+    const fs::path aligned = result("checkpoints/align.h5"), scores = result("scores.h5");
+
+    void expect_damaged(const std::vector<std::string>& parts) {
+        const auto before = results();
+        expect_end(run(2), int(ExitCode::damaged_file), parts);
+        EXPECT_EQ(results(), before);
+    }
+};
+
+TEST_F(DamagedResults, a_flipped_bit_in_a_checkpoint) {
+    at::Tensor tensor = *Checkpoint(aligned).find("model.layers.2.linear_attn.q_proj.weight");
+    const std::string bytes(static_cast<const char*>(tensor.data_ptr()), size_t(tensor.nbytes()));
+    damage_by_flipping(aligned, test::content_of(aligned).find(bytes) + 100);
+    expect_damaged({aligned.string(), "/model/model.layers.2.linear_attn.q_proj.weight", "checksum"});
+}
+
+/// Not only the rank that is heard first: a launcher may look at any of them.
+TEST_F(DamagedResults, every_rank_ends_with_the_same_status) {
+    damage_by_flipping(aligned, test::content_of(aligned).size() / 2);
+    const std::string command = std::string(AMALGAM_PROGRAM) + " run " + job_file().string() + "; echo \"ended: $?.\"";
+    const std::string output = test::Process(test::mpi_command(3, {"sh", "-c", command})).wait(60.0).output;
+    const std::string status = "ended: " + std::to_string(int(ExitCode::damaged_file)) + ".";
+    size_t count = 0;
+    for (size_t at = output.find(status); at != std::string::npos; at = output.find(status, at + 1)) ++count;
+    EXPECT_EQ(count, 3U) << output;
+}
+
+TEST_F(DamagedResults, a_truncated_checkpoint) {
+    fs::resize_file(aligned, fs::file_size(aligned) - 1);
+    expect_damaged({aligned.string()});
+}
+
+TEST_F(DamagedResults, truncated_scores) {
+    fs::resize_file(scores, fs::file_size(scores) / 2);
+    expect_damaged({scores.string()});
+}
+
+TEST_F(DamagedResults, scores_that_are_no_hdf5_file) {
+    damage_by_flipping(scores, 1);
+    expect_damaged({scores.string()});
+}
+
+TEST_F(DamagedResults, a_truncated_candidate) {
+    fs::remove(scores);
+    const fs::path candidate = result("candidates/candidate-002.h5");
+    fs::resize_file(candidate, fs::file_size(candidate) - 10);
+    expect_damaged({candidate.string()});
+}
+
+}  // namespace
+}  // namespace amalgam

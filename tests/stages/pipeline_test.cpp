@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// The whole pipeline as users start it, on one rank and on several.
+#include "evaluation/statistics.h"
+#include "selection/score_file.h"
+#include "small_run.h"
+#include "training/checkpoint.h"
+
+namespace amalgam {
+namespace {
+
+using test::differing_datasets;
+using test::expect_end;
+
+class Pipeline : public test::SmallRun {};
+
+TEST_F(Pipeline, gives_the_same_bits_on_one_and_on_three_ranks) {
+    job.name = "one";
+    expect_end(run(1), 0, {"transfer: finished", "align: finished", "score: finished", "evaluate: finished"});
+    const auto one = run_folder();
+    job.name = "three";
+    expect_end(run(3), 0, {"3 ranks", "score: finished"});
+    const auto three = run_folder();
+
+    using Names = std::vector<std::string>;
+    EXPECT_EQ(differing_datasets(one / "scores.h5", three / "scores.h5", test::times_and_places), Names{});
+    for (const char* file :
+         {"checkpoints/transfer.h5", "checkpoints/align.h5", "checkpoints/distill.h5", "evaluation.h5"})
+        EXPECT_EQ(differing_datasets(one / file, three / file), Names{}) << file;
+
+    const ScoreTable table = read_scores(one / "scores.h5");
+    ASSERT_EQ(int64_t(table.candidates.size()), test::small_layers);
+    ASSERT_TRUE(table.selection.has_value());
+    EXPECT_EQ(table.selection->layers, (std::vector<int64_t>{rank_layers(table.scores_by_layer())[0]}));
+    EXPECT_EQ(softmax_layers(Checkpoint(one / "checkpoints/distill.h5").spec().layout), table.selection->layers);
+    for (const CandidateResult& candidate : table.candidates) {
+        EXPECT_EQ(candidate.measured_tokens, (std::vector<int64_t>{0, 192, 384}));
+        EXPECT_EQ(candidate.train_loss.size(), 4U);
+    }
+}
+
+TEST_F(Pipeline, stages_do_what_they_are_for) {
+    test::set_steps(job.align, 60);
+    test::set_steps(job.distill, 60);
+    expect_end(run(2), 0, {});
+    const std::string metrics = test::content_of(result("metrics.csv"));
+    // Main losses of the first and the last step.
+    auto loss = [&](const std::string& stage, int64_t step) {
+        std::istringstream rows(metrics);
+        for (std::string row; std::getline(rows, row);) {
+            const std::string wanted = "," + stage + ",,," + std::to_string(step) + ",";
+            const size_t at = row.find(wanted);
+            if (at == std::string::npos) continue;
+            const size_t tokens_end = row.find(',', at + wanted.size());
+            return std::stod(row.substr(tokens_end + 1));
+        }
+        ADD_FAILURE() << "no row of step " << step << " of " << stage << " in\n" << metrics;
+        return 0.0;
+    };
+    EXPECT_LT(loss("align", 60), 0.9 * loss("align", 1));
+    EXPECT_LT(loss("distill", 60), 0.9 * loss("distill", 1));
+
+    const ScoreTable table = read_scores(result("scores.h5"));
+    for (const CandidateResult& candidate : table.candidates)
+        EXPECT_LT(-candidate.score(), mean_and_error(table.all_linear_kl).mean)
+            << "a restored layer and some training must bring the student nearer";
+    const H5File evaluation = H5File::open(result("evaluation.h5"));
+    EXPECT_EQ(evaluation.read_doubles("/kl")[0], 0.0);
+    EXPECT_LT(evaluation.read_doubles("/kl")[1], mean_and_error(table.all_linear_kl).mean);
+    EXPECT_EQ(evaluation.read_integers("/answer_count")[0], 3);
+}
+
+TEST_F(Pipeline, a_second_start_computes_nothing) {
+    job.evaluate.sequences = 0;
+    expect_end(run(1), 0, {});
+    const auto before = results();
+    expect_end(run(2), 0,
+               {"transfer: done before", "align: done before", "score: done before", "select: done before",
+                "distill: done before"});
+    EXPECT_EQ(results(), before);
+}
+
+TEST_F(Pipeline, another_job_in_the_same_folder_is_refused_by_all_ranks) {
+    expect_end(run(1), 0, {});
+    const auto before = results();
+    job.score.temperature = 2.0;
+    expect_end(run(2), 2, {run_folder().string(), "score.temperature: was 1.0, now 2.0"});
+    EXPECT_EQ(results(), before);
+}
+
+TEST_F(Pipeline, rules_without_scores_skip_the_race) {
+    job.select.rule = "explicit";
+    job.select.layers = {3, 1};
+    job.score.tokens = 0;
+    job.align.tokens = 0;
+    const auto finished = run(2);
+    expect_end(finished, 0, {"softmax at {1, 3}"});
+    EXPECT_EQ(finished.output.find("score:"), std::string::npos) << finished.output;
+    EXPECT_FALSE(std::filesystem::exists(result("checkpoints/align.h5")));
+    EXPECT_EQ(softmax_layers(Checkpoint(result("checkpoints/distill.h5")).spec().layout), (std::vector<int64_t>{1, 3}));
+}
+
+TEST_F(Pipeline, finetune_follows_distill) {
+    job.select.rule = "all_linear";
+    job.score.tokens = 0;
+    test::set_steps(job.finetune, 2);
+    expect_end(run(2), 0, {"finetune: finished"});
+    EXPECT_EQ(Checkpoint(result("checkpoints/finetune.h5")).state().stage, "finetune");
+}
+
+TEST_F(Pipeline, groups_of_ranks_may_share_a_candidate) {
+    job.name = "one";
+    job.evaluate.sequences = 0;
+    expect_end(run(1), 0, {});
+    const auto one = run_folder();
+    job.name = "groups";
+    job.score.ranks_per_candidate = 2;
+    expect_end(run(2), 0, {"1 groups of 2 ranks"});
+    EXPECT_EQ(differing_datasets(one / "scores.h5", result("scores.h5"), test::times_and_places),
+              std::vector<std::string>{});
+}
+
+}  // namespace
+}  // namespace amalgam

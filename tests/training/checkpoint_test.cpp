@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "training/checkpoint.h"
+
+#include "../model/small_model.h"
+#include "../storage/temporary_folder.h"
+#include "training/objective.h"
+
+namespace amalgam {
+namespace {
+
+using test::expect_error;
+
+class CheckpointTest : public test::TemporaryFolder {
+  protected:
+    const std::filesystem::path path = folder / "align-00000003.h5";
+    const ModelSpec spec{test::small_config("qwen2"), keep_softmax(3, test::linear_mixer, {1}), {}};
+    std::unique_ptr<CausalLM> model = test::small_model(spec, 1, true);
+    AdamW optimizer{all_parameters(*model), {}};
+
+    void SetUp() override {
+        for (int step = 0; step < 3; ++step) {
+            Gradients gradients(all_parameters(*model), at::kCPU, false);
+            for (Parameter* p : all_parameters(*model))
+                gradients.add(*p, test::normal_numbers(p->shape, uint64_t(step), p->name));
+            optimizer.step(gradients, 1.0, 1.0, 1);
+        }
+        write_checkpoint(path, *model, &optimizer, {"align", 3, 1536, 12, 77}, Provenance{});
+    }
+
+    /// Flips one bit of the first place in the file where the tensor's bytes are.
+    void flip_a_bit_of(const at::Tensor& tensor) {
+        std::string content = test::content_of(path);
+        const at::Tensor t = tensor.contiguous();
+        const std::string bytes(static_cast<const char*>(t.const_data_ptr()), size_t(t.nbytes()));
+        const size_t place = content.find(bytes);
+        ASSERT_NE(place, std::string::npos);
+        ASSERT_EQ(content.find(bytes, place + 1), std::string::npos) << "must be found once";
+        content[place + bytes.size() / 2] = char(content[place + bytes.size() / 2] ^ 1);
+        test::put(path, content);
+    }
+};
+
+TEST_F(CheckpointTest, gives_everything_back) {
+    const Checkpoint checkpoint(path);
+    EXPECT_EQ(checkpoint.state().stage, "align");
+    EXPECT_EQ(checkpoint.state().step, 3);
+    EXPECT_EQ(checkpoint.state().tokens, 1536);
+    EXPECT_EQ(checkpoint.state().data_cursor, 12);
+    EXPECT_EQ(checkpoint.state().seed, 77);
+    EXPECT_EQ(to_json(checkpoint.spec()), to_json(spec));
+
+    const auto copy = test::small_model(spec, 9, true);
+    load_weights(*copy, {&checkpoint});
+    const ModelSource expected(*model, "model");
+    copy->parameters().for_each_named([&](const std::string& name, at::Tensor t, Parameter&) {
+        EXPECT_TRUE(at::equal(t, *expected.find(name))) << name;
+    });
+
+    ASSERT_TRUE(checkpoint.has_optimizer());
+    AdamW loaded(all_parameters(*copy), {});
+    checkpoint.load_optimizer(loaded);
+    EXPECT_EQ(loaded.steps(), 3);
+    std::map<std::string, std::pair<at::Tensor, at::Tensor>> moments;
+    optimizer.for_each_moment([&](const std::string& name, at::Tensor m, at::Tensor v) { moments[name] = {m, v}; });
+    loaded.for_each_moment([&](const std::string& name, at::Tensor m, at::Tensor v) {
+        EXPECT_TRUE(at::equal(m, moments.at(name).first)) << name;
+        EXPECT_TRUE(at::equal(v, moments.at(name).second)) << name;
+    });
+}
+
+TEST_F(CheckpointTest, holds_pieces_under_the_names_of_the_world) {
+    const H5File file = H5File::open(path);
+    for (const char* name : {"model.layers.0.linear_attn.q_proj.weight", "model.layers.1.self_attn.k_proj.bias",
+                             "model.layers.2.mlp.up_proj.weight"}) {
+        EXPECT_TRUE(file.has(std::string("/model/") + name)) << name;
+        EXPECT_TRUE(file.has(std::string("/optimizer/exp_avg/") + name)) << name;
+    }
+    EXPECT_FALSE(file.has("/model/model.layers.0.linear_attn.in_proj.weight"));
+}
+
+TEST_F(CheckpointTest, a_finished_stage_needs_no_moments) {
+    write_checkpoint(folder / "align.h5", *model, nullptr, {"align", 3, 1536, 12, 77}, Provenance{});
+    EXPECT_FALSE(Checkpoint(folder / "align.h5").has_optimizer());
+    EXPECT_FALSE(Checkpoint(path).find("nothing").has_value());
+}
+
+TEST_F(CheckpointTest, a_flipped_bit_of_a_weight_is_found) {
+    const std::string name = "model.layers.2.mlp.up_proj.weight";
+    flip_a_bit_of(*ModelSource(*model, "").find(name));
+    expect_error([&] { Checkpoint(path).find(name); }, ExitCode::damaged_file,
+                 {path.string(), "/model/" + name, "checksum"});
+    expect_error(
+        [&] {
+            const Checkpoint checkpoint(path);
+            load_weights(*model, {&checkpoint});
+        },
+        ExitCode::damaged_file, {path.string(), "/model/" + name});
+}
+
+TEST_F(CheckpointTest, a_flipped_bit_of_a_moment_is_found) {
+    at::Tensor moment;
+    const std::string name = "model.layers.0.linear_attn.k_proj.weight";
+    optimizer.for_each_moment([&](const std::string& n, at::Tensor, at::Tensor v) { moment = n == name ? v : moment; });
+    flip_a_bit_of(moment);
+    expect_error([&] { Checkpoint(path).load_optimizer(optimizer); }, ExitCode::damaged_file,
+                 {path.string(), "/optimizer/exp_avg_sq/" + name});
+}
+
+TEST_F(CheckpointTest, truncated_files_are_damaged) {
+    const auto size = std::filesystem::file_size(path);
+    for (const auto left : {size - 1, size / 2, uintmax_t{100}, uintmax_t{0}}) {
+        std::filesystem::resize_file(path, left);
+        expect_error([&] { Checkpoint checkpoint(path); }, ExitCode::damaged_file, {path.string()});
+    }
+}
+
+TEST_F(CheckpointTest, other_files_are_not_checkpoints) {
+    write_h5_once(folder / "other.h5", [](H5File& file) { file.describe_file("amalgam scores", Provenance{}); });
+    expect_error([&] { Checkpoint checkpoint(folder / "other.h5"); }, ExitCode::damaged_file,
+                 {(folder / "other.h5").string(), "amalgam checkpoint"});
+    expect_error([&] { Checkpoint checkpoint(folder / "none.h5"); }, ExitCode::bad_input,
+                 {(folder / "none.h5").string()});
+}
+
+TEST_F(CheckpointTest, missing_moments_are_an_error) {
+    Parameter* known = all_parameters(*model)[0];
+    AdamW part({known}, {});
+    write_checkpoint(folder / "part.h5", *model, &part, {"align", 3, 1536, 12, 77}, Provenance{});
+    expect_error([&] { Checkpoint(folder / "part.h5").load_optimizer(optimizer); }, ExitCode::damaged_file,
+                 {(folder / "part.h5").string(), "/optimizer/exp_avg/"});
+}
+
+class StageCheckpointsTest : public test::TemporaryFolder {
+  protected:
+    const StageCheckpoints files{folder, "align", 2};
+    void touch(const std::filesystem::path& path) const { test::put(path, "x"); }
+};
+
+TEST_F(StageCheckpointsTest, the_latest_is_that_of_the_highest_step) {
+    EXPECT_FALSE(files.latest().has_value());
+    for (const int64_t step : {200, 1000, 30}) touch(files.at_step(step));
+    touch(folder / "distill-00009000.h5");
+    touch(folder / "align-00009999.h5.tmp");
+    EXPECT_EQ(files.at_step(200).filename(), "align-00000200.h5");
+    EXPECT_EQ(files.latest(), files.at_step(1000));
+}
+
+TEST_F(StageCheckpointsTest, old_ones_are_removed) {
+    for (const int64_t step : {1, 2, 3, 4}) touch(files.at_step(step));
+    touch(folder / "distill-00000001.h5");
+    files.purge();
+    EXPECT_FALSE(std::filesystem::exists(files.at_step(2)));
+    EXPECT_TRUE(std::filesystem::exists(files.at_step(3)));
+    EXPECT_TRUE(std::filesystem::exists(files.at_step(4)));
+    touch(files.finished());
+    files.purge();
+    EXPECT_FALSE(files.latest().has_value());
+    EXPECT_TRUE(files.is_finished());
+    EXPECT_TRUE(std::filesystem::exists(folder / "distill-00000001.h5")) << "another stage's";
+}
+
+}  // namespace
+}  // namespace amalgam

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// Token files for tests.
+#pragma once
+
+#include <filesystem>
+#include <vector>
+
+#include "storage/hdf5.h"
+#include "system/random.h"
+
+namespace amalgam::test {
+
+/// One document. `answers`: positions of answer tokens, ascending.
+inline void write_tokens(const std::filesystem::path& path, const std::vector<int64_t>& tokens, int64_t vocabulary,
+                         const std::vector<int64_t>& answers = {}) {
+    write_h5_once(path, [&](H5File& file) {
+        file.describe_file("amalgam tokens", Provenance{});
+        file.set_attribute("/", "vocabulary_size", vocabulary);
+        file.set_attribute("/", "tokenizer_sha256", std::string("none"));
+        const std::vector<uint16_t> narrow(tokens.begin(), tokens.end());
+        const std::vector<int64_t> size = {int64_t(tokens.size())}, offsets = {0, int64_t(tokens.size())};
+        file.write("/tokens", StoredType::uint16, size, narrow.data());
+        file.write("/document_offsets", std::vector<int64_t>{2}, std::span<const int64_t>(offsets));
+        if (!answers.empty())
+            file.write("/answer_positions", std::vector<int64_t>{int64_t(answers.size())},
+                       std::span<const int64_t>(answers));
+    });
+}
+
+/// A text with something to learn: mostly each token is followed by its successor.
+inline std::vector<int64_t> simple_text(int64_t count, int64_t vocabulary, uint64_t seed) {
+    const RandomStream random(seed, "text");
+    std::vector<int64_t> tokens = {0};
+    for (int64_t i = 1; i < count; ++i) {
+        const bool jump = random.uniform(uint64_t(2 * i)) < 0.2;
+        tokens.push_back(jump ? int64_t(random.bits(uint64_t(2 * i + 1)) % uint64_t(vocabulary))
+                              : (tokens.back() + 1) % vocabulary);
+    }
+    return tokens;
+}
+
+}  // namespace amalgam::test
