@@ -10,8 +10,8 @@ install_packages
 make_venv
 once cmake pip_install 'cmake>=3.28'
 install_torch_for_build
-once analysis pip_install -r analysis/requirements.txt
-build -DAMALGAM_TESTS=OFF
+pip_requirements analysis/requirements.txt
+build cpu -DAMALGAM_TESTS=OFF
 
 say "running: mpirun -np 2 amalgam run jobs/quickstart.yaml"
 start_ranks 2 build/cpu/src/amalgam run jobs/quickstart.yaml

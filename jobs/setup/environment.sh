@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-# Sourced by jobs/quickstart.sh and tests/run.sh: installs what is missing, builds the CPU preset, says how to start ranks.
+# Sourced by jobs/quickstart.sh and tests/run.sh: installs what is missing, builds a preset, starts ranks.
 # What is there already is left alone; the second time this takes seconds.
 #
-# Environment: AMALGAM_TORCH  folder of a LibTorch to use instead of the wheel (holds include/ and lib/)
-#              AMALGAM_JOBS   parallel compilations (default: number of cores)
+# Environment: AMALGAM_TORCH     folder of a LibTorch to use instead of the wheel (holds include/ and lib/)
+#              AMALGAM_JOBS      parallel compilations (default: number of cores)
+#              AMALGAM_PACKAGES  "own": leave apt-get alone, the libraries come from modules or Spack
 
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 venv="$project/.venv"
@@ -16,32 +17,46 @@ fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 debian_packages="build-essential pkg-config python3-venv git libopenmpi-dev openmpi-bin libhdf5-openmpi-dev libboost-log-dev
   libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libxxhash-dev libgtest-dev ninja-build ccache"
 
-# Libraries of the distribution. On machines without apt they come from modules or Spack: INSTALL says how.
+# Libraries of the distribution. On machines without apt-get they come from modules or Spack: INSTALL says how.
 install_packages() {
-  if ! command -v apt-get >/dev/null; then
-    command -v mpirun >/dev/null || fail "mpirun is not on the PATH (Open MPI is needed); load your site's modules, see INSTALL"
+  if [ "${AMALGAM_PACKAGES:-}" = own ] || ! command -v apt-get >/dev/null; then
+    check_commands
     return
   fi
-  local missing=""
+  local missing="" package
   for package in $debian_packages; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
   done
   [ -z "$missing" ] && return
-  say "installing$missing"
   local root=""
-  [ "$(id -u)" = 0 ] || root=sudo
+  if [ "$(id -u)" != 0 ]; then
+    root=sudo
+    command -v sudo >/dev/null || fail "packages are missing and neither root nor sudo is there to install them:$missing" \
+      "(ask for them, or take them from modules or Spack as INSTALL says and set AMALGAM_PACKAGES=own)"
+  fi
+  say "apt-get install$missing"
   $root apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive $root apt-get install -y -qq $missing >/dev/null
+  $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
 }
 
-# once NAME COMMAND...: runs the command unless it has succeeded before in this virtual environment.
+# Of what is not ours to install, only the commands are looked for here: libraries hide in many places, and CMake finds them.
+check_commands() {
+  local missing="" name
+  for name in c++ mpicc mpirun ninja python3; do
+    command -v "$name" >/dev/null || missing="$missing $name"
+  done
+  [ -z "$missing" ] || fail "not on the PATH:$missing (a compiler, Open MPI, Ninja and Python are needed);" \
+    "load your site's modules or install them, INSTALL lists everything"
+}
+
+# once NAME COMMAND...: runs the command unless the very same one has succeeded before in this virtual environment.
 once() {
   local name=$1
   shift
-  [ -f "$stamps/$name" ] && return
-  say "$name"
+  [ "$(cat "$stamps/$name" 2>/dev/null)" = "$*" ] && return
+  say "installing $name"
   "$@"
-  touch "$stamps/$name"
+  echo "$*" >"$stamps/$name"
 }
 
 make_venv() {
@@ -50,6 +65,10 @@ make_venv() {
 }
 
 pip_install() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
+
+# pip_requirements FILE: installs what the file names, again when the file has changed.
+pip_requirements() { once "${1//\//-}" pip_requirements_now "$1" "$(cksum <"$1")"; }
+pip_requirements_now() { pip_install -r "$1"; }
 
 # LibTorch from the wheel. For running and building, the CPU part and the two small CUDA libraries that it links are enough.
 install_torch_for_build() {
@@ -60,17 +79,27 @@ install_torch_for_build() {
 # Whole PyTorch, for the parity tests' Python.
 install_torch_for_python() { once "torch-whole-$torch_version" pip_install "torch==$torch_version"; }
 
-build() {
-  local torch=${AMALGAM_TORCH:-}
-  [ -n "$torch" ] || torch=$("$venv/bin/python" -c 'import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0])')
-  say "building (the first time takes some minutes)"
-  (cd "$project" && "$venv/bin/cmake" --preset cpu -DAMALGAM_TORCH="$torch" "$@" >"$stamps/configure.log" 2>&1) ||
-    { cat "$stamps/configure.log"; fail "cmake failed"; }
-  "$venv/bin/cmake" --build "$project/build/cpu" --parallel "${AMALGAM_JOBS:-$(nproc)}" >"$stamps/build.log" 2>&1 ||
-    { tail -n 60 "$stamps/build.log"; fail "the build failed ($stamps/build.log)"; }
+torch_folder() {
+  if [ -n "${AMALGAM_TORCH:-}" ]; then
+    echo "$AMALGAM_TORCH"
+  else  # found, not imported: without its other wheels it cannot be
+    "$venv/bin/python" -c 'import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0])'
+  fi
 }
 
-# start_ranks N COMMAND...: one thread per rank; more ranks than cores are allowed; root is allowed (containers).
+# build PRESET [CMAKE_OPTION...]
+build() {
+  local preset=$1 folder="$project/build/$1"
+  shift
+  say "building $preset (the first time takes some minutes)"
+  mkdir -p "$folder"
+  (cd "$project" && "$venv/bin/cmake" --preset "$preset" -DAMALGAM_TORCH="$(torch_folder)" "$@") >"$folder/configure.log" 2>&1 ||
+    { cat "$folder/configure.log"; fail "cmake failed (if it missed a library: INSTALL says which are needed)"; }
+  "$venv/bin/cmake" --build "$folder" --parallel "${AMALGAM_JOBS:-$(nproc)}" >"$folder/build.log" 2>&1 ||
+    { tail -n 60 "$folder/build.log"; fail "the build failed; all it said is in $folder/build.log"; }
+}
+
+# start_ranks N COMMAND...: more ranks than cores are allowed, and root is (containers). The ranks share the cores.
 start_ranks() {
   local ranks=$1
   shift
