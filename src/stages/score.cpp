@@ -26,6 +26,7 @@ std::vector<int64_t> measured_steps(const ScoreJob& job) {
     return steps;
 }
 
+/// What needs all ranks of the run happens in the constructor: a group without a candidate never comes to the rest.
 class Scoring {
   public:
     Scoring(Run& run, const Communicator& group)
@@ -35,6 +36,7 @@ class Scoring {
           set_(run.held_out(job_.validation_sequences, job_.sequence_length)),
           training_states_(run.teacher(), int64_t(job_.teacher_cache_gib * double(1 << 30))),
           held_out_states_(run.teacher(), int64_t(job_.teacher_cache_gib * double(1 << 30))),
+          teacher_weights_(run.teacher_source()),
           aligned_(run.all_linear()) {
         const TokenFile& tokens = run.training_tokens();
         run.world.together([&] {
@@ -52,7 +54,7 @@ class Scoring {
     bool score_candidate(int64_t layer) {
         const Stopwatch watch;
         const auto student = run_.make_student(keep_softmax(layers(), run_.job.student.mixer, {layer}),
-                                               {aligned_.get(), &run_.teacher_source()}, group_);
+                                               {aligned_.get(), &teacher_weights_}, group_);
         CandidateResult result;
         result.candidate = result.layer = layer;
         result.rank = run_.world.rank() - group_.rank();
@@ -92,6 +94,7 @@ class Scoring {
     const ScoreJob& job_;
     HeldOutSet set_;
     TeacherStates training_states_, held_out_states_;
+    const TensorSource& teacher_weights_;
     std::unique_ptr<Checkpoint> aligned_;
     std::unique_ptr<Batches> batches_;
 };

@@ -67,6 +67,14 @@ TEST_F(Restart, a_kill_during_scoring_loses_no_finished_candidate) {
     expect_same_results(undisturbed());
 }
 
+TEST_F(Restart, ranks_without_a_candidate_wait_for_the_others) {
+    expect_end(run(1), 0, {});
+    // One candidate is left for three ranks.
+    for (const char* file : {"scores.h5", "candidates/candidate-003.h5", "checkpoints/distill.h5"}) fs::remove(result(file));
+    expect_end(run(3), 0, {"score: 1 of 4 candidates to do, 3 groups of 1 ranks"});
+    expect_same_results(undisturbed());
+}
+
 TEST_F(Restart, a_kill_during_training_goes_on_from_the_last_checkpoint) {
     test::set_steps(job.align, 60);
     const auto running = start(2);
