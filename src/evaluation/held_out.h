@@ -17,6 +17,9 @@ struct HeldOutSet {
     int64_t time() const { return tokens.size(1); }
 };
 
+/// Sequences in one forward. Fixed, so that the arithmetic is the same on any number of ranks.
+inline constexpr int64_t held_out_micro_batch = 4;
+
 /// Throws Error(bad_input) if the file holds less than `sequences`.
 HeldOutSet read_held_out(const TokenFile& file, int64_t sequences, int64_t sequence_length);
 

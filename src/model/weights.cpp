@@ -72,15 +72,20 @@ void load_weights(CausalLM& model, const std::vector<const TensorSource*>& sourc
     model.parameters().refresh_compute();
 }
 
-std::unique_ptr<CausalLM> load_teacher(const std::filesystem::path& folder, at::Device device,
+std::unique_ptr<CausalLM> load_teacher(const HuggingFaceSource& source, at::Device device,
                                        at::ScalarType compute_type) {
     ModelSpec spec;
-    spec.config = read_config(folder);
+    spec.config = read_config(source.folder());
     spec.layout = all_softmax(spec.config.layers);
     auto teacher = std::make_unique<CausalLM>(spec, device, compute_type, /*trainable=*/false);
-    const HuggingFaceSource source(folder);
     load_weights(*teacher, {&source});
     return teacher;
+}
+
+std::unique_ptr<CausalLM> load_teacher(const std::filesystem::path& folder, at::Device device,
+                                       at::ScalarType compute_type) {
+    read_config(folder);  // what is wrong with the config comes before what is wrong with the weights
+    return load_teacher(HuggingFaceSource(folder), device, compute_type);
 }
 
 }  // namespace amalgam

@@ -31,6 +31,7 @@ class HuggingFaceSource : public TensorSource {
     explicit HuggingFaceSource(const std::filesystem::path& folder);
     std::optional<at::Tensor> find(const std::string& name) const override;
     std::string where() const override { return folder_.string(); }
+    const std::filesystem::path& folder() const { return folder_; }
 
   private:
     std::filesystem::path folder_;
@@ -53,7 +54,9 @@ class ModelSource : public TensorSource {
 /// Error(bad_input) naming the source and the tensor that is missing, misshapen or not finite.
 void load_weights(CausalLM& model, const std::vector<const TensorSource*>& sources);
 
-/// A frozen teacher of `folder`. Reads config.json and the weights.
+/// A frozen teacher with the weights of `source` and the config.json beside them.
+std::unique_ptr<CausalLM> load_teacher(const HuggingFaceSource& source, at::Device device, at::ScalarType compute_type);
+/// The same where nobody needs the source afterwards.
 std::unique_ptr<CausalLM> load_teacher(const std::filesystem::path& folder, at::Device device,
                                        at::ScalarType compute_type);
 

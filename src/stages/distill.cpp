@@ -12,9 +12,7 @@ StageOutcome distill(Run& run) {
     auto student = run.make_student(layout, {aligned.get(), &run.teacher_source()}, run.world);
     TeacherStates states(teacher, 0);
     Distillation objective(*student, states, run.job.distill);
-    const int64_t time = run.job.distill.sequence_length;
-    const double flops = 3.0 * forward_flops(teacher.config(), layout, time, true) +
-                         forward_flops(teacher.config(), teacher.spec().layout, time, true);
+    const double flops = distillation_flops(teacher.config(), layout, run.job.distill.sequence_length);
     return train_stage(run, "distill", *student, objective, run.job.distill, flops);
 }
 

@@ -11,8 +11,6 @@
 namespace amalgam {
 namespace {
 
-constexpr int64_t micro_batch = 4;  // sequences; fixed, so that the arithmetic is the same on any number of ranks
-
 std::string table(const std::vector<EvaluatedModel>& models, const HeldOutSet& set) {
     std::ostringstream out;
     out << std::fixed << std::setprecision(4);
@@ -35,8 +33,8 @@ StageOutcome evaluate(Run& run) {
     TeacherStates states(run.teacher(), 0);
     const int64_t chunk = run.job.distill.loss_chunk_tokens;
     std::vector<EvaluatedModel> models;
-    models.push_back({"teacher", measure_tokens(run.teacher(), nullptr, set, micro_batch, chunk, run.world)});
-    models.push_back({"student", measure_tokens(*student, &states, set, micro_batch, chunk, run.world)});
+    models.push_back({"teacher", measure_tokens(run.teacher(), nullptr, set, held_out_micro_batch, chunk, run.world)});
+    models.push_back({"student", measure_tokens(*student, &states, set, held_out_micro_batch, chunk, run.world)});
     run.world.on_root([&] {
         write_evaluation(run.evaluation_file(), models, set, job.position_bins, checkpoint->spec().layout,
                          run.provenance());

@@ -31,7 +31,10 @@ Run::Run(const Job& j, const Communicator& w)
 
 CausalLM& Run::teacher() {
     if (!teacher_) {
-        world.together([&] { teacher_ = load_teacher(job.teacher.path, compute.device, compute.type); });
+        world.together([&] {
+            teacher_source_ = std::make_unique<HuggingFaceSource>(job.teacher.path);
+            teacher_ = load_teacher(*teacher_source_, compute.device, compute.type);
+        });
         info(text("teacher ", job.teacher.path, ": ", teacher_->config().family, ", ", teacher_->config().layers,
                   " layers, ", count_parameters(teacher_->config()), " parameters"));
     }
@@ -39,8 +42,7 @@ CausalLM& Run::teacher() {
 }
 
 const TensorSource& Run::teacher_source() {
-    if (!teacher_source_)
-        world.together([&] { teacher_source_ = std::make_unique<HuggingFaceSource>(job.teacher.path); });
+    teacher();
     return *teacher_source_;
 }
 
@@ -93,14 +95,18 @@ std::filesystem::path Run::candidate_file(int64_t candidate) const {
     return folder / "candidates" / name;
 }
 
-std::unique_ptr<Checkpoint> Run::all_linear() {
+bool Run::is_finished(const std::string& stage) const {
+    return world.broadcast(int64_t{world.is_root() && checkpoints(stage).is_finished()}) != 0;
+}
+
+std::unique_ptr<Checkpoint> Run::open_finished(const std::string& stage) const {
     std::unique_ptr<Checkpoint> checkpoint;
-    const auto align = checkpoints("align");
-    world.together([&] {
-        checkpoint =
-            std::make_unique<Checkpoint>(align.is_finished() ? align.finished() : checkpoints("transfer").finished());
-    });
+    world.together([&] { checkpoint = std::make_unique<Checkpoint>(checkpoints(stage).finished()); });
     return checkpoint;
+}
+
+std::unique_ptr<Checkpoint> Run::all_linear() {
+    return open_finished(is_finished("align") ? "align" : "transfer");
 }
 
 Layout Run::selected_layout() {
@@ -114,13 +120,8 @@ Layout Run::selected_layout() {
 }
 
 std::unique_ptr<Checkpoint> Run::newest_student() {
-    for (const char* stage : {"finetune", "distill"}) {
-        const auto files = checkpoints(stage);
-        if (!files.is_finished()) continue;
-        std::unique_ptr<Checkpoint> checkpoint;
-        world.together([&] { checkpoint = std::make_unique<Checkpoint>(files.finished()); });
-        return checkpoint;
-    }
+    for (const char* stage : {"finetune", "distill"})
+        if (is_finished(stage)) return open_finished(stage);
     return nullptr;
 }
 

@@ -54,6 +54,10 @@ class Run {
     TrainerSetup trainer_setup(const std::string& stage);
 
   private:
+    /// Is the stage's final checkpoint there? The root looks, so that all ranks go the same way. Collective.
+    bool is_finished(const std::string& stage) const;
+    std::unique_ptr<Checkpoint> open_finished(const std::string& stage) const;
+
     Provenance provenance_;
     std::unique_ptr<MetricsFile> metrics_;
     std::unique_ptr<CausalLM> teacher_;

@@ -14,9 +14,6 @@
 namespace amalgam {
 namespace {
 
-constexpr int64_t held_out_micro_batch =
-    4;  // sequences; fixed, so that the arithmetic is the same on any number of ranks
-
 /// Steps after which the held-out KL is measured: 0, then `measurements` evenly spaced ones up to the last.
 std::vector<int64_t> measured_steps(const ScoreJob& job) {
     std::vector<int64_t> steps = {0};
@@ -36,7 +33,6 @@ class Scoring {
           set_(run.held_out(job_.validation_sequences, job_.sequence_length)),
           training_states_(run.teacher(), int64_t(job_.teacher_cache_gib * double(1 << 30))),
           held_out_states_(run.teacher(), int64_t(job_.teacher_cache_gib * double(1 << 30))),
-          teacher_weights_(run.teacher_source()),
           aligned_(run.all_linear()) {
         const TokenFile& tokens = run.training_tokens();
         run.world.together([&] {
@@ -54,7 +50,7 @@ class Scoring {
     bool score_candidate(int64_t layer) {
         const Stopwatch watch;
         const auto student = run_.make_student(keep_softmax(layers(), run_.job.student.mixer, {layer}),
-                                               {aligned_.get(), &teacher_weights_}, group_);
+                                               {aligned_.get(), &run_.teacher_source()}, group_);
         CandidateResult result;
         result.candidate = result.layer = layer;
         result.rank = run_.world.rank() - group_.rank();
@@ -64,9 +60,7 @@ class Scoring {
         setup.candidate = layer;
         setup.announce = run_.world.rank() - group_.rank() == 0;  // one group speaks for all: their steps are alike
         setup.checkpoints.reset();
-        setup.flops_per_token =
-            3.0 * forward_flops(student->config(), student->spec().layout, job_.sequence_length, true) +
-            forward_flops(student->config(), all_softmax(layers()), job_.sequence_length, true);
+        setup.flops_per_token = distillation_flops(student->config(), student->spec().layout, job_.sequence_length);
         setup.peak_flops = run_.compute.peak_flops * group_.size();
         setup.on_step = [&](int64_t done) {
             if (std::find(steps.begin(), steps.end(), done) == steps.end()) return;
@@ -94,18 +88,20 @@ class Scoring {
     const ScoreJob& job_;
     HeldOutSet set_;
     TeacherStates training_states_, held_out_states_;
-    const TensorSource& teacher_weights_;
     std::unique_ptr<Checkpoint> aligned_;
     std::unique_ptr<Batches> batches_;
 };
 
-/// Candidates without a file, the same on all ranks.
+/// Candidates without a file. The root looks, so that all ranks deal the same ones out.
 std::vector<int64_t> missing_candidates(const Run& run, int64_t layers) {
+    std::string there(size_t(layers), 0);
+    run.world.on_root([&] {
+        for (int64_t c = 0; c < layers; ++c) there[size_t(c)] = std::filesystem::exists(run.candidate_file(c));
+    });
+    there = run.world.broadcast(there);
     std::vector<int64_t> missing;
-    for (int64_t c = 0; c < layers; ++c) {
-        const int64_t there = run.world.broadcast(int64_t{std::filesystem::exists(run.candidate_file(c))});
-        if (!there) missing.push_back(c);
-    }
+    for (int64_t c = 0; c < layers; ++c)
+        if (!there[size_t(c)]) missing.push_back(c);
     return missing;
 }
 

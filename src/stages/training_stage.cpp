@@ -40,4 +40,8 @@ double forward_flops(const ModelConfig& c, const Layout& layout, int64_t time, b
     return flops;
 }
 
+double distillation_flops(const ModelConfig& c, const Layout& layout, int64_t time) {
+    return 3.0 * forward_flops(c, layout, time, true) + forward_flops(c, all_softmax(c.layers), time, true);
+}
+
 }  // namespace amalgam

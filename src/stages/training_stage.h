@@ -15,4 +15,7 @@ StageOutcome train_stage(Run& run, const std::string& stage, CausalLM& student, 
 double mixer_flops(const ModelConfig& config, const std::string& mixer, int64_t time);
 double forward_flops(const ModelConfig& config, const Layout& layout, int64_t time, bool with_head);
 
+/// Of one distillation step, for one token: the student trained, the softmax teacher forward.
+double distillation_flops(const ModelConfig& config, const Layout& layout, int64_t time);
+
 }  // namespace amalgam

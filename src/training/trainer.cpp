@@ -62,17 +62,18 @@ class TrainingLoop {
 
     void resume() {
         if (!setup_.checkpoints) return;
-        const auto latest = setup_.checkpoints->latest();
-        if (!latest) return;
+        std::string latest;  // the root looks, so that all ranks start from the same step
+        group_.on_root([&] { latest = setup_.checkpoints->latest().value_or("").string(); });
+        latest = group_.broadcast(latest);
+        if (latest.empty()) return;
         group_.together([&] {
-            const Checkpoint checkpoint(*latest);
-            require(checkpoint.has_optimizer(), latest->string(),
-                    ": holds no optimizer state (training cannot go on from it)");
+            const Checkpoint checkpoint(latest);
+            require(checkpoint.has_optimizer(), latest, ": holds no optimizer state (training cannot go on from it)");
             load_weights(model_, {&checkpoint});
             checkpoint.load_optimizer(optimizer_);
             step_ = checkpoint.state().step;
         });
-        info(text(setup_.stage, ": goes on from step ", step_, " (", latest->string(), ")"));
+        info(text(setup_.stage, ": goes on from step ", step_, " (", latest, ")"));
     }
 
     std::vector<double> one_step() {
