@@ -98,6 +98,7 @@ int run_command_line(int argc, char** argv) {
         command->add_option("--sequence-length", options.sequence_length, "tokens")->capture_default_str();
         command->add_option("--sequences", options.sequences, "number of sequences; 0: all")->capture_default_str();
         command->add_option("--precision", options.precision, "float32 or bfloat16")->capture_default_str();
+        command->add_option("--device", options.device, "cpu, cuda or auto")->capture_default_str();
         return command;
     };
     CLI::App* logits = model_options(app.add_subcommand("logits", "the logits of any model we can read"));

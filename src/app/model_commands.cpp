@@ -9,6 +9,7 @@
 #include "evaluation/generation.h"
 #include "job/job_reader.h"
 #include "model/export.h"
+#include "stages/compute.h"
 #include "storage/token_file.h"
 #include "system/error.h"
 #include "training/batches.h"
@@ -21,9 +22,12 @@ std::unique_ptr<CausalLM> load_any(const ModelCommandOptions& options) {
     require(options.precision == "float32" || options.precision == "bfloat16", "--precision: \"", options.precision,
             "\" is not known (float32 or bfloat16)");
     const at::ScalarType type = options.precision == "bfloat16" ? at::kBFloat16 : at::kFloat;
-    if (std::filesystem::is_directory(options.model)) return load_teacher(options.model, at::kCPU, type);
+    const at::Device device =
+        asks_for_cuda("--device", options.device) ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+    set_product_precision(type);
+    if (std::filesystem::is_directory(options.model)) return load_teacher(options.model, device, type);
     const Checkpoint checkpoint(options.model);
-    auto model = std::make_unique<CausalLM>(checkpoint.spec(), at::kCPU, type, /*trainable=*/false);
+    auto model = std::make_unique<CausalLM>(checkpoint.spec(), device, type, /*trainable=*/false);
     load_weights(*model, {&checkpoint});
     return model;
 }
@@ -58,7 +62,8 @@ void logits_command(const ModelCommandOptions& options) {
         file.set_attribute("/", "model", options.model);
         file.create_dataset("/logits", StoredType::float32, std::vector<int64_t>{sequences, time, vocabulary});
         for (int64_t s = 0; s < sequences; ++s) {
-            const at::Tensor logits = input.model->logits(input.tokens.narrow(0, s, 1)).to(at::kFloat).contiguous();
+            const at::Tensor tokens = input.tokens.narrow(0, s, 1).to(input.model->device());
+            const at::Tensor logits = input.model->logits(tokens).to(at::kCPU, at::kFloat).contiguous();
             file.write_rows("/logits", s, 1, logits.const_data_ptr());
         }
     });

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Commands on one model, a Hugging Face folder or a checkpoint of a run: logits, generate, export. One process, on the
-// CPU.
+// Commands on one model, a Hugging Face folder or a checkpoint of a run: logits, generate, export. One process.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +10,7 @@ namespace amalgam {
 struct ModelCommandOptions {
     std::string model, tokens, out;
     std::string precision = "float32";
+    std::string device = "cpu";  // or cuda
     int64_t sequence_length = 512;
     int64_t sequences = 0;  // 0: all of the token file
     int64_t count = 32;     // generate: tokens

@@ -23,7 +23,11 @@ at::Tensor CausalLM::embed(const at::Tensor& tokens) const {
 }
 
 RotaryTables CausalLM::rotary(int64_t first, int64_t count) const {
-    return rotary_tables(spec_.config.rope, spec_.config.head_dim, first, count, device_);
+    if (rotary_range_ != std::pair{first, count}) {
+        rotary_tables_ = rotary_tables(spec_.config.rope, spec_.config.head_dim, first, count, device_);
+        rotary_range_ = {first, count};
+    }
+    return rotary_tables_;
 }
 
 at::Tensor CausalLM::hidden(const at::Tensor& tokens, ModelCache* cache) const {

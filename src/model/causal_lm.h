@@ -32,6 +32,7 @@ class CausalLM {
     /// tokens [batch, time] int64 -> embeddings [batch, time, hidden].
     at::Tensor embed(const at::Tensor& tokens) const;
     const std::vector<Block>& blocks() const { return blocks_; }
+    /// Keeps the latest tables, since training asks for the same positions at every step.
     RotaryTables rotary(int64_t first, int64_t count) const;
 
     /// Hidden states after the final norm, [batch, time, hidden]: what the head reads.
@@ -52,6 +53,8 @@ class CausalLM {
     ParameterStore parameters_;
     std::vector<Block> blocks_;
     const Parameter *embedding_, *norm_, *head_ = nullptr;
+    mutable RotaryTables rotary_tables_;
+    mutable std::pair<int64_t, int64_t> rotary_range_ = {0, 0};  // first, count
 };
 
 }  // namespace amalgam

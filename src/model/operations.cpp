@@ -246,8 +246,7 @@ at::Tensor widened(const at::Tensor& t) {
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
     if (runs_on_cpu_kernels(x)) return RmsNorm::apply(x, weight, eps);
-    const auto wide = widened(x);
-    return (wide * at::rsqrt(wide.square().mean(-1, true) + eps) * weight).to(x.scalar_type());
+    return at::rms_norm(widened(x), {x.size(-1)}, weight, eps).to(x.scalar_type());
 }
 
 at::Tensor swiglu(const at::Tensor& fused) {
@@ -282,7 +281,7 @@ at::Tensor gated_rms_norm(const at::Tensor& o, const at::Tensor& gate, const at:
     if (!gate.defined() && !weight.defined()) return o.flatten(-2);
     if (runs_on_cpu_kernels(o)) return GatedRmsNorm::apply(o, if_defined(gate), if_defined(weight), eps);
     at::Tensor y = widened(o);
-    if (weight.defined()) y = y * at::rsqrt(y.square().mean(-1, true) + eps) * weight;
+    if (weight.defined()) y = at::rms_norm(y, {y.size(-1)}, weight, eps);
     y = y.flatten(-2);
     if (gate.defined()) y = y * at::silu(widened(gate));
     return y.to(o.scalar_type());

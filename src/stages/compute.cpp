@@ -5,6 +5,8 @@
 #include <ATen/Parallel.h>
 #include <sched.h>
 
+#include <cstdlib>
+
 #include "system/error.h"
 #ifdef AMALGAM_CUDA
 #include <ATen/cuda/CUDAContext.h>
@@ -39,6 +41,18 @@ double peak_of(const std::string& name) {
 
 }  // namespace
 
+bool asks_for_cuda(const std::string& option, const std::string& name) {
+    require(name == "auto" || name == "cpu" || name == "cuda", option, ": \"", name,
+            "\" is not known (auto, cpu, cuda)");
+    const bool cuda = name == "cuda" || (name == "auto" && cuda_is_there());
+    require(!cuda || cuda_is_there(), option, ": cuda is asked for (no GPU is visible, or this build has no CUDA)");
+    return cuda;
+}
+
+void set_product_precision(at::ScalarType type) {
+    at::globalContext().setAllowTF32CuBLAS(type == at::kBFloat16);
+}
+
 Compute set_up_compute(const Job& job, const Communicator& world) {
     const Communicator node = world.split_by_node();
     Compute compute;
@@ -46,12 +60,15 @@ Compute set_up_compute(const Job& job, const Communicator& world) {
     const int automatic = job.deterministic ? 1 : std::max(1, usable_cores() / node.size());
     compute.threads = job.threads_per_rank > 0 ? int(job.threads_per_rank) : automatic;
     at::set_num_threads(compute.threads);
-    if (job.deterministic) at::globalContext().setDeterministicAlgorithms(true, false);
+    if (job.deterministic) {
+        setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 0);  // without it cuBLAS refuses to be deterministic
+        at::globalContext().setDeterministicAlgorithms(true, false);
+    }
 
-    const bool cuda = job.device == "cuda" || (job.device == "auto" && cuda_is_there());
-    require(!cuda || cuda_is_there(), "device: cuda is asked for (no GPU is visible, or this build has no CUDA)");
+    const bool cuda = asks_for_cuda("device", job.device);
     const bool narrow = job.precision == "bfloat16" || (job.precision == "auto" && cuda);
     compute.type = narrow ? at::kBFloat16 : at::kFloat;
+    set_product_precision(compute.type);
     compute.description =
         text(cuda ? "GPU" : "CPU", ", ", narrow ? "bfloat16" : "float32", ", ", compute.threads, " threads");
 #ifdef AMALGAM_CUDA

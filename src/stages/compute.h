@@ -17,6 +17,14 @@ struct Compute {
     std::string description;  // "CPU, bfloat16, 2 threads"
 };
 
+/// Whether `name` (auto, cpu or cuda) means a GPU here. Throws Error(bad_input), naming `option`, if it asks for what
+/// is not there.
+bool asks_for_cuda(const std::string& option, const std::string& name);
+
+/// How GPUs multiply fp32 matrices: exactly in fp32 models, in TF32 in bf16 models, whose fp32 intermediates (the gated
+/// delta rule) come from bf16 numbers anyway.
+void set_product_precision(at::ScalarType type);
+
 /// Chooses from the job and the machine, sets LibTorch's threads and determinism, binds the GPU of the node-local rank.
 /// Collective. Throws Error(bad_input) if the job asks for what is not there.
 Compute set_up_compute(const Job& job, const Communicator& world);

@@ -16,19 +16,21 @@ AdamW::AdamW(const std::vector<Parameter*>& parameters, const OptimizerJob& opti
 
 void AdamW::step(const Gradients& gradients, double rate_factor, double gradient_factor, int threads) {
     ++steps_;
+    const auto rate = [&](ParameterGroup group) {
+        return rate_factor * (group == ParameterGroup::mixer ? options_.learning_rate : options_.learning_rate_rest);
+    };
+    if (!gradients.flat().device().is_cpu()) {
+        for (const ParameterGroup group : {ParameterGroup::mixer, ParameterGroup::rest})
+            step_on_device(group, gradients, rate(group), gradient_factor);
+        return;
+    }
     for (Moments& m : moments_) {
         Parameter& p = *m.parameter;
-        const double rate =
-            rate_factor * (p.group == ParameterGroup::mixer ? options_.learning_rate : options_.learning_rate_rest);
         const at::Tensor gradient = gradients.of(p);
-        if (!p.master.device().is_cpu()) {
-            step_on_device(m, gradient, rate, gradient_factor);
-            continue;
-        }
         kernels::AdamwStep call;
         call.count = p.elements();
         call.step = steps_;
-        call.learning_rate = rate;
+        call.learning_rate = rate(p.group);
         call.beta1 = options_.beta1;
         call.beta2 = options_.beta2;
         call.epsilon = options_.epsilon;
@@ -43,16 +45,27 @@ void AdamW::step(const Gradients& gradients, double rate_factor, double gradient
     }
 }
 
-void AdamW::step_on_device(Moments& m, const at::Tensor& gradient, double rate, double gradient_factor) {
-    Parameter& p = *m.parameter;
-    const at::Tensor g = gradient * gradient_factor;
-    m.exp_avg.lerp_(g, 1.0 - options_.beta1);
-    m.exp_avg_sq.mul_(options_.beta2).addcmul_(g, g, 1.0 - options_.beta2);
-    const double bias1 = 1.0 - std::pow(options_.beta1, double(steps_)),
-                 bias2 = 1.0 - std::pow(options_.beta2, double(steps_));
-    p.master.mul_(1.0 - rate * options_.weight_decay);
-    p.master.addcdiv_(m.exp_avg, (m.exp_avg_sq / bias2).sqrt_().add_(options_.epsilon), -rate / bias1);
-    if (p.compute.scalar_type() != at::kFloat) p.compute.detach().copy_(p.master);
+void AdamW::step_on_device(ParameterGroup group, const Gradients& gradients, double rate, double gradient_factor) {
+    std::vector<at::Tensor> masters, grads, exp_avgs, exp_avg_sqs, wide, narrow;
+    for (Moments& m : moments_) {
+        Parameter& p = *m.parameter;
+        if (p.group != group) continue;
+        masters.push_back(p.master);
+        grads.push_back(gradients.of(p));
+        exp_avgs.push_back(m.exp_avg);
+        exp_avg_sqs.push_back(m.exp_avg_sq);
+        if (p.compute.scalar_type() == at::kFloat) continue;
+        wide.push_back(p.master);
+        narrow.push_back(p.compute.detach());
+    }
+    if (masters.empty()) return;
+    const auto scalar = masters[0].options();
+    const std::vector<at::Tensor> steps(masters.size(), at::full({}, double(steps_), scalar));
+    // LibTorch divides the gradients by grad_scale.
+    at::_fused_adamw_(masters, grads, exp_avgs, exp_avg_sqs, {}, steps, rate, options_.beta1, options_.beta2,
+                      options_.weight_decay, options_.epsilon, /*amsgrad=*/false, /*maximize=*/false,
+                      at::full({}, 1.0 / gradient_factor, scalar));
+    if (!narrow.empty()) at::_foreach_copy_(narrow, wide);
 }
 
 void AdamW::for_each_moment(const std::function<void(const std::string&, at::Tensor, at::Tensor)>& visit) {

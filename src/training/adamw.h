@@ -28,7 +28,8 @@ class AdamW {
         Parameter* parameter;
         at::Tensor exp_avg, exp_avg_sq;
     };
-    void step_on_device(Moments& m, const at::Tensor& gradient, double rate, double gradient_factor);
+    /// All parameters of a group in a few launches. The gradients are overwritten.
+    void step_on_device(ParameterGroup group, const Gradients& gradients, double rate, double gradient_factor);
 
     std::vector<Moments> moments_;
     OptimizerJob options_;

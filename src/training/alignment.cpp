@@ -30,19 +30,19 @@ std::vector<Parameter*> Alignment::trained() {
     return all;
 }
 
-double Alignment::loss_and_gradient(const at::Tensor& teacher, const at::Tensor& student, double weight,
-                                    at::Tensor& gradient) const {
+at::Tensor Alignment::loss_and_gradient(const at::Tensor& teacher, const at::Tensor& student, double weight,
+                                        at::Tensor& gradient) const {
     const at::Tensor target = teacher.to(at::kFloat), difference = student.to(at::kFloat) - target;
     const double tokens = double(difference.numel() / difference.size(-1));
     if (loss_ == AlignmentLoss::norm) {
         const double scale = 1.0 / std::sqrt(double(difference.size(-1)));
         const at::Tensor norm = at::linalg_vector_norm(difference, 2, {-1}, true);
         gradient = (difference * (scale * weight / tokens) / norm.clamp_min(1e-12)).to(student.scalar_type());
-        return norm.sum(at::kDouble).item<double>() * scale / tokens;
+        return norm.sum(at::kDouble) * (scale / tokens);
     }
     const at::Tensor inverse = target.square().sum(-1, true).clamp_min(1e-12).reciprocal();
     gradient = (difference * inverse * (2.0 * weight / tokens)).to(student.scalar_type());
-    return (difference.square().sum(-1, true) * inverse).sum(at::kDouble).item<double>() / tokens;
+    return (difference.square().sum(-1, true) * inverse).sum(at::kDouble) / tokens;
 }
 
 void Alignment::accumulate(const at::Tensor& tokens, int64_t, double weight, Gradients& gradients,
@@ -50,6 +50,7 @@ void Alignment::accumulate(const at::Tensor& tokens, int64_t, double weight, Gra
     const int64_t layers = teacher_.config().layers;
     const RotaryTables rotary = teacher_.rotary(0, tokens.size(1));
     at::Tensor x = teacher_.embed(tokens);
+    std::vector<at::Tensor> layer_losses(static_cast<size_t>(layers));  // read at the end: reading waits for the device
     for (int64_t layer = 0; layer < layers; ++layer) {
         at::Tensor input, target;
         {
@@ -63,13 +64,17 @@ void Alignment::accumulate(const at::Tensor& tokens, int64_t, double weight, Gra
         const at::Tensor output = student_.blocks()[layer].mixer().forward(input, rotary, nullptr);
         at::Tensor d_output;
         // The mean over layers is what the reference trains; it only matters to clipping.
-        const double loss = loss_and_gradient(target, output.detach(), weight / double(layers), d_output);
-        losses[0] += weight * loss / double(layers);
-        losses[1 + layer] += weight * loss;
+        layer_losses[size_t(layer)] = loss_and_gradient(target, output.detach(), weight / double(layers), d_output);
         std::vector<at::Tensor> inputs;
         for (const Parameter* p : by_layer_[layer]) inputs.push_back(p->compute);
         const auto found = torch::autograd::grad({output}, inputs, {d_output});
         for (size_t i = 0; i < inputs.size(); ++i) gradients.add(*by_layer_[layer][i], found[i]);
+    }
+    for (size_t layer = 0; layer < layer_losses.size(); ++layer) {
+        if (!layer_losses[layer].defined()) continue;
+        const double loss = layer_losses[layer].item<double>();
+        losses[0] += weight * loss / double(layers);
+        losses[1 + layer] += weight * loss;
     }
 }
 

@@ -24,9 +24,9 @@ class Alignment : public Objective {
                     std::vector<double>& losses) override;
 
   private:
-    /// Loss of one layer, and its gradient with respect to the student's output.
-    double loss_and_gradient(const at::Tensor& teacher, const at::Tensor& student, double weight,
-                             at::Tensor& gradient) const;
+    /// Loss of one layer (fp64 scalar on the device), and its gradient with respect to the student's output.
+    at::Tensor loss_and_gradient(const at::Tensor& teacher, const at::Tensor& student, double weight,
+                                 at::Tensor& gradient) const;
 
     CausalLM& student_;
     CausalLM& teacher_;

@@ -17,9 +17,16 @@ void for_each_chunk(int64_t tokens, int64_t chunk, const std::function<void(int6
     for (int64_t first = 0; first < tokens; first += chunk) work(first, std::min(chunk, tokens - first));
 }
 
-double sum_of(const at::Tensor& losses) {
-    return losses.sum(at::kDouble).item<double>();
-}
+/// Adds up losses on their device; the sum is read once, since reading waits for the device.
+class LossSum {
+  public:
+    explicit LossSum(at::Device device) : sum_(at::zeros({}, at::TensorOptions(device).dtype(at::kDouble))) {}
+    void add(const at::Tensor& losses) { sum_.add_(losses.sum(at::kDouble)); }
+    double read() const { return sum_.item<double>(); }
+
+  private:
+    at::Tensor sum_;
+};
 
 /// Loss per token; student logits become weight * gradient.
 at::Tensor kl_with_gradient(at::Tensor& student, const at::Tensor& teacher, double temperature, double weight) {
@@ -37,11 +44,15 @@ at::Tensor kl_with_gradient(at::Tensor& student, const at::Tensor& teacher, doub
         kernels::kl_divergence_with_gradient(call, kernel_threads());
         return loss;
     }
-    const at::Tensor log_s = at::log_softmax(student.to(at::kFloat) / temperature, -1);
-    const at::Tensor log_t = at::log_softmax(teacher.to(at::kFloat) / temperature, -1);
+    const auto log_softmax = [&](const at::Tensor& logits) {
+        const at::Tensor wide = logits.to(at::kFloat);
+        return at::log_softmax(temperature == 1.0 ? wide : wide / temperature, -1);
+    };
+    // In place: every temporary is a pass over tokens * vocabulary numbers.
+    at::Tensor log_s = log_softmax(student), log_t = log_softmax(teacher);
     const at::Tensor p_t = log_t.exp();
-    const at::Tensor loss = (p_t * (log_t - log_s)).sum(-1) * (temperature * temperature);
-    student.copy_((log_s.exp() - p_t) * (temperature * weight));
+    const at::Tensor loss = log_t.sub_(log_s).mul_(p_t).sum(-1) * (temperature * temperature);
+    student.copy_(log_s.exp_().sub_(p_t).mul_(temperature * weight));
     return loss;
 }
 
@@ -99,25 +110,29 @@ LossAndGradient chunked_kl_divergence(const at::Tensor& student_hidden, const at
                                       const at::Tensor& teacher_hidden, const at::Tensor& teacher_head,
                                       double temperature, double weight, int64_t chunk, at::Tensor d_head) {
     LossAndGradient result{0.0, at::empty_like(student_hidden)};
+    LossSum loss(student_hidden.device());
     for_each_chunk(student_hidden.size(0), chunk, [&](int64_t first, int64_t count) {
         const auto hidden = student_hidden.narrow(0, first, count);
         at::Tensor student = at::linear(hidden, student_head);
         const at::Tensor teacher = at::linear(teacher_hidden.narrow(0, first, count), teacher_head);
-        result.loss += sum_of(kl_with_gradient(student, teacher, temperature, weight));
+        loss.add(kl_with_gradient(student, teacher, temperature, weight));
         add_head_gradients(student, hidden, student_head, result.d_hidden.narrow(0, first, count), d_head);
     });
+    result.loss = loss.read();
     return result;
 }
 
 LossAndGradient chunked_cross_entropy(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& targets,
                                       double weight, int64_t chunk, at::Tensor d_head) {
     LossAndGradient result{0.0, at::empty_like(hidden)};
+    LossSum loss(hidden.device());
     for_each_chunk(hidden.size(0), chunk, [&](int64_t first, int64_t count) {
         const auto part = hidden.narrow(0, first, count);
         at::Tensor logits = at::linear(part, head);
-        result.loss += sum_of(cross_entropy_with_gradient(logits, targets.narrow(0, first, count), weight));
+        loss.add(cross_entropy_with_gradient(logits, targets.narrow(0, first, count), weight));
         add_head_gradients(logits, part, head, result.d_hidden.narrow(0, first, count), d_head);
     });
+    result.loss = loss.read();
     return result;
 }
 
