@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// Times one alignment step and one distillation step (forward, backward, clipping, AdamW) of a student in the shapes of
-// SmolLM2-135M with random weights. Prints one line, seconds per step, each the median over the repetitions:
-//     ALIGN_SECONDS DISTILL_SECONDS
+// Times one alignment step and one distillation step (forward, backward, clipping, AdamW) of a student with random
+// weights. Prints one line: seconds per step, each the median over the repetitions, and floating-point operations per
+// token (multiplications and additions, backward twice the forward):
+//     ALIGN_SECONDS DISTILL_SECONDS ALIGN_FLOPS DISTILL_FLOPS
 //
-// usage: training_step_benchmark [SEQUENCES TIME bf16|fp32 THREADS REPETITIONS [LAYERS]]
-// The distilled student keeps softmax in every fourth layer.
+// usage: training_step_benchmark [SEQUENCES TIME bf16|fp32 THREADS REPETITIONS [LAYERS [cpu|cuda [SHAPE [PROFILE]]]]]
+// SHAPE: smollm2-135m (30 layers) or qwen2.5-1.5b (28). PROFILE, GPUs only: rows of a table of device time by
+// operation, of one more step of each kind, on standard error. The distilled student keeps softmax in every fourth
+// layer.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <torch/cuda.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -14,7 +18,11 @@
 #include <string>
 
 #include "app/memory.h"
+#include "device_profile.h"
+#include "stages/compute.h"
+#include "stages/training_stage.h"
 #include "system/clock.h"
+#include "system/error.h"
 #include "training/adamw.h"
 #include "training/alignment.h"
 #include "training/distillation.h"
@@ -41,6 +49,22 @@ ModelConfig smollm2(int64_t layers) {
     return c;
 }
 
+ModelConfig qwen2_5(int64_t layers) {
+    ModelConfig c = smollm2(layers);
+    c.family = "qwen2";
+    c.hidden_size = 1536;
+    c.query_heads = 12;
+    c.key_value_heads = 2;
+    c.head_dim = 128;
+    c.intermediate_size = 8960;
+    c.vocabulary_size = 151936;
+    c.max_positions = 32768;
+    c.rms_norm_eps = 1e-6;
+    c.qkv_bias = true;
+    c.rope.theta = 1000000.0;
+    return c;
+}
+
 void fill_randomly(CausalLM& model) {
     model.parameters().for_each_named([](const std::string& name, at::Tensor t, Parameter&) {
         if (name.find("norm.weight") != std::string::npos)
@@ -56,56 +80,104 @@ double median(std::vector<double> values) {
     return values[values.size() / 2];
 }
 
-/// Median seconds of whole optimizer steps, after one that is not counted.
-double time_steps(Objective& objective, const OptimizerJob& options, const at::Tensor& tokens, int threads, int repetitions) {
+struct Settings {
+    int64_t sequences, time, layers, profile_rows;
+    at::ScalarType type;
+    at::Device device;
+    int threads, repetitions;
+    std::string shape;
+};
+
+Settings settings(int argc, char** argv) {
+    const auto argument = [&](int i, const char* fallback) { return std::string(argc > i ? argv[i] : fallback); };
+    const std::string shape = argument(8, "smollm2-135m");
+    require(shape == "smollm2-135m" || shape == "qwen2.5-1.5b", "SHAPE: \"", shape, "\" is not known");
+    const char* layers = shape == "smollm2-135m" ? "30" : "28";
+    return {std::stoll(argument(1, "4")),
+            std::stoll(argument(2, "512")),
+            std::stoll(argument(6, layers)),
+            std::stoll(argument(9, "0")),
+            argument(3, "bf16") == "bf16" ? at::kBFloat16 : at::kFloat,
+            asks_for_cuda("device", argument(7, "cpu")) ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU),
+            std::stoi(argument(4, "2")),
+            std::stoi(argument(5, "3")),
+            shape};
+}
+
+/// Median seconds of whole optimizer steps, after two that are not counted.
+double time_steps(const std::string& name, Objective& objective, const at::Tensor& tokens, const Settings& s) {
     const auto parameters = objective.trained();
-    Gradients gradients(parameters, at::kCPU, false);
-    AdamW optimizer(parameters, options);
-    std::vector<double> seconds;
-    for (int i = 0; i <= repetitions; ++i) {
-        const Stopwatch watch;
+    Gradients gradients(parameters, s.device, false);
+    AdamW optimizer(parameters, OptimizerJob());
+    int64_t cursor = 0;
+    const auto step = [&] {
         std::vector<double> losses(size_t(objective.losses()), 0.0);
         gradients.clear();
-        objective.accumulate(tokens, i, 1.0, gradients, losses);
-        const double norm = gradients.norm(threads);
-        optimizer.step(gradients, 1.0, norm > 1.0 ? 1.0 / norm : 1.0, threads);
-        if (i > 0) seconds.push_back(watch.seconds());
+        objective.accumulate(tokens, cursor++, 1.0, gradients, losses);
+        const double norm = gradients.norm(s.threads);
+        optimizer.step(gradients, 1.0, norm > 1.0 ? 1.0 / norm : 1.0, s.threads);
+        if (s.device.is_cuda()) torch::cuda::synchronize();
+    };
+    const int uncounted = s.device.is_cuda() ? 2 : 1;
+    std::vector<double> seconds;
+    for (int i = 0; i < uncounted + s.repetitions; ++i) {
+        const Stopwatch watch;
+        step();
+        if (i >= uncounted) seconds.push_back(watch.seconds());
+    }
+    if (s.profile_rows > 0 && s.device.is_cuda()) {
+        std::cerr << "profile," << s.shape << ',' << name << ',' << s.sequences << " x " << s.time << '\n';
+        print_device_profile(step, s.profile_rows, std::cerr);
     }
     return median(seconds);
+}
+
+void run(int argc, char** argv) {
+    const Settings s = settings(argc, argv);
+    keep_freed_memory();
+    at::set_num_threads(s.threads);
+    at::manual_seed(0);
+    set_product_precision(s.type);
+
+    ModelSpec spec{s.shape == "smollm2-135m" ? smollm2(s.layers) : qwen2_5(s.layers), all_softmax(s.layers), {}};
+    spec.linear.norm_eps = spec.config.rms_norm_eps;
+    CausalLM teacher(spec, s.device, s.type, false);
+    fill_randomly(teacher);
+    const at::Tensor tokens = at::randint(spec.config.vocabulary_size, {s.sequences, s.time}, at::kLong).to(s.device);
+    const double teacher_flops = forward_flops(spec.config, spec.layout, s.time, false),
+                 head_flops = 2.0 * double(spec.config.hidden_size * spec.config.vocabulary_size);
+
+    spec.layout = all_linear(s.layers, "gated_delta_net");
+    double align_seconds = 0.0;
+    {
+        CausalLM student(spec, s.device, s.type, true);
+        fill_randomly(student);
+        Alignment alignment(student, teacher, AlignmentLoss::norm);
+        align_seconds = time_steps("align", alignment, tokens, s);
+    }
+    const double align_flops =
+        teacher_flops + 3.0 * double(s.layers) * mixer_flops(spec.config, "gated_delta_net", s.time);
+    for (int64_t layer = 3; layer < s.layers; layer += 4) spec.layout[size_t(layer)] = softmax_mixer;
+    CausalLM student(spec, s.device, s.type, true);
+    fill_randomly(student);
+    TeacherStates states(teacher, 0);
+    DistillJob job;
+    if (s.device.is_cuda()) job.loss_chunk_tokens = 4096;
+    Distillation distillation(student, states, job);
+    const double distill_seconds = time_steps("distill", distillation, tokens, s);
+    const double distill_flops =
+        teacher_flops + head_flops + 3.0 * forward_flops(spec.config, spec.layout, s.time, true);
+    std::cout << align_seconds << ' ' << distill_seconds << ' ' << align_flops << ' ' << distill_flops << '\n';
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-    const auto argument = [&](int i, const char* fallback) { return std::string(argc > i ? argv[i] : fallback); };
-    const int64_t sequences = std::stoll(argument(1, "4")), time = std::stoll(argument(2, "512")), layers = std::stoll(argument(6, "30"));
-    const at::ScalarType type = argument(3, "bf16") == "bf16" ? at::kBFloat16 : at::kFloat;
-    const int threads = std::stoi(argument(4, "2")), repetitions = std::stoi(argument(5, "3"));
-    keep_freed_memory();
-    at::set_num_threads(threads);
-    at::manual_seed(0);
-
-    ModelSpec spec{smollm2(layers), all_softmax(layers), {}};
-    spec.linear.norm_eps = spec.config.rms_norm_eps;
-    CausalLM teacher(spec, at::kCPU, type, false);
-    fill_randomly(teacher);
-    const at::Tensor tokens = at::randint(spec.config.vocabulary_size, {sequences, time}, at::kLong);
-    OptimizerJob options;
-
-    spec.layout = all_linear(layers, "gated_delta_net");
-    double align_seconds = 0.0;
-    {
-        CausalLM student(spec, at::kCPU, type, true);
-        fill_randomly(student);
-        Alignment alignment(student, teacher, AlignmentLoss::norm);
-        align_seconds = time_steps(alignment, options, tokens, threads, repetitions);
+    try {
+        run(argc, argv);
+        return EXIT_SUCCESS;
+    } catch (const std::exception& error) {
+        std::cerr << "training_step_benchmark: " << error.what() << '\n';
+        return EXIT_FAILURE;
     }
-    for (int64_t layer = 3; layer < layers; layer += 4) spec.layout[size_t(layer)] = softmax_mixer;
-    CausalLM student(spec, at::kCPU, type, true);
-    fill_randomly(student);
-    TeacherStates states(teacher, 0);
-    Distillation distillation(student, states, DistillJob());
-    const double distill_seconds = time_steps(distillation, options, tokens, threads, repetitions);
-    std::cout << align_seconds << ' ' << distill_seconds << '\n';
-    return EXIT_SUCCESS;
 }

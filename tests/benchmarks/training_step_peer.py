@@ -7,23 +7,52 @@ delta net of the paper (gdn_v4) around transformers' torch_chunk_gated_delta_rul
 (sdpa). In bf16 the peer keeps bf16 weights and moments, which is faster than the fp32 masters it is compared with. The two
 take turns, so that both see the same machine; medians of the rounds are printed.
 
+On a GPU (--device cuda) the peer's rule can be flash-linear-attention's kernels (--rule fla), and another shape is there.
+MFU counts the same operations for both sides, those that the benchmark program prints, against the data sheet's dense bf16
+peak, where the GPU is known. --triton-configs N keeps N of the variants that each Triton kernel would try, to save the time
+of compiling them; say so where you report such numbers.
+
 usage: training_step_peer.py BENCHMARK_PROGRAM [--sequences 4 --time 512 --type bf16 --threads 2 --rounds 3 --layers 30]
+           [--device cpu|cuda --shape smollm2-135m|qwen2.5-1.5b --rule transformers|fla --triton-configs N]
 """
 import argparse
+import shlex
 import statistics
 import subprocess
 import time
 
 import torch
 import torch.nn.functional as F
-from transformers import LlamaConfig, LlamaForCausalLM
-from transformers.models.qwen3_next.modeling_qwen3_next import torch_chunk_gated_delta_rule
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16, flop/s
+SHAPES = {
+    "smollm2-135m": (LlamaConfig, LlamaForCausalLM, 30, dict(
+        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_attention_heads=9, num_key_value_heads=3, head_dim=64,
+        max_position_embeddings=8192, rms_norm_eps=1e-5, tie_word_embeddings=True)),
+    "qwen2.5-1.5b": (Qwen2Config, Qwen2ForCausalLM, 28, dict(
+        vocab_size=151936, hidden_size=1536, intermediate_size=8960, num_attention_heads=12, num_key_value_heads=2,
+        max_position_embeddings=32768, rms_norm_eps=1e-6, tie_word_embeddings=True)),
+}
+
+
+def load_rule(name, triton_configs):
+    """The gated delta rule of the peer, as chunk_rule(q, k, v, g, beta, use_qk_l2norm_in_kernel=True)."""
+    if name == "transformers":
+        from transformers.models.qwen3_next.modeling_qwen3_next import torch_chunk_gated_delta_rule
+        return torch_chunk_gated_delta_rule
+    import triton
+    if triton_configs:
+        autotune = triton.autotune
+        triton.autotune = lambda configs, **options: autotune(configs[::max(1, len(configs) // triton_configs)][:triton_configs], **options)
+    from fla.ops.gated_delta_rule import chunk_gated_delta_rule
+    return chunk_gated_delta_rule
 
 
 class GatedDeltaNet(torch.nn.Module):
-    def __init__(self, hidden, heads, dim, eps):
+    def __init__(self, hidden, heads, dim, eps, rule):
         super().__init__()
-        self.heads, self.dim, self.eps = heads, dim, eps
+        self.heads, self.dim, self.eps, self.rule = heads, dim, eps, rule
         linear = lambda rows: torch.nn.Linear(hidden, rows, bias=False)
         self.q_proj, self.k_proj, self.v_proj, self.g_proj = (linear(heads * dim) for _ in range(4))
         self.a_proj, self.b_proj = linear(heads), linear(heads)
@@ -37,21 +66,24 @@ class GatedDeltaNet(torch.nn.Module):
         split = lambda t: t.unflatten(-1, (self.heads, self.dim))
         q, k, v = (split(F.silu(p(x))) for p in (self.q_proj, self.k_proj, self.v_proj))
         g = -self.A_log.float().exp() * F.softplus(self.a_proj(x).float() + self.dt_bias.float())
-        o, _ = torch_chunk_gated_delta_rule(q, k, v, g, self.b_proj(x).sigmoid(), use_qk_l2norm_in_kernel=True)
+        o, _ = self.rule(q, k, v, g, self.b_proj(x).sigmoid(), use_qk_l2norm_in_kernel=True)
         o = F.rms_norm(o, (self.dim,), self.o_norm, self.eps) * F.silu(split(self.g_proj(x)))
         return self.o_proj(o.flatten(-2)), None
 
 
-def make_models(layers, dtype):
-    config = LlamaConfig(vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=layers, num_attention_heads=9,
-                         num_key_value_heads=3, head_dim=64, max_position_embeddings=8192, rms_norm_eps=1e-5, tie_word_embeddings=True)
-    teacher = LlamaForCausalLM(config).to(dtype).eval().requires_grad_(False)
-    student = LlamaForCausalLM(config)
-    for i, layer in enumerate(student.model.layers):
-        if i % 4 != 3:
-            layer.self_attn = GatedDeltaNet(576, 9, 64, 1e-5)
-    mixers = torch.nn.ModuleList(GatedDeltaNet(576, 9, 64, 1e-5) for _ in range(layers))
-    return teacher, student.to(dtype).train(), mixers.to(dtype)
+def make_models(shape, layers, dtype, device, rule):
+    config_class, model_class, _, sizes = SHAPES[shape]
+    config = config_class(num_hidden_layers=layers, **sizes)
+    hidden, heads = config.hidden_size, config.num_attention_heads
+    mixer = lambda: GatedDeltaNet(hidden, heads, hidden // heads, config.rms_norm_eps, rule)
+    with torch.device(device):
+        teacher = model_class(config).to(dtype).eval().requires_grad_(False)
+        student = model_class(config)
+        for i, layer in enumerate(student.model.layers):
+            if i % 4 != 3:
+                layer.self_attn = mixer()
+        mixers = torch.nn.ModuleList(mixer() for _ in range(layers))
+        return teacher, student.to(dtype).train(), mixers.to(dtype)
 
 
 def align_step(teacher, mixers, optimizer, tokens):
@@ -64,7 +96,7 @@ def align_step(teacher, mixers, optimizer, tokens):
     for hook in hooks:
         hook.remove()
     for mixer, x, target in pairs:
-        ((mixer(x)[0] - target).float().norm(dim=-1) / 576 ** 0.5).mean().div(len(pairs)).backward()
+        ((mixer(x)[0] - target).float().norm(dim=-1) / x.shape[-1] ** 0.5).mean().div(len(pairs)).backward()
     finish(mixers, optimizer)
 
 
@@ -83,39 +115,70 @@ def finish(module, optimizer):
 
 
 def timed(function, *arguments):
+    wait = torch.cuda.synchronize if arguments[-1].is_cuda else lambda: None
+    wait()
     start = time.perf_counter()
     function(*arguments)
+    wait()
     return time.perf_counter() - start
 
 
-def main():
+def options():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("program", help="the built training_step_benchmark")
-    for name, standard in dict(sequences=4, time=512, threads=2, rounds=3, layers=30).items():
-        parser.add_argument(f"--{name}", type=int, default=standard)
+    parser.add_argument("program", help="the built training_step_benchmark, or a command that starts it")
+    for name, standard in dict(sequences=4, time=512, threads=2, rounds=3, triton_configs=0).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=standard)
+    parser.add_argument("--layers", type=int, help="(default: the shape's)")
     parser.add_argument("--type", choices=["bf16", "fp32"], default="bf16")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--shape", choices=SHAPES, default="smollm2-135m")
+    parser.add_argument("--rule", choices=["transformers", "fla"], default="transformers")
+    parser.add_argument("--warm", action="store_true", help="only run the peer once, which compiles its kernels; nothing is timed")
     a = parser.parse_args()
+    a.layers = a.layers or SHAPES[a.shape][2]
+    return a
+
+
+def run_ours(command):
+    """Seconds of both steps, and operations per token of both."""
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    return [float(value) for value in output[:2]], [float(value) for value in output[2:4]]
+
+
+def main():
+    a = options()
     torch.set_num_threads(a.threads)
     torch.manual_seed(0)
     dtype = torch.bfloat16 if a.type == "bf16" else torch.float32
-    teacher, student, mixers = make_models(a.layers, dtype)
-    tokens = torch.randint(49152, (a.sequences, a.time))
-    optimizers = [torch.optim.AdamW(m.parameters(), lr=1e-5, fused=True) for m in (mixers, student)]
-    align_step(teacher, mixers, optimizers[0], tokens)
-    distill_step(teacher, student, optimizers[1], tokens)
+    # The shares of memory must not meet on a GPU: our rounds come first there, the peer's after them.
+    apart = a.device == "cuda"
+    command = shlex.split(a.program) + [str(a.sequences), str(a.time), a.type, str(a.threads), str(a.rounds if apart else 1), str(a.layers), a.device, a.shape]
+    rounds = [run_ours(command)] if apart and not a.warm else []
 
-    command = [a.program, str(a.sequences), str(a.time), a.type, str(a.threads), "1", str(a.layers)]
-    rounds = []
+    teacher, student, mixers = make_models(a.shape, a.layers, dtype, a.device, load_rule(a.rule, a.triton_configs))
+    tokens = torch.randint(SHAPES[a.shape][3]["vocab_size"], (a.sequences, a.time), device=a.device)
+    optimizers = [torch.optim.AdamW(m.parameters(), lr=1e-5, fused=True) for m in (mixers, student)]
+    steps = [(align_step, teacher, mixers, optimizers[0], tokens), (distill_step, teacher, student, optimizers[1], tokens)]
+    for step in steps:
+        timed(*step)
+    if a.warm:
+        return
+    peer = []
     for _ in range(a.rounds):
-        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-        ours = [float(value) for value in output]
-        peer = [timed(align_step, teacher, mixers, optimizers[0], tokens), timed(distill_step, teacher, student, optimizers[1], tokens)]
-        rounds.append((ours, peer))
+        if not apart:
+            rounds.append(run_ours(command))
+        peer.append([timed(*step) for step in steps])
+
     count = a.sequences * a.time
-    print(f"step,type,threads,amalgam_tokens_per_second,peer_tokens_per_second,ratio_of_medians  ({a.rounds} rounds, {count} tokens a step)")
+    device = torch.cuda.get_device_name() if apart else "cpu"
+    peak = next((value for name, value in PEAKS.items() if name in device), None) if a.type == "bf16" else None
+    print(f"step,type,threads,amalgam_tokens_per_second,peer_tokens_per_second,ratio_of_medians,device,shape,sequences,time,peer_rule,"
+          f"amalgam_mfu,peer_mfu  ({a.rounds} rounds, {count} tokens a step)")
     for i, step in enumerate(("alignment", "distillation")):
-        ours, peer = (statistics.median(side[i] for side in column) for column in zip(*rounds))
-        print(f"{step},{a.type},{a.threads},{count / ours:.0f},{count / peer:.0f},{peer / ours:.2f}")
+        ours, theirs = statistics.median(seconds[i] for seconds, _ in rounds), statistics.median(seconds[i] for seconds in peer)
+        mfu = [f"{rounds[0][1][i] * count / t / peak:.3f}" if peak else "" for t in (ours, theirs)]
+        print(f"{step},{a.type},{a.threads},{count / ours:.0f},{count / theirs:.0f},{theirs / ours:.2f},{device},{a.shape},"
+              f"{a.sequences},{a.time},{a.rule},{mfu[0]},{mfu[1]}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "device_profile.h"
+
+#include <torch/csrc/autograd/profiler_kineto.h>
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "system/clock.h"
+
+namespace amalgam {
+namespace {
+
+struct Share {
+    std::string operation;
+    int64_t launches = 0;
+    double milliseconds = 0.0;
+};
+
+/// Device work under the name of the operation that launched it.
+std::vector<Share> by_operation(const std::vector<torch::autograd::profiler::KinetoEvent>& events) {
+    std::map<uint64_t, std::string> operations;  // of the host, by correlation
+    for (const auto& event : events)
+        if (event.deviceType() == c10::DeviceType::CPU && event.correlationId() != 0)
+            operations[event.correlationId()] = event.name();
+    std::map<std::string, Share> shares;
+    for (const auto& event : events) {
+        if (event.deviceType() != c10::DeviceType::CUDA || event.isHiddenEvent()) continue;
+        const auto found = operations.find(event.linkedCorrelationId());
+        const std::string name = found == operations.end() ? event.name() : found->second;
+        Share& share = shares[name];
+        share.operation = name;
+        ++share.launches;
+        share.milliseconds += 1e-6 * double(event.durationNs());
+    }
+    std::vector<Share> sorted;
+    for (const auto& [name, share] : shares) sorted.push_back(share);
+    std::sort(sorted.begin(), sorted.end(),
+              [](const Share& a, const Share& b) { return a.milliseconds > b.milliseconds; });
+    return sorted;
+}
+
+}  // namespace
+
+void print_device_profile(const std::function<void()>& work, int64_t rows, std::ostream& out) {
+    using namespace torch::profiler::impl;
+    const ProfilerConfig config(ProfilerState::KINETO);
+    const std::set<ActivityType> activities = {ActivityType::CPU, ActivityType::CUDA};
+    torch::autograd::profiler::prepareProfiler(config, activities);
+    torch::autograd::profiler::enableProfiler(config, activities, {at::RecordScope::FUNCTION});
+    const Stopwatch watch;
+    work();
+    const double wall = 1e3 * watch.seconds();
+    const auto result = torch::autograd::profiler::disableProfiler();
+
+    const auto shares = by_operation(result->events());
+    Share all;
+    for (const Share& share : shares) {
+        all.launches += share.launches;
+        all.milliseconds += share.milliseconds;
+    }
+    out << "wall_ms,device_ms,launches,idle_share\n"
+        << wall << ',' << all.milliseconds << ',' << all.launches << ',' << 1.0 - all.milliseconds / wall << '\n'
+        << "operation,launches,device_ms,share\n";
+    for (size_t i = 0; i < shares.size() && int64_t(i) < rows; ++i)
+        out << shares[i].operation << ',' << shares[i].launches << ',' << shares[i].milliseconds << ','
+            << shares[i].milliseconds / all.milliseconds << '\n';
+}
+
+}  // namespace amalgam

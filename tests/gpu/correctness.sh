@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Are GPU results the CPU's? Logits and greedy generation of two models in fp32 and bf16, and a quickstart run in fp32.
+# `reference` runs on a machine without a GPU and writes into FOLDER, `compare` on the GPU machine with that FOLDER there.
+#
+# usage: tests/gpu/correctness.sh reference FOLDER AMALGAM     AMALGAM: program of the CPU build
+#        tests/gpu/correctness.sh compare FOLDER [RESULT.csv]
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$here/../.."
+mode=$1 folder=$2
+teacher=inputs/builtin/teacher hybrid=$folder/hybrid.h5 tokens=inputs/builtin/validation.h5
+
+# models PROGRAM... DEVICE OUTPUT: logits and continuations of both models in both types
+models() {
+    local device=${*: -2:1} output=${*: -1:1}
+    local program=("${@:1:$#-2}")
+    for name in teacher hybrid; do
+        [ $name = teacher ] && model=$teacher || model=$hybrid
+        for precision in float32 bfloat16; do
+            "${program[@]}" logits --model "$model" --tokens $tokens --sequence-length 300 --sequences 2 \
+                --precision $precision --device "$device" --out "$output/$name-$precision.h5"
+        done
+        "${program[@]}" generate --model "$model" --tokens $tokens --sequence-length 100 --sequences 8 --count 48 \
+            --device "$device" --out "$output/$name-generated.h5"
+    done
+}
+
+if [ "$mode" = reference ]; then
+    program=$3
+    rm -rf "$folder"
+    mkdir -p "$folder/cpu"
+    mpirun --oversubscribe -np 2 "$program" run jobs/quickstart.yaml --set output="$folder" --set device=cpu \
+        --set precision=float32 --set 'export.formats=[]' > "$folder/quickstart.log" 2>&1
+    cp "$folder/quickstart/checkpoints/distill.h5" "$hybrid"
+    cp "$folder/quickstart/scores.h5" "$folder/quickstart/evaluation.h5" "$folder/cpu/"
+    rm -r "$folder/quickstart"
+    models "$program" cpu "$folder/cpu"
+else
+    output=$(mktemp -d)
+    models "$here/start.sh" amalgam cuda "$output"
+    "$here/start.sh" amalgam run jobs/quickstart.yaml --set output="$output" --set device=cuda --set precision=float32 \
+        --set 'export.formats=[]' --set log_every_steps=50 > "$output/quickstart.log" 2>&1 || { tail -20 "$output/quickstart.log"; exit 1; }
+    cp "$output/quickstart/scores.h5" "$output/quickstart/evaluation.h5" "$output/"
+    python3 "$here/compare.py" "$folder/cpu" "$output" ${3:+--csv "$3"}
+fi
