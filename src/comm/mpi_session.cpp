@@ -7,6 +7,7 @@
 #include <string>
 
 #include "system/error.h"
+#include "system/fault_injection.h"
 #include "system/log.h"
 #include "system/provenance.h"
 
@@ -39,6 +40,8 @@ MpiSession::MpiSession(int* argc, char*** argv) {
         throw Error(
             text(library_version(), " does not support threads (the thread level MPI_THREAD_FUNNELED is needed)"),
             ExitCode::communication);
+    const char* faults = std::getenv("AMALGAM_FAULT");
+    set_up_fault_injection(faults != nullptr ? faults : "", world_.rank());
 }
 
 MpiSession::~MpiSession() {
