@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// A rank's part of a tensor that is known to all ranks by name. Checkpoints are written from such parts and read into
+// them, whatever the number of ranks and however the tensors are cut.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace amalgam {
+
+/// Elements [first, first + values.numel()) of a tensor in row-major order. No elements: this rank has no part in it.
+struct TensorPiece {
+    std::string name;  // its place in a checkpoint: /model/NAME, /optimizer/exp_avg/NAME, /optimizer/exp_avg_sq/NAME
+    std::vector<int64_t> shape;  // of the whole tensor
+    int64_t first = 0;
+    at::Tensor values;  // fp32 [elements], contiguous
+};
+
+/// Elements of the whole tensor.
+int64_t whole_elements(const TensorPiece& piece);
+
+/// All of a contiguous fp32 tensor; `values` is a view of it.
+TensorPiece whole_tensor(std::string name, const at::Tensor& tensor);
+
+/// Rank `rank`'s share of whole tensors that every rank has: the tensors, laid one behind the other, are cut into
+/// `ranks` equal stretches. Cuts within a tensor fall on multiples of 1024 elements, so that ranks share no page of a
+/// file. The values are views.
+std::vector<TensorPiece> even_pieces(const std::vector<TensorPiece>& whole, int64_t rank, int64_t ranks);
+
+}  // namespace amalgam
