@@ -31,15 +31,16 @@ std::string library_version() {
 
 MpiSession::MpiSession(int* argc, char*** argv) {
     int provided = MPI_THREAD_SINGLE;
-    check_mpi(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+    check_mpi(MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
     report_library(library_version());
     // For errors in making our first communicator; all others have their own handler.
     check_mpi(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     world_ = Communicator::duplicate(MPI_COMM_WORLD);
-    if (provided < MPI_THREAD_FUNNELED)
-        throw Error(
-            text(library_version(), " does not support threads (the thread level MPI_THREAD_FUNNELED is needed)"),
-            ExitCode::communication);
+    if (provided < MPI_THREAD_MULTIPLE)
+        throw Error(text(library_version(), " offers thread level ", provided, ", not MPI_THREAD_MULTIPLE (",
+                         MPI_THREAD_MULTIPLE,
+                         "; transfers in the background and the watchdog need it); use a library built with threads"),
+                    ExitCode::communication);
     const char* faults = std::getenv("AMALGAM_FAULT");
     set_up_fault_injection(faults != nullptr ? faults : "", world_.rank());
 }

@@ -8,7 +8,8 @@ namespace amalgam {
 
 class MpiSession {
   public:
-    /// MPI_THREAD_FUNNELED is enough: one thread per process talks MPI.
+    /// Asks for MPI_THREAD_MULTIPLE: transfers of weights in the background and the watchdog talk MPI from threads of
+    /// their own, each on its own duplicate of a communicator.
     MpiSession(int* argc, char*** argv);
     ~MpiSession();
     MpiSession(const MpiSession&) = delete;
