@@ -56,10 +56,10 @@ double max_with_nan(MPI_Comm comm, double value) {
 }
 
 template <class Number>
-void sum_all(MPI_Comm comm, std::span<Number> values, MPI_Datatype type) {
+void reduce_all(MPI_Comm comm, std::span<Number> values, MPI_Datatype type, MPI_Op operation) {
     if (comm == MPI_COMM_NULL) return;
     in_pieces(values, [&](Number* first, int count) {
-        check_mpi(MPI_Allreduce(MPI_IN_PLACE, first, count, type, MPI_SUM, comm), "MPI_Allreduce");
+        check_mpi(MPI_Allreduce(MPI_IN_PLACE, first, count, type, operation, comm), "MPI_Allreduce");
     });
 }
 
@@ -154,10 +154,13 @@ bool Communicator::any(bool value) const {
 }
 
 void Communicator::sum_in_place(std::span<double> values) const {
-    sum_all(get(), values, MPI_DOUBLE);
+    reduce_all(get(), values, MPI_DOUBLE, MPI_SUM);
 }
 void Communicator::sum_in_place(std::span<float> values) const {
-    sum_all(get(), values, MPI_FLOAT);
+    reduce_all(get(), values, MPI_FLOAT, MPI_SUM);
+}
+void Communicator::unite_in_place(std::span<uint64_t> bits) const {
+    reduce_all(get(), bits, MPI_UINT64_T, MPI_BOR);
 }
 
 void Communicator::broadcast(std::span<char> bytes, int root) const {

@@ -44,6 +44,8 @@ class Communicator {
 
     void sum_in_place(std::span<double> values) const;
     void sum_in_place(std::span<float> values) const;
+    /// Bitwise or.
+    void unite_in_place(std::span<uint64_t> bits) const;
     void broadcast(std::span<char> bytes, int root = 0) const;
     void broadcast(std::span<double> values, int root = 0) const;
     void broadcast(std::span<float> values, int root = 0) const;
@@ -55,9 +57,9 @@ class Communicator {
     /// Strings of all ranks in rank order, on root only (empty elsewhere).
     std::vector<std::string> gather(const std::string& value, int root = 0) const;
 
-    /// Runs `work` on this rank, then agrees: if it threw on any rank, every rank throws a SharedError of the lowest such
-    /// rank (its text and exit code). Keeps rank-local failures (a bad file, a full disk) from stranding the others in
-    /// a collective; `work` itself must contain no collective.
+    /// Runs `work` on this rank, then agrees: if it threw on any rank, every rank throws a SharedError of the lowest
+    /// such rank (its text and exit code). Keeps rank-local failures (a bad file, a full disk) from stranding the
+    /// others in a collective; `work` itself must contain no collective.
     void together(const std::function<void()>& work) const;
     /// `work` on the root only; its failure, if any, is everybody's.
     void on_root(const std::function<void()>& work) const;

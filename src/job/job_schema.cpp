@@ -60,7 +60,8 @@ void add_run(std::vector<JobKey>& schema) {
     keys.add("precision", &Job::precision, "", "of the computation; master weights are always float32").choices = {
         "auto", "float32", "bfloat16"};
     keys.add("deterministic", &Job::deterministic, "", "the same ranks give the same bits; slower");
-    keys.add("threads_per_rank", &Job::threads_per_rank, "threads", "of the CPU; 0: cores of the node / ranks on it")
+    keys.add("threads_per_rank", &Job::threads_per_rank, "threads",
+             "of the CPU; 0: cores that the ranks of the node may use / number of these ranks")
         .range = at_least(0);
     keys.add("walltime", &Job::walltime, "hh:mm:ss",
              "after it the run saves, stops and exits with 75; empty: no limit");

@@ -3,10 +3,10 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <sched.h>
 
 #include <cstdlib>
 
+#include "comm/cores.h"
 #include "system/error.h"
 #ifdef AMALGAM_CUDA
 #include <ATen/cuda/CUDAContext.h>
@@ -15,12 +15,6 @@
 
 namespace amalgam {
 namespace {
-
-int usable_cores() {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-}
 
 bool cuda_is_there() {
 #ifdef AMALGAM_CUDA
@@ -57,7 +51,7 @@ Compute set_up_compute(const Job& job, const Communicator& world) {
     const Communicator node = world.split_by_node();
     Compute compute;
     // Sums of LibTorch's products may be cut differently for another number of threads; one thread has one order.
-    const int automatic = job.deterministic ? 1 : std::max(1, usable_cores() / node.size());
+    const int automatic = job.deterministic ? 1 : share_of_cores(node);
     compute.threads = job.threads_per_rank > 0 ? int(job.threads_per_rank) : automatic;
     at::set_num_threads(compute.threads);
     if (job.deterministic) {
