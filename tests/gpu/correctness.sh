@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Are GPU results the CPU's? Logits and greedy generation of two models in fp32 and bf16, and a quickstart run in fp32.
+# Are GPU results the CPU's? The unit tests of model and training on the device; logits and greedy generation of two models
+# in fp32 and bf16; a quickstart run in fp32; and the logits of the exported student in flash-linear-attention, where
+# python3 has it.
 # `reference` runs on a machine without a GPU and writes into FOLDER, `compare` on the GPU machine with that FOLDER there.
 #
 # usage: tests/gpu/correctness.sh reference FOLDER AMALGAM     AMALGAM: program of the CPU build
@@ -35,13 +37,22 @@ if [ "$mode" = reference ]; then
         --set precision=float32 --set 'export.formats=[]' > "$folder/quickstart.log" 2>&1
     cp "$folder/quickstart/checkpoints/distill.h5" "$hybrid"
     cp "$folder/quickstart/scores.h5" "$folder/quickstart/evaluation.h5" "$folder/cpu/"
+    "$program" export "$hybrid" "$folder/fla" --to fla --precision float32 --teacher $teacher
     rm -r "$folder/quickstart"
     models "$program" cpu "$folder/cpu"
 else
     output=$(mktemp -d)
+    for program in model_test training_test; do
+        AMALGAM_TEST_DEVICE=cuda "$here/start.sh" $program --gtest_brief=1 || failed=1
+    done
     models "$here/start.sh" amalgam cuda "$output"
     "$here/start.sh" amalgam run jobs/quickstart.yaml --set output="$output" --set device=cuda --set precision=float32 \
         --set 'export.formats=[]' --set log_every_steps=50 > "$output/quickstart.log" 2>&1 || { tail -20 "$output/quickstart.log"; exit 1; }
     cp "$output/quickstart/scores.h5" "$output/quickstart/evaluation.h5" "$output/"
-    python3 "$here/compare.py" "$folder/cpu" "$output" ${3:+--csv "$3"}
+    python3 "$here/compare.py" "$folder/cpu" "$output" ${3:+--csv "$3"} || failed=1
+    if python3 -c 'import fla' 2> /dev/null; then
+        python3 "$here/fla_export.py" "$folder/fla" $tokens float32="$output/hybrid-float32.h5" bfloat16="$output/hybrid-bfloat16.h5" \
+            ${3:+--csv "${3%.csv}-fla.csv"} || failed=1
+    fi
+    exit ${failed:-0}
 fi

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Runs a packed program (tests/gpu/pack.sh) with the LibTorch and CUDA libraries of this machine's python3.
 #
-# usage: tests/gpu/start.sh PROGRAM ARGUMENTS...      PROGRAM: amalgam or training_step_benchmark
+# usage: tests/gpu/start.sh PROGRAM ARGUMENTS...      PROGRAM: one that pack.sh packed
 #        RANKS=2 tests/gpu/start.sh amalgam run ...   under mpirun, one rank a GPU (default for `run`: 1)
 set -euo pipefail
 

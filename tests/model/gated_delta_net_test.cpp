@@ -17,7 +17,7 @@ std::set<std::string> parameters_of(const LinearOptions& options) {
     ParameterStore store;
     const ModelConfig config = test::small_config("qwen3", 1);
     make_mixer(gated_delta_net_mixer, {config, {gated_delta_net_mixer}, options}, 0, store);
-    store.allocate(at::kCPU, at::kFloat, false);
+    store.allocate(test::device(), at::kFloat, false);
     std::set<std::string> names;
     const std::string prefix = layer_prefix(0) + "linear_attn.";
     store.for_each_named(
@@ -50,10 +50,10 @@ TEST(GatedDeltaNet, every_parameter_gets_a_gradient) {
         const ModelConfig config = test::small_config("llama", 1);
         ParameterStore store;
         const auto mixer = make_mixer(gated_delta_net_mixer, {config, {gated_delta_net_mixer}, options}, 0, store);
-        store.allocate(at::kCPU, at::kFloat, true);
+        store.allocate(test::device(), at::kFloat, true);
         test::fill_randomly(store, 1);
         const at::Tensor x = test::normal_numbers({2, 20, config.hidden_size}, 1);
-        const at::Tensor y = mixer->forward(x, rotary_tables({}, config.head_dim, 0, 20, at::kCPU), nullptr);
+        const at::Tensor y = mixer->forward(x, rotary_tables({}, config.head_dim, 0, 20, test::device()), nullptr);
         std::vector<at::Tensor> leaves;
         for (const Parameter& p : store.all()) leaves.push_back(p.compute);
         const auto gradients = torch::autograd::grad({y.square().sum()}, leaves);

@@ -41,7 +41,7 @@ struct RuleInputs {
 TEST(GatedDeltaRuleChunked, is_the_recurrence) {
     for (const int64_t time : {1, 2, 63, 64, 65, 150}) {
         const RuleInputs in(2, time, 3, 5, 7);
-        at::Tensor none, state = at::zeros({2, 3, 5, 7}, at::kDouble);
+        at::Tensor none, state = at::zeros({2, 3, 5, 7}, test::on_device(at::kDouble));
         const at::Tensor found = gated_delta_rule_chunked(in.q, in.k, in.v, in.g, in.beta, none);
         EXPECT_LT(relative_error(found, recurrence(in.q, in.k, in.v, in.g, in.beta, state)), 1e-12) << time;
         EXPECT_FALSE(none.defined());
@@ -59,7 +59,7 @@ TEST(GatedDeltaRuleChunked, continues_from_a_state) {
 
 TEST(GatedDeltaRuleChunked, strong_decay_neither_overflows_nor_loses_the_present) {
     const RuleInputs in(1, 130, 2, 4, 4, 60.0);
-    at::Tensor none, state = at::zeros({1, 2, 4, 4}, at::kDouble);
+    at::Tensor none, state = at::zeros({1, 2, 4, 4}, test::on_device(at::kDouble));
     const at::Tensor found = gated_delta_rule_chunked(in.q, in.k, in.v, in.g, in.beta, none);
     EXPECT_TRUE(found.isfinite().all().item<bool>());
     EXPECT_LT(relative_error(found, recurrence(in.q, in.k, in.v, in.g, in.beta, state)), 1e-10);
@@ -72,7 +72,7 @@ TEST(GatedDeltaRuleChunked, gradients_are_the_recurrences) {
         return gated_delta_rule_chunked(x[0], x[1], x[2], x[3], x[4], none);
     };
     const auto naive = [](const Inputs& x) {
-        at::Tensor state = at::zeros({1, 2, 4, 6}, at::kDouble);
+        at::Tensor state = at::zeros({1, 2, 4, 6}, test::on_device(at::kDouble));
         return recurrence(x[0], x[1], x[2], x[3], x[4], state);
     };
     const Inputs inputs = {in.q, in.k, in.v, in.g, in.beta};
@@ -100,7 +100,7 @@ TEST(GatedDeltaMixing, is_the_formula) {
     const auto parts = at::split_with_sizes(in[0], {24, 24, 24, 24, 3, 3}, -1);
     auto heads = [&](int i) { return at::silu(parts[size_t(i)].unflatten(-1, {3, 8})); };
     auto unit = [](const at::Tensor& t) { return t / at::sqrt(t.square().sum(-1, true) + 1e-6); };
-    at::Tensor state = at::zeros({2, 3, 8, 8}, at::kDouble);
+    at::Tensor state = at::zeros({2, 3, 8, 8}, test::on_device(at::kDouble));
     const at::Tensor g = -in[1].exp() * at::log1p((parts[4] + in[2]).exp());
     const at::Tensor o =
         recurrence(unit(heads(0)) / std::sqrt(8.0), unit(heads(1)), heads(2), g, at::sigmoid(parts[5]), state);
@@ -141,7 +141,7 @@ TEST(GatedDeltaMixing, continues_from_a_state) {
     const MixingCase c(true, true, true, 90);
     const at::Tensor whole = c.run(c.inputs);
     for (const int64_t split : {1, 50, 64, 89}) {
-        at::Tensor state = at::zeros({2, 3, 8, 8}, at::kFloat);
+        at::Tensor state = at::zeros({2, 3, 8, 8}, test::on_device(at::kFloat));
         auto part = [&](int64_t first, int64_t count) {
             return gated_delta_mixing(c.inputs[0].narrow(1, first, count), c.inputs[1], c.inputs[2], c.inputs[3],
                                       c.shape, &state);

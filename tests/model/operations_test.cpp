@@ -50,7 +50,7 @@ TEST(Operations, swiglu) {
 }
 
 TEST(Operations, rotate) {
-    const RotaryTables tables = rotary_tables({}, 8, 3, 7, at::kCPU);
+    const RotaryTables tables = rotary_tables({}, 8, 3, 7, test::device());
     expect_fp64_gradients([&](const Inputs& in) { return rotate(in[0], tables); }, {normal_numbers({2, 7, 3, 8}, 1)},
                           tolerance);
     expect_fp64_gradients(
@@ -62,7 +62,7 @@ TEST(Operations, rotate) {
 
 /// Channel i and i + dim/2 turn together as one complex number.
 TEST(Operations, rotate_turns_pairs_of_channels) {
-    const at::Tensor x = normal_numbers({1, 5, 2, 8}, 1), y = rotate(x, rotary_tables({}, 8, 11, 5, at::kCPU));
+    const at::Tensor x = normal_numbers({1, 5, 2, 8}, 1), y = rotate(x, rotary_tables({}, 8, 11, 5, test::device()));
     for (int64_t t = 0; t < 5; ++t)
         for (int64_t i = 0; i < 4; ++i) {
             const double angle = double(11 + t) * std::pow(10000.0, -double(i) / 4.0);
@@ -117,7 +117,7 @@ TEST(Operations, causal_attention_of_grouped_heads) {
                      v = normal_numbers({2, 2, 11, 8}, 3);
     const auto naive = [](const Inputs& in) {
         const at::Tensor keys = in[1].repeat_interleave(2, 1), values = in[2].repeat_interleave(2, 1);
-        const at::Tensor later = at::ones({11, 11}, at::kBool).triu(1);
+        const at::Tensor later = at::ones({11, 11}, test::on_device(at::kBool)).triu(1);
         const at::Tensor scores = at::matmul(in[0], keys.transpose(-1, -2)) / std::sqrt(8.0);
         return at::matmul(at::softmax(scores.masked_fill(later, -INFINITY), -1), values);
     };

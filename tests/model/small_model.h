@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <deque>
 #include <filesystem>
 #include <fstream>
@@ -17,12 +18,22 @@
 
 namespace amalgam::test {
 
+/// Where tests compute: the CPU, or what AMALGAM_TEST_DEVICE names ("cuda"). fp64 references are computed there too.
+inline at::Device device() {
+    const char* name = std::getenv("AMALGAM_TEST_DEVICE");
+    return at::Device(name ? name : "cpu");
+}
+
+inline at::TensorOptions on_device(at::ScalarType type) {
+    return at::TensorOptions(device()).dtype(type);
+}
+
 /// Standard normal numbers, fp32.
 inline at::Tensor normal_numbers(at::IntArrayRef shape, uint64_t seed, const std::string& name = "numbers") {
     const RandomStream random(seed, name);
     at::Tensor t = at::empty(shape, at::kFloat);
     for (int64_t i = 0; i < t.numel(); ++i) t.data_ptr<float>()[i] = float(random.normal(uint64_t(i)));
-    return t;
+    return t.to(device());
 }
 
 inline at::Tensor random_tokens(int64_t sequences, int64_t time, int64_t vocabulary, uint64_t seed) {
@@ -30,7 +41,7 @@ inline at::Tensor random_tokens(int64_t sequences, int64_t time, int64_t vocabul
     at::Tensor t = at::empty({sequences, time}, at::kLong);
     for (int64_t i = 0; i < t.numel(); ++i)
         t.data_ptr<int64_t>()[i] = int64_t(random.bits(uint64_t(i)) % uint64_t(vocabulary));
-    return t;
+    return t.to(device());
 }
 
 /// Two query heads for each key and value head, and heads that are together wider than the hidden size.
@@ -78,7 +89,7 @@ inline void fill_randomly(ParameterStore& store, uint64_t seed) {
 
 inline std::unique_ptr<CausalLM> small_model(const ModelSpec& spec, uint64_t seed, bool trainable = false,
                                              at::ScalarType type = at::kFloat) {
-    auto model = std::make_unique<CausalLM>(spec, at::kCPU, type, trainable);
+    auto model = std::make_unique<CausalLM>(spec, device(), type, trainable);
     fill_randomly(model->parameters(), seed);
     return model;
 }
@@ -102,7 +113,7 @@ inline void write_model_folder(CausalLM& model, const std::filesystem::path& fol
     std::deque<at::Tensor> kept;
     std::vector<TensorToWrite> tensors;
     model.parameters().for_each_named([&](const std::string& name, at::Tensor t, Parameter&) {
-        kept.push_back(t.to(at::kFloat).contiguous());
+        kept.push_back(t.to(at::kCPU, at::kFloat).contiguous());
         tensors.push_back({name, SafetensorsType::f32, t.sizes().vec(), kept.back().data_ptr()});
     });
     write_safetensors(folder, tensors);

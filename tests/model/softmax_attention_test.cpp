@@ -20,7 +20,7 @@ struct Layer {
         config.window = {window};
         config.output_bias = output_bias;
         mixer = make_mixer(softmax_mixer, {config, all_softmax(1), {}}, 0, store);
-        store.allocate(at::kCPU, at::kFloat, false);
+        store.allocate(test::device(), at::kFloat, false);
         test::fill_randomly(store, 3);
         const std::string prefix = layer_prefix(0) + "self_attn.";
         store.for_each_named([&](const std::string& name, at::Tensor t, Parameter&) {
@@ -29,7 +29,7 @@ struct Layer {
     }
 
     at::Tensor found(const at::Tensor& x) const {
-        return mixer->forward(x, rotary_tables(config.rope, config.head_dim, 0, x.size(1), at::kCPU), nullptr);
+        return mixer->forward(x, rotary_tables(config.rope, config.head_dim, 0, x.size(1), test::device()), nullptr);
     }
 
     at::Tensor project(const at::Tensor& x, const std::string& name) const {
@@ -44,8 +44,10 @@ struct Layer {
         if (const auto norm = weights.find(name + "_norm.weight"); norm != weights.end())
             t = t / at::sqrt(t.square().mean(-1, true) + config.rms_norm_eps) * norm->second;
         const int64_t half = config.head_dim / 2;
-        const at::Tensor frequency = at::pow(config.rope.theta, at::arange(half, at::kDouble) / -double(half));
-        const at::Tensor angle = (at::arange(x.size(1), at::kDouble).unsqueeze(1) * frequency).unsqueeze(1);
+        const at::Tensor frequency =
+            at::pow(config.rope.theta, at::arange(half, test::on_device(at::kDouble)) / -double(half));
+        const at::Tensor angle =
+            (at::arange(x.size(1), test::on_device(at::kDouble)).unsqueeze(1) * frequency).unsqueeze(1);
         const at::Tensor re = t.narrow(-1, 0, half), im = t.narrow(-1, half, half);
         return at::cat({re * angle.cos() - im * angle.sin(), re * angle.sin() + im * angle.cos()}, -1).transpose(1, 2);
     }

@@ -28,7 +28,7 @@ struct Store {
     explicit Store(at::ScalarType compute_type) {
         parameters.push_back(store.add_fused("fused", {{"q", 3}, {"k", 2}}, {7}, ParameterGroup::mixer, 0));
         parameters.push_back(store.add("norm", {7}, ParameterGroup::rest, 0, true));
-        store.allocate(at::kCPU, compute_type, true);
+        store.allocate(test::device(), compute_type, true);
         for (Parameter* p : parameters) p->master.copy_(test::normal_numbers(p->master.sizes(), 1, p->name));
         store.refresh_compute();
     }
@@ -37,7 +37,7 @@ struct Store {
 void expect_formula(at::ScalarType compute_type) {
     const OptimizerJob job = options();
     Store s(compute_type);
-    Gradients gradients(s.parameters, at::kCPU, false);
+    Gradients gradients(s.parameters, test::device(), false);
     for (Parameter* p : s.parameters) {
         at::Tensor w = p->master.to(at::kDouble), m = at::zeros_like(w), v = at::zeros_like(w);
         const double rate = p->group == ParameterGroup::mixer ? job.learning_rate : job.learning_rate_rest;
@@ -74,8 +74,8 @@ TEST(AdamW, keeps_bfloat16_copies_up_to_date) {
 TEST(AdamW, moments_have_the_names_of_pieces) {
     Store s(at::kFloat);
     AdamW optimizer(s.parameters, options());
-    Gradients gradients(s.parameters, at::kCPU, false);
-    at::Tensor g = at::zeros({5, 7});
+    Gradients gradients(s.parameters, test::device(), false);
+    at::Tensor g = at::zeros({5, 7}, test::on_device(at::kFloat));
     g.narrow(0, 3, 2).fill_(2.0);  // the piece k
     gradients.add(*s.parameters[0], g);
     optimizer.step(gradients, 1.0, 1.0, 1);

@@ -22,7 +22,7 @@ class AlignmentTest : public testing::Test {
 
     std::map<std::string, at::Tensor> gradients(AlignmentLoss loss, double weight = 1.0) {
         Alignment alignment(*student, *teacher, loss);
-        Gradients sums(alignment.trained(), at::kCPU, false);
+        Gradients sums(alignment.trained(), test::device(), false);
         losses.assign(size_t(alignment.losses()), 0.0);
         alignment.accumulate(tokens, 0, weight, sums, losses);
         std::map<std::string, at::Tensor> by_name;

@@ -16,7 +16,7 @@ constexpr double weight = 0.37, tolerance = 2e-6;
 struct Case {
     at::Tensor hidden = normal_numbers({tokens, width}, 1), head = normal_numbers({vocabulary, width}, 2);
     at::Tensor teacher_hidden = normal_numbers({tokens, 20}, 3), teacher_head = normal_numbers({vocabulary, 20}, 4);
-    at::Tensor targets = (at::arange(tokens, at::kLong) * 7 + 3).remainder(vocabulary);
+    at::Tensor targets = (at::arange(tokens, test::on_device(at::kLong)) * 7 + 3).remainder(vocabulary);
     Case() { targets[4] = targets[16] = -1; }
 
     /// d_head starts from something: gradients are added to it.

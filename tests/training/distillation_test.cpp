@@ -22,7 +22,7 @@ class DistillationTest : public testing::Test {
     }
 
     void expect_gradients(Objective& objective, const at::Tensor& loss) {
-        Gradients found(objective.trained(), at::kCPU, false);
+        Gradients found(objective.trained(), test::device(), false);
         std::vector<double> losses(size_t(objective.losses()), 0.0);
         objective.accumulate(tokens, 0, weight, found, losses);
         EXPECT_NEAR(losses[0], weight * loss.item<double>(), 1e-6);

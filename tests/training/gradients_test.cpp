@@ -18,10 +18,12 @@ class GradientsTest : public testing::Test {
     void SetUp() override {
         first = store.add("first", {5, 7}, ParameterGroup::mixer, 0);
         second = store.add("second", {11}, ParameterGroup::rest, 0);
-        store.allocate(at::kCPU, at::kFloat, true);
+        store.allocate(test::device(), at::kFloat, true);
     }
 
-    Gradients make(bool order_independent) { return {{first, second}, at::kCPU, order_independent, micro_batches}; }
+    Gradients make(bool order_independent) {
+        return {{first, second}, test::device(), order_independent, micro_batches};
+    }
 
     /// Of very different sizes, so that fp32 sums depend on their order.
     void add_micro_batch(Gradients& gradients, int64_t m) const {
@@ -37,7 +39,7 @@ class GradientsTest : public testing::Test {
         const int64_t count = int64_t(order.size()), rank = group.rank(), ranks = group.size();
         for (int64_t i = count * rank / ranks; i < count * (rank + 1) / ranks; ++i)
             add_micro_batch(gradients, order[size_t(i)]);
-        gradients.reduce(*make_tensor_collectives(group, at::kCPU));
+        gradients.reduce(*make_tensor_collectives(group, test::device()));
         return gradients.flat().clone();
     }
 
@@ -81,8 +83,8 @@ TEST_F(GradientsTest, both_modes_agree_up_to_rounding) {
 
 TEST_F(GradientsTest, norm_is_that_of_all_parameters) {
     Gradients gradients = make(false);
-    gradients.add(*first, at::full({5, 7}, 2.0));
-    gradients.add(*second, at::full({11}, 3.0));
+    gradients.add(*first, at::full({5, 7}, 2.0, test::on_device(at::kFloat)));
+    gradients.add(*second, at::full({11}, 3.0, test::on_device(at::kFloat)));
     gradients.add(*second, at::Tensor());  // counts as zero
     EXPECT_NEAR(gradients.norm(1), std::sqrt(35.0 * 4.0 + 11.0 * 9.0), 1e-5);
     EXPECT_EQ(gradients.not_finite(), "");
@@ -91,7 +93,7 @@ TEST_F(GradientsTest, norm_is_that_of_all_parameters) {
 }
 
 TEST_F(GradientsTest, parameters_that_are_not_trained_have_none) {
-    const Gradients gradients({second}, at::kCPU, false);
+    const Gradients gradients({second}, test::device(), false);
     EXPECT_FALSE(gradients.of(*first).defined());
     EXPECT_EQ(gradients.of(*second).sizes(), (std::vector<int64_t>{11}));
 }
@@ -102,12 +104,12 @@ TEST_F(GradientsTest, what_is_not_finite_is_found_on_every_rank) {
         for (const float bad : {NAN, INFINITY, -INFINITY})
             for (int bad_ranks = 1; bad_ranks <= world.size(); ++bad_ranks) {
                 Gradients gradients = make(order_independent);
-                at::Tensor values = at::ones({11});
+                at::Tensor values = at::ones({11}, test::on_device(at::kFloat));
                 if (world.rank() >= world.size() - bad_ranks) values[4] = bad;
                 gradients.add(*second, values);
                 gradients.commit();
                 add_micro_batch(gradients, 3);  // a good one after it must not hide it
-                gradients.reduce(*make_tensor_collectives(world, at::kCPU));
+                gradients.reduce(*make_tensor_collectives(world, test::device()));
                 EXPECT_FALSE(std::isfinite(gradients.norm(1))) << order_independent << " " << bad << " " << bad_ranks;
                 EXPECT_EQ(gradients.not_finite(), "second");
                 EXPECT_TRUE(gradients.of(*first).isfinite().all().item<bool>());
@@ -121,10 +123,10 @@ TEST_F(GradientsTest, sums_never_wrap_around) {
     const double largest = 4096.0 / micro_batches;
     for (const double sign : {1.0, -1.0}) {
         Gradients gradients = make(true);
-        const auto collectives = make_tensor_collectives(world, at::kCPU);
+        const auto collectives = make_tensor_collectives(world, test::device());
         const int64_t mine = micro_batches / world.size();
         for (int64_t m = 0; m < mine; ++m) {
-            gradients.add(*second, at::full({11}, sign * 0.999 * largest));
+            gradients.add(*second, at::full({11}, sign * 0.999 * largest, test::on_device(at::kFloat)));
             gradients.commit();
         }
         gradients.reduce(*collectives);
@@ -132,7 +134,7 @@ TEST_F(GradientsTest, sums_never_wrap_around) {
                     1e-2);
         gradients.clear();
         for (int64_t m = 0; m < mine; ++m) {
-            gradients.add(*second, at::full({11}, sign * 1.001 * largest));
+            gradients.add(*second, at::full({11}, sign * 1.001 * largest, test::on_device(at::kFloat)));
             gradients.commit();
         }
         gradients.reduce(*collectives);
