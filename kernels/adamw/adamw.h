@@ -7,6 +7,9 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+
+#include "kernels/cuda/stream.h"
 
 namespace amalgam::kernels {
 
@@ -30,6 +33,39 @@ void adamw_step(const AdamwStep& arguments, int threads);
 
 // Sum of squares in double precision. The result does not depend on `threads`; NaN and infinity propagate.
 double sum_of_squares(const float* values, std::int64_t count, int threads);
+
+namespace cuda {
+
+// One of the parameters that a step updates together; device memory. The copy is optional, the learning rate its own.
+struct AdamwParameter {
+    std::int64_t count = 0;
+    double learning_rate = 0;
+    const float* gradient = nullptr;
+    float* master = nullptr;
+    float* exp_avg = nullptr;
+    float* exp_avg_sq = nullptr;
+    void* bfloat16_copy = nullptr;
+};
+
+// What a step does with the global gradient norm without the host knowing it. With `squares` (device memory, the sum
+// over all gradients) the gradients are scaled to norm `clip` where theirs is larger (0: never), and where the norm is
+// not finite nothing is updated.
+struct GradientClip {
+    const double* squares = nullptr;
+    double clip = 0;
+};
+
+// The step over all `parameters`, in one launch for every few hundred. Of `settings` only step, beta1, beta2, epsilon,
+// weight_decay and gradient_multiplier count. Queued on `stream`; only in builds with CUDA.
+void adamw_step(const AdamwStep& settings, std::span<const AdamwParameter> parameters, const GradientClip& clip,
+                Stream stream);
+
+// *result = sum of squares in double precision, always the same for the same values. `workspace`: device memory of
+// sum_of_squares_workspace bytes.
+inline constexpr std::int64_t sum_of_squares_workspace = 8 * 1024;
+void sum_of_squares(const float* values, std::int64_t count, double* result, void* workspace, Stream stream);
+
+}  // namespace cuda
 
 namespace reference {
 

@@ -13,6 +13,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/stream.h"
 #include "kernels/element_type.h"
 #include "kernels/rows.h"
 
@@ -41,6 +42,15 @@ struct CrossEntropyGradient {
 
 void cross_entropy(const CrossEntropy& arguments, int threads);
 void cross_entropy_with_gradient(const CrossEntropyGradient& arguments, int threads);
+
+namespace cuda {
+
+// On device memory, queued on `stream`; only in builds with CUDA. A target that is not below the
+// vocabulary size makes the row's loss and gradient NaN.
+void cross_entropy(const CrossEntropy& arguments, Stream stream);
+void cross_entropy_with_gradient(const CrossEntropyGradient& arguments, Stream stream);
+
+}  // namespace cuda
 
 namespace reference {
 

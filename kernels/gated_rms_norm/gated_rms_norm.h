@@ -16,6 +16,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/stream.h"
 #include "kernels/element_type.h"
 #include "kernels/rows.h"
 
@@ -51,6 +52,17 @@ struct GatedRmsNormBackward {
 
 void gated_rms_norm_forward(const GatedRmsNormForward& arguments, int threads);
 void gated_rms_norm_backward(const GatedRmsNormBackward& arguments, int threads);
+
+namespace cuda {
+
+// On device memory, queued on `stream`; only in builds with CUDA. The weight gradient is the same for any
+// state of the machine (no atomics); with it, the backward needs `workspace`, uninitialised device memory of so many
+// bytes that is free again when the queued work is done.
+void gated_rms_norm_forward(const GatedRmsNormForward& arguments, Stream stream);
+std::int64_t gated_rms_norm_backward_workspace(const GatedRmsNormBackward& arguments);
+void gated_rms_norm_backward(const GatedRmsNormBackward& arguments, void* workspace, Stream stream);
+
+}  // namespace cuda
 
 namespace reference {
 

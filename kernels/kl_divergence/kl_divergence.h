@@ -14,6 +14,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/stream.h"
 #include "kernels/element_type.h"
 #include "kernels/rows.h"
 
@@ -42,6 +43,14 @@ struct KlDivergenceGradient {
 
 void kl_divergence(const KlDivergence& arguments, int threads);
 void kl_divergence_with_gradient(const KlDivergenceGradient& arguments, int threads);
+
+namespace cuda {
+
+// On device memory, queued on `stream`; only in builds with CUDA.
+void kl_divergence(const KlDivergence& arguments, Stream stream);
+void kl_divergence_with_gradient(const KlDivergenceGradient& arguments, Stream stream);
+
+}  // namespace cuda
 
 namespace reference {
 

@@ -17,6 +17,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/stream.h"
 #include "kernels/element_type.h"
 #include "kernels/rows.h"
 
@@ -52,6 +53,17 @@ struct RmsNormBackward {
 
 void rms_norm_forward(const RmsNormForward& arguments, int threads);
 void rms_norm_backward(const RmsNormBackward& arguments, int threads);
+
+namespace cuda {
+
+// On device memory, queued on `stream`; only in builds with CUDA. The weight gradient is the same for any
+// state of the machine (no atomics); with it, the backward needs `workspace`, uninitialised device memory of so many
+// bytes that is free again when the queued work is done.
+void rms_norm_forward(const RmsNormForward& arguments, Stream stream);
+std::int64_t rms_norm_backward_workspace(const RmsNormBackward& arguments);
+void rms_norm_backward(const RmsNormBackward& arguments, void* workspace, Stream stream);
+
+}  // namespace cuda
 
 namespace reference {
 

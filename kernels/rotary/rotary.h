@@ -13,6 +13,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/stream.h"
 #include "kernels/element_type.h"
 #include "kernels/rows.h"
 
@@ -32,6 +33,14 @@ struct Rotary {
 
 void rotary_forward(const Rotary& arguments, int threads);
 void rotary_backward(const Rotary& arguments, int threads);
+
+namespace cuda {
+
+// On device memory, queued on `stream`; only in builds with CUDA.
+void rotary_forward(const Rotary& arguments, Stream stream);
+void rotary_backward(const Rotary& arguments, Stream stream);
+
+}  // namespace cuda
 
 namespace reference {
 

@@ -17,6 +17,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/stream.h"
 #include "kernels/element_type.h"
 #include "kernels/rows.h"
 
@@ -53,6 +54,17 @@ struct SiluConvolutionBackward {
 
 void silu_convolution_forward(const SiluConvolutionForward& arguments, int threads);
 void silu_convolution_backward(const SiluConvolutionBackward& arguments, int threads);
+
+namespace cuda {
+
+// On device memory, queued on `stream`; only in builds with CUDA. The weight gradient is the same for any
+// state of the machine (no atomics); with it, the backward needs `workspace`, uninitialised device memory of so many
+// bytes that is free again when the queued work is done.
+void silu_convolution_forward(const SiluConvolutionForward& arguments, Stream stream);
+std::int64_t silu_convolution_backward_workspace(const SiluConvolutionBackward& arguments);
+void silu_convolution_backward(const SiluConvolutionBackward& arguments, void* workspace, Stream stream);
+
+}  // namespace cuda
 
 namespace reference {
 

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/stream.h"
 #include "kernels/element_type.h"
 #include "kernels/rows.h"
 
@@ -37,6 +38,14 @@ struct SwigluBackward {
 
 void swiglu_forward(const SwigluForward& arguments, int threads);
 void swiglu_backward(const SwigluBackward& arguments, int threads);
+
+namespace cuda {
+
+// On device memory, queued on `stream`; only in builds with CUDA.
+void swiglu_forward(const SwigluForward& arguments, Stream stream);
+void swiglu_backward(const SwigluBackward& arguments, Stream stream);
+
+}  // namespace cuda
 
 namespace reference {
 

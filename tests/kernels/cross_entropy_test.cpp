@@ -30,7 +30,7 @@ Results run(ElementType type, std::int64_t vocabulary, float weight, const Matri
 
 TEST(CrossEntropy, AgreesWithTheReferenceForAnyNumberOfThreads) {
     for (ElementType type : both_types) {
-        for (std::int64_t vocabulary : {1, 7, 63, 576, 49152}) {
+        for (std::int64_t vocabulary : {1, 7, 63, 576, 49152, 128256}) {
             SCOPED_TRACE(::testing::Message() << vocabulary << " type " << static_cast<int>(type));
             const std::vector<std::int64_t> targets = {0, vocabulary - 1, -100, vocabulary / 2, vocabulary / 3};
             const std::int64_t rows = 5, count = rows * vocabulary;

@@ -11,8 +11,9 @@ struct Case {
     bool norm, gate;
 };
 
-const Case cases[] = {{1, 1, 1, true, true},   {3, 2, 7, true, true},     {37, 3, 63, true, false},
-                      {70, 9, 64, true, true}, {33, 4, 128, false, true}, {5, 2, 20, false, false}};
+const Case cases[] = {{1, 1, 1, true, true},     {3, 2, 7, true, true},     {37, 3, 63, true, false},
+                      {70, 9, 64, true, true},   {33, 4, 128, false, true}, {5, 2, 20, false, false},
+                      {50, 12, 128, true, true}, {9, 4, 256, true, true},   {3, 2, 640, true, true}};
 
 struct Operands {
     Matrix o, z, weight, y_gradient;

@@ -29,7 +29,7 @@ Results run(ElementType type, std::int64_t rows, std::int64_t vocabulary, float 
 TEST(KlDivergence, AgreesWithTheReferenceForAnyNumberOfThreads) {
     constexpr std::int64_t rows = 5;
     for (ElementType type : both_types) {
-        for (std::int64_t vocabulary : {1, 7, 63, 576, 1025, 49152}) {
+        for (std::int64_t vocabulary : {1, 7, 63, 576, 1025, 49152, 151936}) {
             for (float temperature : {1.0F, 2.0F}) {
                 SCOPED_TRACE(::testing::Message() << vocabulary << " type " << static_cast<int>(type));
                 const std::int64_t count = rows * vocabulary;
@@ -122,6 +122,21 @@ TEST(KlDivergence, MinusInfinityIsProbabilityZero) {
         EXPECT_NEAR(out.loss[0], loss, 1e-5);
         EXPECT_EQ(out.gradient.values()[5], 0);
         EXPECT_GT(out.gradient.values()[3], 0);
+    }
+    // A long stretch, such as the padding of a vocabulary.
+    constexpr std::int64_t padded = 65536, kept = 40000;
+    auto long_student = random_values(padded, 3), long_teacher = random_values(padded, 4);
+    std::fill(long_student.begin() + kept, long_student.end(), -infinity);
+    std::fill(long_teacher.begin() + kept, long_teacher.end(), -infinity);
+    for (ElementType type : both_types) {
+        const Matrix s(type, 1, padded, long_student), t(type, 1, padded, long_teacher);
+        double loss = 0;
+        reference::kl_divergence(1, padded, 1, s.values().data(), t.values().data(), &loss, nullptr);
+        const Results out = run(type, 1, padded, 1, 1, s, t, 1);
+        EXPECT_NEAR(out.loss[0], loss, 1e-5);
+        EXPECT_EQ(out.gradient.values()[kept], 0);
+        EXPECT_EQ(out.gradient.values()[padded - 1], 0);
+        EXPECT_NE(out.gradient.values()[kept - 1], 0);
     }
     student[7] = -infinity;  // where the teacher has mass
     const Matrix s(ElementType::float32, 1, vocabulary, student), t(ElementType::float32, 1, vocabulary, teacher);

@@ -42,14 +42,16 @@ inline std::vector<double> random_values(std::int64_t count, unsigned seed, doub
     return values;
 }
 
-// A matrix [rows, width] inside rows of `width + gap` elements; the gap holds a value that nobody may change.
+// A matrix [rows, width] with a gap after each row that holds a value that nobody may change. The gap is so many
+// elements, or, where the rows are whole vectors of eight, so many vectors: those rows stay aligned, the others are
+// not.
 class Matrix {
   public:
     Matrix(ElementType type, std::int64_t rows, std::int64_t width, std::int64_t gap = 0)
         : type_(type),
           rows_(rows),
           width_(width),
-          stride_(width + gap),
+          stride_(width + (width % 8 == 0 ? 8 * gap : gap)),
           bytes_(rows * stride_ * (type == ElementType::bfloat16 ? 2 : 4)) {
         for (std::int64_t i = 0; i < rows * stride_; ++i) put(i, untouched);
     }

@@ -11,8 +11,9 @@ struct Case {
     bool residual;
 };
 
-const Case cases[] = {{1, 1, 1, false},   {3, 1, 7, true},    {37, 1, 63, false}, {200, 1, 576, true},
-                      {65, 9, 64, false}, {2, 1, 4097, true}, {1030, 1, 5, false}};
+const Case cases[] = {{1, 1, 1, false},   {3, 1, 7, true},    {37, 1, 63, false},  {200, 1, 576, true},
+                      {65, 9, 64, false}, {2, 1, 4097, true}, {1030, 1, 5, false}, {40, 12, 128, false},
+                      {9, 1, 1536, true}, {7, 1, 3072, true}, {3, 1, 5120, true},  {2, 1, 8192, true}};
 
 struct Results {
     Matrix sum, y, x_gradient;

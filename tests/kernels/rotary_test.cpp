@@ -10,7 +10,7 @@ struct Case {
     std::int64_t sequences, positions, heads, width;
 };
 
-const Case cases[] = {{1, 1, 1, 2}, {2, 7, 3, 14}, {3, 21, 12, 64}, {1, 5, 2, 126}};
+const Case cases[] = {{1, 1, 1, 2}, {2, 7, 3, 14}, {3, 21, 12, 64}, {1, 5, 2, 126}, {2, 9, 4, 128}};
 
 struct Tables {
     std::vector<float> cos, sin;

@@ -14,7 +14,7 @@ struct Case {
 
 const Case cases[] = {{1, 1, 1, 4, true, false},   {2, 2, 7, 4, true, true},     {1, 131, 63, 4, true, false},
                       {3, 65, 576, 4, true, true}, {2, 70, 40, 3, false, false}, {1, 64, 33, 2, true, true},
-                      {2, 5, 17, 4, false, true}};
+                      {2, 5, 17, 4, false, true},  {1, 150, 64, 3, true, true}};
 
 struct Operands {
     Matrix x, weight, state, y_gradient;

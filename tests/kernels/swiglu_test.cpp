@@ -7,7 +7,7 @@ namespace amalgam::kernels::testing {
 namespace {
 
 constexpr std::int64_t tokens = 21;
-const std::int64_t widths[] = {1, 7, 63, 576, 1536};
+const std::int64_t widths[] = {1, 7, 63, 576, 1536, 4864};
 
 struct Results {
     Matrix y, gradient;
