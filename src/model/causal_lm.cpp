@@ -7,7 +7,8 @@
 
 namespace amalgam {
 
-CausalLM::CausalLM(const ModelSpec& spec, at::Device device, at::ScalarType compute_type, bool trainable)
+CausalLM::CausalLM(const ModelSpec& spec, at::Device device, at::ScalarType compute_type, bool trainable,
+                   Allocation allocation)
     : spec_(spec), device_(device), compute_type_(compute_type) {
     const ModelConfig& c = spec_.config;
     const auto group = ParameterGroup::rest;
@@ -15,7 +16,7 @@ CausalLM::CausalLM(const ModelSpec& spec, at::Device device, at::ScalarType comp
     for (int64_t layer = 0; layer < c.layers; ++layer) blocks_.emplace_back(spec_, layer, parameters_);
     norm_ = parameters_.add("model.norm.weight", {c.hidden_size}, group, -1, true);
     if (!c.tied_head) head_ = parameters_.add("lm_head.weight", {c.vocabulary_size, c.hidden_size}, group, -1);
-    parameters_.allocate(device, compute_type, trainable);
+    if (allocation == Allocation::now) parameters_.allocate(device, compute_type, trainable);
 }
 
 at::Tensor CausalLM::embed(const at::Tensor& tokens) const {
@@ -31,19 +32,24 @@ RotaryTables CausalLM::rotary(int64_t first, int64_t count) const {
 }
 
 at::Tensor CausalLM::hidden(const at::Tensor& tokens, ModelCache* cache) const {
-    return hidden_of(embed(tokens), cache);
+    const WeightsHold hold(weights_, WeightsOnDemand::outside_blocks, 0);
+    const RotaryTables tables = rotary(cache ? cache->tokens : 0, tokens.size(1));
+    at::Tensor x = embed(tokens);
+    const auto count = int64_t(blocks_.size());
+    for (int64_t i = 0; i < count; ++i) {
+        const WeightsHold block(weights_, i, i + 1 < count ? i + 1 : WeightsOnDemand::nothing);
+        if (x.size(0) > 0) x = blocks_[size_t(i)].forward(x, tables, cache ? cache->layers[size_t(i)].get() : nullptr);
+    }
+    if (cache) cache->tokens += tokens.size(1);
+    return final_norm(x);
 }
 
-at::Tensor CausalLM::hidden_of(const at::Tensor& embeddings, ModelCache* cache) const {
-    const RotaryTables tables = rotary(cache ? cache->tokens : 0, embeddings.size(1));
-    at::Tensor x = embeddings;
-    for (size_t i = 0; i < blocks_.size(); ++i)
-        x = blocks_[i].forward(x, tables, cache ? cache->layers[i].get() : nullptr);
-    if (cache) cache->tokens += embeddings.size(1);
-    return rms_norm(x, norm_->compute, spec_.config.rms_norm_eps);
+at::Tensor CausalLM::final_norm(const at::Tensor& x) const {
+    return x.size(0) > 0 ? rms_norm(x, norm_->compute, spec_.config.rms_norm_eps) : x;
 }
 
 at::Tensor CausalLM::logits(const at::Tensor& tokens, ModelCache* cache) const {
+    const WeightsHold hold(weights_, WeightsOnDemand::outside_blocks);
     return at::linear(hidden(tokens, cache), head().compute);
 }
 

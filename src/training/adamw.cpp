@@ -14,7 +14,7 @@ AdamW::AdamW(const std::vector<Parameter*>& parameters, const OptimizerJob& opti
     for (Parameter* p : parameters) moments_.push_back({p, at::zeros_like(p->master), at::zeros_like(p->master)});
 }
 
-void AdamW::step(const Gradients& gradients, double rate_factor, double gradient_factor, int threads) {
+void AdamW::step(Gradients& gradients, double rate_factor, double gradient_factor, int threads) {
     ++steps_;
     const auto rate = [&](ParameterGroup group) {
         return rate_factor * (group == ParameterGroup::mixer ? options_.learning_rate : options_.learning_rate_rest);
@@ -45,7 +45,7 @@ void AdamW::step(const Gradients& gradients, double rate_factor, double gradient
     }
 }
 
-void AdamW::step_on_device(ParameterGroup group, const Gradients& gradients, double rate, double gradient_factor) {
+void AdamW::step_on_device(ParameterGroup group, Gradients& gradients, double rate, double gradient_factor) {
     std::vector<at::Tensor> masters, grads, exp_avgs, exp_avg_sqs, wide, narrow;
     for (Moments& m : moments_) {
         Parameter& p = *m.parameter;

@@ -14,7 +14,7 @@ class AdamW {
     AdamW(const std::vector<Parameter*>& parameters, const OptimizerJob& options);
 
     /// One update. `rate_factor` multiplies both learning rates (schedule), `gradient_factor` the gradients (clipping).
-    void step(const Gradients& gradients, double rate_factor, double gradient_factor, int threads);
+    void step(Gradients& gradients, double rate_factor, double gradient_factor, int threads);
 
     int64_t steps() const { return steps_; }
     void set_steps(int64_t steps) { steps_ = steps; }
@@ -29,7 +29,7 @@ class AdamW {
         at::Tensor exp_avg, exp_avg_sq;
     };
     /// All parameters of a group in a few launches. The gradients are overwritten.
-    void step_on_device(ParameterGroup group, const Gradients& gradients, double rate, double gradient_factor);
+    void step_on_device(ParameterGroup group, Gradients& gradients, double rate, double gradient_factor);
 
     std::vector<Moments> moments_;
     OptimizerJob options_;

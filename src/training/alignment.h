@@ -20,13 +20,16 @@ class Alignment : public Objective {
     Alignment(CausalLM& student, CausalLM& teacher, AlignmentLoss loss);
     std::vector<Parameter*> trained() override;
     int64_t losses() const override { return 1 + teacher_.config().layers; }
-    void accumulate(const at::Tensor& tokens, int64_t cursor, double weight, Gradients& gradients,
+    void accumulate(const at::Tensor& tokens, int64_t cursor, double weight, GradientSink& gradients,
                     std::vector<double>& losses) override;
 
   private:
     /// Loss of one layer (fp64 scalar on the device), and its gradient with respect to the student's output.
     at::Tensor loss_and_gradient(const at::Tensor& teacher, const at::Tensor& student, double weight,
                                  at::Tensor& gradient) const;
+    /// Adds the gradients of one layer's mixer; returns its loss.
+    at::Tensor train_layer(int64_t layer, const at::Tensor& input, const at::Tensor& target, const RotaryTables& rotary,
+                           double weight, GradientSink& gradients) const;
 
     CausalLM& student_;
     CausalLM& teacher_;

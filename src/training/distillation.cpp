@@ -8,38 +8,45 @@
 namespace amalgam {
 
 at::Tensor TeacherStates::hidden(const at::Tensor& tokens, int64_t cursor) {
-    const auto key = std::pair{cursor, tokens.size(0)};
+    const Key key = {cursor, tokens.size(0)};
+    if (key == latest_key_) return latest_;
     if (const auto found = cache_.find(key); found != cache_.end()) return found->second;
     const at::NoGradGuard no_grad;
     const at::Tensor states = teacher_.hidden(tokens).flatten(0, 1);
+    latest_key_ = key;
+    latest_ = states;
     const int64_t bytes = states.numel() * states.element_size();
-    if (bytes <= cache_bytes_) {
+    // Ranks that share a sharded teacher must find the same micro-batches here: they compute the others together.
+    const bool fits = bytes <= cache_bytes_;
+    if (weights() ? weights()->everywhere(fits) : fits) {
         cache_bytes_ -= bytes;
         cache_[key] = states;
     }
     return states;
 }
 
-void Distillation::accumulate(const at::Tensor& tokens, int64_t cursor, double weight, Gradients& gradients,
+void Distillation::accumulate(const at::Tensor& tokens, int64_t cursor, double weight, GradientSink& gradients,
                               std::vector<double>& losses) {
+    const WeightsHold teacher_head(teacher_.weights(), WeightsOnDemand::outside_blocks);
     const at::Tensor teacher = teacher_.hidden(tokens, cursor);
-    const StudentForward forward(student_, tokens);
-    const double per_token = weight / double(tokens.numel());
+    BlockwiseForward forward(student_, tokens, activations_);
+    const double per_token = tokens.numel() > 0 ? weight / double(tokens.numel()) : 0.0;
     const auto result =
-        chunked_kl_divergence(forward.hidden.detach(), student_.head().compute.detach(), teacher, teacher_.head(),
+        chunked_kl_divergence(forward.hidden(), student_.head().compute.detach(), teacher, teacher_.head(),
                               job_.temperature, per_token, job_.loss_chunk_tokens, gradients.of(student_.head()));
     losses[0] += per_token * result.loss;
-    forward.backward(student_, result.d_hidden, gradients);
+    forward.backward(result.d_hidden, gradients);
 }
 
-void NextToken::accumulate(const at::Tensor& tokens, int64_t, double weight, Gradients& gradients,
+void NextToken::accumulate(const at::Tensor& tokens, int64_t, double weight, GradientSink& gradients,
                            std::vector<double>& losses) {
-    const StudentForward forward(student_, tokens);
-    const double per_token = weight / double(tokens.size(0) * (tokens.size(1) - 1));
-    const auto result = chunked_cross_entropy(forward.hidden.detach(), student_.head().compute.detach(),
-                                              next_tokens(tokens), per_token, chunk_, gradients.of(student_.head()));
+    BlockwiseForward forward(student_, tokens, activations_);
+    const int64_t predictions = tokens.size(0) * (tokens.size(1) - 1);
+    const double per_token = predictions > 0 ? weight / double(predictions) : 0.0;
+    const auto result = chunked_cross_entropy(forward.hidden(), student_.head().compute.detach(), next_tokens(tokens),
+                                              per_token, chunk_, gradients.of(student_.head()));
     losses[0] += per_token * result.loss;
-    forward.backward(student_, result.d_hidden, gradients);
+    forward.backward(result.d_hidden, gradients);
 }
 
 at::Tensor next_tokens(const at::Tensor& tokens) {

@@ -6,18 +6,13 @@
 #include <cmath>
 
 #include "kernels/adamw/adamw.h"
+#include "training/exact_norm.h"
+#include "training/fixed_point.h"
 
 namespace amalgam {
-namespace {
-
-constexpr double fixed_point = 1125899906842624.0;  // 2^50
-constexpr double fixed_range = 4096.0;              // of a sum: far below 2^63 / 2^50
-
-}  // namespace
-
 Gradients::Gradients(const std::vector<Parameter*>& parameters, at::Device device, bool order_independent,
                      int64_t micro_batches)
-    : parameters_(parameters), largest_(fixed_range / double(micro_batches)) {
+    : parameters_(parameters), largest_(fixed_point_range / double(micro_batches)) {
     int64_t total = 0;
     for (const Parameter* p : parameters_) total += p->elements();
     flat_ = at::zeros({total}, at::TensorOptions(device).dtype(at::kFloat));
@@ -35,7 +30,7 @@ void Gradients::clear() {
     if (fixed_.defined()) fixed_.zero_();
 }
 
-at::Tensor Gradients::of(const Parameter& parameter) const {
+at::Tensor Gradients::of(const Parameter& parameter) {
     const auto view = views_.find(&parameter);
     return view == views_.end() ? at::Tensor() : view->second;
 }
@@ -46,10 +41,9 @@ void Gradients::add(const Parameter& parameter, const at::Tensor& gradient) {
 
 void Gradients::commit() {
     if (!fixed_.defined()) return;
-    const at::Tensor bad = flat_.abs().le(largest_).logical_not();  // true for NaN
-    const at::Tensor value = (flat_.to(at::kDouble) * fixed_point).round().masked_fill(bad, 0.0).to(at::kLong);
-    fixed_.narrow(0, 0, flat_.numel()).add_(value);
-    if (bad.any().item<bool>()) count(bad);
+    const FixedPoint sum = to_fixed_point(flat_, largest_);
+    fixed_.narrow(0, 0, flat_.numel()).add_(sum.values);
+    if (sum.out_of_range.any().item<bool>()) count(sum.out_of_range);
     flat_.zero_();
 }
 
@@ -66,13 +60,18 @@ void Gradients::count(const at::Tensor& bad) {
 void Gradients::reduce(TensorCollectives& group) {
     if (!fixed_.defined()) return group.all_reduce(flat_);
     group.all_reduce(fixed_);
-    flat_.copy_(fixed_.narrow(0, 0, flat_.numel()).to(at::kDouble) / fixed_point);
+    flat_.copy_(from_fixed_point(fixed_.narrow(0, 0, flat_.numel())));
     const at::Tensor counts = fixed_.narrow(0, flat_.numel(), int64_t(parameters_.size())).cpu();
     for (size_t i = 0; i < parameters_.size(); ++i)
         if (counts.const_data_ptr<int64_t>()[i] > 0) views_.at(parameters_[i]).fill_(NAN);
 }
 
 double Gradients::norm(int threads) const {
+    if (fixed_.defined()) {
+        ExactNorm norm;
+        norm.add(flat_);
+        return norm.value();
+    }
     if (flat_.device().is_cpu())
         return std::sqrt(kernels::sum_of_squares(flat_.const_data_ptr<float>(), flat_.numel(), threads));
     return flat_.norm(2, at::kDouble).item<double>();

@@ -13,26 +13,26 @@
 
 #include "model/parameters.h"
 #include "sharding/tensor_collectives.h"
+#include "training/gradient_sink.h"
 
 namespace amalgam {
 
-class Gradients {
+class Gradients : public GradientSink {
   public:
     /// `micro_batches`: commits of one step over all ranks, in the order-independent mode.
     Gradients(const std::vector<Parameter*>& parameters, at::Device device, bool order_independent,
               int64_t micro_batches = 1);
 
     void clear();
-    /// fp32 view of the parameter's gradient, to be added to. Undefined tensor if the parameter is not trained.
-    at::Tensor of(const Parameter& parameter) const;
-    /// Adds `gradient` (any type) to the parameter's; an undefined one counts as zero.
-    void add(const Parameter& parameter, const at::Tensor& gradient);
+    at::Tensor of(const Parameter& parameter) override;
+    void add(const Parameter& parameter, const at::Tensor& gradient) override;
+    void complete(int64_t) override {}
     /// Ends a micro-batch: what was added since the last call becomes final.
     void commit();
     /// Sum over the ranks of a group.
     void reduce(TensorCollectives& group);
 
-    /// Global L2 norm, after reduce. Not finite if any gradient is not.
+    /// Global L2 norm, after reduce. Not finite if any gradient is not. Exact in the order-independent mode.
     double norm(int threads) const;
     /// Name of a parameter whose gradient is not finite, for messages; empty if none.
     std::string not_finite() const;

@@ -17,10 +17,12 @@ namespace {
 
 constexpr int64_t most_skipped_in_a_row = 10;
 
-class TrainingLoop {
+}  // namespace
+
+class Trainer::Loop {
   public:
-    TrainingLoop(CausalLM& model, Objective& objective, const TrainingJob& plan, const Batches& batches,
-                 const Communicator& group, const TrainerSetup& setup)
+    Loop(CausalLM& model, Objective& objective, const TrainingJob& plan, const Batches& batches,
+         const Communicator& group, const TrainerSetup& setup)
         : model_(model),
           objective_(objective),
           plan_(plan),
@@ -35,22 +37,32 @@ class TrainingLoop {
           collectives_(make_tensor_collectives(group, model.device())),
           steps_(training_steps(plan)) {}
 
-    TrainerOutcome run() {
+    void start() {
         resume();
-        const int64_t first_step = step_;
+        first_step_ = step_;
         if (setup_.on_step) setup_.on_step(step_);
-        while (step_ < steps_) {
-            const Stopwatch watch;
-            const std::vector<double> losses = one_step();
-            seconds_ += watch.seconds();
-            outcome_.step_losses.push_back(losses[0]);
-            if (step_ % setup_.log_every_steps == 0 || step_ == steps_ || step_ == first_step + 1)
-                report(losses, step_ - first_step);
-            if (setup_.on_step) setup_.on_step(step_);
-            if (handle_requests(watch.seconds())) return outcome(false);
-        }
-        if (setup_.checkpoints) finish();
-        return outcome(true);
+    }
+
+    bool is_done() const { return stopped_ || step_ >= steps_; }
+
+    void step() {
+        const Stopwatch watch;
+        const std::vector<double> losses = one_step();
+        seconds_ += watch.seconds();
+        outcome_.step_losses.push_back(losses[0]);
+        if (step_ % setup_.log_every_steps == 0 || step_ == steps_ || step_ == first_step_ + 1)
+            report(losses, step_ - first_step_);
+        if (setup_.on_step) setup_.on_step(step_);
+        stopped_ = handle_requests(watch.seconds());
+    }
+
+    TrainerOutcome finish() {
+        if (!stopped_ && setup_.checkpoints) save(setup_.checkpoints->finished(), nullptr);
+        outcome_.finished = !stopped_;
+        outcome_.steps = step_;
+        outcome_.tokens = tokens();
+        outcome_.seconds = seconds_;
+        return outcome_;
     }
 
   private:
@@ -170,39 +182,50 @@ class TrainingLoop {
         save_seconds_ = watch.seconds();
     }
 
-    void finish() { save(setup_.checkpoints->finished(), nullptr); }
-
     int64_t tokens() const { return step_ * plan_.batch_sequences * plan_.sequence_length; }
-
-    TrainerOutcome outcome(bool finished) {
-        outcome_.finished = finished;
-        outcome_.steps = step_;
-        outcome_.tokens = tokens();
-        outcome_.seconds = seconds_;
-        return outcome_;
-    }
 
     CausalLM& model_;
     Objective& objective_;
     const TrainingJob& plan_;
     const Batches& batches_;
     const Communicator& group_;
-    const TrainerSetup& setup_;
+    const TrainerSetup setup_;
     int64_t micro_, micro_batches_;  // sequences of one, and how many of them make a batch
     std::vector<Parameter*> parameters_;
     Gradients gradients_;
     AdamW optimizer_;
     std::unique_ptr<TensorCollectives> collectives_;
-    int64_t steps_, step_ = 0, skipped_ = 0;
+    int64_t steps_, first_step_ = 0, step_ = 0, skipped_ = 0;
+    bool stopped_ = false;
     double norm_ = 0.0, seconds_ = 0.0, save_seconds_ = 0.0;
     TrainerOutcome outcome_;
 };
 
-}  // namespace
+Trainer::Trainer(CausalLM& model, Objective& objective, const TrainingJob& plan, const Batches& batches,
+                 const Communicator& group, const TrainerSetup& setup)
+    : loop_(std::make_unique<Loop>(model, objective, plan, batches, group, setup)) {
+    loop_->start();
+}
+
+Trainer::~Trainer() = default;
+
+bool Trainer::is_done() const {
+    return loop_->is_done();
+}
+
+void Trainer::step() {
+    loop_->step();
+}
+
+TrainerOutcome Trainer::finish() {
+    return loop_->finish();
+}
 
 TrainerOutcome train(CausalLM& model, Objective& objective, const TrainingJob& plan, const Batches& batches,
                      const Communicator& group, const TrainerSetup& setup) {
-    return TrainingLoop(model, objective, plan, batches, group, setup).run();
+    Trainer trainer(model, objective, plan, batches, group, setup);
+    while (!trainer.is_done()) trainer.step();
+    return trainer.finish();
 }
 
 }  // namespace amalgam

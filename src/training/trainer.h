@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 
 #include "job/job.h"
@@ -42,8 +43,27 @@ struct TrainerOutcome {
     std::vector<double> step_losses;  // main loss of every step of this process
 };
 
-/// Trains `model` by `objective` as `plan` says, over the ranks of `group`. Resumes from the setup's latest checkpoint.
-/// Throws Error(diverged) after 10 steps in a row without finite gradients.
+/// Trains `model` by `objective` as `plan` says, over the ranks of `group`. All arguments must outlive it.
+class Trainer {
+  public:
+    /// Resumes from the setup's latest checkpoint. Collective, as all of the following.
+    Trainer(CausalLM& model, Objective& objective, const TrainingJob& plan, const Batches& batches,
+            const Communicator& group, const TrainerSetup& setup);
+    ~Trainer();
+
+    /// All steps are done, or a stop was asked for.
+    bool is_done() const;
+    /// One optimizer step. Throws Error(diverged) after 10 steps in a row without finite gradients.
+    void step();
+    /// Saves the result, unless training was stopped: then the state is saved already.
+    TrainerOutcome finish();
+
+  private:
+    class Loop;
+    std::unique_ptr<Loop> loop_;
+};
+
+/// The same from the first step to the last.
 TrainerOutcome train(CausalLM& model, Objective& objective, const TrainingJob& plan, const Batches& batches,
                      const Communicator& group, const TrainerSetup& setup);
 

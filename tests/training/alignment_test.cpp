@@ -5,6 +5,7 @@
 
 #include "../model/small_model.h"
 #include "../storage/temporary_folder.h"
+#include "training/gradients.h"
 
 namespace amalgam {
 namespace {

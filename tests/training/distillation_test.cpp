@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "../model/small_model.h"
+#include "training/gradients.h"
 
 namespace amalgam {
 namespace {
@@ -77,6 +78,8 @@ TEST_F(DistillationTest, teacher_states_are_kept_while_they_fit) {
     TeacherStates states(*teacher, bytes);
     const at::Tensor first = states.hidden(tokens, 0), second = states.hidden(tokens, 2);
     EXPECT_EQ(states.hidden(tokens, 0).data_ptr(), first.data_ptr()) << "kept";
+    EXPECT_EQ(states.hidden(tokens, 2).data_ptr(), second.data_ptr()) << "the latest";
+    states.hidden(tokens, 4);
     EXPECT_NE(states.hidden(tokens, 2).data_ptr(), second.data_ptr()) << "no room for a second one";
     EXPECT_TRUE(at::equal(second, first));
     EXPECT_TRUE(at::equal(first, teacher->hidden(tokens).flatten(0, 1)));

@@ -93,7 +93,7 @@ TEST_F(GradientsTest, norm_is_that_of_all_parameters) {
 }
 
 TEST_F(GradientsTest, parameters_that_are_not_trained_have_none) {
-    const Gradients gradients({second}, test::device(), false);
+    Gradients gradients({second}, test::device(), false);
     EXPECT_FALSE(gradients.of(*first).defined());
     EXPECT_EQ(gradients.of(*second).sizes(), (std::vector<int64_t>{11}));
 }

@@ -80,7 +80,7 @@ class Poisoned : public Objective {
     Poisoned(Objective& inner, What what, std::set<int64_t> steps, int64_t batch)
         : inner_(inner), what_(what), steps_(std::move(steps)), batch_(batch) {}
     std::vector<Parameter*> trained() override { return inner_.trained(); }
-    void accumulate(const at::Tensor& tokens, int64_t cursor, double weight, Gradients& gradients,
+    void accumulate(const at::Tensor& tokens, int64_t cursor, double weight, GradientSink& gradients,
                     std::vector<double>& losses) override {
         inner_.accumulate(tokens, cursor, weight, gradients, losses);
         const bool last_of_batch = (cursor + tokens.size(0)) % batch_ == 0;
