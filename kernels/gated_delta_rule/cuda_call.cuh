@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the kernels of the gated delta rule on GPUs pass to each other. Chunks of 64 tokens; tile index
+// n = (sequence * heads + head) * chunks + chunk.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "kernels/gated_delta_rule/hopper.cuh"
+
+namespace amalgam::kernels {
+
+constexpr int chunk_tokens = 64;
+
+/// Rows of bf16 as in TokenView; 16-byte aligned rows unless said otherwise.
+struct DeviceRows {
+    const __nv_bfloat16* data;
+    int64_t stride;
+};
+struct MutableDeviceRows {
+    __nv_bfloat16* data;
+    int64_t stride;
+};
+
+/// Per-token numbers of a chunk, 64 floats each.
+struct ChunkScalars {
+    float log_decay[64];  ///< sum of g up to and with the token, times log2(e)
+    float beta[64];
+    float k_factor[64];  ///< 1 / |k|, or 1
+    float q_factor[64];
+};
+
+/// Saved by the forward pass for the backward pass, one of each per tile index.
+struct SavedChunks {
+    ChunkScalars* scalars;
+    uint4* inverse;  ///< [n][4][128]: R = (I + strictly lower part of beta_i k_i.k_j)^-1 in fp16, as 64 x 64 fragments
+    char* states;    ///< [n][value tile][key tile]: S at the chunk's start, transposed, in bf16 tiles; null if not wanted
+};
+
+struct CudaForwardCall {
+    int time, heads, chunks, sequences_heads;
+    float scale;
+    bool l2_normalize;
+    DeviceRows q, k, v;  ///< after SiLU
+    DeviceRows a, b;     ///< any alignment
+    const float *A_log, *dt_bias, *initial_state;
+    SavedChunks saved;
+    MutableDeviceRows o;
+    float* final_state;
+};
+
+/// The backward pass. What its chain of states leaves for the chunks, all in bf16 tiles like SavedChunks::states.
+struct CudaBackwardCall {
+    CudaForwardCall forward;  ///< inputs and saved chunks
+    DeviceRows output_gradient;
+    const float* final_state_gradient;
+    char* state_gradients;  ///< [n][value tile][key tile]: gradient of the state at the chunk's end, transposed
+    char* value_gradients;  ///< [n][value tile]: of V'
+    char* error_gradients;  ///< [n][value tile]: of W = V - eg K S, which is also the gradient of V
+    float* sums;            ///< [n][2]: contributions to the gradients of A_log and dt_bias
+    DeviceRows raw_q, raw_k, raw_v;  ///< before SiLU, any alignment
+    bool silu, aligned_gradients;
+    MutableDeviceRows q, k, v, a, b;
+    float *A_log, *dt_bias, *initial_state;
+};
+
+struct CudaDecodeCall {
+    int heads;
+    float scale;
+    bool silu, l2_normalize;
+    DeviceRows q, k, v, a, b;  ///< any alignment
+    const float *A_log, *dt_bias;
+    float* state;
+    __nv_bfloat16* o;
+};
+
+template <int dim>
+void launch_decode(const CudaDecodeCall& call, int sequences_heads, cudaStream_t stream);
+/// Gates, norms and the inverse of every chunk.
+template <int dim>
+void launch_prepare(const CudaForwardCall& call, cudaStream_t stream);
+/// The chain of states and the outputs.
+template <int dim>
+void launch_forward(const CudaForwardCall& call, int multiprocessors, cudaStream_t stream);
+
+/// The chain of state gradients, from the last chunk to the first.
+template <int dim>
+void launch_backward_states(const CudaBackwardCall& call, int multiprocessors, cudaStream_t stream);
+/// Everything else, for all chunks at once.
+template <int dim>
+void launch_backward_chunks(const CudaBackwardCall& call, cudaStream_t stream);
+
+/// Copies 64 rows of `dim` columns, starting at `first` and valid below `time`, into tiles, by `threads` threads.
+template <int dim, int threads>
+__device__ inline void load_tiles(uint32_t tiles, DeviceRows rows, int64_t sequence_start, int column, int first,
+                                  int time, int thread) {
+    constexpr int pieces = dim / 8;
+    static_assert(64 * pieces % threads == 0);
+#pragma unroll
+    for (int i = 0; i < 64 * pieces / threads; ++i) {
+        const int at = i * threads + thread, row = at / pieces, piece = at % pieces;
+        const bool present = first + row < time;
+        const __nv_bfloat16* source =
+            rows.data + (sequence_start + (present ? first + row : 0)) * rows.stride + column + piece * 8;
+        hopper::copy_async(tiles + piece / 8 * hopper::tile_bytes + hopper::tile_offset(row, piece % 8), source, present);
+    }
+}
+
+/// Sum of squares of row thread / 2 of a loaded matrix; both threads of a row get it. For 128 threads.
+template <int dim>
+__device__ inline float row_square(const char* tiles, int thread) {
+    const int row = thread / 2;
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < dim / 16; ++i) {
+        const int piece = thread % 2 * (dim / 16) + i;
+        const uint4 x = *reinterpret_cast<const uint4*>(tiles + piece / 8 * hopper::tile_bytes +
+                                                        hopper::tile_offset(row, piece % 8));
+        for (uint32_t pair : {x.x, x.y, x.z, x.w}) {
+            const float low = hopper::low_half(pair), high = hopper::high_half(pair);
+            sum += low * low + high * high;
+        }
+    }
+    return sum + __shfl_xor_sync(~0U, sum, 1);
+}
+
+constexpr float normalize_epsilon = 1e-6F;
+
+}  // namespace amalgam::kernels

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/gated_delta_rule/gated_delta_rule_cuda.h"
+
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+#include "kernels/gated_delta_rule/cuda_call.cuh"
+
+namespace amalgam::kernels {
+namespace {
+
+void require(bool condition, const std::string& problem) {
+    if (!condition) throw std::invalid_argument("gated delta rule on CUDA: " + problem);
+}
+
+void check_launch(const char* what) {
+    const cudaError_t error = cudaGetLastError();
+    if (error != cudaSuccess)
+        throw std::runtime_error(std::string("gated delta rule on CUDA: ") + what + ": " + cudaGetErrorString(error) +
+                                 " (the launch failed); check the device and the library's GPU architectures");
+}
+
+void require_support(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options) {
+    require(cuda::gated_delta_rule_supports(shape, options),
+            "this shape or element type has no kernel (bf16 and head dimensions 64 and 128 have); ask "
+            "gated_delta_rule_supports first");
+}
+
+float scale_of(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options) {
+    return options.scale == 0.0F ? 1.0F / std::sqrt(static_cast<float>(shape.key_dim)) : options.scale;
+}
+
+int multiprocessors() {
+    int device = 0, count = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+    return count;
+}
+
+DeviceRows rows(const TokenView& view) {
+    return {static_cast<const __nv_bfloat16*>(view.data), view.token_stride};
+}
+MutableDeviceRows rows(const MutableTokenView& view) {
+    return {static_cast<__nv_bfloat16*>(view.data), view.token_stride};
+}
+
+/// Copies of 16 bytes need rows that start at multiples of 16 bytes.
+template <class View>
+bool aligned(const View& view) {
+    return reinterpret_cast<uintptr_t>(view.data) % 16 == 0 && view.token_stride % 8 == 0;
+}
+
+/// The main kernels read q, k and v after SiLU from aligned rows; otherwise they are first copied.
+bool needs_copy(const GatedDeltaRuleOptions& options, const GatedDeltaRuleInputs& inputs) {
+    return options.silu || !aligned(inputs.q) || !aligned(inputs.k) || !aligned(inputs.v);
+}
+
+/// Where the parts of the workspace lie, in bytes.
+struct Layout {
+    int64_t chunks, scalars = 0, inverse, states, copies, copy_bytes, end;
+    Layout(const GatedDeltaRuleShape& shape, bool copied, bool for_backward) {
+        chunks = (shape.time + chunk_tokens - 1) / chunk_tokens;
+        const int64_t tiles = shape.batch * shape.heads * chunks;
+        inverse = scalars + tiles * int64_t(sizeof(ChunkScalars));
+        states = inverse + tiles * hopper::tile_bytes;
+        copies = states + (for_backward ? tiles * shape.key_dim * shape.value_dim * 2 : 0);
+        copy_bytes = shape.batch * shape.time * shape.heads * shape.key_dim * 2;
+        end = copies + (copied ? 3 * copy_bytes : 0);
+    }
+};
+
+/// The same for the scratch of the backward pass.
+struct ScratchLayout {
+    int64_t state_gradients = 0, value_gradients, error_gradients, sums, end;
+    explicit ScratchLayout(const GatedDeltaRuleShape& shape) {
+        const int64_t tiles = shape.batch * shape.heads * ((shape.time + chunk_tokens - 1) / chunk_tokens);
+        value_gradients = state_gradients + tiles * shape.key_dim * shape.value_dim * 2;
+        error_gradients = value_gradients + tiles * chunk_tokens * shape.value_dim * 2;
+        sums = error_gradients + tiles * chunk_tokens * shape.value_dim * 2;
+        end = sums + tiles * 2 * int64_t(sizeof(float));
+    }
+};
+
+/// Rows of q, k, v at any alignment -> contiguous, after SiLU. One warp a token and head, blockIdx.y chooses the tensor.
+template <int dim>
+__global__ void copy_rows_kernel(DeviceRows q, DeviceRows k, DeviceRows v, __nv_bfloat16* out, int64_t n, int heads,
+                                 bool silu) {
+    const DeviceRows in = blockIdx.y == 0 ? q : blockIdx.y == 1 ? k : v;
+    const int64_t at = int64_t(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
+    if (at >= n) return;
+    const __nv_bfloat16* source = in.data + at / heads * in.stride + at % heads * dim;
+    __nv_bfloat16* target = out + (int64_t(blockIdx.y) * n + at) * dim;
+#pragma unroll
+    for (int i = threadIdx.x % 32; i < dim; i += 32) {
+        float x = __bfloat162float(source[i]);
+        if (silu) x = x / (1.0F + __expf(-x));
+        target[i] = __float2bfloat16_rn(x);
+    }
+}
+
+CudaForwardCall make_call(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
+                          const GatedDeltaRuleInputs& inputs, void* workspace, bool for_backward) {
+    const bool copied = needs_copy(options, inputs);
+    const Layout layout(shape, copied, for_backward);
+    char* base = static_cast<char*>(workspace);
+    CudaForwardCall call{};
+    call.time = static_cast<int>(shape.time);
+    call.heads = static_cast<int>(shape.heads);
+    call.chunks = static_cast<int>(layout.chunks);
+    call.sequences_heads = static_cast<int>(shape.batch * shape.heads);
+    call.scale = scale_of(shape, options);
+    call.l2_normalize = options.l2_normalize;
+    const auto part = [&](const TokenView& view, int i) {
+        if (!copied) return rows(view);
+        return DeviceRows{reinterpret_cast<const __nv_bfloat16*>(base + layout.copies + i * layout.copy_bytes),
+                          shape.heads * shape.key_dim};
+    };
+    call.q = part(inputs.q, 0);
+    call.k = part(inputs.k, 1);
+    call.v = part(inputs.v, 2);
+    call.a = rows(inputs.a);
+    call.b = rows(inputs.b);
+    call.A_log = inputs.A_log;
+    call.dt_bias = inputs.dt_bias;
+    call.initial_state = inputs.initial_state;
+    call.saved.scalars = reinterpret_cast<ChunkScalars*>(base + layout.scalars);
+    call.saved.inverse = reinterpret_cast<uint4*>(base + layout.inverse);
+    call.saved.states = for_backward ? base + layout.states : nullptr;
+    return call;
+}
+
+template <int dim>
+void run_forward(const CudaForwardCall& call, const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
+                 const GatedDeltaRuleInputs& inputs, cudaStream_t stream) {
+    if (needs_copy(options, inputs)) {
+        const int64_t n = shape.batch * shape.time * shape.heads;
+        copy_rows_kernel<dim><<<dim3(static_cast<unsigned>((n + 7) / 8), 3), 256, 0, stream>>>(
+            rows(inputs.q), rows(inputs.k), rows(inputs.v), const_cast<__nv_bfloat16*>(call.q.data), n, call.heads,
+            options.silu);
+        check_launch("copy");
+    }
+    launch_prepare<dim>(call, stream);
+    check_launch("prepare");
+    launch_forward<dim>(call, multiprocessors(), stream);
+    check_launch("forward");
+}
+
+template <int dim>
+void run_backward(const CudaBackwardCall& call, cudaStream_t stream) {
+    launch_backward_states<dim>(call, multiprocessors(), stream);
+    check_launch("backward, states");
+    launch_backward_chunks<dim>(call, stream);
+    check_launch("backward, chunks");
+}
+
+}  // namespace
+
+namespace cuda {
+
+bool gated_delta_rule_supports(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options) {
+    return options.element_type == ElementType::bfloat16 && shape.key_dim == shape.value_dim &&
+           (shape.key_dim == 64 || shape.key_dim == 128) && shape.batch * shape.heads < 65536;
+}
+
+size_t gated_delta_rule_workspace_bytes(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
+                                             const GatedDeltaRuleInputs& inputs, bool for_backward) {
+    return static_cast<size_t>(Layout(shape, needs_copy(options, inputs), for_backward).end);
+}
+
+void gated_delta_rule_forward(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
+                                   const GatedDeltaRuleInputs& inputs, const GatedDeltaRuleOutputs& outputs,
+                                   void* workspace, bool for_backward, Stream stream) {
+    require_support(shape, options);
+    require(outputs.o != nullptr && workspace != nullptr,
+            "o or the workspace is null (both are written); pass device memory");
+    CudaForwardCall call = make_call(shape, options, inputs, workspace, for_backward);
+    call.o = {static_cast<__nv_bfloat16*>(outputs.o), shape.heads * shape.value_dim};
+    call.final_state = outputs.final_state;
+    if (shape.key_dim == 64)
+        run_forward<64>(call, shape, options, inputs, stream);
+    else
+        run_forward<128>(call, shape, options, inputs, stream);
+}
+
+size_t gated_delta_rule_scratch_bytes(const GatedDeltaRuleShape& shape) {
+    return static_cast<size_t>(ScratchLayout(shape).end);
+}
+
+void gated_delta_rule_backward(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
+                                    const GatedDeltaRuleInputs& inputs, const void* output_gradient,
+                                    const float* final_state_gradient, const void* workspace, void* scratch,
+                                    const GatedDeltaRuleGradients& gradients, Stream stream) {
+    require_support(shape, options);
+    require(output_gradient != nullptr && workspace != nullptr && scratch != nullptr,
+            "the output gradient, the workspace or the scratch is null (all are needed); pass device memory");
+    CudaBackwardCall call{};
+    call.forward = make_call(shape, options, inputs, const_cast<void*>(workspace), true);
+    call.output_gradient = {static_cast<const __nv_bfloat16*>(output_gradient), shape.heads * shape.value_dim};
+    call.final_state_gradient = final_state_gradient;
+    const ScratchLayout layout(shape);
+    char* base = static_cast<char*>(scratch);
+    call.state_gradients = base + layout.state_gradients;
+    call.value_gradients = base + layout.value_gradients;
+    call.error_gradients = base + layout.error_gradients;
+    call.sums = reinterpret_cast<float*>(base + layout.sums);
+    call.raw_q = rows(inputs.q);
+    call.raw_k = rows(inputs.k);
+    call.raw_v = rows(inputs.v);
+    call.silu = options.silu;
+    call.aligned_gradients = aligned(gradients.q) && aligned(gradients.k) && aligned(gradients.v);
+    call.q = rows(gradients.q);
+    call.k = rows(gradients.k);
+    call.v = rows(gradients.v);
+    call.a = rows(gradients.a);
+    call.b = rows(gradients.b);
+    call.A_log = gradients.A_log;
+    call.dt_bias = gradients.dt_bias;
+    call.initial_state = gradients.initial_state;
+    if (shape.key_dim == 64)
+        run_backward<64>(call, stream);
+    else
+        run_backward<128>(call, stream);
+}
+
+void gated_delta_rule_decode(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
+                             const GatedDeltaRuleInputs& inputs, float* state, void* o, Stream stream) {
+    require_support(shape, options);
+    require(shape.time == 1, "decode was given " + std::to_string(shape.time) +
+                                 " tokens (it takes one per sequence); use gated_delta_rule_forward");
+    require(state != nullptr && o != nullptr, "state or o is null (decode writes both); pass device memory");
+    CudaDecodeCall call{};
+    call.heads = static_cast<int>(shape.heads);
+    call.scale = scale_of(shape, options);
+    call.silu = options.silu;
+    call.l2_normalize = options.l2_normalize;
+    call.q = rows(inputs.q);
+    call.k = rows(inputs.k);
+    call.v = rows(inputs.v);
+    call.a = rows(inputs.a);
+    call.b = rows(inputs.b);
+    call.A_log = inputs.A_log;
+    call.dt_bias = inputs.dt_bias;
+    call.state = state;
+    call.o = static_cast<__nv_bfloat16*>(o);
+    const int blocks = static_cast<int>(shape.batch * shape.heads);
+    if (shape.key_dim == 64)
+        launch_decode<64>(call, blocks, stream);
+    else
+        launch_decode<128>(call, blocks, stream);
+    check_launch("decode");
+}
+
+}  // namespace cuda
+}  // namespace amalgam::kernels

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// A problem of gated_delta_rule_case.h on the GPU.
+
+#include <cuda_runtime.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+
+#include "gated_delta_rule_case.h"
+#include "kernels/gated_delta_rule/gated_delta_rule_cuda.h"
+
+namespace amalgam::kernels {
+
+inline void check_cuda(cudaError_t error, const char* what) {
+    if (error == cudaSuccess) return;
+    std::fprintf(stderr, "%s: %s\n", what, cudaGetErrorString(error));
+    std::exit(1);
+}
+
+/// A block of device memory, poisoned with NaN patterns or filled from the host.
+class DeviceBlock {
+  public:
+    explicit DeviceBlock(size_t bytes) : bytes_(bytes) {
+        check_cuda(cudaMalloc(&data_, bytes == 0 ? 1 : bytes), "cudaMalloc");
+        check_cuda(cudaMemset(data_, 0xFF, bytes), "cudaMemset");
+    }
+    template <class T>
+    explicit DeviceBlock(const std::vector<T>& host) : DeviceBlock(host.size() * sizeof(T)) {
+        check_cuda(cudaMemcpy(data_, host.data(), bytes_, cudaMemcpyHostToDevice), "copy to the device");
+    }
+    DeviceBlock(const DeviceBlock&) = delete;
+    DeviceBlock& operator=(const DeviceBlock&) = delete;
+    ~DeviceBlock() { cudaFree(data_); }
+    void* data() const { return data_; }
+    float* floats() const { return static_cast<float*>(data_); }
+    std::byte* at(int64_t byte) const { return static_cast<std::byte*>(data_) + byte; }
+    template <class T>
+    std::vector<T> host() const {
+        std::vector<T> result(bytes_ / sizeof(T));
+        check_cuda(cudaMemcpy(result.data(), data_, bytes_, cudaMemcpyDeviceToHost), "copy from the device");
+        return result;
+    }
+
+  private:
+    void* data_ = nullptr;
+    size_t bytes_;
+};
+
+inline std::vector<float> from_bf16(const std::vector<uint16_t>& x) {
+    std::vector<float> result(x.size());
+    for (size_t i = 0; i < x.size(); ++i) {
+        const uint32_t bits = uint32_t(x[i]) << 16;
+        std::memcpy(&result[i], &bits, 4);
+    }
+    return result;
+}
+
+/// Runs the case, in bf16, with `options.l2_normalize`, `silu` and `scale` as they are. With `aligned` the inputs lie in
+/// rows that start at multiples of 16 bytes, which saves the kernels a copy.
+inline NamedValues run_cuda(GatedDeltaRuleCase& c, bool aligned) {
+    const GatedDeltaRuleShape& shape = c.shape;
+    const int64_t tokens = shape.batch * shape.time, heads = shape.batch * shape.heads;
+    const int64_t stride = aligned ? (c.token_width() + 7) / 8 * 8 : c.token_width();
+    std::vector<unsigned char> laid(tokens * stride * 2, 0xFF);
+    for (int64_t t = 0; t < tokens; ++t)
+        std::memcpy(&laid[t * stride * 2], c.fused.bytes().data() + t * c.token_width() * 2, c.token_width() * 2);
+    const DeviceBlock fused(laid), A_log(c.A_log), dt_bias(c.dt_bias), initial(c.initial_state);
+    const DeviceBlock o(tokens * shape.heads * shape.value_dim * 2), final_state(c.initial_state.size() * 4);
+    const auto view = [&](char part) { return TokenView{fused.at(c.offset(part) * 2), stride}; };
+    const GatedDeltaRuleInputs inputs{view('q'),      view('k'),        view('v'),
+                                      view('a'),      view('b'),        A_log.floats(),
+                                      dt_bias.floats(), c.with_states ? initial.floats() : nullptr};
+    const DeviceBlock workspace(cuda::gated_delta_rule_workspace_bytes(shape, c.options, inputs, true));
+    cuda::gated_delta_rule_forward(shape, c.options, inputs, {o.data(), c.with_states ? final_state.floats() : nullptr},
+                                  workspace.data(), true, nullptr);
+    check_cuda(cudaDeviceSynchronize(), "forward");
+    std::vector<uint16_t> d_o_bits(tokens * shape.heads * shape.value_dim);
+    std::memcpy(d_o_bits.data(), c.output_gradient.bytes().data(), d_o_bits.size() * 2);
+    const DeviceBlock d_o(d_o_bits), d_final(c.final_state_gradient), scratch(cuda::gated_delta_rule_scratch_bytes(shape));
+    const DeviceBlock gradient(laid.size()), d_A_log(shape.heads * 4), d_dt_bias(shape.heads * 4);
+    const DeviceBlock d_initial(c.initial_state.size() * 4);
+    const auto writable = [&](char part) { return MutableTokenView{gradient.at(c.offset(part) * 2), stride}; };
+    cuda::gated_delta_rule_backward(shape, c.options, inputs, d_o.data(), c.with_states ? d_final.floats() : nullptr,
+                                   workspace.data(), scratch.data(),
+                                   {writable('q'), writable('k'), writable('v'), writable('a'), writable('b'),
+                                    d_A_log.floats(), d_dt_bias.floats(), d_initial.floats()},
+                                   nullptr);
+    check_cuda(cudaDeviceSynchronize(), "backward");
+    const std::vector<float> o_values = from_bf16(o.host<uint16_t>());
+    const std::vector<float> gradients = from_bf16(gradient.host<uint16_t>());
+    NamedValues out;
+    for (int64_t index = 0; index < heads; ++index) {
+        const int64_t head = index % shape.heads;
+        for (int64_t t = index / shape.heads * shape.time; t < (index / shape.heads + 1) * shape.time; ++t)
+            for (int64_t i = 0; i < shape.value_dim; ++i)
+                out["o"].push_back(o_values[(t * shape.heads + head) * shape.value_dim + i]);
+        for (char part : {'q', 'k', 'v', 'a', 'b'})
+            for (int64_t t = index / shape.heads * shape.time; t < (index / shape.heads + 1) * shape.time; ++t)
+                for (int64_t i = 0; i < c.width(part); ++i)
+                    out[std::string("d") + part].push_back(
+                        gradients[t * stride + c.offset(part) + head * c.width(part) + i]);
+    }
+    const auto keep = [&](const char* name, const DeviceBlock& block) {
+        const std::vector<float> x = block.host<float>();
+        out[name].assign(x.begin(), x.end());
+    };
+    keep("dA_log", d_A_log);
+    keep("ddt_bias", d_dt_bias);
+    keep("dinitial_state", d_initial);
+    if (c.with_states) keep("final_state", final_state);
+    return out;
+}
+
+/// A case of one token by the decode step: o and final_state.
+inline NamedValues run_cuda_decode(GatedDeltaRuleCase& c) {
+    const GatedDeltaRuleShape& shape = c.shape;
+    std::vector<unsigned char> laid = c.fused.bytes();
+    const DeviceBlock fused(laid), A_log(c.A_log), dt_bias(c.dt_bias), state(c.initial_state);
+    const DeviceBlock o(shape.batch * shape.heads * shape.value_dim * 2);
+    const auto view = [&](char part) { return TokenView{fused.at(c.offset(part) * 2), c.token_width()}; };
+    cuda::gated_delta_rule_decode(shape, c.options,
+                                  {view('q'), view('k'), view('v'), view('a'), view('b'), A_log.floats(),
+                                   dt_bias.floats(), nullptr},
+                                  state.floats(), o.data(), nullptr);
+    check_cuda(cudaDeviceSynchronize(), "decode");
+    const std::vector<float> outputs = from_bf16(o.host<uint16_t>()), states = state.host<float>();
+    return {{"o", {outputs.begin(), outputs.end()}}, {"final_state", {states.begin(), states.end()}}};
+}
+
+}  // namespace amalgam::kernels
