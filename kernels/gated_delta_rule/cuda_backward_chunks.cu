@@ -15,7 +15,7 @@ template <int dim>
 struct ChunkShared {
     static constexpr int tiles = dim / 64;
     char q[tiles][tile_bytes], k[tiles][tile_bytes];
-    char v[tiles][tile_bytes];   ///< V, then W, then dQ
+    char v[tiles][tile_bytes];  ///< V, then W, then dQ
     char dO[tiles][tile_bytes];
     char dV[tiles][tile_bytes];  ///< gradient of V', then dK
     char dW[tiles][tile_bytes];
@@ -23,13 +23,13 @@ struct ChunkShared {
     char S[tiles][tiles][tile_bytes], dS[tiles][tiles][tile_bytes];
     char R[tile_bytes], dR[tile_bytes], dP[tile_bytes], Z[tile_bytes];
     ChunkScalars scalars;
-    float row_A[64], row_P[64], row_Z[64];              ///< sums over columns
+    float row_A[64], row_P[64], row_Z[64];                    ///< sums over columns
     float column_A[4][64], column_P[4][64], column_b[4][64];  ///< sums over the 16 rows of a warp
-    float along_q[tiles][64], along_k[tiles][64];       ///< parts of q.dq and k.dk
-    float gate_rows[tiles][64], key_rows[tiles][64];    ///< parts of the rows of dG; rows of K dKs
+    float along_q[tiles][64], along_k[tiles][64];             ///< parts of q.dq and k.dk
+    float gate_rows[tiles][64], key_rows[tiles][64];          ///< parts of the rows of dG; rows of K dKs
     float state_sum[4 * tiles];
     float chunk_sum[2];
-    uint64_t loaded;
+    uint64_t loaded[2];  ///< S; the rest of what the chains left
 };
 
 /// Sum over the four lanes that share a row.
@@ -229,31 +229,29 @@ __device__ void query_side(ChunkShared<dim>& shared, float scale, const Place& a
     write_sums(shared.row_P, shared.column_P, row, column, at, warp);
 }
 
-/// 64 tokens of 64 columns of a gradient from a tile to the caller's rows.
-__device__ void store_gradient(MutableDeviceRows out, DeviceRows raw, bool silu, bool aligned, const char* tile,
-                               int64_t first_token, int tokens, int column, int thread) {
-#pragma unroll 1
+/// 64 tokens of 64 columns of a gradient from a tile to the caller's rows, through the derivative of SiLU if asked.
+template <int alignment>
+__device__ void store_gradient(MutableDeviceRows out, DeviceRows raw, bool silu, const char* tile, int64_t first_token,
+                               int tokens, int column, int thread) {
+#pragma unroll
     for (int i = 0; i < 4; ++i) {
         const int at = i * 128 + thread, row = at / 8, piece = at % 8;
         if (row >= tokens) continue;
+        uint4 x = *reinterpret_cast<const uint4*>(tile + tile_offset(row, piece));
         const int64_t token = first_token + row;
-        const uint4 x = *reinterpret_cast<const uint4*>(tile + tile_offset(row, piece));
-        __nv_bfloat16* target = out.data + token * out.stride + column + piece * 8;
-        if (aligned && !silu) {
-            *reinterpret_cast<uint4*>(target) = x;
-            continue;
+        if (silu) {
+            const uint4 before = load_piece<alignment>(raw.data + token * raw.stride + column + piece * 8);
+            const auto chain = [](uint32_t& gradient, uint32_t input) {
+                const auto derivative = [](float z) {
+                    const float sigmoid = 1.0F / (1.0F + __expf(-z));
+                    return sigmoid * (1.0F + z * (1.0F - sigmoid));
+                };
+                gradient = pack(low_half(gradient) * derivative(low_half(input)),
+                                high_half(gradient) * derivative(high_half(input)));
+            };
+            chain(x.x, before.x), chain(x.y, before.y), chain(x.z, before.z), chain(x.w, before.w);
         }
-        const __nv_bfloat16* source = raw.data + token * raw.stride + column + piece * 8;
-        const uint32_t pairs[4] = {x.x, x.y, x.z, x.w};
-#pragma unroll
-        for (int e = 0; e < 8; ++e) {
-            float value = e % 2 == 0 ? low_half(pairs[e / 2]) : high_half(pairs[e / 2]);
-            if (silu) {
-                const float before = __bfloat162float(source[e]), sigmoid = 1.0F / (1.0F + __expf(-before));
-                value *= sigmoid * (1.0F + before * (1.0F - sigmoid));
-            }
-            target[e] = __float2bfloat16_rn(value);
-        }
+        store_piece<alignment>(out.data + token * out.stride + column + piece * 8, x);
     }
 }
 
@@ -273,24 +271,27 @@ __global__ void __launch_bounds__(2 * dim, dim == 64 ? 2 : 1)
     const ChunkScalars& s = shared.scalars;
 
     if (threadIdx.x == 0) {
-        const uint32_t loaded = shared_address(&shared.loaded);
+        const uint32_t first_loaded = shared_address(&shared.loaded[0]), loaded = shared_address(&shared.loaded[1]);
         constexpr int state_bytes = tiles * tiles * tile_bytes, value_bytes = tiles * tile_bytes;
+        barrier_init(first_loaded, 1);
         barrier_init(loaded, 1);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-        barrier_arrive_expect(loaded, 2 * state_bytes + 2 * value_bytes + int(sizeof(ChunkScalars)));
-        bulk_load(shared_address(shared.S), call.saved.states + n * state_bytes, state_bytes, loaded);
+        barrier_arrive_expect(first_loaded, state_bytes + int(sizeof(ChunkScalars)));
+        bulk_load(shared_address(&shared.scalars), call.saved.scalars + n, sizeof(ChunkScalars), first_loaded);
+        bulk_load(shared_address(shared.S), call.saved.states + n * state_bytes, state_bytes, first_loaded);
+        barrier_arrive_expect(loaded, state_bytes + 2 * value_bytes);
+        bulk_load(shared_address(shared.dW), backward.error_gradients + n * value_bytes, value_bytes, loaded);
         bulk_load(shared_address(shared.dS), backward.state_gradients + n * state_bytes, state_bytes, loaded);
         bulk_load(shared_address(shared.dV), backward.value_gradients + n * value_bytes, value_bytes, loaded);
-        bulk_load(shared_address(shared.dW), backward.error_gradients + n * value_bytes, value_bytes, loaded);
-        bulk_load(shared_address(&shared.scalars), call.saved.scalars + n, sizeof(ChunkScalars), loaded);
     }
     const auto load = [&](char* target, DeviceRows rows) {
         load_tiles<dim, threads>(shared_address(target), rows, start, head * dim, first, call.time, threadIdx.x);
     };
     load(shared.k[0], call.k);
     load(shared.v[0], call.v);
-    load(shared.q[0], call.q);
+    copies_commit();
     load(shared.dO[0], backward.output_gradient);
+    load(shared.q[0], call.q);
     copies_commit();
     uint32_t R[16];
 #pragma unroll
@@ -298,10 +299,10 @@ __global__ void __launch_bounds__(2 * dim, dim == 64 ? 2 : 1)
         const uint4 x = call.saved.inverse[n * 512 + i * 128 + thread];
         R[4 * i] = x.x, R[4 * i + 1] = x.y, R[4 * i + 2] = x.z, R[4 * i + 3] = x.w;
     }
-    copies_wait<0>();
+    copies_wait<1>();
     publish_shared();
     __syncthreads();
-    barrier_wait(shared_address(&shared.loaded), 0);
+    barrier_wait(shared_address(&shared.loaded[0]), 0);
 
     // W, in place of V, and V'
     const uint32_t my_v = shared_address(shared.v[group]);
@@ -355,9 +356,11 @@ __global__ void __launch_bounds__(2 * dim, dim == 64 ? 2 : 1)
         hold(U);
 #pragma unroll
         for (int i = 0; i < 4; ++i) store_rows(shared_address(shared.values[group]), i, left_operand(U, i));
-        publish_shared();
     }
+    copies_wait<0>();
+    publish_shared();
     __syncthreads();
+    barrier_wait(shared_address(&shared.loaded[1]), 0);
 
     // The products with states, for key columns 64 group ..
     float dQ[32], dK[32];
@@ -392,8 +395,7 @@ __global__ void __launch_bounds__(2 * dim, dim == 64 ? 2 : 1)
             const uint4 x = S[i], y = dS[i];
             const uint32_t xs[4] = {x.x, x.y, x.z, x.w}, ys[4] = {y.x, y.y, y.z, y.w};
 #pragma unroll
-            for (int j = 0; j < 4; ++j)
-                sum += low_half(xs[j]) * low_half(ys[j]) + high_half(xs[j]) * high_half(ys[j]);
+            for (int j = 0; j < 4; ++j) sum += low_half(xs[j]) * low_half(ys[j]) + high_half(xs[j]) * high_half(ys[j]);
         }
         sum = sum_rows(sum_columns(sum));
         if (lane == 0) shared.state_sum[threadIdx.x / 32] = sum;
@@ -546,7 +548,12 @@ __global__ void __launch_bounds__(2 * dim, dim == 64 ? 2 : 1)
     named_barrier(1 + group, 128);
     const int column = head * dim + 64 * group;
     const auto store = [&](MutableDeviceRows out, DeviceRows raw, const char* tile) {
-        store_gradient(out, raw, backward.silu, backward.aligned_gradients, tile, start + first, tokens, column, thread);
+        if (backward.alignment == 16)
+            store_gradient<16>(out, raw, backward.silu, tile, start + first, tokens, column, thread);
+        else if (backward.alignment == 4)
+            store_gradient<4>(out, raw, backward.silu, tile, start + first, tokens, column, thread);
+        else
+            store_gradient<2>(out, raw, backward.silu, tile, start + first, tokens, column, thread);
     };
     store(backward.q, backward.raw_q, shared.v[group]);
     store(backward.k, backward.raw_k, shared.dV[group]);
@@ -585,7 +592,7 @@ void launch_backward_chunks(const CudaBackwardCall& call, cudaStream_t stream) {
     const CudaForwardCall& f = call.forward;
     backward_chunks_kernel<dim><<<dim3(f.chunks, f.sequences_heads), 2 * dim, bytes, stream>>>(call);
     sum_gates_kernel<<<f.heads, 256, 0, stream>>>(call.sums, call.A_log, call.dt_bias, f.sequences_heads / f.heads,
-                                                 f.heads, f.chunks);
+                                                  f.heads, f.chunks);
 }
 
 template void launch_backward_chunks<64>(const CudaBackwardCall&, cudaStream_t);

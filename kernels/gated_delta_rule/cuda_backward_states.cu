@@ -47,8 +47,7 @@ __global__ void __launch_bounds__(128 * (groups + 1), dim == 64 ? 2 : 1)
             prepare_stage(call, shared.stage[at], shared.factors[at], 0, false, thread);
             barrier_arrive(shared_address(&shared.full[at]));
             const int ahead = i + stages - 1;
-            if (ahead >= stages)
-                barrier_wait(shared_address(&shared.empty[ahead % stages]), (ahead / stages - 1) & 1);
+            if (ahead >= stages) barrier_wait(shared_address(&shared.empty[ahead % stages]), (ahead / stages - 1) & 1);
             load(ahead);
         }
         return;

@@ -35,7 +35,7 @@ struct ChunkScalars {
 struct SavedChunks {
     ChunkScalars* scalars;
     uint4* inverse;  ///< [n][4][128]: R = (I + strictly lower part of beta_i k_i.k_j)^-1 in fp16, as 64 x 64 fragments
-    char* states;    ///< [n][value tile][key tile]: S at the chunk's start, transposed, in bf16 tiles; null if not wanted
+    char* states;  ///< [n][value tile][key tile]: S at the chunk's start, transposed, in bf16 tiles; null if not wanted
 };
 
 struct CudaForwardCall {
@@ -60,7 +60,8 @@ struct CudaBackwardCall {
     char* error_gradients;  ///< [n][value tile]: of W = V - eg K S, which is also the gradient of V
     float* sums;            ///< [n][2]: contributions to the gradients of A_log and dt_bias
     DeviceRows raw_q, raw_k, raw_v;  ///< before SiLU, any alignment
-    bool silu, aligned_gradients;
+    bool silu;
+    int alignment;  ///< bytes, of the rows of raw_q .. and of q, k, v: 16, 4 or 2
     MutableDeviceRows q, k, v, a, b;
     float *A_log, *dt_bias, *initial_state;
 };
@@ -91,6 +92,34 @@ void launch_backward_states(const CudaBackwardCall& call, int multiprocessors, c
 template <int dim>
 void launch_backward_chunks(const CudaBackwardCall& call, cudaStream_t stream);
 
+/// Eight elements at an address that is a multiple of `alignment` (16, 4 or 2) bytes.
+template <int alignment>
+__device__ inline uint4 load_piece(const __nv_bfloat16* source) {
+    const auto word = [&](int i) {
+        const auto* half = reinterpret_cast<const uint16_t*>(source);
+        if constexpr (alignment == 2) return half[2 * i] | uint32_t(half[2 * i + 1]) << 16;
+        return reinterpret_cast<const uint32_t*>(source)[i];
+    };
+    if constexpr (alignment == 16)
+        return *reinterpret_cast<const uint4*>(source);
+    else
+        return make_uint4(word(0), word(1), word(2), word(3));
+}
+template <int alignment>
+__device__ inline void store_piece(__nv_bfloat16* target, uint4 piece) {
+    const uint32_t x[4] = {piece.x, piece.y, piece.z, piece.w};
+    if constexpr (alignment == 16) {
+        *reinterpret_cast<uint4*>(target) = piece;
+    } else if constexpr (alignment == 4) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) reinterpret_cast<uint32_t*>(target)[i] = x[i];
+    } else {
+        auto* half = reinterpret_cast<uint16_t*>(target);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) half[2 * i] = uint16_t(x[i]), half[2 * i + 1] = uint16_t(x[i] >> 16);
+    }
+}
+
 /// Copies 64 rows of `dim` columns, starting at `first` and valid below `time`, into tiles, by `threads` threads.
 template <int dim, int threads>
 __device__ inline void load_tiles(uint32_t tiles, DeviceRows rows, int64_t sequence_start, int column, int first,
@@ -103,7 +132,8 @@ __device__ inline void load_tiles(uint32_t tiles, DeviceRows rows, int64_t seque
         const bool present = first + row < time;
         const __nv_bfloat16* source =
             rows.data + (sequence_start + (present ? first + row : 0)) * rows.stride + column + piece * 8;
-        hopper::copy_async(tiles + piece / 8 * hopper::tile_bytes + hopper::tile_offset(row, piece % 8), source, present);
+        hopper::copy_async(tiles + piece / 8 * hopper::tile_bytes + hopper::tile_offset(row, piece % 8), source,
+                           present);
     }
 }
 

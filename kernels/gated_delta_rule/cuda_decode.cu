@@ -19,7 +19,8 @@ __device__ float sum_warp(float x) {
 
 /// Thread (row group, four columns) of a block for one sequence and head.
 template <int dim>
-__global__ void __launch_bounds__(dim / 4 * (dim / rows_per_thread), dim == 128 ? 2 : 8) decode_kernel(const CudaDecodeCall call) {
+__global__ void __launch_bounds__(dim / 4 * (dim / rows_per_thread), dim == 128 ? 2 : 8)
+    decode_kernel(const CudaDecodeCall call) {
     constexpr int column_threads = dim / 4, groups = dim / rows_per_thread;
     __shared__ float q[dim], k[dim], v[dim];
     __shared__ float4 parts[groups][column_threads];

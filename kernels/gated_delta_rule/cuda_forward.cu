@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The chain of states. One block takes one sequence and head (or some of its columns of V: they are independent) through
-// all chunks. Each state warpgroup keeps 64 columns of the state in registers as S^T, 64 x dim, and computes all of its
-// results transposed, so that every result is the left operand of the next product without leaving the registers:
+// The chain of states. One block takes one sequence and head (or some of its columns of V: they are independent)
+// through all chunks. Each state warpgroup keeps 64 columns of the state in registers as S^T, 64 x dim, and computes
+// all of its results transposed, so that every result is the left operand of the next product without leaving the
+// registers:
 //     W^T = V^T - eg (S^T K^T),  V'^T = W^T Ag^T,  O^T = eg (S^T Q^T) + V'^T Pg^T,  S^T <- e^G_last S^T + (er V')^T K
 // The auxiliary warpgroup loads tiles and works out Ag = Gam R b and Pg = scale Gam Q K^T one chunk ahead. q and k are
 // normalised by factors per row that go into eg, er, Ag and Pg.
@@ -33,7 +34,8 @@ __device__ void store_output(const CudaForwardCall& call, const char* tile, int 
 }
 
 template <int dim, int groups, int stages>
-__global__ void __launch_bounds__(128 * (groups + 1), dim == 64 ? 2 : 1) forward_kernel(const __grid_constant__ CudaForwardCall call) {
+__global__ void __launch_bounds__(128 * (groups + 1), dim == 64 ? 2 : 1)
+    forward_kernel(const __grid_constant__ CudaForwardCall call) {
     constexpr int key_tiles = dim / 64;
     extern __shared__ __align__(1024) char memory[];
     auto& shared = *reinterpret_cast<ForwardShared<dim, groups, stages>*>(memory);
@@ -192,7 +194,7 @@ __global__ void __launch_bounds__(128 * (groups + 1), dim == 64 ? 2 : 1) forward
 #pragma unroll
         for (int t = 0; t < key_tiles; ++t) hold(S[t]);
 
-        // The output takes the place of this warp's columns of V.
+            // The output takes the place of this warp's columns of V.
 #pragma unroll
         for (int i = 0; i < 4; ++i) store_columns(v, i, left_operand(O, i));
         named_barrier(state_barrier + group, 128);

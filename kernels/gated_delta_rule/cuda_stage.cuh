@@ -24,8 +24,8 @@ struct Factors {
 };
 
 /// The registers of a block, 128 or 168 a thread at its start, are all there is to give: 88 + 168 = 2 x 128 and
-/// 88 + 2 x 208 = 3 x 168. Registers move from the auxiliary to the state warpgroups where a multiprocessor is full: two blocks of 256 threads, or
-/// one of 384.
+/// 88 + 2 x 208 = 3 x 168. Registers move from the auxiliary to the state warpgroups where a multiprocessor is full:
+/// two blocks of 256 threads, or one of 384.
 template <int dim, int groups>
 struct Registers {
     static __device__ void decrease() {
@@ -42,8 +42,8 @@ constexpr int auxiliary_barrier = 1, state_barrier = 2;
 
 /// Begins to load a chunk; `rows` is V or the gradient of O. Chunks that do not exist are passed over.
 template <int dim, int groups>
-__device__ inline void load_stage(const CudaForwardCall& call, DeviceRows rows, Stage<dim, groups>& stage, Factors& factors, int chunk,
-                           int first_value, int thread) {
+__device__ inline void load_stage(const CudaForwardCall& call, DeviceRows rows, Stage<dim, groups>& stage,
+                                  Factors& factors, int chunk, int first_value, int thread) {
     if (chunk >= 0 && chunk < call.chunks) {
         const int head = blockIdx.x % call.heads;
         const int64_t start = int64_t(blockIdx.x / call.heads) * call.time;
@@ -67,8 +67,8 @@ __device__ inline void load_stage(const CudaForwardCall& call, DeviceRows rows, 
 
 /// Ag and Pg of a chunk from its loaded tiles.
 template <int dim, int groups>
-__device__ inline void prepare_stage(const CudaForwardCall& call, Stage<dim, groups>& stage, Factors& factors, int chunk,
-                              bool save_q_factor, int thread) {
+__device__ inline void prepare_stage(const CudaForwardCall& call, Stage<dim, groups>& stage, Factors& factors,
+                                     int chunk, bool save_q_factor, int thread) {
     const int warp = thread / 32, lane = thread % 32;
     uint32_t R[16];
 #pragma unroll
@@ -97,8 +97,7 @@ __device__ inline void prepare_stage(const CudaForwardCall& call, Stage<dim, gro
         factors.state_k[row] = eg * s.k_factor[row];
         factors.state_q[row] = call.scale * eg * q_factor;
         factors.update[row] = er * s.k_factor[row];
-        if (save_q_factor)
-            call.saved.scalars[int64_t(blockIdx.x) * call.chunks + chunk].q_factor[row] = q_factor;
+        if (save_q_factor) call.saved.scalars[int64_t(blockIdx.x) * call.chunks + chunk].q_factor[row] = q_factor;
     }
     named_barrier(auxiliary_barrier, 128);
 
@@ -121,7 +120,8 @@ __device__ inline void prepare_stage(const CudaForwardCall& call, Stage<dim, gro
             const float left = column <= row ? exp2_fast(G[r] - Gj.x) : 0.0F;
             const float right = column + 1 <= row ? exp2_fast(G[r] - Gj.y) : 0.0F;
             A.x[j] = pack(left * bj.x * __low2float(inverse), right * bj.y * __high2float(inverse));
-            P.x[j] = pack(left * kj.x * q_factor[r] * d[8 * i + 2 * j], right * kj.y * q_factor[r] * d[8 * i + 2 * j + 1]);
+            P.x[j] =
+                pack(left * kj.x * q_factor[r] * d[8 * i + 2 * j], right * kj.y * q_factor[r] * d[8 * i + 2 * j + 1]);
         }
         store_rows(shared_address(stage.Ag), i, A);
         store_rows(shared_address(stage.Pg), i, P);

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/gated_delta_rule/gated_delta_rule_cuda.h"
-
+#include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 
 #include "kernels/gated_delta_rule/cuda_call.cuh"
+#include "kernels/gated_delta_rule/gated_delta_rule_cuda.h"
 
 namespace amalgam::kernels {
 namespace {
@@ -45,15 +46,20 @@ MutableDeviceRows rows(const MutableTokenView& view) {
     return {static_cast<__nv_bfloat16*>(view.data), view.token_stride};
 }
 
-/// Copies of 16 bytes need rows that start at multiples of 16 bytes.
+/// Bytes that the starts of all rows of these views are multiples of: 16, 4 or 2.
 template <class View>
-bool aligned(const View& view) {
-    return reinterpret_cast<uintptr_t>(view.data) % 16 == 0 && view.token_stride % 8 == 0;
+int alignment_of(std::initializer_list<View> views) {
+    int alignment = 16;
+    for (const View& view : views) {
+        const auto start = reinterpret_cast<uintptr_t>(view.data) | uintptr_t(2 * view.token_stride);
+        if (start % 16 != 0) alignment = std::min(alignment, start % 4 == 0 ? 4 : 2);
+    }
+    return alignment;
 }
 
 /// The main kernels read q, k and v after SiLU from aligned rows; otherwise they are first copied.
 bool needs_copy(const GatedDeltaRuleOptions& options, const GatedDeltaRuleInputs& inputs) {
-    return options.silu || !aligned(inputs.q) || !aligned(inputs.k) || !aligned(inputs.v);
+    return options.silu || alignment_of({inputs.q, inputs.k, inputs.v}) < 16;
 }
 
 /// Where the parts of the workspace lie, in bytes.
@@ -82,21 +88,38 @@ struct ScratchLayout {
     }
 };
 
-/// Rows of q, k, v at any alignment -> contiguous, after SiLU. One warp a token and head, blockIdx.y chooses the tensor.
-template <int dim>
-__global__ void copy_rows_kernel(DeviceRows q, DeviceRows k, DeviceRows v, __nv_bfloat16* out, int64_t n, int heads,
+/// Rows of q, k, v -> contiguous, after SiLU. A thread takes eight elements of each.
+template <int alignment>
+__global__ void copy_rows_kernel(DeviceRows q, DeviceRows k, DeviceRows v, uint4* out, int64_t tokens, int pieces,
                                  bool silu) {
-    const DeviceRows in = blockIdx.y == 0 ? q : blockIdx.y == 1 ? k : v;
-    const int64_t at = int64_t(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
-    if (at >= n) return;
-    const __nv_bfloat16* source = in.data + at / heads * in.stride + at % heads * dim;
-    __nv_bfloat16* target = out + (int64_t(blockIdx.y) * n + at) * dim;
+    const int64_t at = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (at >= tokens * pieces) return;
+    const int64_t token = at / pieces, column = at % pieces * 8;
+    uint4 x[3];
+    x[0] = load_piece<alignment>(q.data + token * q.stride + column);
+    x[1] = load_piece<alignment>(k.data + token * k.stride + column);
+    x[2] = load_piece<alignment>(v.data + token * v.stride + column);
 #pragma unroll
-    for (int i = threadIdx.x % 32; i < dim; i += 32) {
-        float x = __bfloat162float(source[i]);
-        if (silu) x = x / (1.0F + __expf(-x));
-        target[i] = __float2bfloat16_rn(x);
+    for (int i = 0; i < 3; ++i) {
+        if (silu) {
+            for (uint32_t* pair : {&x[i].x, &x[i].y, &x[i].z, &x[i].w}) {
+                const float low = hopper::low_half(*pair), high = hopper::high_half(*pair);
+                *pair = hopper::pack(low / (1.0F + __expf(-low)), high / (1.0F + __expf(-high)));
+            }
+        }
+        out[i * tokens * pieces + at] = x[i];
     }
+}
+
+void copy_rows(DeviceRows q, DeviceRows k, DeviceRows v, const __nv_bfloat16* out, int64_t tokens, int64_t width,
+               int alignment, bool silu, cudaStream_t stream) {
+    const int pieces = static_cast<int>(width / 8);
+    const auto blocks = static_cast<unsigned>((tokens * pieces + 255) / 256);
+    uint4* target = reinterpret_cast<uint4*>(const_cast<__nv_bfloat16*>(out));
+    const auto kernel = alignment == 16  ? copy_rows_kernel<16>
+                        : alignment == 4 ? copy_rows_kernel<4>
+                                         : copy_rows_kernel<2>;
+    kernel<<<blocks, 256, 0, stream>>>(q, k, v, target, tokens, pieces, silu);
 }
 
 CudaForwardCall make_call(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
@@ -134,10 +157,8 @@ template <int dim>
 void run_forward(const CudaForwardCall& call, const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
                  const GatedDeltaRuleInputs& inputs, cudaStream_t stream) {
     if (needs_copy(options, inputs)) {
-        const int64_t n = shape.batch * shape.time * shape.heads;
-        copy_rows_kernel<dim><<<dim3(static_cast<unsigned>((n + 7) / 8), 3), 256, 0, stream>>>(
-            rows(inputs.q), rows(inputs.k), rows(inputs.v), const_cast<__nv_bfloat16*>(call.q.data), n, call.heads,
-            options.silu);
+        copy_rows(rows(inputs.q), rows(inputs.k), rows(inputs.v), call.q.data, shape.batch * shape.time,
+                  shape.heads * dim, alignment_of({inputs.q, inputs.k, inputs.v}), options.silu, stream);
         check_launch("copy");
     }
     launch_prepare<dim>(call, stream);
@@ -164,13 +185,13 @@ bool gated_delta_rule_supports(const GatedDeltaRuleShape& shape, const GatedDelt
 }
 
 size_t gated_delta_rule_workspace_bytes(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
-                                             const GatedDeltaRuleInputs& inputs, bool for_backward) {
+                                        const GatedDeltaRuleInputs& inputs, bool for_backward) {
     return static_cast<size_t>(Layout(shape, needs_copy(options, inputs), for_backward).end);
 }
 
 void gated_delta_rule_forward(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
-                                   const GatedDeltaRuleInputs& inputs, const GatedDeltaRuleOutputs& outputs,
-                                   void* workspace, bool for_backward, Stream stream) {
+                              const GatedDeltaRuleInputs& inputs, const GatedDeltaRuleOutputs& outputs, void* workspace,
+                              bool for_backward, Stream stream) {
     require_support(shape, options);
     require(outputs.o != nullptr && workspace != nullptr,
             "o or the workspace is null (both are written); pass device memory");
@@ -188,9 +209,9 @@ size_t gated_delta_rule_scratch_bytes(const GatedDeltaRuleShape& shape) {
 }
 
 void gated_delta_rule_backward(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
-                                    const GatedDeltaRuleInputs& inputs, const void* output_gradient,
-                                    const float* final_state_gradient, const void* workspace, void* scratch,
-                                    const GatedDeltaRuleGradients& gradients, Stream stream) {
+                               const GatedDeltaRuleInputs& inputs, const void* output_gradient,
+                               const float* final_state_gradient, const void* workspace, void* scratch,
+                               const GatedDeltaRuleGradients& gradients, Stream stream) {
     require_support(shape, options);
     require(output_gradient != nullptr && workspace != nullptr && scratch != nullptr,
             "the output gradient, the workspace or the scratch is null (all are needed); pass device memory");
@@ -208,7 +229,8 @@ void gated_delta_rule_backward(const GatedDeltaRuleShape& shape, const GatedDelt
     call.raw_k = rows(inputs.k);
     call.raw_v = rows(inputs.v);
     call.silu = options.silu;
-    call.aligned_gradients = aligned(gradients.q) && aligned(gradients.k) && aligned(gradients.v);
+    call.alignment = std::min(alignment_of({gradients.q, gradients.k, gradients.v}),
+                              options.silu ? alignment_of({inputs.q, inputs.k, inputs.v}) : 16);
     call.q = rows(gradients.q);
     call.k = rows(gradients.k);
     call.v = rows(gradients.v);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Hopper's instructions as functions: warpgroup matrix products, asynchronous copies, barriers in shared memory, and the
-// tile layout that all of them share.
+// Hopper's instructions as functions: warpgroup matrix products, asynchronous copies, barriers in shared memory, and
+// the tile layout that all of them share.
 //
 // A tile is 64 rows of 64 bf16 (8 KiB, aligned to 1 KiB); the 16-byte piece p of row r lies at piece p ^ (r % 8) (the
-// hardware's 128-byte swizzle, free of bank conflicts by rows and by columns). A matrix of 64 rows and 128 columns is two
-// tiles, one after the other.
+// hardware's 128-byte swizzle, free of bank conflicts by rows and by columns). A matrix of 64 rows and 128 columns is
+// two tiles, one after the other.
 //
 // Fragments: warp w of a warpgroup holds rows 16 w .. 16 w + 15 of a 64 x 64 result. With g = lane / 4, q = lane % 4,
 // element [4 n + 2 r + c] of a thread's 32 is row 16 w + 8 r + g, column 8 n + 2 q + c. The left operand of a product
@@ -141,13 +141,13 @@ __device__ inline uint64_t descriptor(uint32_t address) {
     return (uint64_t(1) << 62) | (uint64_t(1024 >> 4) << 32) | (uint64_t(1) << 16) | ((address & 0x3FFFF) >> 4);
 }
 
-#define AMALGAM_ACCUMULATORS                                                                                           \
+#define AMALGAM_ACCUMULATORS                                                                                          \
     "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29," \
     "%30,%31}"
-#define AMALGAM_ACCUMULATOR_OPERANDS(d)                                                                              \
-    "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),      \
-        "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),       \
-        "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),      \
+#define AMALGAM_ACCUMULATOR_OPERANDS(d)                                                                         \
+    "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), \
+        "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),  \
+        "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), \
         "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
 
 /// d (+)= a Y over the 16 columns from 16 k of X, i.e. the rows from 16 k of Y. Overwrites d when `accumulate` is 0.
@@ -259,9 +259,10 @@ __device__ inline void barrier_wait(uint32_t barrier, int parity) {
 }
 
 __device__ inline void bulk_load(uint32_t shared, const void* global, int bytes, uint32_t barrier) {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared),
-                 "l"(global), "r"(bytes), "r"(barrier)
-                 : "memory");
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared),
+        "l"(global), "r"(bytes), "r"(barrier)
+        : "memory");
 }
 __device__ inline void bulk_store(void* global, uint32_t shared, int bytes) {
     asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(global), "r"(shared), "r"(bytes)

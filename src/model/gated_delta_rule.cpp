@@ -4,9 +4,8 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "kernels/gated_delta_rule/gated_delta_rule.h"
-#include "kernels/gated_rms_norm/gated_rms_norm.h"
-#include "model/kernel_views.h"
+#include "model/gated_delta_call.h"
+#include "model/gated_delta_rule_cuda.h"
 #include "model/operations.h"
 
 namespace amalgam {
@@ -16,44 +15,8 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::tensor_list;
 
-/// First columns of the parts of the fused projection.
-struct Columns {
-    int64_t q, k, v, gate, a, b;
-    explicit Columns(const GatedDeltaShape& s)
-        : q(0), k(s.width()), v(2 * s.width()), gate(3 * s.width()), a((s.gate ? 4 : 3) * s.width()), b(a + s.heads) {}
-};
-
-/// The kernels' arguments for one fused projection.
-struct KernelCall {
-    kernels::GatedDeltaRuleShape shape;
-    kernels::GatedDeltaRuleOptions options;
-    kernels::GatedDeltaRuleInputs inputs;
-
-    KernelCall(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
-               const GatedDeltaShape& s) {
-        const Columns column(s);
-        shape = {projected.size(0), projected.size(1), s.heads, s.head_dim, s.head_dim};
-        options.element_type = element_type(projected);
-        options.silu = s.activation;
-        options.threads = kernel_threads();
-        auto part = [&](int64_t first) { return kernels::TokenView{at_column(projected, first), projected.size(2)}; };
-        inputs = {part(column.q),
-                  part(column.k),
-                  part(column.v),
-                  part(column.a),
-                  part(column.b),
-                  a_log.const_data_ptr<float>(),
-                  dt_bias.const_data_ptr<float>(),
-                  nullptr};
-    }
-
-    static void* at_column(const at::Tensor& t, int64_t column) {
-        return static_cast<char*>(t.data_ptr()) + column * t.element_size();
-    }
-};
-
 /// The kernel wants its workspace aligned to a cache line, as LibTorch's CPU allocations are.
-at::Tensor workspace_for(const KernelCall& call) {
+at::Tensor workspace_for(const GatedDeltaCall& call) {
     return at::empty({int64_t(kernels::gated_delta_rule_workspace_bytes(call.shape, call.options))}, at::kByte);
 }
 
@@ -64,7 +27,7 @@ struct GatedDeltaMixing : Function<GatedDeltaMixing> {
         const at::Tensor norm = given_norm.value_or(at::Tensor());
         const GatedDeltaShape shape{heads, head_dim, gate, activation, eps};
         const at::Tensor projected = input.contiguous();
-        KernelCall call(projected, a_log, dt_bias, shape);
+        GatedDeltaCall call(projected, a_log, dt_bias, shape);
         const at::Tensor o = at::empty({projected.size(0), projected.size(1), heads, head_dim}, projected.options());
         const at::Tensor workspace = workspace_for(call);
         kernels::gated_delta_rule_forward(call.shape, call.options, call.inputs, {o.data_ptr(), nullptr},
@@ -72,17 +35,7 @@ struct GatedDeltaMixing : Function<GatedDeltaMixing> {
 
         at::Tensor y = at::empty({projected.size(0), projected.size(1), shape.width()}, projected.options());
         const at::Tensor rstd = at::empty({o.size(0) * o.size(1), heads}, o.options().dtype(at::kFloat));
-        kernels::GatedRmsNormForward norm_call{};
-        norm_call.type = element_type(o);
-        norm_call.tokens = rstd.size(0);
-        norm_call.heads = heads;
-        norm_call.width = head_dim;
-        norm_call.epsilon = float(eps);
-        norm_call.o = const_rows(o, 2);
-        if (gate) norm_call.z = {KernelCall::at_column(projected, Columns(shape).gate), projected.size(2)};
-        if (norm.defined()) norm_call.weight = norm.const_data_ptr<float>();
-        norm_call.y = rows(y, 1);
-        norm_call.rstd = rstd.data_ptr<float>();
+        const auto norm_call = gated_norm_forward(o, projected, norm, y, rstd, shape);
         kernels::gated_rms_norm_forward(norm_call, kernel_threads());
 
         ctx->save_for_backward({projected, a_log, dt_bias, norm, o, rstd, workspace});
@@ -99,41 +52,20 @@ struct GatedDeltaMixing : Function<GatedDeltaMixing> {
                          &rstd = saved[5], &workspace = saved[6];
         const GatedDeltaShape shape{ctx->saved_data["heads"].toInt(), ctx->saved_data["head_dim"].toInt(),
                                     ctx->saved_data["gate"].toBool(), ctx->saved_data["activation"].toBool(), 0.0};
-        const Columns column(shape);
         const at::Tensor dy = collapsible(gradients[0], 1);
         // Every column is written by one of the two kernels: nothing to clear, nothing to add.
         at::Tensor d_projected = at::empty_like(projected);
         at::Tensor d_o = at::empty_like(o), d_norm;
 
-        kernels::GatedRmsNormBackward norm_call{};
-        norm_call.type = element_type(o);
-        norm_call.tokens = rstd.size(0);
-        norm_call.heads = shape.heads;
-        norm_call.width = shape.head_dim;
-        norm_call.y_gradient = const_rows(dy, 1);
-        norm_call.o = const_rows(o, 2);
-        norm_call.rstd = rstd.const_data_ptr<float>();
-        norm_call.o_gradient = rows(d_o, 2);
-        if (shape.gate) {
-            norm_call.z = {KernelCall::at_column(projected, column.gate), projected.size(2)};
-            norm_call.z_gradient = {KernelCall::at_column(d_projected, column.gate), projected.size(2)};
-        }
-        if (norm.defined()) {
-            d_norm = at::empty_like(norm);
-            norm_call.weight = norm.const_data_ptr<float>();
-            norm_call.weight_gradient = d_norm.data_ptr<float>();
-        }
+        if (norm.defined()) d_norm = at::empty_like(norm);
+        const auto norm_call = gated_norm_backward(dy, o, projected, norm, rstd, d_o, d_projected, d_norm, shape);
         kernels::gated_rms_norm_backward(norm_call, kernel_threads());
 
-        KernelCall call(projected, a_log, dt_bias, shape);
+        GatedDeltaCall call(projected, a_log, dt_bias, shape);
         at::Tensor d_a_log = at::empty_like(a_log), d_dt_bias = at::empty_like(dt_bias);
-        auto part = [&](int64_t first) {
-            return kernels::MutableTokenView{KernelCall::at_column(d_projected, first), d_projected.size(2)};
-        };
-        kernels::gated_delta_rule_backward(
-            call.shape, call.options, call.inputs, d_o.data_ptr(), nullptr, workspace.data_ptr(),
-            {part(column.q), part(column.k), part(column.v), part(column.a), part(column.b), d_a_log.data_ptr<float>(),
-             d_dt_bias.data_ptr<float>(), nullptr});
+        kernels::gated_delta_rule_backward(call.shape, call.options, call.inputs, d_o.data_ptr(), nullptr,
+                                           workspace.data_ptr(),
+                                           GatedDeltaCall::gradients(d_projected, d_a_log, d_dt_bias, shape));
         return {d_projected,  d_a_log,      d_dt_bias,    d_norm,      at::Tensor(),
                 at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
     }
@@ -142,7 +74,7 @@ struct GatedDeltaMixing : Function<GatedDeltaMixing> {
 /// Generation on CPUs: continues from `state` and overwrites it.
 at::Tensor continue_on_cpu(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
                            const GatedDeltaShape& shape, at::Tensor& state) {
-    KernelCall call(projected, a_log, dt_bias, shape);
+    GatedDeltaCall call(projected, a_log, dt_bias, shape);
     const at::Tensor o =
         at::empty({projected.size(0), projected.size(1), shape.heads, shape.head_dim}, projected.options());
     if (projected.size(1) == 1) {
@@ -180,13 +112,16 @@ at::Tensor mix_with_operations(const at::Tensor& projected, const at::Tensor& a_
 
 at::Tensor gated_delta_mixing(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
                               const at::Tensor& norm, const GatedDeltaShape& shape, at::Tensor* state) {
+    if (runs_on_cuda_kernels(projected, shape))
+        return gated_delta_mixing_on_cuda(projected, a_log, dt_bias, norm, shape, state);
     if (!runs_on_cpu_kernels(projected)) return mix_with_operations(projected, a_log, dt_bias, norm, shape, state);
     if (!state)
         return GatedDeltaMixing::apply(projected, a_log, dt_bias, if_defined(norm), shape.heads, shape.head_dim,
                                        shape.gate, shape.activation, shape.norm_eps);
     const at::Tensor contiguous = projected.contiguous();
     const at::Tensor o = continue_on_cpu(contiguous, a_log, dt_bias, shape, *state);
-    const at::Tensor gate = shape.gate ? contiguous.narrow(-1, Columns(shape).gate, shape.width()) : at::Tensor();
+    const at::Tensor gate =
+        shape.gate ? contiguous.narrow(-1, GatedDeltaColumns(shape).gate, shape.width()) : at::Tensor();
     return gated_rms_norm(o, gate, norm, shape.norm_eps);
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The gated delta rule on tensors, with autograd: from the fused projection of a gated delta net to its normed and
-// gated output. On CPUs it runs the kernels of kernels/gated_delta_rule and kernels/gated_rms_norm, elsewhere the chunk
-// form of the same mathematics in LibTorch operations (gated_delta_rule_chunked).
+// gated output. On CPUs, and on GPUs in bf16 with heads of 64 or 128, it runs the kernels of kernels/gated_delta_rule
+// and kernels/gated_rms_norm, elsewhere the chunk form of the same mathematics in LibTorch operations
+// (gated_delta_rule_chunked).
 #pragma once
 
 #include <ATen/core/Tensor.h>

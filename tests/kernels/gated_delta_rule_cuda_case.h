@@ -58,8 +58,8 @@ inline std::vector<float> from_bf16(const std::vector<uint16_t>& x) {
     return result;
 }
 
-/// Runs the case, in bf16, with `options.l2_normalize`, `silu` and `scale` as they are. With `aligned` the inputs lie in
-/// rows that start at multiples of 16 bytes, which saves the kernels a copy.
+/// Runs the case, in bf16, with `options.l2_normalize`, `silu` and `scale` as they are. With `aligned` the inputs lie
+/// in rows that start at multiples of 16 bytes, which saves the kernels a copy.
 inline NamedValues run_cuda(GatedDeltaRuleCase& c, bool aligned) {
     const GatedDeltaRuleShape& shape = c.shape;
     const int64_t tokens = shape.batch * shape.time, heads = shape.batch * shape.heads;
@@ -70,24 +70,25 @@ inline NamedValues run_cuda(GatedDeltaRuleCase& c, bool aligned) {
     const DeviceBlock fused(laid), A_log(c.A_log), dt_bias(c.dt_bias), initial(c.initial_state);
     const DeviceBlock o(tokens * shape.heads * shape.value_dim * 2), final_state(c.initial_state.size() * 4);
     const auto view = [&](char part) { return TokenView{fused.at(c.offset(part) * 2), stride}; };
-    const GatedDeltaRuleInputs inputs{view('q'),      view('k'),        view('v'),
-                                      view('a'),      view('b'),        A_log.floats(),
-                                      dt_bias.floats(), c.with_states ? initial.floats() : nullptr};
+    const GatedDeltaRuleInputs inputs{
+        view('q'), view('k'),      view('v'),        view('a'),
+        view('b'), A_log.floats(), dt_bias.floats(), c.with_states ? initial.floats() : nullptr};
     const DeviceBlock workspace(cuda::gated_delta_rule_workspace_bytes(shape, c.options, inputs, true));
     cuda::gated_delta_rule_forward(shape, c.options, inputs, {o.data(), c.with_states ? final_state.floats() : nullptr},
-                                  workspace.data(), true, nullptr);
+                                   workspace.data(), true, nullptr);
     check_cuda(cudaDeviceSynchronize(), "forward");
     std::vector<uint16_t> d_o_bits(tokens * shape.heads * shape.value_dim);
     std::memcpy(d_o_bits.data(), c.output_gradient.bytes().data(), d_o_bits.size() * 2);
-    const DeviceBlock d_o(d_o_bits), d_final(c.final_state_gradient), scratch(cuda::gated_delta_rule_scratch_bytes(shape));
+    const DeviceBlock d_o(d_o_bits), d_final(c.final_state_gradient),
+        scratch(cuda::gated_delta_rule_scratch_bytes(shape));
     const DeviceBlock gradient(laid.size()), d_A_log(shape.heads * 4), d_dt_bias(shape.heads * 4);
     const DeviceBlock d_initial(c.initial_state.size() * 4);
     const auto writable = [&](char part) { return MutableTokenView{gradient.at(c.offset(part) * 2), stride}; };
     cuda::gated_delta_rule_backward(shape, c.options, inputs, d_o.data(), c.with_states ? d_final.floats() : nullptr,
-                                   workspace.data(), scratch.data(),
-                                   {writable('q'), writable('k'), writable('v'), writable('a'), writable('b'),
-                                    d_A_log.floats(), d_dt_bias.floats(), d_initial.floats()},
-                                   nullptr);
+                                    workspace.data(), scratch.data(),
+                                    {writable('q'), writable('k'), writable('v'), writable('a'), writable('b'),
+                                     d_A_log.floats(), d_dt_bias.floats(), d_initial.floats()},
+                                    nullptr);
     check_cuda(cudaDeviceSynchronize(), "backward");
     const std::vector<float> o_values = from_bf16(o.host<uint16_t>());
     const std::vector<float> gradients = from_bf16(gradient.host<uint16_t>());
@@ -121,10 +122,10 @@ inline NamedValues run_cuda_decode(GatedDeltaRuleCase& c) {
     const DeviceBlock fused(laid), A_log(c.A_log), dt_bias(c.dt_bias), state(c.initial_state);
     const DeviceBlock o(shape.batch * shape.heads * shape.value_dim * 2);
     const auto view = [&](char part) { return TokenView{fused.at(c.offset(part) * 2), c.token_width()}; };
-    cuda::gated_delta_rule_decode(shape, c.options,
-                                  {view('q'), view('k'), view('v'), view('a'), view('b'), A_log.floats(),
-                                   dt_bias.floats(), nullptr},
-                                  state.floats(), o.data(), nullptr);
+    cuda::gated_delta_rule_decode(
+        shape, c.options,
+        {view('q'), view('k'), view('v'), view('a'), view('b'), A_log.floats(), dt_bias.floats(), nullptr},
+        state.floats(), o.data(), nullptr);
     check_cuda(cudaDeviceSynchronize(), "decode");
     const std::vector<float> outputs = from_bf16(o.host<uint16_t>()), states = state.host<float>();
     return {{"o", {outputs.begin(), outputs.end()}}, {"final_state", {states.begin(), states.end()}}};

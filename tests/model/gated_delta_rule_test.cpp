@@ -137,6 +137,47 @@ TEST(GatedDeltaMixing, gradients_of_odd_head_dimensions) {
     test::expect_fp64_gradients([&](const Inputs& in) { return c.run(in); }, c.inputs, 2e-5);
 }
 
+/// The dimensions and the type that GPUs have kernels for.
+TEST(GatedDeltaMixing, heads_of_64_and_128_in_bfloat16) {
+    for (const int64_t head_dim : {64, 128})
+        for (const bool gate : {false, true})
+            for (const bool norm : {false, true})
+                for (const bool activation : {false, true}) {
+                    SCOPED_TRACE(testing::Message() << "heads of " << head_dim << " gate " << gate << " norm " << norm
+                                                    << " activation " << activation);
+                    const MixingCase c(gate, norm, activation, 150, head_dim);
+                    Inputs inputs;
+                    for (const at::Tensor& t : c.inputs) inputs.push_back(t.defined() ? t.to(at::kBFloat16) : t);
+                    const auto narrow = [&](const Inputs& in) {
+                        const auto wide = [](const at::Tensor& t) { return t.defined() ? t.to(at::kFloat) : t; };
+                        return c.run({in[0], wide(in[1]), wide(in[2]), wide(in[3])});
+                    };
+                    const auto exact = [&](const Inputs& in) { return c.run(in); };
+                    const auto found = test::differentiate(narrow, inputs, at::kBFloat16),
+                               expected = test::differentiate(exact, inputs, at::kDouble);
+                    EXPECT_LT(relative_error(found.value, expected.value), 2e-2);
+                    for (size_t i = 0; i < expected.gradients.size(); ++i)
+                        EXPECT_LT(relative_error(found.gradients[i], expected.gradients[i]), 3e-2) << "input " << i;
+                }
+}
+
+/// Generation in pieces and token by token is the whole sequence at once.
+TEST(GatedDeltaMixing, continues_from_a_state_in_bfloat16) {
+    for (const int64_t head_dim : {64, 128}) {
+        const MixingCase c(true, true, true, 90, head_dim);
+        const at::Tensor projected = c.inputs[0].to(at::kBFloat16);
+        const auto run = [&](int64_t first, int64_t count, at::Tensor* state) {
+            return gated_delta_mixing(projected.narrow(1, first, count), c.inputs[1], c.inputs[2], c.inputs[3], c.shape,
+                                      state);
+        };
+        const at::Tensor whole = run(0, 90, nullptr);
+        at::Tensor state = at::zeros({2, 3, head_dim, head_dim}, test::on_device(at::kFloat));
+        std::vector<at::Tensor> parts = {run(0, 70, &state)};
+        for (int64_t t = 70; t < 90; ++t) parts.push_back(run(t, 1, &state));
+        EXPECT_LT(relative_error(at::cat(parts, 1), whole), 1e-2) << "heads of " << head_dim;
+    }
+}
+
 TEST(GatedDeltaMixing, continues_from_a_state) {
     const MixingCase c(true, true, true, 90);
     const at::Tensor whole = c.run(c.inputs);

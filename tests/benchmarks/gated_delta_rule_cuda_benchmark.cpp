@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+// Times the gated delta rule on the GPU: forward (as in inference), forward that saves for a backward pass, backward,
+// and the decode step. Prints CSV; medians of repetitions over inputs in different memory, by CUDA events. The floors
+// are the bytes that must move (inputs once, outputs once, without anything saved between passes) at the measured speed
+// of a copy.
+//
+// usage: gated_delta_rule_cuda_benchmark [SEQUENCES TIME HEADS DIM [silu]]      default: a list of shapes
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/gated_delta_rule/gated_delta_rule_cuda.h"
+
+namespace {
+
+using namespace amalgam::kernels;
+
+void check(cudaError_t error, const char* what) {
+    if (error == cudaSuccess) return;
+    std::fprintf(stderr, "%s: %s\n", what, cudaGetErrorString(error));
+    std::exit(1);
+}
+
+struct Block {
+    explicit Block(size_t bytes) { check(cudaMalloc(&data, bytes), "cudaMalloc"); }
+    Block(const Block&) = delete;
+    ~Block() { cudaFree(data); }
+    std::byte* at(int64_t byte) const { return static_cast<std::byte*>(data) + byte; }
+    float* floats() const { return static_cast<float*>(data); }
+    void* data = nullptr;
+};
+
+uint16_t random_bf16(unsigned& state) {
+    float sum = -2.0F;  // of four uniform numbers: near a normal one
+    for (int i = 0; i < 4; ++i) {
+        state = state * 1664525U + 1013904223U;
+        sum += static_cast<float>(state >> 8) / 16777216.0F;
+    }
+    sum *= 1.73F;
+    uint32_t bits;
+    std::memcpy(&bits, &sum, 4);
+    return static_cast<uint16_t>(bits >> 16);
+}
+
+double median_milliseconds(int repetitions, int runs_each, const std::function<void(int)>& run) {
+    cudaEvent_t start, end;
+    cudaEventCreate(&start);
+    cudaEventCreate(&end);
+    for (int i = 0; i < 4; ++i) run(i);
+    std::vector<float> times;
+    for (int i = 0; i < repetitions; ++i) {
+        cudaEventRecord(start);
+        for (int j = 0; j < runs_each; ++j) run(i + j);
+        cudaEventRecord(end);
+        check(cudaEventSynchronize(end), "run");
+        float time = 0;
+        cudaEventElapsedTime(&time, start, end);
+        times.push_back(time / static_cast<float>(runs_each));
+    }
+    cudaEventDestroy(start);
+    cudaEventDestroy(end);
+    std::nth_element(times.begin(), times.begin() + repetitions / 2, times.end());
+    return times[repetitions / 2];
+}
+
+double copy_bytes_per_nanosecond() {
+    constexpr size_t bytes = size_t(1) << 30;
+    const Block from(bytes), to(bytes);
+    return 2.0 * bytes / 1e6 / median_milliseconds(9, 1, [&](int) {
+               cudaMemcpyAsync(to.data, from.data, bytes, cudaMemcpyDeviceToDevice);
+           });
+}
+
+struct Shape {
+    int64_t sequences, time, heads, dim;
+};
+
+/// One fused projection [tokens][q | k | v | a | b], padded to rows of a multiple of 16 bytes, and its gradient.
+void time_shape(const Shape& s, bool silu, double speed) {
+    const GatedDeltaRuleShape shape{s.sequences, s.time, s.heads, s.dim, s.dim};
+    GatedDeltaRuleOptions options;
+    options.element_type = ElementType::bfloat16;
+    options.silu = silu;
+    const int64_t tokens = s.sequences * s.time, width = s.heads * s.dim,
+                  stride = (3 * width + 2 * s.heads + 7) / 8 * 8;
+    const int copies = 3;
+    std::vector<uint16_t> host(tokens * stride);
+    unsigned random = 1;
+    for (uint16_t& x : host) x = random_bf16(random);
+    std::vector<std::unique_ptr<Block>> projected, output_gradients;
+    for (int i = 0; i < copies; ++i) {
+        projected.push_back(std::make_unique<Block>(host.size() * 2));
+        output_gradients.push_back(std::make_unique<Block>(tokens * width * 2));
+        check(cudaMemcpy(projected[i]->data, host.data(), host.size() * 2, cudaMemcpyHostToDevice), "copy");
+        check(cudaMemcpy(output_gradients[i]->data, host.data(), tokens * width * 2, cudaMemcpyHostToDevice), "copy");
+    }
+    const std::vector<float> A_log_host(s.heads, 0.0F), dt_bias_host(s.heads, -2.0F);
+    const Block A_log(s.heads * 4), dt_bias(s.heads * 4), d_A_log(s.heads * 4), d_dt_bias(s.heads * 4);
+    cudaMemcpy(A_log.data, A_log_host.data(), s.heads * 4, cudaMemcpyHostToDevice);
+    cudaMemcpy(dt_bias.data, dt_bias_host.data(), s.heads * 4, cudaMemcpyHostToDevice);
+    const Block o(tokens * width * 2), gradient(host.size() * 2);
+    const int64_t first[5] = {0, width, 2 * width, 3 * width, 3 * width + s.heads};
+    const auto inputs = [&](int i) {
+        const auto view = [&](int part) { return TokenView{projected[i % copies]->at(2 * first[part]), stride}; };
+        return GatedDeltaRuleInputs{view(0), view(1),        view(2),          view(3),
+                                    view(4), A_log.floats(), dt_bias.floats(), nullptr};
+    };
+    const auto written = [&](int part) { return MutableTokenView{gradient.at(2 * first[part]), stride}; };
+    const GatedDeltaRuleGradients gradients{written(0), written(1),       written(2),         written(3),
+                                            written(4), d_A_log.floats(), d_dt_bias.floats(), nullptr};
+    const Block workspace(cuda::gated_delta_rule_workspace_bytes(shape, options, inputs(0), true));
+    const Block scratch(cuda::gated_delta_rule_scratch_bytes(shape));
+    const auto forward = [&](int i, bool for_backward) {
+        cuda::gated_delta_rule_forward(shape, options, inputs(i), {o.data, nullptr}, workspace.data, for_backward,
+                                       nullptr);
+    };
+    const double inference = median_milliseconds(21, 1, [&](int i) { forward(i, false); });
+    const double training = median_milliseconds(21, 1, [&](int i) { forward(i, true); });
+    const double backward = median_milliseconds(21, 1, [&](int i) {
+        cuda::gated_delta_rule_backward(shape, options, inputs(0), output_gradients[i % copies]->data, nullptr,
+                                        workspace.data, scratch.data, gradients, nullptr);
+    });
+    const double both = median_milliseconds(21, 1, [&](int i) {
+        forward(i, true);
+        cuda::gated_delta_rule_backward(shape, options, inputs(i), output_gradients[i % copies]->data, nullptr,
+                                        workspace.data, scratch.data, gradients, nullptr);
+    });
+    const double count = static_cast<double>(tokens * s.heads) / 1e6, row = 2.0 * static_cast<double>(s.dim);
+    const auto print = [&](const char* what, double time, double bytes) {
+        std::printf("%s%s,%ld,%ld,%ld,%ld,%.4f,%.3f,%.3f\n", what, silu ? " silu" : "", long(s.sequences), long(s.time),
+                    long(s.heads), long(s.dim), time, time / count, bytes / speed);
+    };
+    print("forward", inference, 4 * row);
+    print("forward saving", training, 4 * row);
+    print("backward", backward, 7 * row);
+    print("forward and backward", both, 11 * row);
+}
+
+void time_decoding(int64_t sequences, int64_t heads, int64_t dim, double speed) {
+    const GatedDeltaRuleShape shape{sequences, 1, heads, dim, dim};
+    GatedDeltaRuleOptions options;
+    options.element_type = ElementType::bfloat16;
+    const int64_t stride = 3 * heads * dim + 2 * heads;
+    const int copies = 4;
+    std::vector<uint16_t> host(sequences * stride);
+    unsigned random = 1;
+    for (uint16_t& x : host) x = random_bf16(random);
+    const Block projected(host.size() * 2), gates(heads * 4), o(sequences * heads * dim * 2);
+    cudaMemcpy(projected.data, host.data(), host.size() * 2, cudaMemcpyHostToDevice);
+    cudaMemset(gates.data, 0, heads * 4);
+    std::vector<std::unique_ptr<Block>> states;
+    const int64_t state_bytes = sequences * heads * dim * dim * 4;
+    for (int i = 0; i < copies; ++i) {
+        states.push_back(std::make_unique<Block>(state_bytes));
+        cudaMemset(states[i]->data, 0, state_bytes);
+    }
+    const auto view = [&](int64_t column) { return TokenView{projected.at(2 * column), stride}; };
+    const int64_t width = heads * dim;
+    const GatedDeltaRuleInputs inputs{
+        view(0),        view(width),    view(2 * width), view(3 * width), view(3 * width + heads),
+        gates.floats(), gates.floats(), nullptr};
+    const double time = median_milliseconds(15, 20, [&](int i) {
+        cuda::gated_delta_rule_decode(shape, options, inputs, states[i % copies]->floats(), o.data, nullptr);
+    });
+    const double count = static_cast<double>(sequences * heads) / 1e6;
+    std::printf("decode,%ld,1,%ld,%ld,%.4f,%.3f,%.3f\n", long(sequences), long(heads), long(dim), time, time / count,
+                2.0 * static_cast<double>(state_bytes) / (1e6 * count) / speed);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    std::setvbuf(stdout, nullptr, _IOLBF, 0);
+    const double speed = copy_bytes_per_nanosecond();
+    std::printf("# copy: %.0f GB/s read and written\n", speed);
+    std::printf("operation,sequences,time,heads,dim,milliseconds,ns_per_token_and_head,floor_ns\n");
+    if (argc > 4) {
+        const auto number = [&](int i) { return std::atol(argv[i]); };
+        time_shape({number(1), number(2), number(3), number(4)}, argc > 5 && std::string(argv[5]) == "silu", speed);
+        return 0;
+    }
+    for (const Shape& s : {Shape{8, 1024, 8, 64}, Shape{32, 512, 9, 64}, Shape{4, 2048, 16, 64},
+                           Shape{4, 4096, 12, 128}, Shape{96, 512, 12, 128}, Shape{2, 8192, 32, 128}})
+        time_shape(s, false, speed);
+    time_shape({32, 512, 9, 64}, true, speed);
+    for (int64_t dim : {64, 128})
+        for (int64_t sequences : {1, 32, 256}) time_decoding(sequences, 16, dim, speed);
+    return 0;
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CUDA kernels of the gated delta rule against the fp64 recurrence. Skipped where there is no GPU.
+#include <gtest/gtest.h>
+
+#include "gated_delta_rule_cuda_case.h"
+
+namespace amalgam::kernels {
+namespace {
+
+/// RMS(error) / RMS(reference). The gradients of A_log and dt_bias are sums over all tokens of terms of either sign:
+/// what the terms' errors amount to depends on how far the sum cancels.
+double accepted_error(const std::string& name) {
+    if (name == "o" || name == "final_state") return 0.005;
+    if (name == "dq" || name == "dk" || name == "dv" || name == "dinitial_state") return 0.006;
+    return name == "dA_log" || name == "ddt_bias" ? 0.015 : 0.008;
+}
+
+class GatedDeltaRuleCudaTest : public testing::TestWithParam<int64_t> {
+  protected:
+    void SetUp() override {
+        int devices = 0;
+        if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) GTEST_SKIP() << "no GPU";
+    }
+    GatedDeltaRuleCase make_case(int64_t batch, int64_t time, int64_t heads) const {
+        GatedDeltaRuleCase c;
+        c.shape = {batch, time, heads, GetParam(), GetParam()};
+        c.options.element_type = ElementType::bfloat16;
+        return c;
+    }
+    static void check(GatedDeltaRuleCase& c, bool aligned = true) {
+        SCOPED_TRACE(testing::Message() << "batch " << c.shape.batch << " time " << c.shape.time << " heads "
+                                        << c.shape.heads << (aligned ? " aligned" : "")
+                                        << (c.options.silu ? " silu" : "") << " gate shift " << c.gate_shift);
+        c.fill();
+        const NamedValues reference = c.run_reference(), results = run_cuda(c, aligned);
+        EXPECT_EQ(results.size(), reference.size() - (c.with_states ? 0 : 1));
+        for (const auto& [name, values] : results) {
+            ASSERT_EQ(values.size(), reference.at(name).size()) << name;
+            EXPECT_LE(relative_error(values, reference.at(name)), accepted_error(name)) << name;
+        }
+    }
+};
+
+TEST_P(GatedDeltaRuleCudaTest, AnyLengthMatchesRecurrence) {
+    for (int64_t time = 1; time <= 33; ++time) {
+        GatedDeltaRuleCase c = make_case(1, time, 2);
+        check(c);
+    }
+    for (int64_t time : {63, 64, 65, 127, 128, 130, 200, 513}) {
+        GatedDeltaRuleCase c = make_case(2, time, 2);
+        check(c);
+    }
+}
+
+TEST_P(GatedDeltaRuleCudaTest, ManyHeadsMatchRecurrence) {
+    GatedDeltaRuleCase c = make_case(4, 130, 30);
+    check(c);
+}
+
+TEST_P(GatedDeltaRuleCudaTest, OptionsMatchRecurrence) {
+    for (bool silu : {false, true}) {
+        for (bool normalize : {false, true}) {
+            for (bool states : {false, true}) {
+                for (bool aligned : {false, true}) {
+                    GatedDeltaRuleCase c = make_case(1, 100, 3);
+                    c.options.silu = silu;
+                    c.options.l2_normalize = normalize;
+                    c.options.scale = 0.3F;
+                    c.with_states = states;
+                    check(c, aligned);
+                }
+            }
+        }
+    }
+}
+
+TEST_P(GatedDeltaRuleCudaTest, WeakAndStrongGatesMatchRecurrence) {
+    for (double shift : {-40.0, -8.0, 0.0, 3.0}) {
+        GatedDeltaRuleCase c = make_case(1, 150, 4);
+        c.gate_shift = shift;
+        check(c);
+    }
+}
+
+/// With all log decays near -30 the gate's gradient is made of terms near e^-30, below rounding: finite is enough.
+TEST_P(GatedDeltaRuleCudaTest, StrongestGatesStayFinite) {
+    GatedDeltaRuleCase c = make_case(2, 130, 4);
+    c.gate_shift = 100;
+    c.fill();
+    const NamedValues results = run_cuda(c, true), reference = c.run_reference();
+    for (const char* name : {"o", "dq", "dk", "dv", "db", "final_state"})
+        EXPECT_LE(relative_error(results.at(name), reference.at(name)), accepted_error(name)) << name;
+    for (const auto& [name, values] : results)
+        for (double value : values) ASSERT_TRUE(std::isfinite(value)) << name;
+}
+
+TEST_P(GatedDeltaRuleCudaTest, RepetitionDoesNotChangeABit) {
+    GatedDeltaRuleCase c = make_case(3, 200, 5);
+    c.options.silu = true;
+    c.fill();
+    const NamedValues once = run_cuda(c, true);
+    for (int i = 0; i < 3; ++i) EXPECT_EQ(once, run_cuda(c, true));
+}
+
+TEST_P(GatedDeltaRuleCudaTest, DecodingMatchesRecurrence) {
+    for (bool silu : {false, true}) {
+        GatedDeltaRuleCase c = make_case(5, 1, 3);
+        c.options.silu = silu;
+        c.fill();
+        const NamedValues reference = c.run_reference();
+        for (const auto& [name, values] : run_cuda_decode(c))
+            EXPECT_LE(relative_error(values, reference.at(name)), accepted_error(name)) << name;
+    }
+}
+
+/// A negative control: these comparisons notice one wrong row.
+TEST_P(GatedDeltaRuleCudaTest, AWrongTokenIsNoticed) {
+    GatedDeltaRuleCase c = make_case(1, 200, 2);
+    c.fill();
+    const NamedValues right = c.run_reference();
+    c.fused.set(100 * c.token_width() + c.offset('v'), 30.0F);
+    EXPECT_GT(relative_error(run_cuda(c, true).at("o"), right.at("o")), 0.01);
+}
+
+TEST_P(GatedDeltaRuleCudaTest, OtherShapesAndTypesAreRefused) {
+    GatedDeltaRuleCase c = make_case(1, 10, 1);
+    EXPECT_TRUE(cuda::gated_delta_rule_supports(c.shape, c.options));
+    EXPECT_THROW(cuda::gated_delta_rule_decode(c.shape, c.options, {}, nullptr, nullptr, nullptr),
+                 std::invalid_argument);
+    c.options.element_type = ElementType::float32;
+    EXPECT_FALSE(cuda::gated_delta_rule_supports(c.shape, c.options));
+    EXPECT_THROW(cuda::gated_delta_rule_forward(c.shape, c.options, {}, {}, nullptr, false, nullptr),
+                 std::invalid_argument);
+    c.options.element_type = ElementType::bfloat16;
+    c.shape.key_dim = 32;
+    EXPECT_FALSE(cuda::gated_delta_rule_supports(c.shape, c.options));
+}
+
+INSTANTIATE_TEST_SUITE_P(HeadDimensions, GatedDeltaRuleCudaTest, testing::Values(64, 128));
+
+}  // namespace
+}  // namespace amalgam::kernels
