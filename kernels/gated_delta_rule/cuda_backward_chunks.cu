@@ -299,10 +299,11 @@ __global__ void __launch_bounds__(2 * dim, dim == 64 ? 2 : 1)
         const uint4 x = call.saved.inverse[n * 512 + i * 128 + thread];
         R[4 * i] = x.x, R[4 * i + 1] = x.y, R[4 * i + 2] = x.z, R[4 * i + 3] = x.w;
     }
-    copies_wait<1>();
+    copies_wait<0>();
     publish_shared();
     __syncthreads();
     barrier_wait(shared_address(&shared.loaded[0]), 0);
+    barrier_wait(shared_address(&shared.loaded[1]), 0);
 
     // W, in place of V, and V'
     const uint32_t my_v = shared_address(shared.v[group]);
