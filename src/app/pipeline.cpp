@@ -2,9 +2,13 @@
 #include "app/pipeline.h"
 
 #include "app/job_inputs.h"
+#include "comm/watchdog.h"
 #include "job/job_reader.h"
+#include "job/job_values.h"
 #include "stages/stages.h"
+#include "system/activity.h"
 #include "system/clock.h"
+#include "system/fault_injection.h"
 #include "system/log.h"
 #include "system/provenance.h"
 
@@ -30,6 +34,9 @@ ExitCode run_pipeline(const std::string& job_file, const std::vector<std::string
     info(version());
     Job job;
     world.together([&] { job = read_and_check(job_file, overrides, world.size()); });
+    const Watchdog watchdog(world, {.setup = deadline_seconds("deadlines.setup", job.deadlines.setup),
+                                    .step = deadline_seconds("deadlines.step", job.deadlines.step),
+                                    .checkpoint = deadline_seconds("deadlines.checkpoint", job.deadlines.checkpoint)});
     Run run(job, world);
     for (const Stage& stage : pipeline_stages()) {
         if (!stage.wanted(run)) continue;
@@ -41,14 +48,19 @@ ExitCode run_pipeline(const std::string& job_file, const std::vector<std::string
             info(text(stage.name, ": done before"));
             continue;
         }
+        // A request that came after the last step of the stage before, or during the start.
+        if (run.stop.ask(world, 0.0).stop) {
+            info(text("stopped on request before ", stage.name, "; run the same command again to go on"));
+            return ExitCode::resumable;
+        }
         const Stopwatch stage_watch;
+        enter_stage(stage.name);
+        fault_point(text("stage.", stage.name));
         if (stage.execute(run) == StageOutcome::stopped) {
             info(text(stage.name, ": stopped on request, saved; run the same command again to go on"));
             return ExitCode::resumable;
         }
         info(text(stage.name, ": finished in ", format_duration(stage_watch.seconds())));
-        // A request that came after the last step of a stage.
-        if (run.stop.ask(world, 0.0).stop) return ExitCode::resumable;
     }
     info(text("finished in ", format_duration(watch.seconds()), ": ", run.folder.string()));
     return ExitCode::success;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "system/activity.h"
 #include "system/error.h"
 #include "system/provenance.h"
 
@@ -40,6 +41,7 @@ void in_pieces(std::span<Element> values, const Call& call) {
 template <class Number>
 Number reduce(MPI_Comm comm, Number value, MPI_Datatype type, MPI_Op operation) {
     if (comm == MPI_COMM_NULL) return value;
+    const Waiting waiting("MPI_Allreduce");
     Number result = value;
     check_mpi(MPI_Allreduce(&value, &result, 1, type, operation, comm), "MPI_Allreduce");
     return result;
@@ -50,6 +52,7 @@ double max_with_nan(MPI_Comm comm, double value) {
     if (comm == MPI_COMM_NULL) return value;
     const bool is_nan = std::isnan(value);
     const double sent[2] = {is_nan ? -std::numeric_limits<double>::infinity() : value, is_nan ? 1.0 : 0.0};
+    const Waiting waiting("MPI_Allreduce");
     double received[2] = {0, 0};
     check_mpi(MPI_Allreduce(sent, received, 2, MPI_DOUBLE, MPI_MAX, comm), "MPI_Allreduce");
     return received[1] > 0 ? std::numeric_limits<double>::quiet_NaN() : received[0];
@@ -58,6 +61,7 @@ double max_with_nan(MPI_Comm comm, double value) {
 template <class Number>
 void reduce_all(MPI_Comm comm, std::span<Number> values, MPI_Datatype type, MPI_Op operation) {
     if (comm == MPI_COMM_NULL) return;
+    const Waiting waiting("MPI_Allreduce");
     in_pieces(values, [&](Number* first, int count) {
         check_mpi(MPI_Allreduce(MPI_IN_PLACE, first, count, type, operation, comm), "MPI_Allreduce");
     });
@@ -66,6 +70,7 @@ void reduce_all(MPI_Comm comm, std::span<Number> values, MPI_Datatype type, MPI_
 template <class Element>
 void broadcast_all(MPI_Comm comm, std::span<Element> values, MPI_Datatype type, int root) {
     if (comm == MPI_COMM_NULL) return;
+    const Waiting waiting("MPI_Bcast");
     in_pieces(values,
               [&](Element* first, int count) { check_mpi(MPI_Bcast(first, count, type, root, comm), "MPI_Bcast"); });
 }
@@ -74,6 +79,7 @@ template <class Number>
 std::vector<Number> gather_all(MPI_Comm comm, int ranks, std::span<const Number> values, MPI_Datatype type) {
     if (comm == MPI_COMM_NULL) return {values.begin(), values.end()};
     if (values.size() > INT_MAX) throw Error(text("all_gather of ", values.size(), " numbers (MPI counts are int)"));
+    const Waiting waiting("MPI_Allgather");
     std::vector<Number> result(values.size() * static_cast<size_t>(ranks));
     const int count = static_cast<int>(values.size());
     check_mpi(MPI_Allgather(values.data(), count, type, result.data(), count, type, comm), "MPI_Allgather");
@@ -95,6 +101,7 @@ void check_mpi(int code, const char* call) {
 }
 
 Communicator Communicator::duplicate(MPI_Comm parent) {
+    const Waiting waiting("MPI_Comm_dup");
     MPI_Comm made = MPI_COMM_NULL;
     check_mpi(MPI_Comm_dup(parent, &made), "MPI_Comm_dup");
     return adopt(made);
@@ -116,6 +123,7 @@ MPI_Comm Communicator::get() const {
 Communicator Communicator::split(int color) const {
     if (!handle_) return {};
     MPI_Comm made = MPI_COMM_NULL;
+    const Waiting waiting("MPI_Comm_split");
     check_mpi(MPI_Comm_split(get(), color, rank_, &made), "MPI_Comm_split");
     return adopt(made);
 }
@@ -123,12 +131,15 @@ Communicator Communicator::split(int color) const {
 Communicator Communicator::split_by_node() const {
     if (!handle_) return {};
     MPI_Comm made = MPI_COMM_NULL;
+    const Waiting waiting("MPI_Comm_split_type");
     check_mpi(MPI_Comm_split_type(get(), MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &made), "MPI_Comm_split_type");
     return adopt(made);
 }
 
 void Communicator::barrier() const {
-    if (handle_) check_mpi(MPI_Barrier(get()), "MPI_Barrier");
+    if (!handle_) return;
+    const Waiting waiting("MPI_Barrier");
+    check_mpi(MPI_Barrier(get()), "MPI_Barrier");
 }
 
 double Communicator::sum(double value) const {
@@ -202,6 +213,7 @@ std::vector<std::string> Communicator::gather(const std::string& value, int root
     const bool receives = rank_ == root;
     const int length = static_cast<int>(value.size());
     std::vector<int> lengths(receives ? size_ : 0), starts(receives ? size_ : 0);
+    const Waiting waiting("MPI_Gather");
     check_mpi(MPI_Gather(&length, 1, MPI_INT, lengths.data(), 1, MPI_INT, root, get()), "MPI_Gather");
     for (size_t i = 1; i < lengths.size(); ++i) starts[i] = starts[i - 1] + lengths[i - 1];
     std::string joined(receives ? static_cast<size_t>(total) : 0, '\0');

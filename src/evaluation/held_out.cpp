@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 
+#include "system/activity.h"
 #include "system/error.h"
 #include "training/batches.h"
 #include "training/chunked_losses.h"
@@ -19,6 +20,7 @@ void for_each_micro_batch(const HeldOutSet& set, int64_t micro, const Communicat
     for (int64_t b = batches * group.rank() / group.size(); b < batches * (group.rank() + 1) / group.size(); ++b) {
         const int64_t first = b * micro, count = std::min(micro, set.sequences() - first);
         work(first, set.tokens.narrow(0, first, count).to(device));
+        mark_progress();
     }
 }
 

@@ -83,7 +83,8 @@ struct ScoreJob : DistillJob {
     int64_t measurements =
         4;  // held-out measurements during a candidate's training, evenly spaced; the last one is the score
     int64_t ranks_per_candidate = 1;
-    double teacher_cache_gib = 2.0;  // of a rank's memory for the teacher's states: candidates train on the same batches
+    double teacher_cache_gib =
+        2.0;  // of a rank's memory for the teacher's states: candidates train on the same batches
 };
 
 /// Next-token training at long context; no teacher, so the temperature is not used.
@@ -118,10 +119,17 @@ struct CheckpointJob {
     int64_t keep_last = 2;
 };
 
+/// In which time something must get finished, or the job ends (comm/watchdog.h). hh:mm:ss; 0: none.
+struct DeadlinesJob {
+    std::string setup = "00:30:00";       // reading, preparing, evaluating
+    std::string step = "00:10:00";        // a micro-batch, or waiting for the other ranks in a step
+    std::string checkpoint = "00:30:00";  // writing one
+};
+
 struct Job {
     std::string name = "run";
     std::string output = "outputs";  // run folder is output/name
-    std::string reuse = "";          // run folder whose finished transfer, align and score stages are taken; empty: none
+    std::string reuse = "";  // run folder whose finished transfer, align and score stages are taken; empty: none
     int64_t seed = 0;
     std::string recipe = "amalgam";  // amalgam | reference (its known defects included, see job_recipe.h)
     std::string device = "auto";     // auto | cpu | cuda
@@ -130,6 +138,8 @@ struct Job {
     int64_t threads_per_rank = 0;    // CPU threads; 0: cores of the node / ranks on it
     std::string walltime = "";       // "hh:mm:ss" after which the job saves and stops; empty: none
     int64_t log_every_steps = 10;
+    double spike_guard = 0.0;           // z-score of the loss above which an update is skipped; 0: off
+    int64_t max_skipped_updates = 100;  // of a stage (of a candidate); more of them end the run
     TeacherJob teacher;
     DataJob data;
     StudentJob student;
@@ -141,6 +151,7 @@ struct Job {
     EvaluateJob evaluate;
     ExportJob export_to;
     CheckpointJob checkpoint;
+    DeadlinesJob deadlines;
 
     std::string run_folder() const { return output + "/" + name; }
 };

@@ -60,6 +60,10 @@ class Check {
         problem_if(fs::exists(job_.output) && !fs::is_directory(job_.output), "output: ", job_.output,
                    " is not a folder (results go into one) choose another name");
         parsed([&] { return walltime_seconds(job_.walltime); }, 0);
+        for (const auto& [key, deadline] :
+             {std::pair("deadlines.setup", job_.deadlines.setup), std::pair("deadlines.step", job_.deadlines.step),
+              std::pair("deadlines.checkpoint", job_.deadlines.checkpoint)})
+            parsed([&] { return int64_t(deadline_seconds(key, deadline)); }, 0);
         problem_if(ranks_ < 1, "there are ", ranks_, " ranks (somebody must do the work) give at least 1");
     }
 

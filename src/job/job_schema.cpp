@@ -66,6 +66,12 @@ void add_run(std::vector<JobKey>& schema) {
     keys.add("walltime", &Job::walltime, "hh:mm:ss",
              "after it the run saves, stops and exits with 75; empty: no limit");
     keys.add("log_every_steps", &Job::log_every_steps, "steps", "between progress lines").range = at_least(1);
+    keys.add("spike_guard", &Job::spike_guard, "",
+             "an update is skipped if its loss lies so many standard deviations above the last 128; 0: off")
+        .range = at_least(0);
+    keys.add("max_skipped_updates", &Job::max_skipped_updates, "steps",
+             "of a stage or candidate (loss or gradient not finite, spikes); one more ends the run")
+        .range = at_least(0);
 }
 
 void add_inputs(std::vector<JobKey>& schema) {
@@ -176,6 +182,13 @@ void add_results(std::vector<JobKey>& schema) {
         at_least(1);
 }
 
+void add_deadlines(std::vector<JobKey>& schema) {
+    SectionKeys<DeadlinesJob> keys(schema, "deadlines", [](Job& job) -> DeadlinesJob& { return job.deadlines; });
+    keys.add("setup", &DeadlinesJob::setup, "hh:mm:ss", "for a piece of reading, preparing or evaluating; 0: none");
+    keys.add("step", &DeadlinesJob::step, "hh:mm:ss", "for a micro-batch or an exchange of a step; 0: none");
+    keys.add("checkpoint", &DeadlinesJob::checkpoint, "hh:mm:ss", "for writing a checkpoint; 0: none");
+}
+
 std::vector<JobKey> make_schema() {
     std::vector<JobKey> schema;
     add_run(schema);
@@ -200,7 +213,9 @@ std::vector<JobKey> make_schema() {
         .range = at_least(1);
     score.add("ranks_per_candidate", &ScoreJob::ranks_per_candidate, "ranks", "that train one candidate together")
         .range = at_least(1);
-    score.add("teacher_cache_gib", &ScoreJob::teacher_cache_gib, "GiB", "of a rank's memory for the teacher's states, which all candidates share")
+    score
+        .add("teacher_cache_gib", &ScoreJob::teacher_cache_gib, "GiB",
+             "of a rank's memory for the teacher's states, which all candidates share")
         .range = at_least(0);
     add_optimizer(schema, "score", &Job::score);
 
@@ -216,6 +231,7 @@ std::vector<JobKey> make_schema() {
     add_optimizer(schema, "finetune", &Job::finetune);
 
     add_results(schema);
+    add_deadlines(schema);
     return schema;
 }
 
@@ -243,6 +259,7 @@ const std::vector<JobSection>& job_sections() {
         {"evaluate", "stage: perplexity and KL on the validation file"},
         {"export", "stage: the student as folders that other programs load"},
         {"checkpoint", "when to save, and how much to keep"},
+        {"deadlines", "if nothing gets finished for so long, the run ends and says who is stuck"},
     };
     return sections;
 }

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "system/clock.h"
 #include "system/error.h"
 
 namespace amalgam {
@@ -66,6 +67,18 @@ int64_t walltime_seconds(const std::string& walltime) {
     const int64_t total = (hours * 60 + minutes) * 60 + seconds;
     require(total > 0, "walltime is \"", walltime, "\" (the run would stop at once) leave it empty for no limit");
     return total;
+}
+
+double deadline_seconds(const std::string& key, const std::string& deadline) {
+    if (deadline.empty()) return 0.0;
+    try {
+        return parse_duration(deadline);
+    } catch (const Error&) {
+        throw Error(text(key, " is \"", deadline,
+                         "\" (after how long is a rank stuck?) write hours:minutes:seconds, such "
+                         "as 00:10:00, or 0 for no deadline"),
+                    ExitCode::bad_input);
+    }
 }
 
 }  // namespace amalgam

@@ -22,4 +22,7 @@ int64_t kept_layers(const SelectJob& select, int64_t layers);
 /// "hh:mm:ss" in seconds; hours may have any number of digits. 0 if `walltime` is empty: no limit.
 int64_t walltime_seconds(const std::string& walltime);
 
+/// A deadline in seconds: "hh:mm:ss", "mm:ss" or seconds; 0 if there is none. `key` is named in errors.
+double deadline_seconds(const std::string& key, const std::string& deadline);
+
 }  // namespace amalgam

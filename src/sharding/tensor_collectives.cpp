@@ -5,6 +5,7 @@
 
 #include <limits>
 
+#include "system/activity.h"
 #include "system/error.h"
 #ifdef AMALGAM_CUDA
 #include "sharding/nccl_collectives.h"
@@ -20,6 +21,7 @@ class MpiTensorCollectives : public TensorCollectives {
     void all_reduce(at::Tensor& t) override {
         if (group_.size() == 1) return;
         const MPI_Datatype type = t.scalar_type() == at::kLong ? MPI_INT64_T : MPI_FLOAT;
+        const Waiting waiting("all-reduce of gradients");
         // MPI counts are int.
         constexpr int64_t most = std::numeric_limits<int>::max();
         char* data = static_cast<char*>(t.data_ptr());

@@ -6,6 +6,7 @@
 #include "evaluation/evaluation_file.h"
 #include "stages/stages.h"
 #include "system/error.h"
+#include "system/fault_injection.h"
 #include "system/log.h"
 
 namespace amalgam {
@@ -33,6 +34,7 @@ StageOutcome evaluate(Run& run) {
     TeacherStates states(run.teacher(), 0);
     const int64_t chunk = run.job.distill.loss_chunk_tokens;
     std::vector<EvaluatedModel> models;
+    fault_point("evaluate.measure");
     models.push_back({"teacher", measure_tokens(run.teacher(), nullptr, set, held_out_micro_batch, chunk, run.world)});
     models.push_back({"student", measure_tokens(*student, &states, set, held_out_micro_batch, chunk, run.world)});
     run.world.on_root([&] {

@@ -131,6 +131,8 @@ TrainerSetup Run::trainer_setup(const std::string& stage) {
     setup.seed = job.seed;
     setup.log_every_steps = job.log_every_steps;
     setup.deterministic = job.deterministic;
+    setup.spike_guard = job.spike_guard;
+    setup.max_skipped_updates = job.max_skipped_updates;
     setup.metrics = metrics_.get();
     setup.stop = &stop;
     setup.peak_flops = compute.peak_flops * world.size();

@@ -26,6 +26,8 @@ Job comparable(Job job) {
     job.log_every_steps = defaults.log_every_steps;
     job.threads_per_rank = defaults.threads_per_rank;
     job.checkpoint = defaults.checkpoint;
+    job.deadlines = defaults.deadlines;
+    job.max_skipped_updates = defaults.max_skipped_updates;
     job.score.ranks_per_candidate = defaults.score.ranks_per_candidate;
     job.score.teacher_cache_gib = defaults.score.teacher_cache_gib;
     return job;

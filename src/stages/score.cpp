@@ -9,6 +9,7 @@
 #include "stages/training_stage.h"
 #include "system/clock.h"
 #include "system/error.h"
+#include "system/fault_injection.h"
 #include "system/log.h"
 
 namespace amalgam {
@@ -49,6 +50,7 @@ class Scoring {
     /// False if a stop was asked for before the candidate was done.
     bool score_candidate(int64_t layer) {
         const Stopwatch watch;
+        fault_point("score.candidate", layer);
         const auto student = run_.make_student(keep_softmax(layers(), run_.job.student.mixer, {layer}),
                                                {aligned_.get(), &run_.teacher_source()}, group_);
         CandidateResult result;
@@ -74,6 +76,9 @@ class Scoring {
         result.seconds = watch.seconds();
         group_.on_root([&] { write_candidate(run_.candidate_file(layer), result, run_.provenance()); });
         const auto kl = mean_and_error(result.kl.back());
+        if (outcome.skipped_updates > 0 && group_.is_root())
+            log_rank(LogLevel::warning,
+                     text("score: layer ", layer, ": ", outcome.skipped_updates, " updates skipped"));
         if (group_.is_root())
             log_rank(LogLevel::info, text("score: layer ", layer, ": held-out KL ", kl.mean, " +- ", kl.standard_error,
                                           " nat/token (", format_duration(result.seconds), ")"));
@@ -141,6 +146,7 @@ StageOutcome score(Run& run) {
     });
     if (run.world.any(stopped)) return StageOutcome::stopped;
 
+    fault_point("score.gather");
     run.world.on_root([&] {
         for (int64_t c = 0; c < table.layers; ++c) table.candidates.push_back(read_candidate(run.candidate_file(c)));
         write_scores(run.scores_file(), table, run.provenance());

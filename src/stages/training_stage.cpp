@@ -18,7 +18,8 @@ StageOutcome train_stage(Run& run, const std::string& stage, CausalLM& student, 
     const TrainerOutcome outcome = train(student, objective, plan, *batches, run.world, setup);
     const double last = outcome.step_losses.empty() ? 0.0 : outcome.step_losses.back();
     info(text(stage, ": ", outcome.steps, " steps, ", outcome.tokens, " tokens, last loss ", last, ", ",
-              format_duration(outcome.seconds), " of training here"));
+              format_duration(outcome.seconds), " of training here",
+              outcome.skipped_updates > 0 ? text(", ", outcome.skipped_updates, " updates skipped") : ""));
     return outcome.finished ? StageOutcome::finished : StageOutcome::stopped;
 }
 

@@ -14,6 +14,10 @@
 // Points of a checkpoint of step S, in order (training/checkpoint_writer.cpp):
 //   checkpoint.created, checkpoint.mid_write, checkpoint.before_fsync, checkpoint.before_mark,
 //   checkpoint.before_rename, checkpoint.before_purge
+//
+// Points of a run: stage.NAME before a stage; NAME.step before step S of a training stage (score: of a candidate);
+// NAME.gradient after a micro-batch, for nan; score.candidate before candidate S; score.gather before scores are put
+// together; evaluate.measure before a model is measured
 #pragma once
 
 #include <cstdint>

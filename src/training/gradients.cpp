@@ -58,12 +58,20 @@ void Gradients::count(const at::Tensor& bad) {
 }
 
 void Gradients::reduce(TensorCollectives& group) {
-    if (!fixed_.defined()) return group.all_reduce(flat_);
+    if (!fixed_.defined()) {
+        own_ = flat_.sum() * 0.0;  // NaN if the sum is not finite; not looked at here, which would wait for a device
+        return group.all_reduce(flat_);
+    }
+    own_ = fixed_.narrow(0, flat_.numel(), int64_t(parameters_.size())).sum();
     group.all_reduce(fixed_);
     flat_.copy_(from_fixed_point(fixed_.narrow(0, 0, flat_.numel())));
     const at::Tensor counts = fixed_.narrow(0, flat_.numel(), int64_t(parameters_.size())).cpu();
     for (size_t i = 0; i < parameters_.size(); ++i)
         if (counts.const_data_ptr<int64_t>()[i] > 0) views_.at(parameters_[i]).fill_(NAN);
+}
+
+bool Gradients::own_finite() const {
+    return !own_.defined() || own_.to(at::kDouble).item<double>() == 0.0;
 }
 
 double Gradients::norm(int threads) const {

@@ -31,6 +31,8 @@ class Gradients : public GradientSink {
     void commit();
     /// Sum over the ranks of a group.
     void reduce(TensorCollectives& group);
+    /// Was this rank's own part of the last sum finite?
+    bool own_finite() const;
 
     /// Global L2 norm, after reduce. Not finite if any gradient is not. Exact in the order-independent mode.
     double norm(int threads) const;
@@ -44,6 +46,7 @@ class Gradients : public GradientSink {
 
     std::vector<Parameter*> parameters_;
     std::map<const Parameter*, at::Tensor> views_;
+    at::Tensor own_;    // of the last sum: a number that is not zero or not finite where this rank's part was bad
     double largest_;    // of a micro-batch's gradients, order-independent mode
     at::Tensor flat_;   // fp32
     at::Tensor fixed_;  // int64, order-independent mode only: sums, then for each parameter the bad micro-batches

@@ -18,7 +18,7 @@ MetricsFile::MetricsFile(const std::filesystem::path& path) : start_(seconds_now
     if (!stream_) throw Error(text(path.string(), ": cannot be opened for writing"), ExitCode::storage);
     if (is_new)
         stream_ << "time_s,stage,candidate,layer,step,tokens,loss,gradient_norm,learning_rate,tokens_per_second,memory_"
-                   "gib\n"
+                   "gib,skipped_updates\n"
                 << std::flush;
 }
 
@@ -29,10 +29,10 @@ void MetricsFile::append(const StepMetrics& m) {
     stream_ << std::setprecision(9);
     stream_ << time << ',' << m.stage << ',' << candidate << ",," << m.step << ',' << m.tokens << ',' << m.losses.at(0)
             << ',' << m.gradient_norm << ',' << m.learning_rate << ',' << m.tokens_per_second << ',' << m.memory_gib
-            << '\n';
+            << ',' << m.skipped_updates << '\n';
     for (size_t layer = 0; layer + 1 < m.losses.size(); ++layer)
         stream_ << time << ',' << m.stage << ',' << candidate << ',' << layer << ',' << m.step << ',' << m.tokens << ','
-                << m.losses[layer + 1] << ",,,,\n";
+                << m.losses[layer + 1] << ",,,,,\n";
     stream_ << std::flush;
 }
 
@@ -44,6 +44,7 @@ std::string progress_line(const StepMetrics& m) {
          << std::setprecision(3) << m.gradient_norm << "  " << std::fixed << std::setprecision(0) << m.tokens_per_second
          << " tokens/s";
     if (m.utilisation) line << "  MFU " << std::setprecision(1) << 100.0 * *m.utilisation << " %";
+    if (m.skipped_updates > 0) line << "  " << m.skipped_updates << " updates skipped";
     line << "  " << std::setprecision(1) << m.memory_gib << " GiB  " << format_duration(m.seconds_left) << " left";
     return line.str();
 }

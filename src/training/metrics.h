@@ -19,6 +19,7 @@ struct StepMetrics {
     std::vector<double> losses;  // main loss, then one for each layer where the objective has them
     double gradient_norm = 0.0, learning_rate = 0.0;
     double tokens_per_second = 0.0, memory_gib = 0.0;
+    int64_t skipped_updates = 0;  // of the stage or candidate so far
     double seconds_left = 0.0;
     std::optional<double> utilisation;  // model flop/s over the peak, where the peak is known
 };

@@ -8,16 +8,14 @@
 
 #include "job/job_values.h"
 #include "model/kernel_views.h"
+#include "system/activity.h"
 #include "system/clock.h"
 #include "system/error.h"
+#include "system/fault_injection.h"
 #include "system/log.h"
+#include "training/update_guard.h"
 
 namespace amalgam {
-namespace {
-
-constexpr int64_t most_skipped_in_a_row = 10;
-
-}  // namespace
 
 class Trainer::Loop {
   public:
@@ -35,7 +33,8 @@ class Trainer::Loop {
           gradients_(parameters_, model.device(), setup.deterministic, micro_batches_),
           optimizer_(parameters_, plan.optimizer),
           collectives_(make_tensor_collectives(group, model.device())),
-          steps_(training_steps(plan)) {}
+          steps_(training_steps(plan)),
+          guard_(setup.spike_guard, setup.max_skipped_updates) {}
 
     void start() {
         resume();
@@ -62,6 +61,7 @@ class Trainer::Loop {
         outcome_.steps = step_;
         outcome_.tokens = tokens();
         outcome_.seconds = seconds_;
+        outcome_.skipped_updates = guard_.skipped();
         return outcome_;
     }
 
@@ -89,6 +89,8 @@ class Trainer::Loop {
     }
 
     std::vector<double> one_step() {
+        const InPhase phase(Phase::step, step_, setup_.candidate.value_or(-1));
+        fault_point(setup_.stage + ".step", step_);
         gradients_.clear();
         // One row for each micro-batch, of one rank only: sums over ranks are exact, and rows are added in their order.
         const size_t width = size_t(objective_.losses());
@@ -102,7 +104,9 @@ class Trainer::Loop {
             std::vector<double> row(width, 0.0);
             objective_.accumulate(tokens, cursor, double(count) / double(plan_.batch_sequences), gradients_, row);
             std::copy(row.begin(), row.end(), rows.begin() + m * int64_t(width));
+            if (fault_point(setup_.stage + ".gradient", step_)) gradients_.of(*parameters_.front()).fill_(NAN);
             gradients_.commit();
+            mark_progress();
         }
         gradients_.reduce(*collectives_);
         group_.sum_in_place(rows);
@@ -118,25 +122,26 @@ class Trainer::Loop {
         double norm[1] = {gradients_.norm(kernel_threads())};
         group_.broadcast(std::span<double>(norm));
         norm_ = norm[0];
-        if (!std::isfinite(norm_) || !std::isfinite(losses[0])) return skip(losses);
-        skipped_ = 0;
+        const std::string objection = guard_.objection(losses[0], norm_);
+        if (!objection.empty()) return skip(losses, objection);
         const double clip = plan_.optimizer.gradient_clip;
         const double factor = clip > 0.0 && norm_ > clip ? clip / norm_ : 1.0;
         optimizer_.step(gradients_, schedule_factor(plan_.optimizer, step_, steps_), factor, kernel_threads());
     }
 
-    void skip(const std::vector<double>& losses) {
-        ++skipped_;
+    /// All ranks come here alike.
+    void skip(const std::vector<double>& losses, const std::string& objection) {
         const std::string parameter = gradients_.not_finite();
-        const std::string what =
-            text(setup_.stage, setup_.candidate ? text(" candidate ", *setup_.candidate) : "", ": step ", step_,
-                 ": loss ", losses[0], ", gradient norm ", norm_, parameter.empty() ? "" : ", first in ", parameter);
+        // The first rank whose own part was bad before the sum.
+        const int64_t ranks = group_.size(), bad = group_.max(gradients_.own_finite() ? 0 : ranks - group_.rank());
+        std::string what = text(setup_.stage, setup_.candidate ? text(" candidate ", *setup_.candidate) : "", ": step ",
+                                step_, ": ", objection, ": loss ", losses[0], ", gradient norm ", norm_);
+        if (!parameter.empty()) what += ", first in " + parameter;
+        if (bad > 0) what += text(", from rank ", ranks - bad, setup_.candidate ? " of its group" : "");
         if (setup_.announce && group_.is_root()) log_rank(LogLevel::warning, what + " (update skipped)");
-        group_.together([&] {  // all ranks are here alike
-            if (skipped_ >= most_skipped_in_a_row)
-                throw Error(
-                    text(what, " (", skipped_, " steps in a row without finite gradients); lower the learning rate"),
-                    ExitCode::diverged);
+        const std::string verdict = guard_.verdict();
+        group_.together([&] {
+            if (!verdict.empty()) throw Error(text(what, " (", verdict, ")"), ExitCode::diverged);
         });
     }
 
@@ -154,6 +159,7 @@ class Trainer::Loop {
         const double per_step = seconds_ / double(steps_here);
         m.tokens_per_second = double(plan_.batch_sequences * plan_.sequence_length) / per_step;
         m.memory_gib = peak_memory_gib();
+        m.skipped_updates = guard_.skipped();
         m.seconds_left = per_step * double(steps_ - step_);
         if (setup_.peak_flops > 0.0) m.utilisation = m.tokens_per_second * setup_.flops_per_token / setup_.peak_flops;
         if (setup_.metrics) setup_.metrics->append(m);
@@ -172,6 +178,7 @@ class Trainer::Loop {
     }
 
     void save(const std::filesystem::path& path, AdamW* optimizer) {
+        const InPhase phase(Phase::checkpoint);
         const Stopwatch watch;
         group_.on_root([&] {
             write_checkpoint(path, model_, optimizer,
@@ -195,8 +202,9 @@ class Trainer::Loop {
     Gradients gradients_;
     AdamW optimizer_;
     std::unique_ptr<TensorCollectives> collectives_;
-    int64_t steps_, first_step_ = 0, step_ = 0, skipped_ = 0;
+    int64_t steps_, first_step_ = 0, step_ = 0;
     bool stopped_ = false;
+    UpdateGuard guard_;
     double norm_ = 0.0, seconds_ = 0.0, save_seconds_ = 0.0;
     TrainerOutcome outcome_;
 };

@@ -21,8 +21,10 @@ struct TrainerSetup {
     std::optional<int64_t> candidate;
     int64_t seed = 0;
     int64_t log_every_steps = 10;
-    bool deterministic = false;  // the same bits on any number of ranks
-    bool announce = true;        // progress lines and metrics (root of the group only)
+    bool deterministic = false;         // the same bits on any number of ranks
+    double spike_guard = 0.0;           // z-score of a loss that is too high to learn from; 0: off
+    int64_t max_skipped_updates = 100;  // more end the training
+    bool announce = true;               // progress lines and metrics (root of the group only)
     MetricsFile* metrics = nullptr;
     StopRequest* stop = nullptr;
     double flops_per_token = 0.0, peak_flops = 0.0;  // peak of the whole group; 0: not known
@@ -38,7 +40,7 @@ struct TrainerSetup {
 
 struct TrainerOutcome {
     bool finished = false;  // false: stopped on request, the state is saved
-    int64_t steps = 0, tokens = 0;
+    int64_t steps = 0, tokens = 0, skipped_updates = 0;
     double seconds = 0.0;
     std::vector<double> step_losses;  // main loss of every step of this process
 };
@@ -53,7 +55,8 @@ class Trainer {
 
     /// All steps are done, or a stop was asked for.
     bool is_done() const;
-    /// One optimizer step. Throws Error(diverged) after 10 steps in a row without finite gradients.
+    /// One optimizer step. Throws Error(diverged) after 10 steps in a row without finite gradients,
+    /// or too many skipped updates.
     void step();
     /// Saves the result, unless training was stopped: then the state is saved already.
     TrainerOutcome finish();

@@ -17,6 +17,7 @@ StepMetrics example() {
     m.learning_rate = 1e-3;
     m.tokens_per_second = 1234.5;
     m.memory_gib = 1.5;
+    m.skipped_updates = 3;
     m.seconds_left = 45.0;
     return m;
 }
@@ -37,11 +38,12 @@ TEST_F(MetricsTest, a_row_for_the_step_and_one_for_each_layer) {
     const auto rows = lines();
     ASSERT_EQ(rows.size(), 4U);
     EXPECT_EQ(rows[0],
-              "time_s,stage,candidate,layer,step,tokens,loss,gradient_norm,learning_rate,tokens_per_second,memory_gib");
-    EXPECT_EQ(rows[1].substr(rows[1].find(',')), ",align,,,12,6144,0.5,2,0.001,1234.5,1.5");
-    EXPECT_EQ(rows[2].substr(rows[2].find(',')), ",align,,0,12,6144,0.25,,,,");
-    EXPECT_EQ(rows[3].substr(rows[3].find(',')), ",align,,1,12,6144,0.75,,,,");
-    for (const auto& row : rows) EXPECT_EQ(std::count(row.begin(), row.end(), ','), 10) << row;
+              "time_s,stage,candidate,layer,step,tokens,loss,gradient_norm,learning_rate,tokens_per_second,memory_gib,"
+              "skipped_updates");
+    EXPECT_EQ(rows[1].substr(rows[1].find(',')), ",align,,,12,6144,0.5,2,0.001,1234.5,1.5,3");
+    EXPECT_EQ(rows[2].substr(rows[2].find(',')), ",align,,0,12,6144,0.25,,,,,");
+    EXPECT_EQ(rows[3].substr(rows[3].find(',')), ",align,,1,12,6144,0.75,,,,,");
+    for (const auto& row : rows) EXPECT_EQ(std::count(row.begin(), row.end(), ','), 11) << row;
 }
 
 TEST_F(MetricsTest, a_second_start_appends_without_a_header) {

@@ -76,7 +76,7 @@ TEST_F(TrainerTest, clipping_bounds_the_update) {
 /// Hands on another objective's gradients, and spoils those of some steps on one rank.
 class Poisoned : public Objective {
   public:
-    enum class What { gradient, loss, large_gradient };
+    enum class What { gradient, loss, large_gradient, spike };
     Poisoned(Objective& inner, What what, std::set<int64_t> steps, int64_t batch)
         : inner_(inner), what_(what), steps_(std::move(steps)), batch_(batch) {}
     std::vector<Parameter*> trained() override { return inner_.trained(); }
@@ -87,6 +87,8 @@ class Poisoned : public Objective {
         if (!last_of_batch || !steps_.contains(cursor / batch_)) return;
         if (what_ == What::loss)
             losses[0] = NAN;
+        else if (what_ == What::spike)
+            losses[0] += 100.0;
         else
             gradients.of(*trained()[3]).flatten()[0] = what_ == What::gradient ? NAN : 1e6;
     }
@@ -105,8 +107,9 @@ class NotFinite : public test::TrainingTest {
         std::vector<std::map<std::string, at::Tensor>> weights;
         std::string message;
         ExitCode code = ExitCode::success;
-        int64_t steps = 0;
+        int64_t steps = 0, skipped = 0;
     };
+    double guard = 0.0;
     Run poisoned(Poisoned::What what, const std::set<int64_t>& bad_steps, int64_t count, bool deterministic) {
         plan.tokens = count * batch * length;
         const auto student = new_student();
@@ -115,9 +118,12 @@ class NotFinite : public test::TrainingTest {
         Poisoned objective(inner, what, bad_steps, batch);
         Run result;
         TrainerSetup with = setup(deterministic);
+        with.spike_guard = guard;
         with.on_step = [&](int64_t) { result.weights.push_back(test::weights_of(*student)); };
         try {
-            result.steps = train(*student, objective, plan, *batches, world, with).steps;
+            const TrainerOutcome outcome = train(*student, objective, plan, *batches, world, with);
+            result.steps = outcome.steps;
+            result.skipped = outcome.skipped_updates;
         } catch (const Error& error) {
             result.message = error.what();
             result.code = error.code();
@@ -155,7 +161,8 @@ TEST_F(NotFinite, ten_in_a_row_end_the_training_on_every_rank) {
     for (const bool deterministic : {false, true}) {
         const Run found = poisoned(Poisoned::What::gradient, bad, 20, deterministic);
         EXPECT_EQ(found.code, ExitCode::diverged);
-        for (const char* part : {"distill", "step 11", "10 steps in a row", "model.layers.0."})
+        const std::string rank = text("from rank ", world.size() - 1);  // it has the last micro-batch
+        for (const std::string part : {"distill", "step 11", "10 steps in a row", "model.layers.0.", rank.c_str()})
             EXPECT_NE(found.message.find(part), std::string::npos) << part << " is missing in: " << found.message;
         EXPECT_EQ(test::first_difference(found.weights[2], found.weights.back()), "");
     }
@@ -168,6 +175,15 @@ TEST_F(NotFinite, a_good_step_starts_the_count_anew) {
     const Run found = poisoned(Poisoned::What::gradient, bad, 20, false);
     EXPECT_EQ(found.code, ExitCode::success);
     EXPECT_EQ(found.steps, 20);
+}
+
+TEST_F(NotFinite, spikes_are_skipped_if_asked) {
+    for (const double spike_guard : {0.0, 6.0}) {
+        guard = spike_guard;
+        const Run found = poisoned(Poisoned::What::spike, {20}, 22, false);
+        EXPECT_EQ(test::first_difference(found.weights[20], found.weights[21]).empty(), spike_guard > 0.0);
+        EXPECT_EQ(found.skipped, spike_guard > 0.0 ? 1 : 0);
+    }
 }
 
 TEST_F(TrainerTest, writes_metrics_on_the_root_only) {

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "training/update_guard.h"
+
+#include <cmath>
+
+#include "system/error.h"
+
+namespace amalgam {
+
+std::string UpdateGuard::objection(double loss, double gradient_norm) {
+    if (!std::isfinite(loss) || !std::isfinite(gradient_norm)) {
+        ++skipped_;
+        ++not_finite_in_a_row_;
+        return "not finite";
+    }
+    not_finite_in_a_row_ = 0;
+    const double z = spike_guard_ > 0.0 ? z_score(loss) : 0.0;
+    // A spike is remembered like any other loss: if the level has changed for good, the guard gets used to it.
+    losses_.push_back(loss);
+    if (int64_t(losses_.size()) > window) losses_.pop_front();
+    if (z <= spike_guard_) return {};
+    ++skipped_;
+    return text("a spike, ", z, " standard deviations above the last ", losses_.size() - 1, " losses");
+}
+
+std::string UpdateGuard::verdict() const {
+    if (not_finite_in_a_row_ >= most_in_a_row)
+        return text(not_finite_in_a_row_, " steps in a row without finite loss and gradients; lower the learning rate");
+    if (skipped_ > most_skipped_)
+        return text(skipped_, " updates were skipped, max_skipped_updates is ", most_skipped_,
+                    "; lower the learning rate or raise the limit");
+    return {};
+}
+
+double UpdateGuard::z_score(double loss) const {
+    const double count = double(losses_.size());
+    if (int64_t(losses_.size()) < fewest_losses) return 0.0;
+    double mean = 0.0, variance = 0.0;
+    for (const double value : losses_) mean += value / count;
+    for (const double value : losses_) variance += (value - mean) * (value - mean) / count;
+    return variance > 0.0 ? (loss - mean) / std::sqrt(variance) : 0.0;
+}
+
+}  // namespace amalgam

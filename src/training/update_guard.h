@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// Keeps bad updates from the weights: those whose loss or gradient is not finite, and, if asked for, those whose loss
+// is a spike. All ranks feed it the same numbers and so decide alike.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <string>
+
+namespace amalgam {
+
+class UpdateGuard {
+  public:
+    /// spike_guard: z-score of a loss among the last `window` above which its update is skipped; 0: off.
+    /// most_skipped: in total; one more is an Error(diverged), as are 10 in a row that are not finite.
+    UpdateGuard(double spike_guard, int64_t most_skipped) : spike_guard_(spike_guard), most_skipped_(most_skipped) {}
+
+    /// Why the update of a step must not happen; empty if it may.
+    std::string objection(double loss, double gradient_norm);
+
+    int64_t skipped() const { return skipped_; }
+    /// Why training is over; empty if it may go on.
+    std::string verdict() const;
+
+    static constexpr int64_t window = 128;        // losses
+    static constexpr int64_t fewest_losses = 16;  // before any can be called a spike
+    static constexpr int64_t most_in_a_row = 10;
+
+  private:
+    double z_score(double loss) const;
+
+    double spike_guard_;
+    int64_t most_skipped_, skipped_ = 0, not_finite_in_a_row_ = 0;
+    std::deque<double> losses_;  // the last finite ones
+};
+
+}  // namespace amalgam
