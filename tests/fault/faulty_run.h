@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// A small run in which AMALGAM_FAULT (system/fault_injection.h) makes something go wrong.
+#pragma once
+
+#include <cstdlib>
+
+#include "../stages/small_run.h"
+#include "training/checkpoint.h"
+
+namespace amalgam::test {
+
+class FaultyRun : public SmallRun {
+  protected:
+    FaultyRun() { job.checkpoint.every_steps = 2; }
+    void TearDown() override { unsetenv("AMALGAM_FAULT"); }
+
+    Finished run_with(const std::string& fault, int ranks, double time_limit) {
+        setenv("AMALGAM_FAULT", fault.c_str(), 1);
+        const Finished finished = run(ranks, time_limit);
+        unsetenv("AMALGAM_FAULT");
+        EXPECT_EQ(processes_left(), 0) << "after " << fault;
+        return finished;
+    }
+
+    /// Processes of this run that are still there, after giving them a moment to go.
+    int processes_left() const {
+        int left = 0;
+        wait_until(3.0, [&] {
+            left = 0;
+            for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+                std::ifstream stream(entry.path() / "cmdline");
+                const std::string command{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+                left += command.find(folder.string()) != std::string::npos;
+            }
+            return left == 0;
+        });
+        return left;
+    }
+
+    /// The same job in another folder and on one rank, without faults.
+    std::filesystem::path undisturbed() {
+        const std::string name = job.name;
+        job.name = "undisturbed";
+        expect_end(run(1), 0, {});
+        const auto there = run_folder();
+        job.name = name;
+        return there;
+    }
+
+    /// Without faults the run goes to its end, as if nothing had happened.
+    void expect_recovery(int ranks) {
+        expect_end(run(ranks), 0, {"finished in"});
+        const auto expected = undisturbed();
+        using Names = std::vector<std::string>;
+        EXPECT_EQ(differing_datasets(expected / "scores.h5", result("scores.h5"), times_and_places), Names{});
+        for (const char* file : {"checkpoints/align.h5", "checkpoints/distill.h5", "evaluation.h5"})
+            EXPECT_EQ(differing_datasets(expected / file, result(file)), Names{}) << file;
+        for (const auto& entry : std::filesystem::recursive_directory_iterator(run_folder()))
+            EXPECT_NE(entry.path().extension(), ".tmp") << entry.path();
+    }
+};
+
+}  // namespace amalgam::test
