@@ -69,11 +69,13 @@ TEST_F(MetricsTest, a_file_that_cannot_be_opened_is_a_storage_error) {
 
 TEST_F(MetricsTest, the_progress_line_tells_what_people_watch) {
     StepMetrics m = example();
-    EXPECT_EQ(progress_line(m), "align  step 12/48  loss 0.5  grad 2  1234 tokens/s  3 updates skipped  1.5 GiB  0:45 left");
+    EXPECT_EQ(progress_line(m),
+              "align  step 12/48  loss 0.5  grad 2  1234 tokens/s  3 updates skipped  1.5 GiB  0:45 left");
     m.candidate = 3;
     m.utilisation = 0.4213;
     EXPECT_EQ(progress_line(m),
-              "align candidate 3  step 12/48  loss 0.5  grad 2  1234 tokens/s  MFU 42.1 %  1.5 GiB  0:45 left");
+              "align candidate 3  step 12/48  loss 0.5  grad 2  1234 tokens/s  MFU 42.1 %  3 updates skipped  1.5 GiB  "
+              "0:45 left");
 }
 
 }  // namespace
