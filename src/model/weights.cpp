@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 
+#include "system/activity.h"
 #include "system/error.h"
 
 namespace amalgam {
@@ -67,8 +68,10 @@ std::optional<at::Tensor> ModelSource::find(const std::string& name) const {
 }
 
 void load_weights(CausalLM& model, const std::vector<const TensorSource*>& sources) {
-    model.parameters().for_each_named(
-        [&](const std::string& name, at::Tensor t, Parameter&) { fill(t, name, sources); });
+    model.parameters().for_each_named([&](const std::string& name, at::Tensor t, Parameter&) {
+        fill(t, name, sources);
+        mark_progress();
+    });
     model.parameters().refresh_compute();
 }
 

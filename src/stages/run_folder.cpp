@@ -76,6 +76,14 @@ void take_over(const Job& job) {
     write_scores(target / "scores.h5", table, who);
 }
 
+void remove_left(const fs::path& file) {
+    std::error_code failed;
+    fs::remove(file, failed);
+    if (failed)
+        throw Error(text(file.string(), ": cannot be removed: ", failed.message(), " (the run could not write either)"),
+                    ExitCode::storage);
+}
+
 }  // namespace
 
 void open_run_folder(const Job& job) {
@@ -83,12 +91,12 @@ void open_run_folder(const Job& job) {
     std::error_code failed;
     for (const char* sub : {"checkpoints", "candidates"}) fs::create_directories(folder / sub, failed);
     if (failed) throw Error(text(folder.string(), ": cannot be made (", failed.message(), ")"), ExitCode::storage);
-    fs::remove(folder / "stop");
+    remove_left(folder / "stop");
     for (const fs::path& place : {folder, folder / "checkpoints", folder / "candidates"})
         for (const auto& entry : fs::directory_iterator(place))
             if (entry.path().extension() == ".tmp") {
                 warn(text(entry.path().string(), ": left by an interrupted write, removed"));
-                fs::remove(entry.path());
+                remove_left(entry.path());
             }
     if (fs::exists(job_file)) {
         const std::string differs = difference(comparable(read_job(job_file)), comparable(job));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A disk that fills up during a run, by a small tmpfs where mounting is permitted.
+// P8: a disk that fills up during a run or turns read-only, by a small tmpfs where mounting is permitted.
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/statvfs.h>
@@ -32,6 +32,10 @@ class FullDisk : public test::SmallRun {
         const int64_t free = int64_t(status.f_bavail) * int64_t(status.f_bsize);
         test::put(filler(), std::string(size_t(free - left), 'x'));
     }
+    void read_only(bool yes) const {
+        ASSERT_EQ(mount("tmpfs", job.output.c_str(), "tmpfs", MS_REMOUNT | (yes ? MS_RDONLY : 0), "size=8m"), 0)
+            << strerror(errno);
+    }
     fs::path filler() const { return fs::path(job.output) / "filler"; }
 
   private:
@@ -54,6 +58,17 @@ TEST_F(FullDisk, ends_the_run_and_spares_what_is_there) {
     test::put(folder / "expected" / "distill.h5", expected.at("checkpoints/distill.h5"));
     EXPECT_EQ(test::differing_datasets(folder / "expected" / "distill.h5", result("checkpoints/distill.h5")),
               std::vector<std::string>{});
+}
+
+TEST_F(FullDisk, a_file_system_that_turns_read_only_ends_the_run_and_spares_what_is_there) {
+    expect_end(run(1), 0, {});
+    fs::remove(result("checkpoints/distill.h5"));
+    const auto before = results();
+    read_only(true);
+    expect_end(run(2), int(ExitCode::storage), {run_folder().string(), "Read-only file system"});
+    EXPECT_EQ(results(), before);
+    read_only(false);
+    expect_end(run(2), 0, {"score: done before", "distill: finished"});
 }
 
 TEST_F(FullDisk, a_run_that_cannot_even_begin_says_so) {

@@ -38,6 +38,27 @@ TEST_F(Pipeline, gives_the_same_bits_on_one_and_on_three_ranks) {
     }
 }
 
+/// P10. 12 sequences of a step can be shared by 1, 2, 3 and 4 ranks.
+TEST_F(Pipeline, the_selection_does_not_depend_on_the_number_of_ranks) {
+    for (TrainingJob* stage : {static_cast<TrainingJob*>(&job.align), static_cast<TrainingJob*>(&job.score),
+                               static_cast<TrainingJob*>(&job.distill)}) {
+        stage->batch_sequences = 12;
+        stage->tokens = 2 * 12 * test::small_length;
+    }
+    job.select.budget = "2";
+    job.evaluate.sequences = 0;
+    std::map<int, ScoreTable> tables;
+    for (const int ranks : {1, 2, 3, 4}) {
+        job.name = text("on-", ranks);
+        expect_end(run(ranks), 0, {});
+        tables[ranks] = read_scores(result("scores.h5"));
+        ASSERT_TRUE(tables[ranks].selection.has_value());
+        EXPECT_EQ(tables[ranks].scores_by_layer(), tables[1].scores_by_layer()) << ranks << " ranks";
+        EXPECT_EQ(tables[ranks].selection->layers, tables[1].selection->layers) << ranks << " ranks";
+        EXPECT_EQ(tables[ranks].selection->order, tables[1].selection->order) << ranks << " ranks";
+    }
+}
+
 TEST_F(Pipeline, stages_do_what_they_are_for) {
     test::set_steps(job.align, 60);
     test::set_steps(job.distill, 60);

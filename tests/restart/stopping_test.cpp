@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// P6: requests to save and to stop, sent to real runs at awkward moments. SIGSTOP (AMALGAM_FAULT) holds a run at the
+// moment that is wanted.
+#include "../fault/faulty_run.h"
+
+namespace amalgam {
+namespace {
+
+namespace fs = std::filesystem;
+using test::expect_end;
+
+class Stopping : public test::FaultyRun {
+  protected:
+    Stopping() {
+        job.evaluate.sequences = 0;
+        job.checkpoint.every_steps = 0;
+        test::set_steps(job.align, 200);
+    }
+
+    void wait_for_training(const test::Process& running) {
+        ASSERT_TRUE(test::wait_until(40.0, [&] {
+            return test::content_of(result("metrics.csv")).find(",align,,,2,") != std::string::npos;
+        })) << running.output();
+    }
+    bool saved() const { return StageCheckpoints(result("checkpoints"), "align", 1).latest().has_value(); }
+
+    /// A run that stops itself at `point`, on all ranks or on `held` of them; returns when it has.
+    std::unique_ptr<test::Process> held_at(const std::string& point, int ranks, const std::string& place = "",
+                                           int held = 0) {
+        setenv("AMALGAM_FAULT", (point + ":stop" + place).c_str(), 1);
+        auto running = start(ranks);
+        unsetenv("AMALGAM_FAULT");
+        EXPECT_TRUE(test::wait_until(40.0, [&] {
+            const auto children = running->children();
+            return std::count_if(children.begin(), children.end(), is_stopped) == (held > 0 ? held : ranks);
+        })) << running->output();
+        return running;
+    }
+    static bool is_stopped(pid_t process) {
+        const std::string status = test::content_of(fs::path("/proc") / std::to_string(process) / "stat");
+        return status.find(") T ") != std::string::npos;
+    }
+    static void go_on(const test::Process& running) {
+        for (const pid_t rank : running.children()) kill(rank, SIGCONT);
+    }
+};
+
+TEST_F(Stopping, usr1_to_one_rank_stops_all_of_them) {
+    const auto running = start(3);
+    wait_for_training(*running);
+    kill(running->children().back(), SIGUSR1);
+    expect_end(running->wait(30.0), int(ExitCode::resumable), {"align: stopped on request, saved"});
+    EXPECT_TRUE(saved());
+}
+
+TEST_F(Stopping, usr1_twice_is_like_once) {
+    const auto running = start(2);
+    wait_for_training(*running);
+    running->send(SIGUSR1);
+    running->send(SIGUSR1);
+    expect_end(running->wait(30.0), int(ExitCode::resumable), {"align: stopped on request, saved"});
+    EXPECT_TRUE(saved());
+}
+
+TEST_F(Stopping, usr1_between_stages) {
+    test::set_steps(job.align, 4);
+    const auto running = held_at("stage.select", 2);
+    running->send(SIGUSR1);
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));  // mpirun hands it on
+    go_on(*running);
+    expect_end(running->wait(30.0), int(ExitCode::resumable),
+               {"select: finished", "stopped on request before distill"});
+    expect_end(run(2), 0, {"select: done before", "distill: finished"});
+}
+
+TEST_F(Stopping, usr1_before_the_first_stage) {
+    test::set_steps(job.align, 4);
+    const auto running = held_at("stage.transfer", 2);
+    kill(running->children().front(), SIGUSR1);
+    go_on(*running);
+    expect_end(running->wait(30.0), int(ExitCode::resumable), {"stopped on request before align"});
+}
+
+TEST_F(Stopping, usr2_saves_and_the_run_goes_on) {
+    const auto running = start(2);
+    wait_for_training(*running);
+    running->send(SIGUSR2);
+    EXPECT_TRUE(test::wait_until(20.0, [&] { return saved(); })) << running->output();
+    EXPECT_TRUE(running->is_running());
+    running->send(SIGUSR1);
+    EXPECT_EQ(running->wait(30.0).status, int(ExitCode::resumable));
+}
+
+TEST_F(Stopping, the_file_save_does_the_same) {
+    const auto running = start(2);
+    wait_for_training(*running);
+    test::put(result("save"), "");
+    EXPECT_TRUE(test::wait_until(20.0, [&] { return saved() && !fs::exists(result("save")); })) << running->output();
+    EXPECT_TRUE(running->is_running());
+    test::put(result("stop"), "");
+    EXPECT_EQ(running->wait(30.0).status, int(ExitCode::resumable));
+}
+
+}  // namespace
+}  // namespace amalgam
