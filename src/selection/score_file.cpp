@@ -78,6 +78,46 @@ void write_candidates(H5File& file, const std::vector<CandidateResult>& all) {
     file.set_attribute("/seconds", "unit", std::string("s"));
 }
 
+constexpr const char* metrics_name = "/metrics";
+constexpr size_t metrics_columns = 8;
+
+void write_metrics(H5File& file, const std::vector<StepMetrics>& rows) {
+    if (rows.empty()) return;
+    std::vector<double> values;
+    for (const StepMetrics& m : rows)
+        values.insert(values.end(), {double(m.step), double(m.tokens), m.losses.at(0), m.gradient_norm, m.learning_rate,
+                                     m.tokens_per_second, m.memory_gib, double(m.skipped_updates)});
+    write_doubles(file, metrics_name, {int64_t(rows.size()), int64_t(metrics_columns)}, values);
+    file.set_attribute(
+        metrics_name, "columns",
+        std::string("step,tokens,loss,gradient_norm,learning_rate,tokens_per_second,memory_gib,skipped_updates"));
+}
+
+std::vector<StepMetrics> read_metrics(const H5File& file, int64_t candidate) {
+    std::vector<StepMetrics> rows;
+    if (!file.has(metrics_name)) return rows;
+    const auto shape = file.describe(metrics_name).shape;
+    if (shape.size() != 2 || shape[1] != int64_t(metrics_columns))
+        throw Error(text(file.path().string(), ": ", metrics_name, ": is not a table of ", metrics_columns, " columns"),
+                    ExitCode::damaged_file);
+    const auto values = file.read_doubles(metrics_name);
+    for (size_t i = 0; i < values.size(); i += metrics_columns) {
+        StepMetrics m;
+        m.stage = "score";
+        m.candidate = candidate;
+        m.step = int64_t(values[i]);
+        m.tokens = int64_t(values[i + 1]);
+        m.losses = {values[i + 2]};
+        m.gradient_norm = values[i + 3];
+        m.learning_rate = values[i + 4];
+        m.tokens_per_second = values[i + 5];
+        m.memory_gib = values[i + 6];
+        m.skipped_updates = int64_t(values[i + 7]);
+        rows.push_back(m);
+    }
+    return rows;
+}
+
 std::vector<CandidateResult> read_candidates(const H5File& file) {
     const auto shape = file.describe("/kl").shape;
     const size_t measurements = size_t(shape.at(1)), sequences = size_t(shape.at(2));
@@ -89,8 +129,14 @@ std::vector<CandidateResult> read_candidates(const H5File& file) {
                seconds = file.read_doubles("/seconds");
     std::vector<CandidateResult> all;
     for (size_t c = 0; c < layer.size(); ++c)
-        all.push_back({candidate[c], layer[c], tokens, in_rows(kl, c * measurements, measurements, sequences),
-                       in_rows(loss, c, 1, steps)[0], seconds[c], rank[c]});
+        all.push_back({candidate[c],
+                       layer[c],
+                       tokens,
+                       in_rows(kl, c * measurements, measurements, sequences),
+                       in_rows(loss, c, 1, steps)[0],
+                       seconds[c],
+                       rank[c],
+                       {}});
     return all;
 }
 
@@ -104,13 +150,16 @@ void write_candidate(const std::filesystem::path& path, const CandidateResult& r
     write_h5_once(path, [&](H5File& file) {
         file.describe_file("amalgam candidate", provenance);
         write_candidates(file, {result});
+        write_metrics(file, result.logged);
     });
 }
 
 CandidateResult read_candidate(const std::filesystem::path& path) {
     const H5File file = H5File::open(path);
     file.expect_filetype("amalgam candidate");
-    return read_candidates(file).at(0);
+    CandidateResult result = read_candidates(file).at(0);
+    result.logged = read_metrics(file, result.candidate);
+    return result;
 }
 
 std::vector<double> ScoreTable::scores_by_layer() const {

@@ -8,6 +8,7 @@
 
 #include "selection/rules.h"
 #include "system/provenance.h"
+#include "training/metrics.h"
 
 namespace amalgam {
 
@@ -19,7 +20,8 @@ struct CandidateResult {
     std::vector<std::vector<double>> kl;   // [measurement][held-out sequence], nat/token
     std::vector<double> train_loss;        // of every step
     double seconds = 0.0;
-    int64_t rank = 0;  // first world rank of its group
+    int64_t rank = 0;                 // first world rank of its group
+    std::vector<StepMetrics> logged;  // its rows of metrics.csv (in its own file only)
 
     double score() const;  // minus the mean KL at the last measurement
 };

@@ -73,6 +73,7 @@ class Scoring {
         const TrainerOutcome outcome = train(*student, objective, job_, *batches_, group_, setup);
         if (!outcome.finished) return false;
         result.train_loss = outcome.step_losses;
+        result.logged = outcome.logged;
         result.seconds = watch.seconds();
         group_.on_root([&] { write_candidate(run_.candidate_file(layer), result, run_.provenance()); });
         const auto kl = mean_and_error(result.kl.back());
@@ -149,6 +150,9 @@ StageOutcome score(Run& run) {
     fault_point("score.gather");
     run.world.on_root([&] {
         for (int64_t c = 0; c < table.layers; ++c) table.candidates.push_back(read_candidate(run.candidate_file(c)));
+        for (const CandidateResult& candidate : table.candidates)
+            if (candidate.rank != 0)  // the first group writes its rows as it goes
+                for (const StepMetrics& row : candidate.logged) run.metrics().append_foreign(row);
         write_scores(run.scores_file(), table, run.provenance());
     });
     return StageOutcome::finished;

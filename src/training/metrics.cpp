@@ -22,10 +22,19 @@ MetricsFile::MetricsFile(const std::filesystem::path& path) : start_(seconds_now
                 << std::flush;
 }
 
-void MetricsFile::append(const StepMetrics& m) {
+void MetricsFile::append(const StepMetrics& metrics) {
+    std::ostringstream time;
+    time << std::setprecision(9) << seconds_now() - start_;
+    append_row(metrics, time.str());
+}
+
+void MetricsFile::append_foreign(const StepMetrics& metrics) {
+    append_row(metrics, "");
+}
+
+void MetricsFile::append_row(const StepMetrics& m, const std::string& time) {
     if (!stream_.is_open()) return;
     const std::string candidate = m.candidate ? std::to_string(*m.candidate) : "";
-    const double time = seconds_now() - start_;
     stream_ << std::setprecision(9);
     stream_ << time << ',' << m.stage << ',' << candidate << ",," << m.step << ',' << m.tokens << ',' << m.losses.at(0)
             << ',' << m.gradient_norm << ',' << m.learning_rate << ',' << m.tokens_per_second << ',' << m.memory_gib

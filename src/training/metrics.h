@@ -29,8 +29,12 @@ class MetricsFile {
     /// Appends to `path`, writing the header if the file is new. An empty path: no file (ranks that do not write).
     explicit MetricsFile(const std::filesystem::path& path);
     void append(const StepMetrics& metrics);
+    /// A row that was logged by another process, perhaps long ago: its time_s is left empty.
+    void append_foreign(const StepMetrics& metrics);
 
   private:
+    void append_row(const StepMetrics& metrics, const std::string& time);
+
     std::ofstream stream_;
     double start_;
 };

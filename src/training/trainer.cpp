@@ -146,7 +146,7 @@ class Trainer::Loop {
     }
 
     void report(const std::vector<double>& losses, int64_t steps_here) {
-        if (!group_.is_root() || !setup_.announce) return;
+        if (!group_.is_root()) return;
         StepMetrics m;
         m.stage = setup_.stage;
         m.candidate = setup_.candidate;
@@ -162,6 +162,8 @@ class Trainer::Loop {
         m.skipped_updates = guard_.skipped();
         m.seconds_left = per_step * double(steps_ - step_);
         if (setup_.peak_flops > 0.0) m.utilisation = m.tokens_per_second * setup_.flops_per_token / setup_.peak_flops;
+        if (setup_.candidate) outcome_.logged.push_back(m);
+        if (!setup_.announce) return;
         if (setup_.metrics) setup_.metrics->append(m);
         log_rank(LogLevel::info, progress_line(m));
     }

@@ -24,7 +24,7 @@ struct TrainerSetup {
     bool deterministic = false;         // the same bits on any number of ranks
     double spike_guard = 0.0;           // z-score of a loss that is too high to learn from; 0: off
     int64_t max_skipped_updates = 100;  // more end the training
-    bool announce = true;               // progress lines and metrics (root of the group only)
+    bool announce = true;               // progress lines and rows in `metrics` (root of the group only)
     MetricsFile* metrics = nullptr;
     StopRequest* stop = nullptr;
     double flops_per_token = 0.0, peak_flops = 0.0;  // peak of the whole group; 0: not known
@@ -43,6 +43,7 @@ struct TrainerOutcome {
     int64_t steps = 0, tokens = 0, skipped_updates = 0;
     double seconds = 0.0;
     std::vector<double> step_losses;  // main loss of every step of this process
+    std::vector<StepMetrics> logged;  // of a candidate: its rows of metrics.csv, on the root of the group
 };
 
 /// Trains `model` by `objective` as `plan` says, over the ranks of `group`. All arguments must outlive it.

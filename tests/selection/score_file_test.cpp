@@ -51,6 +51,35 @@ TEST_F(ScoreFile, a_candidates_file_gives_it_back) {
     expect_same(read_candidate(folder / "candidate-002.h5"), candidate(2));
 }
 
+TEST_F(ScoreFile, a_candidates_file_keeps_its_rows_of_metrics) {
+    CandidateResult result = candidate(2);
+    StepMetrics row;
+    row.step = 3;
+    row.tokens = 96;
+    row.losses = {0.1};
+    row.gradient_norm = 0.2;
+    row.learning_rate = 0.3;
+    row.tokens_per_second = 0.4;
+    row.memory_gib = 0.5;
+    row.skipped_updates = 6;
+    result.logged = {StepMetrics(row), row};
+    result.logged[0].step = 2;
+    write_candidate(folder / "candidate-002.h5", result, Provenance{});
+    const auto rows = read_candidate(folder / "candidate-002.h5").logged;
+    ASSERT_EQ(rows.size(), 2U);
+    EXPECT_EQ(rows[0].step, 2);
+    EXPECT_EQ(rows[1].step, 3);
+    EXPECT_EQ(rows[1].stage, "score");
+    EXPECT_EQ(rows[1].candidate, 2);
+    EXPECT_EQ(rows[1].tokens, 96);
+    EXPECT_EQ(rows[1].losses, std::vector<double>{0.1});
+    EXPECT_EQ(rows[1].gradient_norm, 0.2);
+    EXPECT_EQ(rows[1].learning_rate, 0.3);
+    EXPECT_EQ(rows[1].tokens_per_second, 0.4);
+    EXPECT_EQ(rows[1].memory_gib, 0.5);
+    EXPECT_EQ(rows[1].skipped_updates, 6);
+}
+
 TEST_F(ScoreFile, the_score_is_minus_the_mean_of_the_last_measurement) {
     EXPECT_DOUBLE_EQ(candidate(2).score(), -2.25);
     EXPECT_EQ(table().scores_by_layer(), (std::vector<double>{-0.25, -1.25, -2.25}));

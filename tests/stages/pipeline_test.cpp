@@ -11,15 +11,33 @@ namespace {
 using test::differing_datasets;
 using test::expect_end;
 
-class Pipeline : public test::SmallRun {};
+class Pipeline : public test::SmallRun {
+  protected:
+    /// Candidates and steps of the rows of `score` in metrics.csv.
+    std::vector<std::string> scored_steps() const {
+        std::vector<std::string> found;
+        std::istringstream rows(test::content_of(result("metrics.csv")));
+        for (std::string row; std::getline(rows, row);) {
+            std::vector<std::string> fields;
+            std::istringstream stream(row);
+            for (std::string field; std::getline(stream, field, ',');) fields.push_back(field);
+            if (fields.at(1) == "score") found.push_back(fields.at(2) + " " + fields.at(4) + " " + fields.at(5));
+        }
+        std::sort(found.begin(), found.end());
+        return found;
+    }
+};
 
 TEST_F(Pipeline, gives_the_same_bits_on_one_and_on_three_ranks) {
     job.name = "one";
     expect_end(run(1), 0, {"transfer: finished", "align: finished", "score: finished", "evaluate: finished"});
     const auto one = run_folder();
+    const auto steps_of_one = scored_steps();
+    EXPECT_EQ(steps_of_one.size(), size_t(test::small_layers * 4));
     job.name = "three";
     expect_end(run(3), 0, {"3 ranks", "score: finished"});
     const auto three = run_folder();
+    EXPECT_EQ(scored_steps(), steps_of_one) << "rows of all candidates, whichever group trained them";
 
     using Names = std::vector<std::string>;
     EXPECT_EQ(differing_datasets(one / "scores.h5", three / "scores.h5", test::times_and_places), Names{});

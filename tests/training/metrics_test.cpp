@@ -57,8 +57,16 @@ TEST_F(MetricsTest, a_second_start_appends_without_a_header) {
     EXPECT_NE(rows[4].find(",align,7,,12,"), std::string::npos) << rows[4];
 }
 
+TEST_F(MetricsTest, rows_of_other_processes_have_no_time) {
+    MetricsFile(path).append_foreign(example());
+    const auto rows = lines();
+    ASSERT_EQ(rows.size(), 4U);
+    EXPECT_EQ(rows[1], ",align,,,12,6144,0.5,2,0.001,1234.5,1.5");
+}
+
 TEST_F(MetricsTest, no_path_no_file) {
     MetricsFile({}).append(example());
+    MetricsFile({}).append_foreign(example());
     EXPECT_TRUE(std::filesystem::is_empty(folder));
 }
 
