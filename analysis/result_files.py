@@ -2,6 +2,7 @@
 """Reads the HDF5 files of a run, one dataclass per kind of file (formats: outputs/README.md)."""
 
 import json
+import zlib
 from dataclasses import dataclass
 from typing import Optional
 
@@ -123,9 +124,22 @@ def open_result(path, filetype):
     return file
 
 
+def expect_checksums(file):
+    """Compares the attribute crc32 of every dataset that has one; raises ValueError."""
+
+    def compare(name, item):
+        if isinstance(item, h5py.Dataset) and "crc32" in item.attrs:
+            if zlib.crc32(item[()].tobytes()) != int(item.attrs["crc32"]):
+                raise ValueError(f"/{name} does not match its checksum")
+
+    file.visititems(compare)
+
+
 def read_with(path, filetype, reader):
     with open_result(path, filetype) as file:
         try:
+            if filetype != "amalgam checkpoint":  # their tensors, gigabytes, are not read here
+                expect_checksums(file)
             return reader(file)
         except (KeyError, OSError, ValueError, TypeError, AttributeError) as error:
             raise UnreadableFile(f"{path.name}: a dataset or attribute is missing or damaged ({error}); "

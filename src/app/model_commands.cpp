@@ -10,6 +10,7 @@
 #include "job/job_reader.h"
 #include "model/export.h"
 #include "stages/compute.h"
+#include "storage/checksum.h"
 #include "storage/token_file.h"
 #include "system/error.h"
 #include "training/batches.h"
@@ -61,11 +62,14 @@ void logits_command(const ModelCommandOptions& options) {
         file.describe_file("amalgam logits", provenance());
         file.set_attribute("/", "model", options.model);
         file.create_dataset("/logits", StoredType::float32, std::vector<int64_t>{sequences, time, vocabulary});
+        uint32_t checksum = 0;
         for (int64_t s = 0; s < sequences; ++s) {
             const at::Tensor tokens = input.tokens.narrow(0, s, 1).to(input.model->device());
             const at::Tensor logits = input.model->logits(tokens).to(at::kCPU, at::kFloat).contiguous();
             file.write_rows("/logits", s, 1, logits.const_data_ptr());
+            checksum = crc32_of(logits.const_data_ptr(), int64_t(logits.nbytes()), checksum);
         }
+        file.set_attribute("/logits", "crc32", int64_t{checksum});
     });
 }
 

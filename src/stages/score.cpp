@@ -98,11 +98,23 @@ class Scoring {
     std::unique_ptr<Batches> batches_;
 };
 
-/// Candidates without a file. The root looks, so that all ranks deal the same ones out.
+bool is_scored(const std::filesystem::path& file, int64_t candidate) {
+    if (!std::filesystem::exists(file)) return false;
+    try {
+        if (read_candidate(file).candidate == candidate) return true;
+        warn(text(file.string(), ": is of another candidate; it is scored again"));
+    } catch (const std::exception& error) {  // damage has many faces
+        warn(text(error.what(), "; the candidate is scored again"));
+    }
+    return false;
+}
+
+/// Candidates without a file that can be read: a damaged one is made again, since nothing but its candidate depends on
+/// it. The root looks, so that all ranks deal the same ones out.
 std::vector<int64_t> missing_candidates(const Run& run, int64_t layers) {
     std::string there(size_t(layers), 0);
     run.world.on_root([&] {
-        for (int64_t c = 0; c < layers; ++c) there[size_t(c)] = std::filesystem::exists(run.candidate_file(c));
+        for (int64_t c = 0; c < layers; ++c) there[size_t(c)] = is_scored(run.candidate_file(c), c);
     });
     there = run.world.broadcast(there);
     std::vector<int64_t> missing;

@@ -60,14 +60,16 @@ class H5File {
     std::vector<DatasetInfo> list(const std::string& group = "/") const;
     DatasetInfo describe(const std::string& name) const;
 
-    /// Contiguous dataset of `shape` (groups on the way are made); `data` holds the whole of it, row-major.
+    /// Contiguous dataset of `shape` (groups on the way are made); `data` holds the whole of it, row-major. Its
+    /// attribute crc32 is the CRC-32 of its bytes: whoever reads the whole dataset here compares it, and a difference
+    /// is an Error(damaged_file) naming file and dataset.
     void write(const std::string& name, StoredType type, std::span<const int64_t> shape, const void* data);
     void write(const std::string& name, std::span<const int64_t> shape, std::span<const double> data);
     void write(const std::string& name, std::span<const int64_t> shape, std::span<const int32_t> data);
     void write(const std::string& name, std::span<const int64_t> shape, std::span<const int64_t> data);
     void write(const std::string& name, const std::vector<std::string>& strings);  // fixed-length UTF-8
 
-    /// Empty dataset to be filled by write_rows. First dimension counts rows.
+    /// Empty dataset to be filled by write_rows, without a checksum. First dimension counts rows.
     void create_dataset(const std::string& name, StoredType type, std::span<const int64_t> shape);
     /// Rows [first, first + count) of the first dimension.
     void write_rows(const std::string& name, int64_t first, int64_t count, const void* data);

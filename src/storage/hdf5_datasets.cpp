@@ -186,6 +186,8 @@ void H5File::write(const std::string& name, StoredType type, std::span<const int
     if (!empty && H5Dwrite(dataset.get(), memory_type(type), H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)
         fail(path_, name, "cannot be written", ExitCode::storage);
     if (!dataset.close()) fail(path_, name, "cannot be closed", ExitCode::storage);
+    set_checksum(*this, name, data,
+                 static_cast<size_t>(elements_of({name, type, {shape.begin(), shape.end()}})) * bytes_of(type));
 }
 
 namespace {
@@ -231,6 +233,7 @@ void H5File::write(const std::string& name, const std::vector<std::string>& stri
     if (count > 0 && H5Dwrite(dataset.get(), type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes.data()) < 0)
         fail(path_, name, "cannot be written", ExitCode::storage);
     if (!dataset.close()) fail(path_, name, "cannot be closed", ExitCode::storage);
+    set_checksum(*this, name, bytes.data(), bytes.size());
 }
 
 void H5File::create_dataset(const std::string& name, StoredType type, std::span<const int64_t> shape) {
@@ -261,7 +264,15 @@ void H5File::read_rows(const std::string& name, StoredType type, int64_t first, 
 void H5File::read(const std::string& name, StoredType type, void* data) const {
     const DatasetInfo info = describe(name);
     H5Handle dataset = open_dataset(*this, name, ExitCode::damaged_file);
-    if (elements_of(info) > 0) read_selected(*this, info, dataset.get(), type, H5S_ALL, H5S_ALL, data);
+    if (elements_of(info) == 0) return;
+    const size_t bytes = static_cast<size_t>(elements_of(info)) * bytes_of(info.type);
+    if (type != info.type && has_checksum(*this, name)) {  // it is that of the stored type
+        std::vector<char> stored(bytes);
+        read_selected(*this, info, dataset.get(), info.type, H5S_ALL, H5S_ALL, stored.data());
+        expect_checksum(*this, name, stored.data(), bytes);
+    }
+    read_selected(*this, info, dataset.get(), type, H5S_ALL, H5S_ALL, data);
+    if (type == info.type) expect_checksum(*this, name, data, bytes);
 }
 
 std::vector<double> H5File::read_doubles(const std::string& name) const {
@@ -283,7 +294,14 @@ std::vector<std::string> H5File::read_strings(const std::string& name) const {
     bool failed = false;
     auto result = read_string_elements(
         type.get(), space.get(),
-        [&](hid_t as, void* buffer) { return H5Dread(dataset.get(), as, H5S_ALL, H5S_ALL, H5P_DEFAULT, buffer); },
+        [&](hid_t as, void* buffer) {
+            const herr_t status = H5Dread(dataset.get(), as, H5S_ALL, H5S_ALL, H5P_DEFAULT, buffer);
+            const bool fixed = H5Tis_variable_str(as) == 0;
+            const hssize_t count = H5Sget_simple_extent_npoints(space.get());
+            if (status >= 0 && fixed)
+                expect_checksum(*this, name, buffer, H5Tget_size(as) * static_cast<size_t>(count));
+            return status;
+        },
         failed);
     if (failed) fail(path_, name, "cannot be read as strings", ExitCode::damaged_file);
     return result;

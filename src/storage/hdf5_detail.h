@@ -26,6 +26,12 @@ hid_t memory_type(StoredType type);
 hid_t disk_type(StoredType type);
 const char* name_of(StoredType type);
 
+/// Gives a dataset the CRC-32 of its bytes, little-endian as they lie on disk.
+void set_checksum(H5File& file, const std::string& dataset, const void* data, size_t bytes);
+bool has_checksum(const H5File& file, const std::string& dataset);
+/// Throws Error(damaged_file) if the dataset has a checksum and these bytes, the whole of it, another one.
+void expect_checksum(const H5File& file, const std::string& dataset, const void* data, size_t bytes);
+
 /// A string type of `bytes` bytes, UTF-8, padded with zeros.
 H5Handle fixed_string_type(size_t bytes);
 

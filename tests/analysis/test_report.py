@@ -8,6 +8,7 @@ import re
 import sys
 import tempfile
 import unittest
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -198,6 +199,19 @@ class ReportTest(unittest.TestCase):
         self.assertIn("scores.h5: format_version is [2, 0] but this reader knows [1, 0]", text)
         self.assertIn("distill.h5: a dataset or attribute is missing", text)
         self.assertIn("metrics.csv: 1 line(s) could not be read", text)
+
+    def test_a_flipped_bit_is_found(self):
+        folder = FakeRun(self.root / "flipped").write()
+        with h5py.File(folder / "evaluation.h5", "r+") as file:
+            for name in ("loss", "model"):
+                file[name].attrs["crc32"] = np.int64(zlib.crc32(file[name][()].tobytes()))
+        _, text = self.page(folder)
+        self.assertNotIn("checksum", text)
+        with h5py.File(folder / "evaluation.h5", "r+") as file:
+            file["loss"][1] = np.nextafter(file["loss"][1], 0)
+        _, text = self.page(folder)
+        self.assertIn("evaluation.h5: a dataset or attribute is missing or damaged (/loss does not match its checksum)",
+                      text)
 
     def test_a_renamed_file_is_refused(self):
         folder = FakeRun(self.root / "renamed").write()

@@ -144,11 +144,28 @@ TEST_F(DamagedResults, scores_that_are_no_hdf5_file) {
     expect_damaged({scores.string()});
 }
 
-TEST_F(DamagedResults, a_truncated_candidate) {
+TEST_F(DamagedResults, a_flipped_bit_in_the_scores) {
+    const double loss = read_scores(scores).candidates.at(1).train_loss.at(2);
+    const std::string bytes(reinterpret_cast<const char*>(&loss), sizeof loss);
+    damage_by_flipping(scores, test::content_of(scores).find(bytes));
+    expect_damaged({scores.string(), "/train_loss", "checksum"});
+}
+
+/// Nothing depends on a candidate's file but the candidate, so the run goes on and makes it again.
+TEST_F(DamagedResults, damaged_candidates_are_scored_again) {
+    const ScoreTable before = read_scores(scores);
     fs::remove(scores);
-    const fs::path candidate = result("candidates/candidate-002.h5");
-    fs::resize_file(candidate, fs::file_size(candidate) - 10);
-    expect_damaged({candidate.string()});
+    const fs::path truncated = result("candidates/candidate-002.h5"), flipped = result("candidates/candidate-000.h5");
+    fs::resize_file(truncated, fs::file_size(truncated) - 10);
+    const double loss = before.candidates.at(0).train_loss.at(1);
+    const std::string bytes(reinterpret_cast<const char*>(&loss), sizeof loss);
+    damage_by_flipping(flipped, test::content_of(flipped).find(bytes));
+    fs::copy_file(result("candidates/candidate-003.h5"), result("candidates/candidate-001.h5"),
+                  fs::copy_options::overwrite_existing);
+    expect_end(run(1), 0,
+               {truncated.string(), flipped.string() + ": /train_loss", "candidate-001.h5: is of another candidate",
+                "scored again", "3 of 4 candidates to do"});
+    EXPECT_EQ(read_scores(scores).scores_by_layer(), before.scores_by_layer());
 }
 
 }  // namespace

@@ -134,6 +134,44 @@ TEST_F(Hdf5, conversions_that_lose_meaning_are_refused) {
     EXPECT_EQ(raw, 0x3f80);
 }
 
+/// A flipped bit anywhere in a dataset, whatever it is read as.
+TEST_F(Hdf5, damage_is_found_by_checksums) {
+    const std::vector<double> numbers = {0.1, 0.2, 0.3};
+    const std::vector<int32_t> integers = {1234567, 7654321};
+    const std::vector<std::string> names = {"teacher", "student"};
+    written([&](H5File& out) {
+        out.write("/numbers", Shape{3}, std::span<const double>(numbers));
+        out.write("/group/integers", Shape{2}, std::span<const int32_t>(integers));
+        out.write("/names", names);
+    });
+    const std::string content = test::content_of(path);
+    const auto flipped = [&](const void* data, size_t bytes, size_t at) {
+        const size_t place = content.find(std::string(static_cast<const char*>(data), bytes));
+        EXPECT_NE(place, std::string::npos);
+        std::string damaged = content;
+        damaged[place + at] = char(damaged[place + at] ^ 1);
+        std::ofstream(path, std::ios::binary) << damaged;
+        return H5File::open(path);
+    };
+    for (size_t at = 0; at < 24; ++at) {
+        const H5File file = flipped(numbers.data(), 24, at);
+        expect_error([&] { file.read_doubles("/numbers"); }, ExitCode::damaged_file,
+                     {path.string(), "/numbers", "checksum"});
+        EXPECT_EQ(file.read_integers("/group/integers"), (std::vector<int64_t>{1234567, 7654321}));
+    }
+    expect_error([&] { flipped(integers.data(), 8, 5).read_integers("/group/integers"); }, ExitCode::damaged_file,
+                 {"/group/integers", "checksum"});
+    expect_error([&] { flipped("student", 7, 0).read_strings("/names"); }, ExitCode::damaged_file,
+                 {"/names", "checksum"});
+}
+
+/// So that anybody can compare it.
+TEST_F(Hdf5, the_checksum_is_the_crc_32_of_zlib) {
+    const std::string bytes = "123456789012";  // of which zlib.crc32 is
+    const H5File file = written([&](H5File& out) { out.write("/x", StoredType::int32, Shape{3}, bytes.data()); });
+    EXPECT_EQ(file.integer_attribute("/x", "crc32"), 1563749270);
+}
+
 TEST_F(Hdf5, list_has_all_datasets_of_numbers_in_order_of_names) {
     const std::vector<double> value = {1};
     const H5File file = written([&](H5File& out) {
