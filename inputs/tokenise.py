@@ -109,7 +109,7 @@ def load_tokenizer(folder: Path) -> str:
     """The text of tokenizer.json, made by transformers if the folder has only an older form."""
     path = folder / "tokenizer.json"
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode("utf-8")  # no change of line ends: its hash is the file's
     if not folder.is_dir():
         raise CorpusError(f"{folder}: no such folder (--tokenizer takes a Hugging Face model folder)")
     try:

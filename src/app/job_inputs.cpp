@@ -3,13 +3,37 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 
 #include "model/config.h"
 #include "storage/safetensors.h"
 #include "storage/token_file.h"
 #include "system/error.h"
+#include "system/sha256.h"
 
 namespace amalgam {
+
+namespace {
+
+/// SHA-256 of a model folder's tokenizer.json; empty if there is none.
+std::string tokenizer_sha256(const std::filesystem::path& folder) {
+    std::ifstream stream(folder / "tokenizer.json", std::ios::binary);
+    if (!stream) return "";
+    return sha256(std::string(std::istreambuf_iterator<char>(stream), {}));
+}
+
+/// Tokens mean something else to a teacher of another tokenizer. What is no digest (files made by hand) is not judged.
+void expect_same_tokenizer(const std::string& key, const std::string& path, const std::string& tokenizer,
+                           const std::string& other, const std::string& others_place) {
+    if (tokenizer.size() != 64 || other.size() != 64) return;
+    require(tokenizer == other, key, ": ", path, " was made with the tokenizer of SHA-256 ", tokenizer.substr(0, 12),
+            "..., but ", others_place, " has ", other.substr(0, 12),
+            "... (the same numbers would be other words) tokenise the text again with inputs/tokenise.py and the "
+            "teacher's folder, or set data.allow_other_tokenizer: true");
+}
+
+}  // namespace
 
 JobInputs look_at_inputs(const Job& job) {
     JobInputs inputs;
@@ -30,15 +54,26 @@ JobInputs look_at_inputs(const Job& job) {
     });
     TokenCounts counts;
     bool complete = true;
-    for (const auto& [path, count] :
-         {std::pair{&job.data.training, &counts.training}, {&job.data.validation, &counts.validation}}) {
+    std::string tokenizer = tokenizer_sha256(job.teacher.path), place = "the teacher's tokenizer.json";
+    struct Corpus {
+        const char* key;
+        const std::string& path;
+        int64_t& count;
+    };
+    for (const auto& [key, path, count] : {Corpus{"data.training", job.data.training, counts.training},
+                                           Corpus{"data.validation", job.data.validation, counts.validation}}) {
         const size_t problems = inputs.problems.size();
-        look(*path, [&, path = path, count = count] {
-            const TokenFile file(*path);
-            *count = file.size();
+        look(path, [&, key = key, &path = path, &count = count] {
+            const TokenFile file(path);
+            count = file.size();
             counts.vocabulary_size = std::max(counts.vocabulary_size, file.vocabulary_size());
+            if (job.data.allow_other_tokenizer) return;
+            expect_same_tokenizer(key, path, file.tokenizer_sha256(), tokenizer, place);
+            if (!tokenizer.empty()) return;
+            tokenizer = file.tokenizer_sha256();  // a teacher without tokenizer: at least both files have the same
+            place = path;
         });
-        complete = complete && *count > 0 && inputs.problems.size() == problems;
+        complete = complete && count > 0 && inputs.problems.size() == problems;
     }
     if (complete) inputs.counts = counts;
     return inputs;

@@ -14,8 +14,9 @@ struct TeacherJob {
 };
 
 struct DataJob {
-    std::string training;    // HDF5 token file
-    std::string validation;  // HDF5 token file, never trained on
+    std::string training;                // HDF5 token file
+    std::string validation;              // HDF5 token file, never trained on
+    bool allow_other_tokenizer = false;  // than the teacher's in the token files
 };
 
 struct StudentJob {

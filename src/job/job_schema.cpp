@@ -80,6 +80,8 @@ void add_inputs(std::vector<JobKey>& schema) {
     SectionKeys<DataJob> data(schema, "data", [](Job& job) -> DataJob& { return job.data; });
     data.add("training", &DataJob::training, "", "HDF5 token file");
     data.add("validation", &DataJob::validation, "", "HDF5 token file that is never trained on");
+    data.add("allow_other_tokenizer", &DataJob::allow_other_tokenizer, "",
+             "train on token files of another tokenizer.json than the teacher's");
 }
 
 void add_student(std::vector<JobKey>& schema) {

@@ -3,6 +3,7 @@
 // as it is.
 #include "selection/score_file.h"
 #include "small_run.h"
+#include "system/sha256.h"
 #include "training/checkpoint.h"
 
 namespace amalgam {
@@ -71,6 +72,27 @@ TEST_F(DamagedInputs, a_config_that_is_not_supported) {
 TEST_F(DamagedInputs, a_corpus_of_another_tokenizer) {
     test::write_tokens(folder / "train.h5", test::simple_text(960, 61, 1), 5000);
     expect_refused({"5000", "61"});
+}
+
+/// Same size, other words.
+TEST_F(DamagedInputs, a_corpus_of_another_tokenizer_of_the_same_size) {
+    job.evaluate.sequences = 0;
+    const auto write = [&](const std::string& file, const std::string& tokenizer) {
+        test::write_tokens(folder / file, test::simple_text(960, 61, 1), 61, {}, sha256(tokenizer));
+    };
+    test::put(folder / "teacher" / "tokenizer.json", "ours");
+    write("train.h5", "ours");
+    write("validation.h5", "theirs");
+    expect_refused({"data.validation", (folder / "validation.h5").string(), sha256("theirs").substr(0, 12),
+                    sha256("ours").substr(0, 12), "data.allow_other_tokenizer"});
+    fs::remove(folder / "teacher" / "tokenizer.json");
+    expect_refused({"data.validation", (folder / "validation.h5").string(), (folder / "train.h5").string()});
+    job.data.allow_other_tokenizer = true;
+    expect_end(run(1), 0, {});
+    write("validation.h5", "ours");
+    job.data.allow_other_tokenizer = false;
+    test::put(folder / "teacher" / "tokenizer.json", "ours");
+    expect_end(run(1), 0, {});
 }
 
 TEST_F(DamagedInputs, a_corpus_that_lies_about_its_vocabulary) {

@@ -10,13 +10,13 @@
 
 namespace amalgam::test {
 
-/// One document. `answers`: positions of answer tokens, ascending.
+/// One document. `answers`: positions of answer tokens, ascending. `tokenizer`: SHA-256 of the tokenizer.
 inline void write_tokens(const std::filesystem::path& path, const std::vector<int64_t>& tokens, int64_t vocabulary,
-                         const std::vector<int64_t>& answers = {}) {
+                         const std::vector<int64_t>& answers = {}, const std::string& tokenizer = "none") {
     write_h5_once(path, [&](H5File& file) {
         file.describe_file("amalgam tokens", Provenance{});
         file.set_attribute("/", "vocabulary_size", vocabulary);
-        file.set_attribute("/", "tokenizer_sha256", std::string("none"));
+        file.set_attribute("/", "tokenizer_sha256", tokenizer);
         const std::vector<uint16_t> narrow(tokens.begin(), tokens.end());
         const std::vector<int64_t> size = {int64_t(tokens.size())}, offsets = {0, int64_t(tokens.size())};
         file.write("/tokens", StoredType::uint16, size, narrow.data());
