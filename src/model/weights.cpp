@@ -34,7 +34,7 @@ void fill(at::Tensor destination, const std::string& name, const std::vector<con
         require(found->sizes() == destination.sizes(), source->where(), ": tensor ", name, " has shape ",
                 found->sizes(), " but the model's is ", destination.sizes(),
                 " (config.json does not describe these weights)");
-        require(found->isfinite().all().item<bool>(), source->where(), ": tensor ", name,
+        require(source->known_finite() || found->isfinite().all().item<bool>(), source->where(), ": tensor ", name,
                 " holds NaN or infinite values (every result would be NaN); is the file damaged?");
         destination.copy_(*found);
         return;
@@ -58,7 +58,8 @@ std::optional<at::Tensor> HuggingFaceSource::find(const std::string& name) const
 }
 
 ModelSource::ModelSource(CausalLM& model, std::string where) : where_(std::move(where)) {
-    model.parameters().for_each_named([&](const std::string& name, at::Tensor t, Parameter&) { tensors_[name] = t; });
+    model.parameters().for_each_named(
+        [&](const std::string& name, at::Tensor t, Parameter&) { tensors_[name] = t.cpu(); });
 }
 
 std::optional<at::Tensor> ModelSource::find(const std::string& name) const {

@@ -23,6 +23,8 @@ class TensorSource {
     virtual std::optional<at::Tensor> find(const std::string& name) const = 0;
     /// For messages.
     virtual std::string where() const = 0;
+    /// True if all values were found finite before, so that nobody needs to look again.
+    virtual bool known_finite() const { return false; }
 };
 
 /// safetensors of a Hugging Face folder.
@@ -38,12 +40,14 @@ class HuggingFaceSource : public TensorSource {
     std::map<std::string, SafetensorsEntry> entries_;
 };
 
-/// Named tensors of a model in memory.
+/// Named tensors of a model in memory whose weights were loaded or trained, so that they are finite. The tensors are
+/// the model's own if it is on the CPU (they may outlive it), copies in host memory otherwise.
 class ModelSource : public TensorSource {
   public:
     ModelSource(CausalLM& model, std::string where);
     std::optional<at::Tensor> find(const std::string& name) const override;
     std::string where() const override { return where_; }
+    bool known_finite() const override { return true; }
 
   private:
     std::map<std::string, at::Tensor> tensors_;

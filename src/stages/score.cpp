@@ -7,6 +7,7 @@
 #include "evaluation/statistics.h"
 #include "job/job_values.h"
 #include "stages/training_stage.h"
+#include "system/available_memory.h"
 #include "system/clock.h"
 #include "system/error.h"
 #include "system/fault_injection.h"
@@ -44,6 +45,7 @@ class Scoring {
     std::vector<double> measure_all_linear() {
         const auto student =
             run_.make_student(all_linear(layers(), run_.job.student.mixer), {aligned_.get()}, run_.world);
+        keep_in_memory(*student);
         return held_out_kl(*student, held_out_states_, set_, held_out_micro_batch, job_.loss_chunk_tokens, run_.world);
     }
 
@@ -52,7 +54,7 @@ class Scoring {
         const Stopwatch watch;
         fault_point("score.candidate", layer);
         const auto student = run_.make_student(keep_softmax(layers(), run_.job.student.mixer, {layer}),
-                                               {aligned_.get(), &run_.teacher_source()}, group_);
+                                               {&aligned(), &run_.teacher_source()}, group_);
         CandidateResult result;
         result.candidate = result.layer = layer;
         result.rank = run_.world.rank() - group_.rank();
@@ -89,12 +91,29 @@ class Scoring {
     int64_t layers() const { return run_.teacher().config().layers; }
 
   private:
+    /// All candidates start from these weights; reading and checking the file for each took half of its time on a GPU.
+    void keep_in_memory(CausalLM& student) {
+        const int64_t bytes = student.parameters().elements() * int64_t(sizeof(float));
+        const int64_t share = available_memory() / run_.world.split_by_node().size();
+        if (run_.world.any(bytes > share / 4)) {
+            info("score: too little host memory to keep the aligned student; it is read again for every candidate");
+            return;
+        }
+        in_memory_ = std::make_unique<ModelSource>(student, aligned_->where());
+    }
+
+    const TensorSource& aligned() const {
+        if (in_memory_) return *in_memory_;
+        return *aligned_;
+    }
+
     Run& run_;
     const Communicator& group_;
     const ScoreJob& job_;
     HeldOutSet set_;
     TeacherStates training_states_, held_out_states_;
     std::unique_ptr<Checkpoint> aligned_;
+    std::unique_ptr<ModelSource> in_memory_;  // the weights of aligned_
     std::unique_ptr<Batches> batches_;
 };
 

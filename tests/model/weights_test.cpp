@@ -51,6 +51,23 @@ TEST_F(Weights, a_loaded_model_computes_the_same) {
     }
 }
 
+/// What is kept in memory must not be overwritten by the training of a model that was filled from it.
+TEST_F(Weights, a_model_in_memory_gives_copies) {
+    auto first = std::make_unique<CausalLM>(spec, at::kCPU, at::kFloat, true);
+    load_weights(*first, {&source});
+    const ModelSource kept(*first, "first");
+    first.reset();
+    CausalLM trained(spec, at::kCPU, at::kFloat, true);
+    load_weights(trained, {&kept});
+    for (Parameter& p : trained.parameters().all()) p.master.fill_(7.0);
+    CausalLM again(spec, at::kCPU, at::kFloat, true);
+    load_weights(again, {&kept});
+    const ModelSource found(again, "again"), expected(*original, "original");
+    again.parameters().for_each_named([&](const std::string& n, at::Tensor, Parameter&) {
+        EXPECT_TRUE(at::equal(*found.find(n), *expected.find(n))) << n;
+    });
+}
+
 TEST_F(Weights, masters_are_fp32_and_bfloat16_follows_them) {
     CausalLM student(spec, at::kCPU, at::kBFloat16, true);
     load_weights(student, {&source});
