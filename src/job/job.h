@@ -141,6 +141,7 @@ struct Job {
     int64_t log_every_steps = 10;
     double spike_guard = 0.0;           // z-score of the loss above which an update is skipped; 0: off
     int64_t max_skipped_updates = 100;  // of a stage (of a candidate); more of them end the run
+    std::string peak_flops = "auto";  // of a rank's device, flop/s, for the MFU: auto, a number, or empty
     TeacherJob teacher;
     DataJob data;
     StudentJob student;

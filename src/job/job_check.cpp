@@ -64,6 +64,7 @@ class Check {
              {std::pair("deadlines.setup", job_.deadlines.setup), std::pair("deadlines.step", job_.deadlines.step),
               std::pair("deadlines.checkpoint", job_.deadlines.checkpoint)})
             parsed([&] { return int64_t(deadline_seconds(key, deadline)); }, 0);
+        parsed([&] { return int64_t(given_peak_flops(job_.peak_flops).has_value()); }, 0);
         problem_if(ranks_ < 1, "there are ", ranks_, " ranks (somebody must do the work) give at least 1");
     }
 

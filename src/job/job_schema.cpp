@@ -72,6 +72,8 @@ void add_run(std::vector<JobKey>& schema) {
     keys.add("max_skipped_updates", &Job::max_skipped_updates, "steps",
              "of a stage or candidate (loss or gradient not finite, spikes); one more ends the run")
         .range = at_least(0);
+    keys.add("peak_flops", &Job::peak_flops, "flop/s",
+             "of a rank's device, for the MFU; auto: data sheet or a short measurement; empty: no MFU");
 }
 
 void add_inputs(std::vector<JobKey>& schema) {

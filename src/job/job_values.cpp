@@ -81,4 +81,15 @@ double deadline_seconds(const std::string& key, const std::string& deadline) {
     }
 }
 
+std::optional<double> given_peak_flops(const std::string& peak_flops) {
+    if (peak_flops.empty()) return 0.0;
+    if (peak_flops == "auto") return std::nullopt;
+    double value = 0.0;
+    const char* last = peak_flops.data() + peak_flops.size();
+    const auto [end, error] = std::from_chars(peak_flops.data(), last, value);
+    require(error == std::errc() && end == last && value > 0.0 && std::isfinite(value), "peak_flops is \"", peak_flops,
+            "\" (the MFU is measured by it) write flop/s such as 989e12, auto, or nothing");
+    return value;
+}
+
 }  // namespace amalgam

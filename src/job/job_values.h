@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "job/job.h"
@@ -24,5 +25,8 @@ int64_t walltime_seconds(const std::string& walltime);
 
 /// A deadline in seconds: "hh:mm:ss", "mm:ss" or seconds; 0 if there is none. `key` is named in errors.
 double deadline_seconds(const std::string& key, const std::string& deadline);
+
+/// flop/s; 0 if it is empty (no MFU), nothing if it is "auto".
+std::optional<double> given_peak_flops(const std::string& peak_flops);
 
 }  // namespace amalgam

@@ -7,6 +7,8 @@
 #include <cstdlib>
 
 #include "comm/cores.h"
+#include "job/job_values.h"
+#include "system/clock.h"
 #include "system/error.h"
 #ifdef AMALGAM_CUDA
 #include <ATen/cuda/CUDAContext.h>
@@ -32,6 +34,29 @@ double peak_of(const std::string& name) {
     return 0.0;
 }
 #endif
+
+/// Best rate of a square matrix product in some 20 ms, flop/s. All ranks measure at once, as they compute.
+double measured_peak(at::Device device, at::ScalarType type) {
+    const at::NoGradGuard no_grad;
+    const int64_t n = device.is_cpu() ? 512 : 4096;
+    const at::Tensor a = at::ones({n, n}, at::TensorOptions(device).dtype(type));
+    const auto product_seconds = [&] {
+        const Stopwatch watch;
+        at::mm(a, a);
+#ifdef AMALGAM_CUDA
+        if (device.is_cuda()) c10::cuda::device_synchronize();
+#endif
+        return watch.seconds();
+    };
+    product_seconds();  // sets libraries up
+    double best = product_seconds();
+    for (double spent = best; spent < 0.02;) {
+        const double seconds = product_seconds();
+        best = std::min(best, seconds);
+        spent += seconds;
+    }
+    return 2.0 * double(n * n * n) / best;
+}
 
 }  // namespace
 
@@ -73,10 +98,15 @@ Compute set_up_compute(const Job& job, const Communicator& world) {
         compute.device = at::Device(at::kCUDA, c10::DeviceIndex(node.rank()));
         c10::cuda::set_device(compute.device.index());
         const std::string name = at::cuda::getDeviceProperties(compute.device.index())->name;
-        compute.peak_flops = narrow ? peak_of(name) : 0.0;
+        compute.peak_flops = narrow ? peak_of(name) : 0.0;  // may be corrected below
         compute.description += ", " + name;
     }
 #endif
+    if (const auto given = given_peak_flops(job.peak_flops))
+        compute.peak_flops = *given;
+    else if (compute.peak_flops == 0.0)
+        compute.peak_flops = measured_peak(compute.device, compute.type);
+    if (compute.peak_flops > 0.0) compute.description += text(", peak ", compute.peak_flops / 1e12, " Tflop/s");
     return compute;
 }
 

@@ -13,7 +13,7 @@ struct Compute {
     at::Device device = at::kCPU;
     at::ScalarType type = at::kFloat;
     int threads = 1;
-    double peak_flops = 0.0;  // of this rank's device in `type`; 0: not known
+    double peak_flops = 0.0;  // of this rank's device in `type`; 0: not asked for
     std::string description;  // "CPU, bfloat16, 2 threads"
 };
 

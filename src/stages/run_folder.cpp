@@ -24,6 +24,7 @@ Job comparable(Job job) {
     job.reuse = defaults.reuse;
     job.walltime = defaults.walltime;
     job.log_every_steps = defaults.log_every_steps;
+    job.peak_flops = defaults.peak_flops;
     job.data.allow_other_tokenizer = defaults.data.allow_other_tokenizer;
     job.threads_per_rank = defaults.threads_per_rank;
     job.checkpoint = defaults.checkpoint;

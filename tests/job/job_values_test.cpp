@@ -56,6 +56,15 @@ TEST(JobValues, RulesWithoutABudget) {
     EXPECT_EQ(kept_layers(select, 28), 3);
 }
 
+TEST(JobValues, PeakFlops) {
+    EXPECT_EQ(given_peak_flops(""), 0.0);
+    EXPECT_EQ(given_peak_flops("auto"), std::nullopt);
+    EXPECT_EQ(given_peak_flops("989e12"), 989e12);
+    EXPECT_EQ(given_peak_flops("1500000000"), 1.5e9);
+    for (const std::string wrong : {"0", "-1e12", "fast", "1e12 flop/s", "inf", "nan", "989 TF"})
+        EXPECT_TRUE(contains(error_text([&] { given_peak_flops(wrong); }), "peak_flops is \"" + wrong + "\"")) << wrong;
+}
+
 TEST(JobValues, Walltime) {
     EXPECT_EQ(walltime_seconds(""), 0);
     EXPECT_EQ(walltime_seconds("11:45:00"), 42300);
