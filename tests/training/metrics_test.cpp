@@ -61,7 +61,7 @@ TEST_F(MetricsTest, rows_of_other_processes_have_no_time) {
     MetricsFile(path).append_foreign(example());
     const auto rows = lines();
     ASSERT_EQ(rows.size(), 4U);
-    EXPECT_EQ(rows[1], ",align,,,12,6144,0.5,2,0.001,1234.5,1.5");
+    EXPECT_EQ(rows[1], ",align,,,12,6144,0.5,2,0.001,1234.5,1.5,3");
 }
 
 TEST_F(MetricsTest, no_path_no_file) {
