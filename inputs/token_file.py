@@ -6,6 +6,7 @@ copied into contiguous datasets at last: readers get plain pread-able data, and 
 """
 
 import os
+import zlib
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -76,10 +77,14 @@ class TokenFileWriter:
 
 
 def copy_spool(spool: Path, dataset: h5py.Dataset) -> None:
+    checksum = 0
     with open(spool, "rb") as stream:
         for start in range(0, dataset.shape[0], COPY_ELEMENTS):
             count = min(COPY_ELEMENTS, dataset.shape[0] - start)
-            dataset[start : start + count] = np.fromfile(stream, dataset.dtype, count)
+            piece = np.fromfile(stream, dataset.dtype, count)
+            dataset[start : start + count] = piece
+            checksum = zlib.crc32(piece, checksum)
+    dataset.attrs["crc32"] = np.int64(checksum)
 
 
 def sync(path: Path) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import zlib
 from pathlib import Path
 
 import h5py
@@ -115,6 +116,8 @@ class TokeniseTest(unittest.TestCase):
             self.assertIsNone(file["tokens"].chunks)
             self.assertEqual(file["document_offsets"].dtype, np.int64)
             self.assertEqual(len(file["document_offsets"]), 2 * len(TEXTS) + 1)
+            for name in ("tokens", "document_offsets"):
+                self.assertEqual(file[name].attrs["crc32"], zlib.crc32(file[name][()].tobytes()))
             self.assertEqual(file.attrs["filetype"], "amalgam tokens")
             self.assertEqual(file.attrs["format_version"].dtype, np.int32)
             self.assertEqual(file.attrs["format_version"].tolist(), [1, 0])
