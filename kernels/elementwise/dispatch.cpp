@@ -6,6 +6,7 @@
 #include <string>
 
 #include "kernels/adamw/adamw.h"
+#include "kernels/alignment_loss/alignment_loss.h"
 #include "kernels/cross_entropy/cross_entropy.h"
 #include "kernels/gated_rms_norm/gated_rms_norm.h"
 #include "kernels/isa/isa.h"
@@ -35,6 +36,7 @@ namespace amalgam::kernels {
     double sum_of_squares(const float*, std::int64_t, int);              \
     void silu_convolution_forward(const SiluConvolutionForward&, int);   \
     void silu_convolution_backward(const SiluConvolutionBackward&, int); \
+    void alignment_loss(const AlignmentLoss&, int);                      \
     }
 
 AMALGAM_DECLARE_KERNELS(portable)
@@ -140,6 +142,10 @@ void adamw_step(const AdamwStep& arguments, int threads) {
 
 double sum_of_squares(const float* values, std::int64_t count, int threads) {
     AMALGAM_CALL(sum_of_squares, values, count, threads);
+}
+
+void alignment_loss(const AlignmentLoss& arguments, int threads) {
+    AMALGAM_CALL(alignment_loss, arguments, threads);
 }
 
 void silu_convolution_forward(const SiluConvolutionForward& arguments, int threads) {

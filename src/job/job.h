@@ -72,7 +72,7 @@ struct DistillJob : TrainingJob {
         optimizer.warmup_steps = 20;
     }
     double temperature = 1.0;
-    int64_t loss_chunk_tokens = 1024;  // logits exist for so many tokens at once
+    int64_t loss_chunk_tokens = 0;  // logits exist for so many tokens at once; 0: see chunked_losses.h
 };
 
 struct ScoreJob : DistillJob {

@@ -10,6 +10,8 @@ namespace amalgam {
 
 namespace {
 
+constexpr double automatic_logits = 4.0 * 1024 * 1024 * 1024;  // bytes, as in training/chunked_losses.cpp
+
 /// Sizes of one model family in doubles: products exceed what is exact in int64 only far beyond any model, but flop do
 /// not.
 class Sizes {
@@ -133,8 +135,10 @@ class Estimator {
         return flops / (ranks * machine_.peak_flops * machine_.utilisation);
     }
 
-    double logit_bytes(const DistillJob& stage, double tokens) const {
-        return 12 * sizes_.vocabulary() * std::min(double(stage.loss_chunk_tokens), tokens);
+    /// Student's and teacher's; the gradient takes the place of the student's.
+    double logit_bytes(int64_t chunk, double tokens) const {
+        const double of_token = 2 * bytes_ * sizes_.vocabulary();
+        return chunk > 0 ? of_token * std::min(double(chunk), tokens) : std::min(of_token * tokens, automatic_logits);
     }
 
     StageEstimate align() const {
@@ -160,7 +164,7 @@ class Estimator {
         const double tokens = micro_batch_tokens(stage, score);
         stage.trained_bytes = trained_bytes(trained);
         stage.teacher_bytes = teacher_bytes();
-        stage.activation_bytes = bytes_ * sizes_.activations(1) * tokens + logit_bytes(score, tokens);
+        stage.activation_bytes = bytes_ * sizes_.activations(1) * tokens + logit_bytes(score.loss_chunk_tokens, tokens);
         const double measured = double(score.measurements) * double(score.validation_sequences) * length;
         const double of_candidate = trained_tokens(score) * (teacher_flops(length) + 3 * student) +
                                     measured * (teacher_flops(length) + student);
@@ -177,7 +181,8 @@ class Estimator {
         const double student = sizes_.model_flops(double(kept_), double(job.sequence_length));
         const double tokens = micro_batch_tokens(stage, job), trained = sizes_.parameters(double(kept_));
         stage.trained_bytes = trained_bytes(trained);
-        stage.activation_bytes = bytes_ * sizes_.activations(double(kept_)) * tokens + logit_bytes(job, tokens);
+        stage.activation_bytes =
+            bytes_ * sizes_.activations(double(kept_)) * tokens + logit_bytes(job.loss_chunk_tokens, tokens);
         stage.flops = stage.tokens * (teacher_forward + 3 * student);
         stage.seconds = seconds(stage.flops, double(machine_.ranks));
         stage.checkpoint_bytes = 12 * trained;
@@ -198,7 +203,7 @@ class Estimator {
         StageEstimate stage{.name = "evaluate"};
         const double tokens = double(job_.evaluate.sequences) * length;
         stage.teacher_bytes = teacher_bytes() + bytes_ * sizes_.parameters(kept);
-        stage.activation_bytes = 8 * sizes_.vocabulary() * std::min(length, double(job_.distill.loss_chunk_tokens));
+        stage.activation_bytes = logit_bytes(job_.distill.loss_chunk_tokens, length);
         stage.flops = tokens * (teacher_flops(length) + sizes_.model_flops(kept, length));
         const double busy = double(std::min(machine_.ranks, job_.evaluate.sequences));
         stage.seconds = seconds(stage.flops, busy);

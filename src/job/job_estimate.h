@@ -17,8 +17,8 @@
 //              block 4 H (inputs and outputs of two norms) + 4 I (gate, up, SiLU, product)
 //              linear mixer 12 A (q, k, v before and after SiLU; q, k normalised; gate, output, normed, gated) + A d /
 //              64 (state at every 64th token); softmax mixer 3 A + 3 g d (q, k, v, the rotated q, k, and the output).
-//              align keeps one mixer at a time: 2 H + that. Logits: 12 bytes x V per token of a loss chunk (two fp32
-//              and one gradient), only where there is a KL or next-token loss.
+//              align keeps one mixer at a time: 2 H + that. Logits: 2 b V per token of a loss chunk (student and
+//              teacher; 4 GiB at most where the job names no chunk), only where there is a KL or next-token loss.
 // Arithmetic   forward, per token: 2 flop per parameter of blocks and head; softmax 2 A s (two products over s / 2
 // tokens in
 //              the causal mean); gated delta rule h (6 d^2 + 512 d) in chunks of 64. Training costs three forwards. A

@@ -146,8 +146,9 @@ void add_optimizer(std::vector<JobKey>& schema, const std::string& section, Stag
 template <class Stage>
 void add_loss_chunk(std::vector<JobKey>& schema, const std::string& section, Stage Job::*stage) {
     SectionKeys<Stage> keys(schema, section, [stage](Job& job) -> Stage& { return job.*stage; });
-    keys.add("loss_chunk_tokens", &DistillJob::loss_chunk_tokens, "tokens", "for which logits are in memory at once")
-        .range = at_least(1);
+    keys.add("loss_chunk_tokens", &DistillJob::loss_chunk_tokens, "tokens",
+             "for which logits are in memory at once; 0: 1024 on CPUs, as many as fill 4 GiB on GPUs")
+        .range = at_least(0);
 }
 
 template <class Stage>

@@ -34,8 +34,7 @@ at::Tensor Block::mixer_input(const at::Tensor& x) const {
 }
 
 at::Tensor Block::finish(const at::Tensor& x, const at::Tensor& mixed) const {
-    const auto residual = x + mixed;
-    const auto normed = rms_norm(residual, mlp_norm_->compute, norm_eps_);
+    const auto [residual, normed] = add_rms_norm(x, mixed, mlp_norm_->compute, norm_eps_);
     const auto fused = at::linear(normed, gate_up_->compute, gate_up_bias_ ? gate_up_bias_->compute : at::Tensor());
     return residual + at::linear(swiglu(fused), down_->compute, down_bias_ ? down_bias_->compute : at::Tensor());
 }

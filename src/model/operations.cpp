@@ -4,11 +4,8 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "kernels/gated_rms_norm/gated_rms_norm.h"
-#include "kernels/rms_norm/rms_norm.h"
-#include "kernels/rotary/rotary.h"
-#include "kernels/silu_convolution/silu_convolution.h"
-#include "kernels/swiglu/swiglu.h"
+#include "model/attention_backend.h"
+#include "model/kernel_calls.h"
 #include "model/kernel_views.h"
 
 namespace amalgam {
@@ -43,7 +40,7 @@ struct RmsNorm : Function<RmsNorm> {
         call.weight = weight.const_data_ptr<float>();
         call.y = rows(y, inner);
         call.rstd = rstd.data_ptr<float>();
-        kernels::rms_norm_forward(call, kernel_threads());
+        run(x, call);
         ctx->save_for_backward({x, weight, rstd});
         return y;
     }
@@ -66,8 +63,52 @@ struct RmsNorm : Function<RmsNorm> {
         call.rstd = rstd.const_data_ptr<float>();
         call.x_gradient = rows(dx, inner);
         call.weight_gradient = dw.data_ptr<float>();
-        kernels::rms_norm_backward(call, kernel_threads());
+        run(x, call);
         return {dx, dw, at::Tensor()};
+    }
+};
+
+/// The norm of x + residual, and that sum.
+struct AddRmsNorm : Function<AddRmsNorm> {
+    static tensor_list forward(AutogradContext* ctx, const at::Tensor& first, const at::Tensor& second,
+                               const at::Tensor& weight, double eps) {
+        const at::Tensor x = collapsible(first, 1), residual = collapsible(second, 1);
+        at::Tensor sum = at::empty(x.sizes(), x.options()), y = at::empty(x.sizes(), x.options());
+        at::Tensor rstd = at::empty({tokens_of(x, 1)}, x.options().dtype(at::kFloat));
+        kernels::RmsNormForward call{};
+        call.type = element_type(x);
+        call.tokens = rstd.size(0);
+        call.width = x.size(-1);
+        call.epsilon = float(eps);
+        call.x = const_rows(x, 1);
+        call.residual = const_rows(residual, 1);
+        call.sum = rows(sum, 1);
+        call.weight = weight.const_data_ptr<float>();
+        call.y = rows(y, 1);
+        call.rstd = rstd.data_ptr<float>();
+        run(x, call);
+        ctx->save_for_backward({sum, weight, rstd});
+        return {sum, y};
+    }
+
+    static tensor_list backward(AutogradContext* ctx, tensor_list gradients) {
+        const auto saved = ctx->get_saved_variables();
+        const at::Tensor &sum = saved[0], &weight = saved[1], &rstd = saved[2];
+        const at::Tensor dsum = collapsible(gradients[0], 1), dy = collapsible(gradients[1], 1);
+        at::Tensor dx = at::empty(sum.sizes(), sum.options()), dw = at::empty_like(weight);
+        kernels::RmsNormBackward call{};
+        call.type = element_type(sum);
+        call.tokens = rstd.size(0);
+        call.width = sum.size(-1);
+        call.y_gradient = const_rows(dy, 1);
+        call.sum_gradient = const_rows(dsum, 1);
+        call.x = const_rows(sum, 1);
+        call.weight = weight.const_data_ptr<float>();
+        call.rstd = rstd.const_data_ptr<float>();
+        call.x_gradient = rows(dx, 1);
+        call.weight_gradient = dw.data_ptr<float>();
+        run(sum, call);
+        return {dx, dx, dw, at::Tensor()};
     }
 };
 
@@ -85,7 +126,7 @@ struct Swiglu : Function<Swiglu> {
         call.gate = const_rows(fused.narrow(-1, 0, width), 1);
         call.up = const_rows(fused.narrow(-1, width, width), 1);
         call.y = rows(y, 1);
-        kernels::swiglu_forward(call, kernel_threads());
+        run(fused, call);
         ctx->save_for_backward({fused});
         return y;
     }
@@ -104,7 +145,7 @@ struct Swiglu : Function<Swiglu> {
         call.up = const_rows(fused.narrow(-1, width, width), 1);
         call.gate_gradient = rows(d.narrow(-1, 0, width), 1);
         call.up_gradient = rows(d.narrow(-1, width, width), 1);
-        kernels::swiglu_backward(call, kernel_threads());
+        run(fused, call);
         return {d};
     }
 };
@@ -128,7 +169,7 @@ struct Rotate : Function<Rotate> {
                               const at::Tensor& sin) {
         const at::Tensor x = collapsible(input, 2);
         at::Tensor y = at::empty(x.sizes(), x.options());
-        kernels::rotary_forward(call_for(x, y, cos, sin), kernel_threads());
+        run_forward(x, call_for(x, y, cos, sin));
         ctx->save_for_backward({cos, sin});
         return y;
     }
@@ -137,7 +178,7 @@ struct Rotate : Function<Rotate> {
         const auto saved = ctx->get_saved_variables();
         const at::Tensor dy = collapsible(gradients[0], 2);
         at::Tensor dx = at::empty(dy.sizes(), dy.options());
-        kernels::rotary_backward(call_for(dy, dx, saved[0], saved[1]), kernel_threads());
+        run_backward(dy, call_for(dy, dx, saved[0], saved[1]));
         return {dx, at::Tensor(), at::Tensor()};
     }
 };
@@ -160,7 +201,7 @@ struct GatedRmsNorm : Function<GatedRmsNorm> {
         if (weight.defined()) call.weight = weight.const_data_ptr<float>();
         call.y = rows(y, 1);
         call.rstd = rstd.data_ptr<float>();
-        kernels::gated_rms_norm_forward(call, kernel_threads());
+        run(o, call);
         ctx->save_for_backward({o, z, weight, rstd});
         return y;
     }
@@ -189,7 +230,7 @@ struct GatedRmsNorm : Function<GatedRmsNorm> {
             call.weight = weight.const_data_ptr<float>();
             call.weight_gradient = dw.data_ptr<float>();
         }
-        kernels::gated_rms_norm_backward(call, kernel_threads());
+        run(o, call);
         return {d_o, dz, dw, at::Tensor()};
     }
 };
@@ -209,7 +250,7 @@ struct ShortConvolution : Function<ShortConvolution> {
         call.x = const_rows(x, 1);
         call.weight = weight.const_data_ptr<float>();
         call.y = rows(y, 1);
-        kernels::silu_convolution_forward(call, kernel_threads());
+        run(x, call);
         ctx->save_for_backward({x, weight});
         ctx->saved_data["activation"] = activation;
         return y;
@@ -232,7 +273,7 @@ struct ShortConvolution : Function<ShortConvolution> {
         call.weight = weight.const_data_ptr<float>();
         call.x_gradient = rows(dx, 1);
         call.weight_gradient = dw.data_ptr<float>();
-        kernels::silu_convolution_backward(call, kernel_threads());
+        run(x, call);
         return {dx, dw, at::Tensor()};
     }
 };
@@ -245,18 +286,27 @@ at::Tensor widened(const at::Tensor& t) {
 }  // namespace
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
-    if (runs_on_cpu_kernels(x)) return RmsNorm::apply(x, weight, eps);
+    if (runs_on_kernels(x)) return RmsNorm::apply(x, weight, eps);
     return at::rms_norm(widened(x), {x.size(-1)}, weight, eps).to(x.scalar_type());
 }
 
+SumAndNorm add_rms_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double eps) {
+    if (runs_on_kernels(x)) {
+        const tensor_list both = AddRmsNorm::apply(x, residual, weight, eps);
+        return {both[0], both[1]};
+    }
+    const at::Tensor sum = x + residual;
+    return {sum, rms_norm(sum, weight, eps)};
+}
+
 at::Tensor swiglu(const at::Tensor& fused) {
-    if (runs_on_cpu_kernels(fused)) return Swiglu::apply(fused);
+    if (runs_on_kernels(fused)) return Swiglu::apply(fused);
     const auto halves = fused.chunk(2, -1);
     return at::silu(halves[0]) * halves[1];
 }
 
 at::Tensor rotate(const at::Tensor& x, const RotaryTables& tables) {
-    if (runs_on_cpu_kernels(x)) return Rotate::apply(x, tables.cos, tables.sin);
+    if (runs_on_kernels(x)) return Rotate::apply(x, tables.cos, tables.sin);
     const auto wide = widened(x);
     const auto halves = wide.chunk(2, -1);
     const auto turned = at::cat({-halves[1], halves[0]}, -1);
@@ -265,6 +315,7 @@ at::Tensor rotate(const at::Tensor& x, const RotaryTables& tables) {
 
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
     const bool grouped = q.size(1) != k.size(1);
+    if (q.is_cuda()) choose_attention_backend(q, k, v);
     if (!grouped || !q.device().is_cpu())
         return at::scaled_dot_product_attention(q, k, v, {}, 0.0, true, std::nullopt, grouped);
     // The CPU's flash kernel takes equal numbers of heads only; without it all attention weights would be stored.
@@ -279,7 +330,7 @@ at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::
 
 at::Tensor gated_rms_norm(const at::Tensor& o, const at::Tensor& gate, const at::Tensor& weight, double eps) {
     if (!gate.defined() && !weight.defined()) return o.flatten(-2);
-    if (runs_on_cpu_kernels(o)) return GatedRmsNorm::apply(o, if_defined(gate), if_defined(weight), eps);
+    if (runs_on_kernels(o)) return GatedRmsNorm::apply(o, if_defined(gate), if_defined(weight), eps);
     at::Tensor y = widened(o);
     if (weight.defined()) y = at::rms_norm(y, {y.size(-1)}, weight, eps);
     y = y.flatten(-2);
@@ -288,7 +339,7 @@ at::Tensor gated_rms_norm(const at::Tensor& o, const at::Tensor& gate, const at:
 }
 
 at::Tensor short_convolution(const at::Tensor& x, const at::Tensor& weight, bool activation, at::Tensor* recent) {
-    if (!recent && runs_on_cpu_kernels(x)) return ShortConvolution::apply(x, weight, activation);
+    if (!recent && runs_on_kernels(x)) return ShortConvolution::apply(x, weight, activation);
     const int64_t width = weight.size(1), channels = x.size(2);
     const at::Tensor before =
         recent && recent->defined() ? *recent : at::zeros({x.size(0), width - 1, channels}, x.options());

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The operations of a block that LibTorch lacks or is slow in, with autograd. On CPUs they run kernels/, elsewhere
-// LibTorch operations of the same formula. Statistics are fp32 whatever the type of the data.
+// The operations of a block that LibTorch lacks or is slow in, with autograd. In fp32 and bf16 they run kernels/, on
+// CPUs and on NVIDIA GPUs; otherwise LibTorch operations of the same formula. Statistics are fp32 whatever the type of
+// the data.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,6 +12,12 @@ namespace amalgam {
 
 /// x / sqrt(mean(x^2) + eps) * weight over the last dimension; weight fp32.
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
+
+/// x + residual, and rms_norm of that; x and residual of the same shape.
+struct SumAndNorm {
+    at::Tensor sum, normed;
+};
+SumAndNorm add_rms_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double eps);
 
 /// silu(gate) * up; fused [..., 2 * width] holds gate | up.
 at::Tensor swiglu(const at::Tensor& fused);

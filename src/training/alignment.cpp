@@ -5,6 +5,8 @@
 #include <c10/core/InferenceMode.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include "model/kernel_calls.h"
+#include "model/kernel_views.h"
 #include "system/error.h"
 
 namespace amalgam {
@@ -30,8 +32,30 @@ std::vector<Parameter*> Alignment::trained() {
     return all;
 }
 
+at::Tensor Alignment::loss_by_kernel(const at::Tensor& teacher, const at::Tensor& student, double weight,
+                                     at::Tensor& gradient) const {
+    const at::Tensor s = collapsible(student, 1), t = collapsible(teacher, 1);
+    const int64_t tokens = s.numel() / s.size(-1);
+    gradient = at::empty(s.sizes(), s.options());
+    const at::Tensor loss = at::empty({tokens}, s.options().dtype(at::kFloat));
+    kernels::AlignmentLoss call{};
+    call.type = element_type(s);
+    call.rows = tokens;
+    call.width = s.size(-1);
+    call.distance = loss_ == AlignmentLoss::norm ? kernels::Distance::norm : kernels::Distance::relative;
+    call.gradient_weight = float(weight / double(tokens));
+    call.student = const_rows(s, 1);
+    call.teacher = const_rows(t, 1);
+    call.gradient = rows(gradient, 1);
+    call.loss = loss.data_ptr<float>();
+    run(s, call);
+    return loss.sum(at::kDouble) / double(tokens);
+}
+
 at::Tensor Alignment::loss_and_gradient(const at::Tensor& teacher, const at::Tensor& student, double weight,
                                         at::Tensor& gradient) const {
+    if (runs_on_kernels(student) && teacher.scalar_type() == student.scalar_type())
+        return loss_by_kernel(teacher, student, weight, gradient);
     const at::Tensor target = teacher.to(at::kFloat), difference = student.to(at::kFloat) - target;
     const double tokens = double(difference.numel() / difference.size(-1));
     if (loss_ == AlignmentLoss::norm) {

@@ -5,12 +5,24 @@
 
 #include <functional>
 
-#include "kernels/cross_entropy/cross_entropy.h"
-#include "kernels/kl_divergence/kl_divergence.h"
+#include "model/kernel_calls.h"
 #include "model/kernel_views.h"
 
 namespace amalgam {
 namespace {
+
+/// Bytes of logits in memory at once on a GPU, where the job does not say: large enough for the products to run at
+/// full speed and for the gradient of the head to be read and written rarely.
+constexpr int64_t device_logit_bytes = int64_t(4) << 30;
+constexpr int64_t cpu_chunk = 1024;
+
+/// Tokens whose logits (of `models` models) are in memory at once.
+int64_t chunk_tokens(int64_t asked, int64_t models, const at::Tensor& head) {
+    if (asked > 0) return asked;
+    if (head.device().is_cpu()) return cpu_chunk;
+    const int64_t fit = device_logit_bytes / (models * head.size(0) * head.element_size());
+    return std::max<int64_t>(fit / 256 * 256, 256);
+}
 
 /// Calls `work(first, count)` for consecutive ranges of at most `chunk` tokens.
 void for_each_chunk(int64_t tokens, int64_t chunk, const std::function<void(int64_t, int64_t)>& work) {
@@ -30,8 +42,8 @@ class LossSum {
 
 /// Loss per token; student logits become weight * gradient.
 at::Tensor kl_with_gradient(at::Tensor& student, const at::Tensor& teacher, double temperature, double weight) {
-    if (runs_on_cpu_kernels(student)) {
-        at::Tensor loss = at::empty({student.size(0)}, at::kFloat);
+    if (runs_on_kernels(student)) {
+        at::Tensor loss = at::empty({student.size(0)}, student.options().dtype(at::kFloat));
         kernels::KlDivergenceGradient call{};
         call.type = element_type(student);
         call.rows = student.size(0);
@@ -41,7 +53,7 @@ at::Tensor kl_with_gradient(at::Tensor& student, const at::Tensor& teacher, doub
         call.student = rows(student, 1);
         call.teacher = const_rows(teacher, 1);
         call.loss = loss.data_ptr<float>();
-        kernels::kl_divergence_with_gradient(call, kernel_threads());
+        run(student, call);
         return loss;
     }
     const auto log_softmax = [&](const at::Tensor& logits) {
@@ -57,8 +69,8 @@ at::Tensor kl_with_gradient(at::Tensor& student, const at::Tensor& teacher, doub
 }
 
 at::Tensor kl(const at::Tensor& student, const at::Tensor& teacher) {
-    if (runs_on_cpu_kernels(student)) {
-        at::Tensor loss = at::empty({student.size(0)}, at::kFloat);
+    if (runs_on_kernels(student)) {
+        at::Tensor loss = at::empty({student.size(0)}, student.options().dtype(at::kFloat));
         kernels::KlDivergence call{};
         call.type = element_type(student);
         call.rows = student.size(0);
@@ -67,7 +79,7 @@ at::Tensor kl(const at::Tensor& student, const at::Tensor& teacher) {
         call.student = const_rows(student, 1);
         call.teacher = const_rows(teacher, 1);
         call.loss = loss.data_ptr<float>();
-        kernels::kl_divergence(call, kernel_threads());
+        run(student, call);
         return loss;
     }
     const at::Tensor log_s = at::log_softmax(student.to(at::kFloat), -1),
@@ -76,8 +88,8 @@ at::Tensor kl(const at::Tensor& student, const at::Tensor& teacher) {
 }
 
 at::Tensor cross_entropy_with_gradient(at::Tensor& logits, const at::Tensor& targets, double weight) {
-    if (runs_on_cpu_kernels(logits)) {
-        at::Tensor loss = at::empty({logits.size(0)}, at::kFloat);
+    if (runs_on_kernels(logits)) {
+        at::Tensor loss = at::empty({logits.size(0)}, logits.options().dtype(at::kFloat));
         kernels::CrossEntropyGradient call{};
         call.type = element_type(logits);
         call.rows = logits.size(0);
@@ -86,7 +98,7 @@ at::Tensor cross_entropy_with_gradient(at::Tensor& logits, const at::Tensor& tar
         call.logits = rows(logits, 1);
         call.targets = targets.const_data_ptr<int64_t>();
         call.loss = loss.data_ptr<float>();
-        kernels::cross_entropy_with_gradient(call, kernel_threads());
+        run(logits, call);
         return loss;
     }
     const at::Tensor log_p = at::log_softmax(logits.to(at::kFloat), -1);
@@ -101,7 +113,13 @@ at::Tensor cross_entropy_with_gradient(at::Tensor& logits, const at::Tensor& tar
 void add_head_gradients(const at::Tensor& d_logits, const at::Tensor& hidden, const at::Tensor& head,
                         at::Tensor d_hidden, at::Tensor& d_head) {
     at::mm_out(d_hidden, d_logits, head);
-    if (d_head.defined()) d_head.add_(at::mm(d_logits.t(), hidden));
+    if (!d_head.defined()) return;
+    if (d_head.is_cuda() && d_head.scalar_type() != hidden.scalar_type()) {
+        // The product of bf16 matrices is added to the fp32 sum where it is made.
+        at::addmm_out(d_head, d_head, d_logits.t(), hidden, d_head.scalar_type());
+        return;
+    }
+    d_head.add_(at::mm(d_logits.t(), hidden));
 }
 
 }  // namespace
@@ -111,7 +129,7 @@ LossAndGradient chunked_kl_divergence(const at::Tensor& student_hidden, const at
                                       double temperature, double weight, int64_t chunk, at::Tensor d_head) {
     LossAndGradient result{0.0, at::empty_like(student_hidden)};
     LossSum loss(student_hidden.device());
-    for_each_chunk(student_hidden.size(0), chunk, [&](int64_t first, int64_t count) {
+    for_each_chunk(student_hidden.size(0), chunk_tokens(chunk, 2, student_head), [&](int64_t first, int64_t count) {
         const auto hidden = student_hidden.narrow(0, first, count);
         at::Tensor student = at::linear(hidden, student_head);
         const at::Tensor teacher = at::linear(teacher_hidden.narrow(0, first, count), teacher_head);
@@ -126,7 +144,7 @@ LossAndGradient chunked_cross_entropy(const at::Tensor& hidden, const at::Tensor
                                       double weight, int64_t chunk, at::Tensor d_head) {
     LossAndGradient result{0.0, at::empty_like(hidden)};
     LossSum loss(hidden.device());
-    for_each_chunk(hidden.size(0), chunk, [&](int64_t first, int64_t count) {
+    for_each_chunk(hidden.size(0), chunk_tokens(chunk, 1, head), [&](int64_t first, int64_t count) {
         const auto part = hidden.narrow(0, first, count);
         at::Tensor logits = at::linear(part, head);
         loss.add(cross_entropy_with_gradient(logits, targets.narrow(0, first, count), weight));
@@ -139,7 +157,7 @@ LossAndGradient chunked_cross_entropy(const at::Tensor& hidden, const at::Tensor
 at::Tensor token_kl_divergence(const at::Tensor& student_hidden, const at::Tensor& student_head,
                                const at::Tensor& teacher_hidden, const at::Tensor& teacher_head, int64_t chunk) {
     at::Tensor losses = at::empty({student_hidden.size(0)}, student_hidden.options().dtype(at::kFloat));
-    for_each_chunk(student_hidden.size(0), chunk, [&](int64_t first, int64_t count) {
+    for_each_chunk(student_hidden.size(0), chunk_tokens(chunk, 2, student_head), [&](int64_t first, int64_t count) {
         losses.narrow(0, first, count)
             .copy_(kl(at::linear(student_hidden.narrow(0, first, count), student_head),
                       at::linear(teacher_hidden.narrow(0, first, count), teacher_head)));
@@ -151,10 +169,10 @@ TokenLosses token_cross_entropy(const at::Tensor& hidden, const at::Tensor& head
                                 int64_t chunk) {
     TokenLosses result{at::empty({hidden.size(0)}, hidden.options().dtype(at::kFloat)),
                        at::empty({hidden.size(0)}, hidden.options().dtype(at::kByte))};
-    for_each_chunk(hidden.size(0), chunk, [&](int64_t first, int64_t count) {
+    for_each_chunk(hidden.size(0), chunk_tokens(chunk, 1, head), [&](int64_t first, int64_t count) {
         const at::Tensor logits = at::linear(hidden.narrow(0, first, count), head);
         const at::Tensor target = targets.narrow(0, first, count);
-        if (runs_on_cpu_kernels(logits)) {
+        if (runs_on_kernels(logits)) {
             kernels::CrossEntropy call{};
             call.type = element_type(logits);
             call.rows = count;
@@ -163,7 +181,7 @@ TokenLosses token_cross_entropy(const at::Tensor& hidden, const at::Tensor& head
             call.targets = target.const_data_ptr<int64_t>();
             call.loss = result.loss.data_ptr<float>() + first;
             call.correct = result.correct.data_ptr<uint8_t>() + first;
-            kernels::cross_entropy(call, kernel_threads());
+            run(logits, call);
             return;
         }
         const at::Tensor counted = target.ge(0);

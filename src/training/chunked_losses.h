@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Losses over the vocabulary, computed over chunks of tokens: logits of one chunk exist at a time, never those of the
-// batch. Gradients are made along with the loss, since the logits are there.
+// batch. Gradients are made along with the loss, since the logits are there. `chunk` 0: 1024 tokens on CPUs, on GPUs as
+// many as have 4 GiB of logits.
 #pragma once
 
 #include <ATen/core/Tensor.h>

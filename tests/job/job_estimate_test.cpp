@@ -54,9 +54,9 @@ TEST(JobEstimate, DistillationMemoryAndCheckpoint) {
     EXPECT_DOUBLE_EQ(distill.trained_bytes, 18 * estimate.student_parameters);
     EXPECT_DOUBLE_EQ(distill.teacher_bytes, 2 * estimate.teacher_parameters);
     EXPECT_DOUBLE_EQ(distill.checkpoint_bytes, 12 * estimate.student_parameters);
-    // 4096 tokens; per token 28 (4 H + 4 I) + 7 (3 A + 3 g d) + 21 (12 A + A d / 64), then logits of 1024 tokens.
+    // 4096 tokens; per token 28 (4 H + 4 I) + 7 (3 A + 3 g d) + 21 (12 A + A d / 64), then logits of all.
     const double per_token = 28 * (4 * 1536 + 4 * 8960) + 7 * (3 * 1536 + 3 * 256) + 21 * (12 * 1536 + 2 * 1536);
-    EXPECT_DOUBLE_EQ(distill.activation_bytes, 2 * 4096 * per_token + 12.0 * 1024 * 151936);
+    EXPECT_DOUBLE_EQ(distill.activation_bytes, 2 * 4096 * per_token + 4.0 * 4096 * 151936);
     Job job = paper_job();
     job.precision = "float32";
     const Estimate full = estimate_job(job, qwen_1_5b, {});

@@ -5,6 +5,7 @@
 
 #include "device_memory.h"
 #include "kernels/adamw/adamw.h"
+#include "kernels/alignment_loss/alignment_loss.h"
 #include "kernels/cross_entropy/cross_entropy.h"
 #include "kernels/gated_rms_norm/gated_rms_norm.h"
 #include "kernels/kl_divergence/kl_divergence.h"
@@ -159,6 +160,17 @@ void cross_entropy_with_gradient(const CrossEntropyGradient& arguments, int) {
     operands.add(a.correct, a.rows);
     operands.to_device();
     cuda::cross_entropy_with_gradient(a, nullptr);
+    operands.to_host();
+}
+
+void alignment_loss(const AlignmentLoss& arguments, int) {
+    AlignmentLoss a = arguments;
+    DeviceOperands operands;
+    for (ConstRows* rows : {&a.student, &a.teacher}) operands.add_rows(*rows, a.rows, a.width, a.type);
+    operands.add_rows(a.gradient, a.rows, a.width, a.type);
+    operands.add(a.loss, a.rows * 4);
+    operands.to_device();
+    cuda::alignment_loss(a, nullptr);
     operands.to_host();
 }
 
