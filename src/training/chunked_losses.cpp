@@ -16,12 +16,8 @@ namespace {
 constexpr int64_t device_logit_bytes = int64_t(4) << 30;
 constexpr int64_t cpu_chunk = 1024;
 
-/// Tokens whose logits (of `models` models) are in memory at once.
 int64_t chunk_tokens(int64_t asked, int64_t models, const at::Tensor& head) {
-    if (asked > 0) return asked;
-    if (head.device().is_cpu()) return cpu_chunk;
-    const int64_t fit = device_logit_bytes / (models * head.size(0) * head.element_size());
-    return std::max<int64_t>(fit / 256 * 256, 256);
+    return asked > 0 ? asked : automatic_loss_chunk(models, head);
 }
 
 /// Calls `work(first, count)` for consecutive ranges of at most `chunk` tokens.
@@ -123,6 +119,12 @@ void add_head_gradients(const at::Tensor& d_logits, const at::Tensor& hidden, co
 }
 
 }  // namespace
+
+int64_t automatic_loss_chunk(int64_t models, const at::Tensor& head) {
+    if (head.device().is_cpu()) return cpu_chunk;
+    const int64_t fit = device_logit_bytes / (models * head.size(0) * head.element_size());
+    return std::max<int64_t>(fit / 256 * 256, 256);
+}
 
 LossAndGradient chunked_kl_divergence(const at::Tensor& student_hidden, const at::Tensor& student_head,
                                       const at::Tensor& teacher_hidden, const at::Tensor& teacher_head,

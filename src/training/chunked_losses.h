@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Losses over the vocabulary, computed over chunks of tokens: logits of one chunk exist at a time, never those of the
-// batch. Gradients are made along with the loss, since the logits are there. `chunk` 0: 1024 tokens on CPUs, on GPUs as
-// many as have 4 GiB of logits.
+// batch. Gradients are made along with the loss, since the logits are there. `chunk`: tokens, 0 for the automatic one.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 namespace amalgam {
+
+/// Tokens of a chunk where the job names none: 1024 on CPUs, on GPUs as many as have 4 GiB of logits of so many models
+/// with this head.
+int64_t automatic_loss_chunk(int64_t models, const at::Tensor& head);
 
 struct LossAndGradient {
     double loss = 0.0;    // sum over tokens, nat

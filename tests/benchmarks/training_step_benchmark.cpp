@@ -162,7 +162,6 @@ void run(int argc, char** argv) {
     fill_randomly(student);
     TeacherStates states(teacher, 0);
     DistillJob job;
-    if (s.device.is_cuda()) job.loss_chunk_tokens = 4096;
     Distillation distillation(student, states, job);
     const double distill_seconds = time_steps("distill", distillation, tokens, s);
     const double distill_flops =
