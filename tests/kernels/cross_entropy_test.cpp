@@ -60,6 +60,24 @@ TEST(CrossEntropy, AgreesWithTheReferenceForAnyNumberOfThreads) {
     }
 }
 
+// More rows than a device works on at a time.
+TEST(CrossEntropy, ManyRowsAgreeWithTheReference) {
+    for (const auto& [rows, vocabulary] : {std::pair<std::int64_t, std::int64_t>{700, 1032}, {80, 60000}}) {
+        const std::int64_t count = rows * vocabulary;
+        const auto type = ElementType::bfloat16;
+        const Matrix logits(type, rows, vocabulary, random_values(count, 1, 3), 3);
+        std::vector<std::int64_t> targets(rows);
+        for (std::int64_t row = 0; row < rows; ++row) targets[row] = row % 7 == 3 ? -1 : row * 977 % vocabulary;
+        std::vector<double> loss(rows), gradient(count);
+        reference::cross_entropy(rows, vocabulary, logits.values().data(), targets.data(), loss.data(),
+                                 gradient.data());
+        const Results out = run(type, vocabulary, 1, logits, targets, 2);
+        EXPECT_TRUE(out.gradient.gap_is_untouched());
+        expect_close(out.loss, loss, ElementType::float32, 1e-6, 1);
+        expect_close(out.gradient.values(), gradient, type);
+    }
+}
+
 TEST(CrossEntropy, CorrectMeansFirstMaximum) {
     const std::vector<double> row = {1, 3, 3, -2};
     std::vector<double> rows;

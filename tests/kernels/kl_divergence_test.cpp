@@ -61,6 +61,23 @@ TEST(KlDivergence, AgreesWithTheReferenceForAnyNumberOfThreads) {
     }
 }
 
+// More rows than a device works on at a time.
+TEST(KlDivergence, ManyRowsAgreeWithTheReference) {
+    for (const auto& [rows, vocabulary] : {std::pair<std::int64_t, std::int64_t>{700, 1032}, {80, 60000}}) {
+        const std::int64_t count = rows * vocabulary;
+        const auto type = ElementType::bfloat16;
+        const Matrix student(type, rows, vocabulary, random_values(count, 1, 3), 3);
+        const Matrix teacher(type, rows, vocabulary, random_values(count, 2, 3), 2);
+        std::vector<double> loss(rows), gradient(count);
+        reference::kl_divergence(rows, vocabulary, 1, student.values().data(), teacher.values().data(), loss.data(),
+                                 gradient.data());
+        const Results out = run(type, rows, vocabulary, 1, 1, student, teacher, 2);
+        EXPECT_TRUE(out.gradient.gap_is_untouched());
+        expect_close(out.loss, loss, ElementType::float32, 2e-6, 1);
+        expect_close(out.gradient.values(), gradient, type);
+    }
+}
+
 TEST(KlDivergence, LosesNothingOverLargeVocabulariesAndNearAgreement) {
     constexpr std::int64_t vocabulary = 262144;
     const auto teacher = random_values(vocabulary, 1, 2);
