@@ -45,6 +45,40 @@ __device__ __forceinline__ Pack<T, n> load_pack(const T* from) {
     return *reinterpret_cast<const Pack<T, n>*>(from);
 }
 
+/// The same from any address, in the largest accesses that it allows: rows of a fused projection often start anywhere.
+template <class T, int n>
+__device__ __forceinline__ Pack<T, n> load_pack_anywhere(const T* from) {
+    const auto address = reinterpret_cast<std::uintptr_t>(from);
+    if (address % sizeof(Pack<T, n>) == 0) return load_pack<T, n>(from);
+    Pack<T, n> pack;
+    constexpr int words = sizeof(pack) / 4;
+    if (words > 0 && address % 4 == 0) {
+#pragma unroll
+        for (int i = 0; i < words; ++i)
+            reinterpret_cast<std::uint32_t*>(&pack)[i] = reinterpret_cast<const std::uint32_t*>(from)[i];
+    } else {
+#pragma unroll
+        for (int i = 0; i < n; ++i) pack.element[i] = from[i];
+    }
+    return pack;
+}
+
+template <class T, int n>
+__device__ __forceinline__ void store_pack_anywhere(T* to, const Pack<T, n>& pack) {
+    const auto address = reinterpret_cast<std::uintptr_t>(to);
+    constexpr int words = sizeof(pack) / 4;
+    if (address % sizeof(pack) == 0) {
+        *reinterpret_cast<Pack<T, n>*>(to) = pack;
+    } else if (words > 0 && address % 4 == 0) {
+#pragma unroll
+        for (int i = 0; i < words; ++i)
+            reinterpret_cast<std::uint32_t*>(to)[i] = reinterpret_cast<const std::uint32_t*>(&pack)[i];
+    } else {
+#pragma unroll
+        for (int i = 0; i < n; ++i) to[i] = pack.element[i];
+    }
+}
+
 template <class T, int n>
 __device__ __forceinline__ void widen(const Pack<T, n>& pack, float (&to)[n]) {
 #pragma unroll

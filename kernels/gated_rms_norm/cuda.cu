@@ -18,7 +18,7 @@ __global__ void __launch_bounds__(norm_threads) forward_kernel(GatedRmsNormForwa
     Pack<T, n> held_o[Shape::kept], held_z[Shape::kept];
     const auto hold = [&](int i, int j) {
         held_o[j] = load_pack<T, n>(o + i);
-        if (z != nullptr) held_z[j] = load_pack<T, n>(z + i);
+        if (z != nullptr) held_z[j] = load_pack_anywhere<T, n>(z + i);
     };
     float squares = 0;
     if (active) {
@@ -82,14 +82,14 @@ __global__ void __launch_bounds__(norm_threads, 2) backward_kernel(GatedRmsNormB
             for (int k = 0; k < n; ++k) h[k] *= rstd;
             if (z != nullptr) {
                 float dz[n];
-                load<n>(z + i, dz);
+                widen(load_pack_anywhere<T, n>(z + i), dz);
 #pragma unroll
                 for (int k = 0; k < n; ++k) {
                     const float s = sigmoid<T>(dz[k]), silu = dz[k] * s;
                     dz[k] = g[k] * h[k] * weight[k] * fmaf(silu, 1.0F - s, s);
                     g[k] *= silu;
                 }
-                if (first_time) store<n>(z_gradient + i, dz);
+                if (first_time) store_pack_anywhere(z_gradient + i, narrowed<T, n>(dz));
             }
             if (first_time && a.weight != nullptr) {
                 float dw[n];
@@ -122,7 +122,7 @@ __global__ void __launch_bounds__(norm_threads, 2) backward_kernel(GatedRmsNormB
 
 template <class Body>
 void with_shape(const GatedRmsNormForward& a, Body&& body) {
-    const bool all_aligned = aligned(a.o, a.type) && aligned(a.z, a.type) && aligned(a.y, a.type) && aligned(a.weight);
+    const bool all_aligned = aligned(a.o, a.type) && aligned(a.y, a.type) && aligned(a.weight);
     with_element_type(a.type, [&](auto* element) {
         with_row_shape<std::remove_pointer_t<decltype(element)>, 1>(a.width, all_aligned, body);
     });
@@ -130,8 +130,8 @@ void with_shape(const GatedRmsNormForward& a, Body&& body) {
 
 template <class Body>
 void with_shape(const GatedRmsNormBackward& a, Body&& body) {
-    const bool all_aligned = aligned(a.y_gradient, a.type) && aligned(a.o, a.type) && aligned(a.z, a.type) &&
-                             aligned(a.o_gradient, a.type) && aligned(a.z_gradient, a.type) && aligned(a.weight);
+    const bool all_aligned =
+        aligned(a.y_gradient, a.type) && aligned(a.o, a.type) && aligned(a.o_gradient, a.type) && aligned(a.weight);
     with_element_type(a.type, [&](auto* element) {
         with_row_shape<std::remove_pointer_t<decltype(element)>, 1>(a.width, all_aligned, body);
     });

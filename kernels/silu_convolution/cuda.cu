@@ -31,7 +31,7 @@ struct Inputs {
           time(int(a.time)) {}
 
     __device__ void read(int t, float (&to)[n]) const {
-        if (t >= 0 && t < time) return load<n>(x + t * stride, to);
+        if (t >= 0 && t < time) return widen(load_pack_anywhere<T, n>(x + t * stride), to);
         if (t < 0 && state != nullptr) return load<n>(state + t * channels, to);
 #pragma unroll
         for (int k = 0; k < n; ++k) to[k] = 0;
@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(threads) forward_kernel(SiluConvolutionForward
 #pragma unroll 4
     for (int t = begin; t < end; ++t) {
         shift(x);
-        load<n>(input.x + t * input.stride, x[taps - 1]);
+        widen(load_pack_anywhere<T, n>(input.x + t * input.stride), x[taps - 1]);
         float u[n];
         convolve(weight, x, u);
         if (a.silu) {
@@ -193,8 +193,7 @@ void silu_convolution_forward(const SiluConvolutionForward& a, Stream stream) {
         with_element_type(a.type, [&](auto* element) {
             using T = std::remove_pointer_t<decltype(element)>;
             constexpr int n = vector_length<T>;
-            const bool in_vectors =
-                a.channels % n == 0 && aligned(a.x, a.type) && aligned(a.y, a.type) && aligned(a.initial_state);
+            const bool in_vectors = a.channels % n == 0 && aligned(a.y, a.type) && aligned(a.initial_state);
             if (a.time > 0) {
                 const dim3 grid = grid_of(a, in_vectors ? n : 1, forward_stretch);
                 if (in_vectors) {
@@ -223,7 +222,7 @@ void silu_convolution_backward(const SiluConvolutionBackward& a, void* workspace
         with_element_type(a.type, [&](auto* element) {
             using T = std::remove_pointer_t<decltype(element)>;
             constexpr int n = 4;  // of bfloat16 half an access: eight channels would not fit the registers
-            const bool in_vectors = a.channels % n == 0 && aligned(a.x, a.type) && aligned(a.y_gradient, a.type) &&
+            const bool in_vectors = a.channels % n == 0 && aligned(a.y_gradient, a.type) &&
                                     aligned(a.x_gradient, a.type) && aligned(a.initial_state);
             const dim3 grid = grid_of(a, in_vectors ? n : 1, backward_stretch);
             if (in_vectors) {

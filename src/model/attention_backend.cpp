@@ -56,6 +56,8 @@ void choose_attention_backend(const at::Tensor& q, const at::Tensor& k, const at
         text("softmax attention by ", name_of(backend), " (", q.size(1), " + ", k.size(1), " heads of ", q.size(-1),
              ", ", c10::toString(q.scalar_type()), q.requires_grad() ? ", with gradients" : "", ")");
     if (backend == at::SDPBackend::cudnn_attention) return info(what);
+    if (at::globalContext().deterministicAlgorithms())
+        return info(text(what, ": the job asks for determinism, and cuDNN's gradient is not deterministic"));
     warn(text(what, " (cuDNN, which is faster, does not take these operands) train in bfloat16"));
 }
 

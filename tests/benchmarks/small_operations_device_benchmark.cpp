@@ -174,13 +174,14 @@ class Benchmark {
         const std::int64_t width = m.heads * m.head, matrix = tokens_ * width * size_;
         row("gated_rms_norm forward", 3 * matrix, [&] {
             GatedRmsNormForward a{type_, tokens_, m.heads, m.head};
-            a.o = view(width), a.z = view(width), a.y = view(width);
+            // The gate lies in the fused projection of a gated delta net.
+            a.o = view(width), a.z = view(4 * width + 2 * m.heads), a.y = view(width);
             a.weight = pool_.take<float>(m.head * 4), a.rstd = pool_.take<float>(tokens_ * m.heads * 4);
             cuda::gated_rms_norm_forward(a, nullptr);
         });
         row("gated_rms_norm backward", 5 * matrix, [&] {
             GatedRmsNormBackward a{type_, tokens_, m.heads, m.head};
-            a.y_gradient = view(width), a.o = view(width), a.z = view(width);
+            a.y_gradient = view(width), a.o = view(width), a.z = view(4 * width + 2 * m.heads);
             a.o_gradient = view(width), a.z_gradient = view(width);
             a.weight = pool_.take<float>(m.head * 4), a.rstd = pool_.take<float>(tokens_ * m.heads * 4);
             a.weight_gradient = pool_.take<float>(m.head * 4);

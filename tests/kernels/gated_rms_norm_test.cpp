@@ -27,7 +27,7 @@ struct Results {
 Operands operands_of(const Case& c, ElementType type) {
     const std::int64_t row = c.heads * c.width, count = c.tokens * row;
     return {Matrix(type, c.tokens, row, random_values(count, 1, 2)),
-            Matrix(type, c.tokens, row, random_values(count, 2, 3), 11),
+            Matrix(type, c.tokens, row, random_values(count, 2, 3), 11, Matrix::Gap::odd),  // z
             Matrix(ElementType::float32, 1, c.width, random_values(c.width, 3)),
             Matrix(type, c.tokens, row, random_values(count, 4), 2)};
 }

@@ -43,21 +43,23 @@ inline std::vector<double> random_values(std::int64_t count, unsigned seed, doub
 }
 
 // A matrix [rows, width] with a gap after each row that holds a value that nobody may change. The gap is so many
-// elements, or, where the rows are whole vectors of eight, so many vectors: those rows stay aligned, the others are
-// not.
+// elements, or, where the rows are whole vectors of eight, so many vectors (unless it is `odd`): those rows stay
+// aligned, the others are not.
 class Matrix {
   public:
-    Matrix(ElementType type, std::int64_t rows, std::int64_t width, std::int64_t gap = 0)
+    enum class Gap { even, odd };
+
+    Matrix(ElementType type, std::int64_t rows, std::int64_t width, std::int64_t gap = 0, Gap kind = Gap::even)
         : type_(type),
           rows_(rows),
           width_(width),
-          stride_(width + (width % 8 == 0 ? 8 * gap : gap)),
+          stride_(width + (width % 8 == 0 && kind == Gap::even ? 8 * gap : gap)),
           bytes_(rows * stride_ * (type == ElementType::bfloat16 ? 2 : 4)) {
         for (std::int64_t i = 0; i < rows * stride_; ++i) put(i, untouched);
     }
     Matrix(ElementType type, std::int64_t rows, std::int64_t width, const std::vector<double>& values,
-           std::int64_t gap = 0)
-        : Matrix(type, rows, width, gap) {
+           std::int64_t gap = 0, Gap kind = Gap::even)
+        : Matrix(type, rows, width, gap, kind) {
         for (std::int64_t i = 0; i < rows * width; ++i) put(i / width * stride_ + i % width, values[i]);
     }
 

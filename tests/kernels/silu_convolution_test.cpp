@@ -27,7 +27,7 @@ struct Results {
 
 Operands operands_of(const Case& c, ElementType type) {
     const std::int64_t tokens = c.batch * c.time;
-    return {Matrix(type, tokens, c.channels, random_values(tokens * c.channels, 1), 13),
+    return {Matrix(type, tokens, c.channels, random_values(tokens * c.channels, 1), 13, Matrix::Gap::odd),
             Matrix(ElementType::float32, c.channels, c.taps, random_values(c.channels * c.taps, 2)),
             Matrix(type, c.batch * (c.taps - 1), c.channels, random_values(c.batch * (c.taps - 1) * c.channels, 3)),
             Matrix(type, tokens, c.channels, random_values(tokens * c.channels, 4), 2)};
