@@ -3,6 +3,7 @@
 // of, on a GPU, as CSV. The bare products run over the same chunks, write bf16 logits, and add the head's gradient in
 // fp32; nothing else runs between them. Usage: chunked_losses_benchmark [chunk tokens; 0: automatic]
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <c10/cuda/CUDAFunctions.h>
 
 #include <algorithm>
@@ -80,7 +81,7 @@ void measure(const Case& c, int64_t chunk) {
 }  // namespace amalgam
 
 int main(int argc, char** argv) {
-    const at::NoGradGuard no_grad;
+    const c10::NoGradGuard no_grad;
     std::printf(
         "case,tokens,vocabulary,chunk,fused_ms,products_ms,share_of_products_speed,fused_tflops,products_tflops\n");
     for (const amalgam::Case& c : amalgam::cases) amalgam::measure(c, argc > 1 ? std::atoll(argv[1]) : 0);
