@@ -239,8 +239,8 @@ class Watchdog::Threads {
             ending += ending_ ? 1 : 0;
             const double deadline = deadlines_.of(current_activity().phase);
             if (ending < last_words_within && (deadline <= 0.0 || unchanged < deadline + silence_accepted)) continue;
-            constexpr char words[] = "amalgam: MPI is stuck; this process leaves without it\n";
-            if (write(STDERR_FILENO, words, sizeof words - 1) < 0) _exit(int(ExitCode::communication));
+            constexpr char words[] = "amalgam: MPI or NCCL is stuck as well; this process leaves without them\n";
+            [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, words, sizeof words - 1);
             _exit(int(ExitCode::communication));
         }
     }

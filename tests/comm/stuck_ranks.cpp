@@ -7,6 +7,7 @@
 //   suspend    all ranks stop for longer than the deadline and go on: no harm done
 //   busy       it works for longer than the deadline, but gets on: no harm done
 //   link       NCCL's stand-in on it reports an error
+//   deaf       and cannot be given up: the watching thread itself is stuck
 #include <signal.h>
 #include <unistd.h>
 
@@ -26,26 +27,32 @@ using namespace amalgam;
 
 constexpr double deadline = 2.0;
 
-class BrokenLink : public WatchedLink {
-  public:
-    BrokenLink() { watch(); }
-    ~BrokenLink() override { unwatch(); }
-    std::string problem() override { return "the link is broken"; }
-    void abort() override { std::cerr << "the link is given up\n"; }
-};
-
 void sleep_for(double seconds) {
     const Stopwatch watch;
     while (watch.seconds() < seconds) usleep(10000);
 }
+
+class BrokenLink : public WatchedLink {
+  public:
+    explicit BrokenLink(bool deaf) : deaf_(deaf) { watch(); }
+    ~BrokenLink() override { unwatch(); }
+    std::string problem() override { return "the link is broken"; }
+    void abort() override {
+        if (deaf_) sleep_for(1000.0);
+        std::cerr << "the link is given up\n";
+    }
+
+  private:
+    bool deaf_;
+};
 
 void misbehave(const std::string& how, const Communicator& world) {
     if (how == "stop") raise(SIGSTOP);
     if (how == "leave") raise(SIGKILL);
     if (how == "loop") sleep_for(1000.0);
     if (how == "elsewhere") world.sum(1.0);
-    if (how == "link") {
-        const BrokenLink link;
+    if (how == "link" || how == "deaf") {
+        const BrokenLink link(how == "deaf");
         sleep_for(1000.0);
     }
     if (how == "busy")

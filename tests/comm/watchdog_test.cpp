@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Jobs with a rank that is stuck: they must end within the deadline (2 s) + 30 s, with exit code 6 and a diagnosis.
+#include <mpi.h>
+
 #include "../stages/process.h"
 #include "comm/rank_status.h"
 #include "system/error.h"
@@ -43,8 +45,21 @@ TEST(WatchdogTest, a_dead_rank_leaves_nobody_behind) {
     EXPECT_NE(run("leave", 1).status, 0);
 }
 
+#ifdef OPEN_MPI
+TEST(WatchdogTest, a_dead_rank_is_named_where_the_launcher_lets_the_others_live) {
+    const Finished finished =
+        test::Process(test::mpi_command(3, {"--enable-recovery", AMALGAM_STUCK_RANKS, "leave", "1"})).wait(32.0);
+    EXPECT_NE(finished.output.find(") gave no answer"), std::string::npos) << finished.output;
+    EXPECT_EQ(finished.output.find("came through"), std::string::npos) << finished.output;
+}
+#endif
+
 TEST(WatchdogTest, an_error_of_a_link_ends_the_job) {
     expect_end(run("link", 1), communication, {"the link is broken", "the link is given up"});
+}
+
+TEST(WatchdogTest, a_process_that_cannot_even_give_up_leaves) {
+    expect_end(run("deaf", 1), communication, {"the link is broken", "is stuck as well; this process leaves"});
 }
 
 TEST(WatchdogTest, a_rank_that_gets_on_may_take_its_time) {
