@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The part of the backward pass that needs no chain: one block a chunk, one warpgroup for 64 columns of every result of
-// `dim` columns. With W = V - eg K S, V' = Ag W, dAg = dV' W^T, dPg = dO V'^T, dR = Gam dAg b, dA = -(R^T dR R^T) below
-// the diagonal, Z = b dA, dP = scale Gam dPg:
+// `dim` columns. Solving (I + L) V' = b W, L the strictly lower part of b_i Gam_ij k_i.k_j, is differentiated as such:
+// the gradient of the right-hand side is dW / b, that of L is -(dW / b) V'^T, so that neither the inverse nor W is
+// needed:
+//     dP = scale Gam (dO V'^T),  Z = -Gam (dW V'^T) below the diagonal,  d(logit of b) = (dW . V') (1 - b) / b
 //     dQ = scale eg (dO S^T) + dP K,  dK = er (V' dS^T) - eg (dW S^T) + dP^T Q + (Z + Z^T) K
-// for normalised q and k; the factors of normalisation go into the factors per row and into dP and Z.
+// for normalised q and k; the factors of normalisation go into the factors per row and into dP and Z. A decay's
+// gradient is the sum over all uses that it lies on the way of: rows of Q dQ, K dK and of dP QK^T and Z KK^T, minus
+// their columns.
 #include "kernels/gated_delta_rule/cuda_call.cuh"
 
 namespace amalgam::kernels {
@@ -15,21 +19,21 @@ template <int dim>
 struct ChunkShared {
     static constexpr int tiles = dim / 64;
     char q[tiles][tile_bytes], k[tiles][tile_bytes];
-    char v[tiles][tile_bytes];  ///< V, then W, then dQ
-    char dO[tiles][tile_bytes];
-    char dV[tiles][tile_bytes];  ///< gradient of V', then dK
+    char dO[tiles][tile_bytes];      ///< then dQ
+    char values[tiles][tile_bytes];  ///< V', then dK
     char dW[tiles][tile_bytes];
-    char values[tiles][tile_bytes];  ///< V'
     char S[tiles][tiles][tile_bytes], dS[tiles][tiles][tile_bytes];
-    char R[tile_bytes], dR[tile_bytes], dP[tile_bytes], Z[tile_bytes];
+    char dP[tile_bytes], Z[tile_bytes];
     ChunkScalars scalars;
-    float row_A[64], row_P[64], row_Z[64];                    ///< sums over columns
-    float column_A[4][64], column_P[4][64], column_b[4][64];  ///< sums over the 16 rows of a warp
-    float along_q[tiles][64], along_k[tiles][64];             ///< parts of q.dq and k.dk
-    float gate_rows[tiles][64], key_rows[tiles][64];          ///< parts of the rows of dG; rows of K dKs
-    float state_sum[4 * tiles];
-    float chunk_sum[2];
-    uint64_t loaded[2];  ///< S; the rest of what the chains left
+    float pair_rows[tiles][64];        ///< sums over columns of dP QK^T and Z KK^T
+    float pair_columns[tiles][4][64];  ///< over the 16 rows of a warp
+    float gate_rows[tiles][64];        ///< parts of the rows of dG
+    float beta_rows[tiles][64];        ///< parts of dW . V'
+    float state_sum[4 * tiles];        ///< a warp's part of dS . S + K . dKs, as they count in the last token's dG
+    uint64_t loaded[2];                ///< what needs no state; the states
+
+    /// Parts of q.dq and k.dk, where the states have been.
+    __device__ float* along(int which, int tile) { return reinterpret_cast<float*>(S) + (which * tiles + tile) * 64; }
 };
 
 /// Sum over the four lanes that share a row.
@@ -65,168 +69,91 @@ __device__ void dot_rows(const float (&x)[32], uint32_t tile, float (&sum)[2]) {
     sum[1] = sum_columns(sum[1]);
 }
 
-/// Gam_ij for j <= i, else 0.
-__device__ float2 decay_between(const ChunkScalars& s, int row, int column) {
-    const float G = s.log_decay[row];
-    return {column <= row ? exp2_fast(G - s.log_decay[column]) : 0.0F,
-            column + 1 <= row ? exp2_fast(G - s.log_decay[column + 1]) : 0.0F};
+/// Gam_ij for j <= i, else 0, in fp16: [2 i + r] are columns 8 i + .. of row r.
+__device__ void decays(__half2 (&Gam)[16], const ChunkScalars& s, const Place& at) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+        const int column = at.column(i);
+        const float2 Gj = *reinterpret_cast<const float2*>(&s.log_decay[column]);
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+            const int row = at.row(r);
+            const float G = s.log_decay[row];
+            Gam[2 * i + r] = __floats2half2_rn(column <= row ? exp2_fast(G - Gj.x) : 0.0F,
+                                               column + 1 <= row ? exp2_fast(G - Gj.y) : 0.0F);
+        }
+    }
 }
 
-__device__ void write_sums(float (&rows)[64], float (&columns)[4][64], const float (&row)[2], const float (&column)[16],
-                           const Place& at, int warp) {
+/// Adds the values of lane ^ bit: of the 2 `half` values a thread keeps the lower or the upper half, by its own bit.
+template <int half>
+__device__ void halve(float (&x)[16], int lane, int bit) {
+    const bool upper = (lane & bit) != 0;
+#pragma unroll
+    for (int i = 0; i < half; ++i) {
+        const float given = upper ? x[i] : x[i + half], kept = upper ? x[i + half] : x[i];
+        x[i] = kept + __shfl_xor_sync(~0U, given, bit);
+    }
+}
+
+/// x[2 i + c] is a thread's part of column 8 i + 2 (lane % 4) + c; the eight lanes of a column add theirs up.
+__device__ void write_column_sums(float (&columns)[4][64], float (&x)[16], const Place& at, int warp) {
+    halve<8>(x, at.lane, 16);
+    halve<4>(x, at.lane, 8);
+    halve<2>(x, at.lane, 4);
+    *reinterpret_cast<float2*>(&columns[warp][at.column(at.lane / 4)]) = make_float2(x[0], x[1]);
+}
+
+__device__ void write_row_sums(float (&rows)[64], const float (&row)[2], const Place& at) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         const float sum = sum_columns(row[r]);
         if (at.lane % 4 == 0) rows[at.row(r)] = sum;
     }
-#pragma unroll
-    for (int i = 0; i < 16; ++i) {
-        const float sum = sum_rows(column[i]);
-        if (at.lane < 4) columns[warp][at.column(i / 2) + i % 2] = sum;
-    }
 }
 
-/// The gradient through Ag and R: row and column sums, and Z.
-template <int dim>
-__device__ void inverse_side(ChunkShared<dim>& shared, const uint32_t (&R)[16], const Place& at, int warp) {
-    const ChunkScalars& s = shared.scalars;
-    float dA[32], KK[32];
-    hold(dA);
-    hold(KK);
+/// One of dP and Z, and this thread's part of the sums of its product with QK^T or KK^T: factor_i Gam_ij / |k_j| (X
+/// V'^T)_ij.
+template <int dim, bool strict>
+__device__ void pair_side(ChunkShared<dim>& shared, char (&X)[dim / 64][tile_bytes], char (&Y)[dim / 64][tile_bytes],
+                          const float (&factor)[2], const __half2 (&Gam)[16], char (&out)[tile_bytes], float (&row)[2],
+                          float (&column)[16], const Place& at) {
+    float d[32], YK[32];
+    hold(d);
+    hold(YK);
     products_begin();
 #pragma unroll
     for (int i = 0; i < dim / 16; ++i)
-        product<Lie::as_rows, Lie::as_columns>(dA, shared_address(shared.dV[i / 4]), shared_address(shared.v[i / 4]),
-                                               i % 4, i > 0);
-    products_commit();
+        product<Lie::as_rows, Lie::as_columns>(d, shared_address(X[i / 4]), shared_address(shared.values[i / 4]), i % 4,
+                                               i > 0);
 #pragma unroll
     for (int i = 0; i < dim / 16; ++i)
-        product<Lie::as_rows, Lie::as_columns>(KK, shared_address(shared.k[i / 4]), shared_address(shared.k[i / 4]),
-                                               i % 4, i > 0);
+        product<Lie::as_rows, Lie::as_columns>(YK, shared_address(Y[i / 4]), shared_address(shared.k[i / 4]), i % 4,
+                                               i > 0);
     products_commit();
-    products_wait<1>();
-    hold(dA);
-    float row[2] = {}, column[16] = {}, column_b[16] = {};
-    float inverse[32];
+    products_wait<0>();
+    hold(d);
+    hold(YK);
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-        const float2 b = *reinterpret_cast<const float2*>(&s.beta[at.column(i)]);
+        const float2 kj = *reinterpret_cast<const float2*>(&shared.scalars.k_factor[at.column(i)]);
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-            const float2 decay = decay_between(s, at.row(r), at.column(i));
-            const __half2 pair = reinterpret_cast<const __half2&>(R[2 * i + r]);
-            float* d = &dA[4 * i + 2 * r];
-            float* inv = &inverse[4 * i + 2 * r];
-            inv[0] = __low2float(pair), inv[1] = __high2float(pair);
-            const float x = decay.x * d[0], y = decay.y * d[1];  // dAb
-            column_b[2 * i] += x * inv[0], column_b[2 * i + 1] += y * inv[1];
-            d[0] = x * b.x, d[1] = y * b.y;  // dR
-            const float mx = d[0] * inv[0], my = d[1] * inv[1];
+            const float2 decay = __half22float2(Gam[2 * i + r]);
+            float* x = &d[4 * i + 2 * r];
+            x[0] *= decay.x * factor[r] * kj.x, x[1] *= decay.y * factor[r] * kj.y;
+            if (strict) {
+                if (at.column(i) == at.row(r)) x[0] = 0.0F;
+                if (at.column(i) + 1 == at.row(r)) x[1] = 0.0F;
+            }
+            const float mx = x[0] * YK[4 * i + 2 * r], my = x[1] * YK[4 * i + 2 * r + 1];
             row[r] += mx + my;
             column[2 * i] += mx, column[2 * i + 1] += my;
         }
     }
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        store_rows(shared_address(shared.dR), i, left_operand(dA, i));
-        store_rows(shared_address(shared.R), i, left_operand(inverse, i));
-    }
+    for (int i = 0; i < 4; ++i) store_rows(shared_address(out), i, left_operand(d, i));
     publish_shared();
-    write_sums(shared.row_A, shared.column_A, row, column, at, warp);
-#pragma unroll
-    for (int i = 0; i < 16; ++i) {
-        const float sum = sum_rows(column_b[i]);
-        if (at.lane < 4) shared.column_b[warp][at.column(i / 2) + i % 2] = sum;
-    }
-    named_barrier(1, 128);
-
-    products_wait<0>();
-    hold(KK);
-    hold(dA);
-    products_begin();
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-        product<Lie::as_columns, Lie::as_rows>(dA, shared_address(shared.R), shared_address(shared.dR), i, i > 0);
-    products_commit();
-    products_wait<0>();
-    hold(dA);
-    Left y[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        y[i] = left_operand(dA, i);
-        hold(y[i]);
-    }
-    float X[32];
-    hold(X);
-    products_begin();
-#pragma unroll
-    for (int i = 0; i < 4; ++i) product<Lie::as_columns>(X, y[i], shared_address(shared.R), i, i > 0);
-    products_commit();
-    products_wait<0>();
-    hold(X);
-    float row_Z[2] = {};
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-        const float2 kj = *reinterpret_cast<const float2*>(&s.k_factor[at.column(i)]);
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-            const int m = at.row(r);
-            float* x = &X[4 * i + 2 * r];
-            x[0] = at.column(i) < m ? -x[0] * s.k_factor[m] * kj.x : 0.0F;
-            x[1] = at.column(i) + 1 < m ? -x[1] * s.k_factor[m] * kj.y : 0.0F;
-            row_Z[r] += x[0] * KK[4 * i + 2 * r] + x[1] * KK[4 * i + 2 * r + 1];
-            x[0] *= s.beta[m], x[1] *= s.beta[m];
-        }
-    }
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        const float sum = sum_columns(row_Z[r]);
-        if (at.lane % 4 == 0) shared.row_Z[at.row(r)] = sum;
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) store_rows(shared_address(shared.Z), i, left_operand(X, i));
-    publish_shared();
-}
-
-/// The gradient through Pg: row and column sums, and dP with the factors of q and k.
-template <int dim>
-__device__ void query_side(ChunkShared<dim>& shared, float scale, const Place& at, int warp) {
-    const ChunkScalars& s = shared.scalars;
-    float dP[32], QK[32];
-    hold(dP);
-    hold(QK);
-    products_begin();
-#pragma unroll
-    for (int i = 0; i < dim / 16; ++i)
-        product<Lie::as_rows, Lie::as_columns>(dP, shared_address(shared.dO[i / 4]),
-                                               shared_address(shared.values[i / 4]), i % 4, i > 0);
-#pragma unroll
-    for (int i = 0; i < dim / 16; ++i)
-        product<Lie::as_rows, Lie::as_columns>(QK, shared_address(shared.q[i / 4]), shared_address(shared.k[i / 4]),
-                                               i % 4, i > 0);
-    products_commit();
-    products_wait<0>();
-    hold(dP);
-    hold(QK);
-    float row[2] = {}, column[16] = {};
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-        const float2 kj = *reinterpret_cast<const float2*>(&s.k_factor[at.column(i)]);
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-            const float2 decay = decay_between(s, at.row(r), at.column(i));
-            const float factor = scale * s.q_factor[at.row(r)];
-            float* d = &dP[4 * i + 2 * r];
-            d[0] *= decay.x * factor * kj.x, d[1] *= decay.y * factor * kj.y;
-            const float mx = d[0] * QK[4 * i + 2 * r], my = d[1] * QK[4 * i + 2 * r + 1];
-            row[r] += mx + my;
-            column[2 * i] += mx, column[2 * i + 1] += my;
-        }
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) store_rows(shared_address(shared.dP), i, left_operand(dP, i));
-    publish_shared();
-    write_sums(shared.row_P, shared.column_P, row, column, at, warp);
 }
 
 /// 64 tokens of 64 columns of a gradient from a tile to the caller's rows, through the derivative of SiLU if asked.
@@ -255,8 +182,38 @@ __device__ void store_gradient(MutableDeviceRows out, DeviceRows raw, bool silu,
     }
 }
 
+/// Blocks that a multiprocessor holds.
 template <int dim>
-__global__ void __launch_bounds__(2 * dim, dim == 64 ? 2 : 1)
+constexpr int blocks_at_once = dim == 64 ? 3 : 1;
+
+/// Brings what a later block will load into the L2 cache, while this one computes: a multiprocessor holds too few
+/// blocks for one to load while another computes.
+template <int dim>
+__device__ void prefetch_chunk(const CudaBackwardCall& backward) {
+    const CudaForwardCall& call = backward.forward;
+    constexpr int tiles = dim / 64, threads = 128 * tiles;
+    constexpr int state_bytes = tiles * tiles * tile_bytes, value_bytes = tiles * tile_bytes;
+    const int64_t n = int64_t(blockIdx.y) * call.chunks + blockIdx.x + backward.multiprocessors * blocks_at_once<dim>;
+    if (n >= int64_t(call.sequences_heads) * call.chunks) return;
+    if (threadIdx.x == 0) {
+        bulk_prefetch(call.saved.states + n * state_bytes, state_bytes);
+        bulk_prefetch(backward.error_gradients + n * value_bytes, value_bytes);
+        bulk_prefetch(backward.state_gradients + n * state_bytes, state_bytes);
+        bulk_prefetch(call.saved.values + n * value_bytes, value_bytes);
+    }
+    const int chain = static_cast<int>(n / call.chunks), first = static_cast<int>(n % call.chunks) * chunk_tokens;
+    const int64_t start = int64_t(chain / call.heads) * call.time;
+#pragma unroll
+    for (int i = threadIdx.x; i < 3 * 64; i += threads) {
+        const int token = first + i % 64;
+        const DeviceRows rows = i < 64 ? call.k : i < 128 ? backward.output_gradient : call.q;
+        if (token < call.time)
+            bulk_prefetch(rows.data + (start + token) * rows.stride + chain % call.heads * dim, dim * 2);
+    }
+}
+
+template <int dim>
+__global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
     backward_chunks_kernel(const __grid_constant__ CudaBackwardCall backward) {
     const CudaForwardCall& call = backward.forward;
     constexpr int tiles = dim / 64, threads = 128 * tiles;
@@ -271,97 +228,51 @@ __global__ void __launch_bounds__(2 * dim, dim == 64 ? 2 : 1)
     const ChunkScalars& s = shared.scalars;
 
     if (threadIdx.x == 0) {
-        const uint32_t first_loaded = shared_address(&shared.loaded[0]), loaded = shared_address(&shared.loaded[1]);
+        const uint32_t values_loaded = shared_address(&shared.loaded[0]);
+        const uint32_t states_loaded = shared_address(&shared.loaded[1]);
         constexpr int state_bytes = tiles * tiles * tile_bytes, value_bytes = tiles * tile_bytes;
-        barrier_init(first_loaded, 1);
-        barrier_init(loaded, 1);
+        barrier_init(values_loaded, 1);
+        barrier_init(states_loaded, 1);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-        barrier_arrive_expect(first_loaded, state_bytes + int(sizeof(ChunkScalars)));
-        bulk_load(shared_address(&shared.scalars), call.saved.scalars + n, sizeof(ChunkScalars), first_loaded);
-        bulk_load(shared_address(shared.S), call.saved.states + n * state_bytes, state_bytes, first_loaded);
-        barrier_arrive_expect(loaded, state_bytes + 2 * value_bytes);
-        bulk_load(shared_address(shared.dW), backward.error_gradients + n * value_bytes, value_bytes, loaded);
-        bulk_load(shared_address(shared.dS), backward.state_gradients + n * state_bytes, state_bytes, loaded);
-        bulk_load(shared_address(shared.dV), backward.value_gradients + n * value_bytes, value_bytes, loaded);
+        barrier_arrive_expect(values_loaded, 2 * value_bytes + int(sizeof(ChunkScalars)));
+        bulk_load(shared_address(&shared.scalars), call.saved.scalars + n, sizeof(ChunkScalars), values_loaded);
+        bulk_load(shared_address(shared.dW), backward.error_gradients + n * value_bytes, value_bytes, values_loaded);
+        bulk_load(shared_address(shared.values), call.saved.values + n * value_bytes, value_bytes, values_loaded);
+        barrier_arrive_expect(states_loaded, 2 * state_bytes);
+        bulk_load(shared_address(shared.S), call.saved.states + n * state_bytes, state_bytes, states_loaded);
+        bulk_load(shared_address(shared.dS), backward.state_gradients + n * state_bytes, state_bytes, states_loaded);
     }
     const auto load = [&](char* target, DeviceRows rows) {
         load_tiles<dim, threads>(shared_address(target), rows, start, head * dim, first, call.time, threadIdx.x);
     };
     load(shared.k[0], call.k);
-    load(shared.v[0], call.v);
-    copies_commit();
     load(shared.dO[0], backward.output_gradient);
     load(shared.q[0], call.q);
     copies_commit();
-    uint32_t R[16];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        const uint4 x = call.saved.inverse[n * 512 + i * 128 + thread];
-        R[4 * i] = x.x, R[4 * i + 1] = x.y, R[4 * i + 2] = x.z, R[4 * i + 3] = x.w;
-    }
     copies_wait<0>();
     publish_shared();
     __syncthreads();
     barrier_wait(shared_address(&shared.loaded[0]), 0);
-    barrier_wait(shared_address(&shared.loaded[1]), 0);
 
-    // W, in place of V, and V'
-    const uint32_t my_v = shared_address(shared.v[group]);
     {
-        float U[32];
-        hold(U);
-        products_begin();
+        __half2 Gam[16];
+        decays(Gam, s, at);
+        float factor[2], row[2] = {}, column[16] = {};
+        if (group == 0) {
 #pragma unroll
-        for (int i = 0; i < dim / 16; ++i)
-            product<Lie::as_rows, Lie::as_columns>(U, shared_address(shared.k[i / 4]),
-                                                   shared_address(shared.S[group][i / 4]), i % 4, i > 0);
-        products_commit();
-        float factor[2];
-        Left Ag[4];
-        float A[32];
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-            factor[r] = exp2_fast(s.log_decay[at.row(r)]) * s.k_factor[at.row(r)];
-#pragma unroll
-            for (int i = 0; i < 8; ++i) {
-                const float2 decay = decay_between(s, at.row(r), at.column(i));
-                const __half2 pair = reinterpret_cast<const __half2&>(R[2 * i + r]);
-                A[4 * i + 2 * r] = decay.x * __low2float(pair) * s.beta[at.column(i)];
-                A[4 * i + 2 * r + 1] = decay.y * __high2float(pair) * s.beta[at.column(i) + 1];
-            }
+            for (int r = 0; r < 2; ++r) factor[r] = -s.k_factor[at.row(r)];
+            pair_side<dim, true>(shared, shared.dW, shared.k, factor, Gam, shared.Z, row, column, at);
         }
+        if (group == tiles - 1) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) Ag[i] = left_operand(A, i);
-        products_wait<0>();
-        hold(U);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const Left v = load_rows(my_v, i);
-            Left w;
-#pragma unroll
-            for (int j = 0; j < 4; ++j)
-                w.x[j] = pack(low_half(v.x[j]) - factor[j % 2] * U[8 * i + 2 * j],
-                              high_half(v.x[j]) - factor[j % 2] * U[8 * i + 2 * j + 1]);
-            store_rows(my_v, i, w);
+            for (int r = 0; r < 2; ++r) factor[r] = call.scale * s.q_factor[at.row(r)];
+            pair_side<dim, false>(shared, shared.dO, shared.q, factor, Gam, shared.dP, row, column, at);
         }
-        publish_shared();
-        named_barrier(1 + group, 128);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) hold(Ag[i]);
-        hold(U);
-        products_begin();
-#pragma unroll
-        for (int i = 0; i < 4; ++i) product<Lie::as_rows>(U, Ag[i], my_v, i, i > 0);
-        products_commit();
-        products_wait<0>();
-        hold(U);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) store_rows(shared_address(shared.values[group]), i, left_operand(U, i));
+        write_row_sums(shared.pair_rows[group], row, at);
+        write_column_sums(shared.pair_columns[group], column, at, warp);
     }
-    copies_wait<0>();
-    publish_shared();
-    __syncthreads();
     barrier_wait(shared_address(&shared.loaded[1]), 0);
+    prefetch_chunk<dim>(backward);
 
     // The products with states, for key columns 64 group ..
     float dQ[32], dK[32];
@@ -398,8 +309,18 @@ __global__ void __launch_bounds__(2 * dim, dim == 64 ? 2 : 1)
 #pragma unroll
             for (int j = 0; j < 4; ++j) sum += low_half(xs[j]) * low_half(ys[j]) + high_half(xs[j]) * high_half(ys[j]);
         }
-        sum = sum_rows(sum_columns(sum));
-        if (lane == 0) shared.state_sum[threadIdx.x / 32] = sum;
+        sum *= exp2_fast(s.log_decay[63]);
+
+        float beta[2] = {};
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const Left x = load_rows(shared_address(shared.dW[group]), i);
+            const Left y = load_rows(shared_address(shared.values[group]), i);
+#pragma unroll
+            for (int j = 0; j < 4; ++j)
+                beta[j % 2] += low_half(x.x[j]) * low_half(y.x[j]) + high_half(x.x[j]) * high_half(y.x[j]);
+        }
+        write_row_sums(shared.beta_rows[group], beta, at);
 
         float eg[2], er[2], q_factor[2];
 #pragma unroll
@@ -424,19 +345,20 @@ __global__ void __launch_bounds__(2 * dim, dim == 64 ? 2 : 1)
         }
         dot_rows(dQ, shared_address(shared.q[group]), rows_q);
         dot_rows(dK, shared_address(shared.k[group]), rows_k);
+#pragma unroll
+        for (int i = 0; i < 32; ++i) dK[i] += other[i];
         dot_rows(other, shared_address(shared.k[group]), rows_u);
         if (lane % 4 == 0) {
 #pragma unroll
             for (int r = 0; r < 2; ++r) {
                 shared.gate_rows[group][at.row(r)] = rows_q[r] - rows_k[r] + rows_u[r];
-                shared.key_rows[group][at.row(r)] = rows_k[r];
+                sum += rows_k[r];
             }
         }
-#pragma unroll
-        for (int i = 0; i < 32; ++i) dK[i] += other[i];
+        sum = sum_rows(sum_columns(sum));
+        if (lane == 0) shared.state_sum[threadIdx.x / 32] = sum;
     }
-    if (group == 0) inverse_side<dim>(shared, R, at, warp);
-    if (group == tiles - 1) query_side<dim>(shared, call.scale, at, warp);
+    publish_shared();
     __syncthreads();
 
     {
@@ -456,27 +378,23 @@ __global__ void __launch_bounds__(2 * dim, dim == 64 ? 2 : 1)
 
     // Gradients of the gates, by the first warp: lane l has tokens 2 l and 2 l + 1.
     if (threadIdx.x < 32) {
-        float state_sum = 0, keys = 0, dG[2], db[2];
+        float last = 0, dG[2], db[2];
 #pragma unroll
-        for (int i = 0; i < 4 * tiles; ++i) state_sum += shared.state_sum[i];
+        for (int i = 0; i < 4 * tiles; ++i) last += shared.state_sum[i];
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
             const int t = 2 * lane + j;
-            dG[j] = shared.row_A[t] + shared.row_P[t];
-            db[j] = shared.row_Z[t];
-#pragma unroll
-            for (int w = 0; w < 4; ++w) {
-                dG[j] -= shared.column_A[w][t] + shared.column_P[w][t];
-                db[j] += shared.column_b[w][t];
-            }
+            dG[j] = db[j] = 0.0F;
 #pragma unroll
             for (int i = 0; i < tiles; ++i) {
                 dG[j] += shared.gate_rows[i][t];
-                keys += shared.key_rows[i][t];
+                dG[j] += shared.pair_rows[i][t];
+                db[j] += shared.beta_rows[i][t];
+#pragma unroll
+                for (int w = 0; w < 4; ++w) dG[j] -= shared.pair_columns[i][w][t];
             }
         }
-        keys = sum_rows(sum_columns(keys));
-        if (lane == 31) dG[1] += keys + exp2_fast(s.log_decay[63]) * state_sum;
+        if (lane == 31) dG[1] += last;
         // sums from a token to the chunk's end
         float suffix = dG[0] + dG[1];
 #pragma unroll
@@ -496,7 +414,8 @@ __global__ void __launch_bounds__(2 * dim, dim == 64 ? 2 : 1)
             const float softplus = fmaxf(x, 0.0F) + log1pf(expf(-fabsf(x)));
             const float da = -rate / (1.0F + expf(-x)) * dg[j];
             backward.a.data[token * backward.a.stride + head] = __float2bfloat16_rn(da);
-            backward.b.data[token * backward.b.stride + head] = __float2bfloat16_rn(db[j] * beta * (1.0F - beta));
+            backward.b.data[token * backward.b.stride + head] =
+                __float2bfloat16_rn(beta > 0.0F ? db[j] / beta * (1.0F - beta) : 0.0F);
             A_log -= dg[j] * rate * softplus;
             dt_bias += da;
         }
@@ -514,8 +433,8 @@ __global__ void __launch_bounds__(2 * dim, dim == 64 ? 2 : 1)
     if (lane % 4 == 0) {
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-            shared.along_q[group][at.row(r)] = along_q[r];
-            shared.along_k[group][at.row(r)] = along_k[r];
+            shared.along(0, group)[at.row(r)] = along_q[r];
+            shared.along(1, group)[at.row(r)] = along_k[r];
         }
     }
     __syncthreads();
@@ -526,8 +445,8 @@ __global__ void __launch_bounds__(2 * dim, dim == 64 ? 2 : 1)
         if (call.l2_normalize) {
 #pragma unroll
             for (int i = 0; i < tiles; ++i) {
-                along_q[r] += shared.along_q[i][row];
-                along_k[r] += shared.along_k[i][row];
+                along_q[r] += shared.along(0, i)[row];
+                along_k[r] += shared.along(1, i)[row];
             }
             along_q[r] *= s.q_factor[row] * s.q_factor[row];
             along_k[r] *= s.k_factor[row] * s.k_factor[row];
@@ -543,10 +462,10 @@ __global__ void __launch_bounds__(2 * dim, dim == 64 ? 2 : 1)
             x.x[j] = pack(dQ[e] - along_q[r] * low_half(q.x[j]), dQ[e + 1] - along_q[r] * high_half(q.x[j]));
             y.x[j] = pack(dK[e] - along_k[r] * low_half(k.x[j]), dK[e + 1] - along_k[r] * high_half(k.x[j]));
         }
-        store_rows(my_v, i, x);
-        store_rows(shared_address(shared.dV[group]), i, y);
+        store_rows(shared_address(shared.dO[group]), i, x);
+        store_rows(shared_address(shared.values[group]), i, y);
     }
-    named_barrier(1 + group, 128);
+    __syncthreads();
     const int column = head * dim + 64 * group;
     const auto store = [&](MutableDeviceRows out, DeviceRows raw, const char* tile) {
         if (backward.alignment == 16)
@@ -556,8 +475,8 @@ __global__ void __launch_bounds__(2 * dim, dim == 64 ? 2 : 1)
         else
             store_gradient<2>(out, raw, backward.silu, tile, start + first, tokens, column, thread);
     };
-    store(backward.q, backward.raw_q, shared.v[group]);
-    store(backward.k, backward.raw_k, shared.dV[group]);
+    store(backward.q, backward.raw_q, shared.dO[group]);
+    store(backward.k, backward.raw_k, shared.values[group]);
     store(backward.v, backward.raw_v, shared.dW[group]);
 }
 
@@ -587,6 +506,7 @@ __global__ void sum_gates_kernel(const float* sums, float* A_log, float* dt_bias
 template <int dim>
 void launch_backward_chunks(const CudaBackwardCall& call, cudaStream_t stream) {
     constexpr int bytes = sizeof(ChunkShared<dim>);
+    static_assert(blocks_at_once<dim> * (bytes + 1024) <= 233472);
     static const cudaError_t set =
         cudaFuncSetAttribute(backward_chunks_kernel<dim>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     (void)set;

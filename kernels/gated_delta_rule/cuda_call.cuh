@@ -36,6 +36,7 @@ struct SavedChunks {
     ChunkScalars* scalars;
     uint4* inverse;  ///< [n][4][128]: R = (I + strictly lower part of beta_i k_i.k_j)^-1 in fp16, as 64 x 64 fragments
     char* states;  ///< [n][value tile][key tile]: S at the chunk's start, transposed, in bf16 tiles; null if not wanted
+    char* values;  ///< [n][value tile]: V' in bf16 tiles, where states are wanted
 };
 
 struct CudaForwardCall {
@@ -56,7 +57,6 @@ struct CudaBackwardCall {
     DeviceRows output_gradient;
     const float* final_state_gradient;
     char* state_gradients;  ///< [n][value tile][key tile]: gradient of the state at the chunk's end, transposed
-    char* value_gradients;  ///< [n][value tile]: of V'
     char* error_gradients;  ///< [n][value tile]: of W = V - eg K S, which is also the gradient of V
     float* sums;            ///< [n][2]: contributions to the gradients of A_log and dt_bias
     DeviceRows raw_q, raw_k, raw_v;  ///< before SiLU, any alignment
@@ -64,6 +64,7 @@ struct CudaBackwardCall {
     int alignment;  ///< bytes, of the rows of raw_q .. and of q, k, v: 16, 4 or 2
     MutableDeviceRows q, k, v, a, b;
     float *A_log, *dt_bias, *initial_state;
+    int multiprocessors;
 };
 
 struct CudaDecodeCall {
@@ -87,7 +88,7 @@ void launch_forward(const CudaForwardCall& call, int multiprocessors, cudaStream
 
 /// The chain of state gradients, from the last chunk to the first.
 template <int dim>
-void launch_backward_states(const CudaBackwardCall& call, int multiprocessors, cudaStream_t stream);
+void launch_backward_states(const CudaBackwardCall& call, cudaStream_t stream);
 /// Everything else, for all chunks at once.
 template <int dim>
 void launch_backward_chunks(const CudaBackwardCall& call, cudaStream_t stream);

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The chain of states. One block takes one sequence and head (or some of its columns of V: they are independent)
+// The chain of states. A block takes a sequence and head (or some of its columns of V: they are independent)
 // through all chunks. Each state warpgroup keeps 64 columns of the state in registers as S^T, 64 x dim, and computes
 // all of its results transposed, so that every result is the left operand of the next product without leaving the
 // registers:
 //     W^T = V^T - eg (S^T K^T),  V'^T = W^T Ag^T,  O^T = eg (S^T Q^T) + V'^T Pg^T,  S^T <- e^G_last S^T + (er V')^T K
-// The auxiliary warpgroup loads tiles and works out Ag = Gam R b and Pg = scale Gam Q K^T one chunk ahead. q and k are
-// normalised by factors per row that go into eg, er, Ag and Pg.
-#include <algorithm>
-
+// with Ag = Gam R b and Pg = scale Gam Q K^T from the auxiliary warpgroup. q and k are normalised by factors per row
+// that go into eg, er, Ag and Pg.
 #include "kernels/gated_delta_rule/cuda_stage.cuh"
 
 namespace amalgam::kernels {
@@ -15,23 +13,10 @@ namespace {
 
 template <int dim, int groups, int stages>
 struct ForwardShared {
-    Stage<dim, groups> stage[stages];
-    char state[groups][dim / 64][tile_bytes];
-    Factors factors[stages];
-    uint64_t full[stages], empty[stages];
+    static constexpr bool own_staging = dim == 128;
+    Pipeline<dim, groups, stages> pipeline;
+    alignas(1024) char state[own_staging ? groups : 1][own_staging ? dim / 64 : 1][own_staging ? tile_bytes : 1];
 };
-
-/// 64 tokens of 64 columns from a tile to o.
-__device__ void store_output(const CudaForwardCall& call, const char* tile, int first, int column, int thread) {
-    const int64_t start = int64_t(blockIdx.x / call.heads) * call.time;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        const int at = i * 128 + thread, row = at / 8, piece = at % 8;
-        if (first + row < call.time)
-            *reinterpret_cast<uint4*>(call.o.data + (start + first + row) * call.o.stride + column + piece * 8) =
-                *reinterpret_cast<const uint4*>(tile + tile_offset(row, piece));
-    }
-}
 
 template <int dim, int groups, int stages>
 __global__ void __launch_bounds__(128 * (groups + 1), dim == 64 ? 2 : 1)
@@ -39,59 +24,58 @@ __global__ void __launch_bounds__(128 * (groups + 1), dim == 64 ? 2 : 1)
     constexpr int key_tiles = dim / 64;
     extern __shared__ __align__(1024) char memory[];
     auto& shared = *reinterpret_cast<ForwardShared<dim, groups, stages>*>(memory);
+    auto& pipeline = shared.pipeline;
     const int group = threadIdx.x / 128, thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
     const int first_value = blockIdx.y * groups * 64;
 
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < stages; ++i) {
-            barrier_init(shared_address(&shared.full[i]), 128);
-            barrier_init(shared_address(&shared.empty[i]), 128 * groups);
-        }
-    }
+    const Schedule schedule(call, false);
+    if (threadIdx.x == 0) pipeline.initialize();
     __syncthreads();
 
     if (group == groups) {
         Registers<dim, groups>::decrease();
-#pragma unroll
-        for (int i = 0; i < stages - 1; ++i)
-            load_stage(call, call.v, shared.stage[i], shared.factors[i], i, first_value, thread);
-        for (int chunk = 0; chunk < call.chunks; ++chunk) {
-            const int at = chunk % stages;
-            copies_wait<stages - 2>();
-            prepare_stage(call, shared.stage[at], shared.factors[at], chunk,
-                          call.saved.states != nullptr && blockIdx.y == 0, thread);
-            barrier_arrive(shared_address(&shared.full[at]));
-            const int ahead = chunk + stages - 1, next = ahead % stages;
-            if (ahead >= stages) barrier_wait(shared_address(&shared.empty[next]), (ahead / stages - 1) & 1);
-            load_stage(call, call.v, shared.stage[next], shared.factors[next], ahead, first_value, thread);
-        }
+        run_auxiliary(call, pipeline, schedule, call.v, first_value, call.saved.states != nullptr && blockIdx.y == 0,
+                      thread);
         return;
     }
 
     Registers<dim, groups>::increase();
     const int value = first_value + 64 * group;  // first of this group's columns of V
-    const int head = blockIdx.x % call.heads;
     float S[key_tiles][32];
-    const int64_t state_base = (int64_t(blockIdx.x) * dim) * dim + value + 16 * warp + lane / 4;
-#pragma unroll
-    for (int t = 0; t < key_tiles; ++t) {
-#pragma unroll
-        for (int i = 0; i < 32; ++i) {
-            const int key = 64 * t + i / 4 * 8 + lane % 4 * 2 + i % 2, row = i / 2 % 2 * 8;
-            S[t][i] = call.initial_state ? call.initial_state[state_base + int64_t(key) * dim + row] : 0.0F;
-        }
-    }
+    Left output[4];
 
-    for (int chunk = 0; chunk < call.chunks; ++chunk) {
-        const int at = chunk % stages;
-        auto& stage = shared.stage[at];
-        const Factors& factors = shared.factors[at];
-        const uint32_t k = shared_address(stage.k), q = shared_address(stage.q), v = shared_address(stage.v[group]);
+    // Writes the output of a step by way of this warp's columns of V, in rows of 32 bytes, and releases its tiles. Done
+    // while the first products of the next step run.
+    const auto finish = [&](int step) {
+        const auto [chain, chunk, n] = schedule[step];
+        char* tile = pipeline.loaded[step % stages].v[group];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) store_columns(shared_address(tile), i, output[i]);
+        __syncwarp();
+        __nv_bfloat16* target = call.o.data + int64_t(chain / call.heads) * call.time * call.o.stride +
+                                int64_t(chain % call.heads) * dim + value;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const int row = 16 * i + lane / 2, piece = 2 * warp + lane % 2, token = chunk * chunk_tokens + row;
+            if (token < call.time)
+                *reinterpret_cast<uint4*>(target + int64_t(token) * call.o.stride + piece * 8) =
+                    *reinterpret_cast<const uint4*>(tile + tile_offset(row, piece));
+        }
+        if (lane == 0) bulk_stores_read();
+        pipeline.arrive_done(step);
+    };
+
+    for (int step = 0; step < schedule.steps; ++step) {
+        const auto [chain, chunk, n] = schedule[step];
+        if (chunk == 0) load_state<dim>(S, call.initial_state, chain, value, thread);
+        auto& loaded = pipeline.loaded[step % stages];
+        const Prepared& prepared = pipeline.prepared[step % 2];
+        const uint32_t k = shared_address(loaded.k), q = shared_address(loaded.q), v = shared_address(loaded.v[group]);
 
         Left state[4 * key_tiles];
 #pragma unroll
         for (int i = 0; i < 4 * key_tiles; ++i) state[i] = left_operand(S[i / 4], i % 4);
-        barrier_wait(shared_address(&shared.full[at]), chunk / stages & 1);
+        pipeline.wait_full(step);
 
         float W[32], O[32];
 #pragma unroll
@@ -108,19 +92,14 @@ __global__ void __launch_bounds__(128 * (groups + 1), dim == 64 ? 2 : 1)
             product<Lie::as_columns>(O, state[i], q + i / 4 * tile_bytes, i % 4, i > 0);
         products_commit();
 
-        if (call.saved.states != nullptr) {
-            const uint32_t staged = shared_address(shared.state[group]);
-            if (thread == 0) bulk_stores_read();
-            named_barrier(state_barrier + group, 128);
-#pragma unroll
-            for (int i = 0; i < 4 * key_tiles; ++i) store_rows(staged + i / 4 * tile_bytes, i % 4, state[i]);
-            publish_shared();
-            named_barrier(state_barrier + group, 128);
-            if (thread == 0)
-                bulk_store(call.saved.states + ((int64_t(blockIdx.x) * call.chunks + chunk) * (dim / 64) + value / 64) *
-                                                   (key_tiles * tile_bytes),
-                           staged, key_tiles * tile_bytes);
-        }
+        if (step > 0) finish(step - 1);
+        // States are saved by way of shared memory of their own, or of Q once that has been used.
+        const auto save_state = [&](char(&staged)[key_tiles][tile_bytes]) {
+            if (call.saved.states != nullptr)
+                save_state_rows<key_tiles>(
+                    state, staged, call.saved.states + (n * key_tiles + value / 64) * (key_tiles * tile_bytes), thread);
+        };
+        if constexpr (ForwardShared<dim, groups, stages>::own_staging) save_state(shared.state[group]);
 
         Left w[4];
         products_wait<1>();
@@ -130,7 +109,7 @@ __global__ void __launch_bounds__(128 * (groups + 1), dim == 64 ? 2 : 1)
             const Left vt = load_columns(v, i);
 #pragma unroll
             for (int j = 0; j < 2; ++j) {
-                const float2 f = AMALGAM_FACTOR(factors.state_k, 2 * i + j);
+                const float2 f = AMALGAM_FACTOR(prepared.state_k, 2 * i + j);
                 float* x = &W[8 * i + 4 * j];
                 x[0] = low_half(vt.x[2 * j]) - f.x * x[0];
                 x[1] = high_half(vt.x[2 * j]) - f.y * x[1];
@@ -145,9 +124,9 @@ __global__ void __launch_bounds__(128 * (groups + 1), dim == 64 ? 2 : 1)
         hold(V);
         products_begin();
 #pragma unroll
-        for (int i = 0; i < 4; ++i) product<Lie::as_columns>(V, w[i], shared_address(stage.Ag), i, i > 0);
+        for (int i = 0; i < 4; ++i) product<Lie::as_columns>(V, w[i], shared_address(prepared.Ag), i, i > 0);
         products_commit();
-        const float decay = exp2_fast(factors.scalars.log_decay[63]);
+        const float decay = exp2_fast(prepared.log_decay[0]);
 #pragma unroll
         for (int t = 0; t < key_tiles; ++t) {
 #pragma unroll
@@ -156,27 +135,24 @@ __global__ void __launch_bounds__(128 * (groups + 1), dim == 64 ? 2 : 1)
         products_wait<0>();
         hold(V);
         hold(O);
+        if constexpr (!ForwardShared<dim, groups, stages>::own_staging) {
+            if (call.saved.states != nullptr) named_barrier(state_barrier, 128);  // every warp has used Q
+            save_state(loaded.q);
+        }
 
         Left kept[4], update[4];
-#pragma unroll
-        for (int i = 0; i < 8; ++i) {
-            const float2 fq = AMALGAM_FACTOR(factors.state_q, i);
-            O[4 * i] *= fq.x, O[4 * i + 1] *= fq.y, O[4 * i + 2] *= fq.x, O[4 * i + 3] *= fq.y;
-        }
 #pragma unroll
         for (int i = 0; i < 4; ++i) kept[i] = left_operand(V, i);
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
-            const float2 fu = AMALGAM_FACTOR(factors.update, i);
+            const float2 fu = AMALGAM_FACTOR(prepared.update, i);
             V[4 * i] *= fu.x, V[4 * i + 1] *= fu.y, V[4 * i + 2] *= fu.x, V[4 * i + 3] *= fu.y;
         }
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             update[i] = left_operand(V, i);
             hold(update[i]);
-            hold(kept[i]);
         }
-        hold(O);
 #pragma unroll
         for (int t = 0; t < key_tiles; ++t) hold(S[t]);
         products_begin();
@@ -187,57 +163,55 @@ __global__ void __launch_bounds__(128 * (groups + 1), dim == 64 ? 2 : 1)
         }
         products_commit();
 #pragma unroll
-        for (int i = 0; i < 4; ++i) product<Lie::as_columns>(O, kept[i], shared_address(stage.Pg), i);
+        for (int i = 0; i < 8; ++i) {
+            const float2 fq = AMALGAM_FACTOR(prepared.state_q, i);
+            O[4 * i] *= fq.x, O[4 * i + 1] *= fq.y, O[4 * i + 2] *= fq.x, O[4 * i + 3] *= fq.y;
+        }
+#pragma unroll
+        for (int i = 0; i < 4; ++i) hold(kept[i]);
+        hold(O);
+        products_begin();
+#pragma unroll
+        for (int i = 0; i < 4; ++i) product<Lie::as_columns>(O, kept[i], shared_address(prepared.Pg), i);
         products_commit();
+        if (call.saved.states != nullptr)
+            save_columns(kept, loaded.v[group], call.saved.values + (n * key_tiles + value / 64) * tile_bytes, thread);
         products_wait<0>();
         hold(O);
 #pragma unroll
         for (int t = 0; t < key_tiles; ++t) hold(S[t]);
 
-            // The output takes the place of this warp's columns of V.
 #pragma unroll
-        for (int i = 0; i < 4; ++i) store_columns(v, i, left_operand(O, i));
-        named_barrier(state_barrier + group, 128);
-        store_output(call, stage.v[group], chunk * chunk_tokens, head * dim + value, thread);
-        barrier_arrive(shared_address(&shared.empty[at]));
+        for (int i = 0; i < 4; ++i) output[i] = left_operand(O, i);
+        if (chunk == call.chunks - 1 && call.final_state) store_state<dim>(S, call.final_state, chain, value, thread);
     }
-    if (thread == 0) bulk_stores_complete();
-
-    if (call.final_state) {
-#pragma unroll
-        for (int t = 0; t < key_tiles; ++t) {
-#pragma unroll
-            for (int i = 0; i < 32; ++i) {
-                const int key = 64 * t + i / 4 * 8 + lane % 4 * 2 + i % 2, row = i / 2 % 2 * 8;
-                call.final_state[state_base + int64_t(key) * dim + row] = S[t][i];
-            }
-        }
-    }
+    finish(schedule.steps - 1);
+    if (lane == 0) bulk_stores_complete();
 }
 
 template <int dim, int groups, int stages>
-void launch(const CudaForwardCall& call, cudaStream_t stream) {
+void launch(const CudaForwardCall& call, int multiprocessors, cudaStream_t stream) {
     constexpr int bytes = sizeof(ForwardShared<dim, groups, stages>);
+    static_assert(bytes <= (dim == 64 ? 115712 : 232448));
     static const cudaError_t set =
         cudaFuncSetAttribute(forward_kernel<dim, groups, stages>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     (void)set;
     forward_kernel<dim, groups, stages>
-        <<<dim3(call.sequences_heads, dim / 64 / groups), 128 * (groups + 1), bytes, stream>>>(call);
+        <<<chain_grid(dim, groups, call, multiprocessors), 128 * (groups + 1), bytes, stream>>>(call);
 }
 
 }  // namespace
 
 template <>
-void launch_forward<64>(const CudaForwardCall& call, int, cudaStream_t stream) {
-    launch<64, 1, 2>(call, stream);
+void launch_forward<64>(const CudaForwardCall& call, int multiprocessors, cudaStream_t stream) {
+    launch<64, 1, 3>(call, multiprocessors, stream);
 }
 template <>
 void launch_forward<128>(const CudaForwardCall& call, int multiprocessors, cudaStream_t stream) {
-    // Few heads: half of the columns of V a block, so that more multiprocessors have work.
-    if (call.sequences_heads * 4 <= multiprocessors * 3)
-        launch<128, 1, 2>(call, stream);
+    if (halves_values(call, multiprocessors))
+        launch<128, 1, 3>(call, multiprocessors, stream);
     else
-        launch<128, 2, 2>(call, stream);
+        launch<128, 2, 3>(call, multiprocessors, stream);
 }
 
 }  // namespace amalgam::kernels

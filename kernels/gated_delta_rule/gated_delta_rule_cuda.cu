@@ -64,13 +64,14 @@ bool needs_copy(const GatedDeltaRuleOptions& options, const GatedDeltaRuleInputs
 
 /// Where the parts of the workspace lie, in bytes.
 struct Layout {
-    int64_t chunks, scalars = 0, inverse, states, copies, copy_bytes, end;
+    int64_t chunks, scalars = 0, inverse, states, values, copies, copy_bytes, end;
     Layout(const GatedDeltaRuleShape& shape, bool copied, bool for_backward) {
         chunks = (shape.time + chunk_tokens - 1) / chunk_tokens;
         const int64_t tiles = shape.batch * shape.heads * chunks;
         inverse = scalars + tiles * int64_t(sizeof(ChunkScalars));
         states = inverse + tiles * hopper::tile_bytes;
-        copies = states + (for_backward ? tiles * shape.key_dim * shape.value_dim * 2 : 0);
+        values = states + (for_backward ? tiles * shape.key_dim * shape.value_dim * 2 : 0);
+        copies = values + (for_backward ? tiles * chunk_tokens * shape.value_dim * 2 : 0);
         copy_bytes = shape.batch * shape.time * shape.heads * shape.key_dim * 2;
         end = copies + (copied ? 3 * copy_bytes : 0);
     }
@@ -78,11 +79,10 @@ struct Layout {
 
 /// The same for the scratch of the backward pass.
 struct ScratchLayout {
-    int64_t state_gradients = 0, value_gradients, error_gradients, sums, end;
+    int64_t state_gradients = 0, error_gradients, sums, end;
     explicit ScratchLayout(const GatedDeltaRuleShape& shape) {
         const int64_t tiles = shape.batch * shape.heads * ((shape.time + chunk_tokens - 1) / chunk_tokens);
-        value_gradients = state_gradients + tiles * shape.key_dim * shape.value_dim * 2;
-        error_gradients = value_gradients + tiles * chunk_tokens * shape.value_dim * 2;
+        error_gradients = state_gradients + tiles * shape.key_dim * shape.value_dim * 2;
         sums = error_gradients + tiles * chunk_tokens * shape.value_dim * 2;
         end = sums + tiles * 2 * int64_t(sizeof(float));
     }
@@ -150,6 +150,7 @@ CudaForwardCall make_call(const GatedDeltaRuleShape& shape, const GatedDeltaRule
     call.saved.scalars = reinterpret_cast<ChunkScalars*>(base + layout.scalars);
     call.saved.inverse = reinterpret_cast<uint4*>(base + layout.inverse);
     call.saved.states = for_backward ? base + layout.states : nullptr;
+    call.saved.values = for_backward ? base + layout.values : nullptr;
     return call;
 }
 
@@ -169,7 +170,7 @@ void run_forward(const CudaForwardCall& call, const GatedDeltaRuleShape& shape, 
 
 template <int dim>
 void run_backward(const CudaBackwardCall& call, cudaStream_t stream) {
-    launch_backward_states<dim>(call, multiprocessors(), stream);
+    launch_backward_states<dim>(call, stream);
     check_launch("backward, states");
     launch_backward_chunks<dim>(call, stream);
     check_launch("backward, chunks");
@@ -222,7 +223,6 @@ void gated_delta_rule_backward(const GatedDeltaRuleShape& shape, const GatedDelt
     const ScratchLayout layout(shape);
     char* base = static_cast<char*>(scratch);
     call.state_gradients = base + layout.state_gradients;
-    call.value_gradients = base + layout.value_gradients;
     call.error_gradients = base + layout.error_gradients;
     call.sums = reinterpret_cast<float*>(base + layout.sums);
     call.raw_q = rows(inputs.q);
@@ -239,6 +239,7 @@ void gated_delta_rule_backward(const GatedDeltaRuleShape& shape, const GatedDelt
     call.A_log = gradients.A_log;
     call.dt_bias = gradients.dt_bias;
     call.initial_state = gradients.initial_state;
+    call.multiprocessors = multiprocessors();
     if (shape.key_dim == 64)
         run_backward<64>(call, stream);
     else

@@ -269,6 +269,10 @@ __device__ inline void bulk_store(void* global, uint32_t shared, int bytes) {
                  : "memory");
     asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }
+/// Begins to bring `bytes` from device memory into the L2 cache.
+__device__ inline void bulk_prefetch(const void* global, int bytes) {
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
+}
 /// Until the bulk stores of this thread have read their shared memory.
 __device__ inline void bulk_stores_read() {
     asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One cluster of blocks for each row (kernels/cuda/logit_rows.cuh): a pass for the maxima, one for the sums, and after
-// the blocks of the cluster have exchanged theirs, one that writes the gradient.
+// A cluster of blocks on each row (kernels/cuda/logit_rows.cuh): a pass for the maxima, one for the sums, and after the
+// blocks have exchanged theirs, one that writes the gradient.
 #include "kernels/cuda/logit_rows.cuh"
 #include "kernels/kl_divergence/kl_divergence.h"
 
@@ -10,7 +10,7 @@ namespace {
 namespace cg = cooperative_groups;
 
 struct Arguments {
-    std::int64_t vocabulary, slice;
+    std::int64_t rows, vocabulary, slice;
     float temperature, gradient_weight;
     ConstRows student, teacher;
     Rows gradient;  // null: loss only
@@ -42,16 +42,16 @@ __device__ void slice_sums(const T* student, const T* teacher, int count, float 
             partial[2] += t_power == 0.0F ? 0.0F : t_power * (t_exponent - s_exponent);
         }
     }
-    double total[3] = {};
+    double total[3];
     block_sum(partial, total);
     sums.student = total[0];
     sums.teacher = total[1];
     sums.product = total[2];
 }
 
-// The sums of the row from those of all slices; whole warps call it, and every lane of a group takes a slice.
+// The sums of the row from those of all slices; the first warp calls it, and a lane takes a slice.
 __device__ Sums joined(cg::cluster_group& cluster, Sums* of_slice) {
-    const unsigned lane = threadIdx.x % most_slices;
+    const unsigned lane = threadIdx.x;
     Sums part{-INFINITY, -INFINITY, 0, 0, 0};
     if (lane < cluster.num_blocks()) part = *cluster.map_shared_rank(of_slice, lane);
     // A slice of nothing but -infinity has centre 0 and must not raise the row's.
@@ -63,35 +63,23 @@ __device__ Sums joined(cg::cluster_group& cluster, Sums* of_slice) {
     const double teacher_factor = has_teacher ? exp2_approximate(part.teacher_centre - row.teacher_centre) : 0.0F;
     const double shift = (static_cast<double>(part.teacher_centre) - row.teacher_centre) -
                          (static_cast<double>(part.student_centre) - row.student_centre);
-    row.student = slices_sum(part.student * student_factor);
-    row.teacher = slices_sum(part.teacher * teacher_factor);
-    row.product = slices_sum(has_teacher ? (part.product + part.teacher * shift) * teacher_factor : 0.0);
+    row.student = warp_sum(part.student * student_factor);
+    row.teacher = warp_sum(part.teacher * teacher_factor);
+    row.product = warp_sum(has_teacher ? (part.product + part.teacher * shift) * teacher_factor : 0.0);
     return row;
 }
 
-// What the gradient and the loss take from the sums of the row.
-struct Row {
-    float student_centre, teacher_centre;
-    float teacher_sum;
-    float ratio;        // of the teacher's sum to the student's
-    float mean_excess;  // teacher's mean of the difference of the exponents
-
-    __device__ explicit Row(const Sums& sums)
-        : student_centre(sums.student_centre),
-          teacher_centre(sums.teacher_centre),
-          teacher_sum(static_cast<float>(sums.teacher)),
-          ratio(teacher_sum / static_cast<float>(sums.student)),
-          mean_excess(static_cast<float>(sums.product) / teacher_sum) {}
-
-    __device__ float loss(float temperature) const {
-        return temperature * temperature * ln_2 * (mean_excess - log2f(ratio));
-    }
-};
+__device__ float loss_of(const Sums& row, double temperature) {
+    const double loss = row.product / row.teacher + log2(row.student) - log2(row.teacher);
+    return static_cast<float>(temperature * temperature * ln_2 * loss);
+}
 
 template <int n, class T>
-__device__ void write_gradient(const T* student, const T* teacher, T* gradient, int count, float scale, Row row,
-                               float weight) {
-    const float factor = weight / row.teacher_sum;
+__device__ void write_gradient(const T* student, const T* teacher, T* gradient, int count, float scale, const Sums& row,
+                               double weight) {
+    // Scaled to the teacher's sum first, so that equal rows cancel exactly.
+    const float ratio = static_cast<float>(row.teacher / row.student);
+    const float factor = static_cast<float>(weight / row.teacher);
     for (int i = n * int(threadIdx.x); i < count; i += n * logit_threads) {
         float s[n], t[n];
         load<n>(student + i, s);
@@ -100,77 +88,91 @@ __device__ void write_gradient(const T* student, const T* teacher, T* gradient, 
         for (int j = 0; j < n; ++j) {
             const float s_power = exp2_approximate(fmaf(s[j], scale, -row.student_centre));
             const float t_power = exp2_approximate(fmaf(t[j], scale, -row.teacher_centre));
-            // Scaled to the teacher's sum first, so that equal rows cancel exactly.
-            s[j] = fmaf(s_power, row.ratio, -t_power) * factor;
+            s[j] = fmaf(s_power, ratio, -t_power) * factor;
         }
         store<n>(gradient + i, s);
     }
 }
 
 template <class T, bool staged>
-__global__ void __launch_bounds__(logit_threads) rows_kernel(Arguments a) {
+__global__ void __launch_bounds__(logit_threads, 2) rows_kernel(Arguments a) {
     constexpr int n = staged ? vector_length<T> : 1;
     extern __shared__ __align__(128) unsigned char memory[];
-    __shared__ std::uint64_t barriers[logit_pieces];
-    __shared__ Sums of_slice;
+    __shared__ std::uint64_t barriers[logit_buffers * logit_pieces];
+    __shared__ Sums of_slice[2], of_row;
     cg::cluster_group cluster = cg::this_cluster();
-    const std::int64_t row = blockIdx.x / cluster.num_blocks();
-    const std::int64_t first = cluster.block_rank() * a.slice;
-    const int count = static_cast<int>(min(a.slice, a.vocabulary - first));
-    const T* const rows[2] = {row_of<T>(a.student, row) + first, row_of<T>(a.teacher, row) + first};
-    const T *student = rows[0], *teacher = rows[1];
+    const std::int64_t first_row = blockIdx.x / cluster.num_blocks(), clusters = gridDim.x / cluster.num_blocks();
+    const std::int64_t column = cluster.block_rank() * a.slice;
+    const int count = static_cast<int>(min(a.slice, a.vocabulary - column));
     const float scale = log2_e / a.temperature;
-
-    float largest[2] = {-INFINITY, -INFINITY};
-    if constexpr (staged) {
-        const StagedSlice<T, 2> slice(memory, barriers, rows, static_cast<int>(a.slice), count);
-        student = slice.logits(0);
-        teacher = slice.logits(1);
-        for (int p = 0; p < logit_pieces; ++p) {
-            slice.wait(p);
-            largest[0] = largest_of<n>(student, slice.begin(p), slice.end(p), largest[0]);
-            largest[1] = largest_of<n>(teacher, slice.begin(p), slice.end(p), largest[1]);
+    const StagedSlices<T, 2> slices(memory, barriers, static_cast<int>(a.slice), count);
+    const auto start = [&](int index, std::int64_t row) {
+        const T* const rows[2] = {row_of<T>(a.student, row) + column, row_of<T>(a.teacher, row) + column};
+        if (staged && row < a.rows && threadIdx.x == 0) slices.start(index, rows);
+    };
+    start(0, first_row);
+    int index = 0;
+    for (std::int64_t row = first_row; row < a.rows; row += clusters, ++index) {
+        start(index + 1, row + clusters);
+        const T* student = row_of<T>(a.student, row) + column;
+        const T* teacher = row_of<T>(a.teacher, row) + column;
+        float largest[2] = {-INFINITY, -INFINITY};
+        if constexpr (staged) {
+            student = slices.logits(index, 0);
+            teacher = slices.logits(index, 1);
+            for (int p = 0; p < logit_pieces; ++p) {
+                slices.wait(index, p);
+                largest[0] = largest_of<n>(student, slices.begin(p), slices.end(p), largest[0]);
+                largest[1] = largest_of<n>(teacher, slices.begin(p), slices.end(p), largest[1]);
+            }
+        } else {
+            largest[0] = largest_of<n>(student, 0, count, largest[0]);
+            largest[1] = largest_of<n>(teacher, 0, count, largest[1]);
         }
-    } else {
-        largest[0] = largest_of<n>(student, 0, count, largest[0]);
-        largest[1] = largest_of<n>(teacher, 0, count, largest[1]);
-    }
-    block_maximum(largest);
+        block_maximum(largest);
 
-    Sums sums{centre_of(largest[0], scale), centre_of(largest[1], scale), 0, 0, 0};
-    slice_sums<n>(student, teacher, count, scale, sums);
-    if (threadIdx.x == 0) of_slice = sums;
-    cluster.sync();
-    const Row of_row(joined(cluster, &of_slice));
-    cluster.barrier_arrive();  // this thread reads no other block's memory any more
-    if (cluster.block_rank() == 0 && threadIdx.x == 0) a.loss[row] = of_row.loss(a.temperature);
-    if (a.gradient.data != nullptr) {
-        write_gradient<n>(student, teacher, row_of<T>(a.gradient, row) + first, count, scale, of_row,
-                          a.temperature * a.gradient_weight);
+        Sums sums{centre_of(largest[0], scale), centre_of(largest[1], scale), 0, 0, 0};
+        slice_sums<n>(student, teacher, count, scale, sums);
+        // Others may still read what this block offered for the row before, but not for the one before that.
+        if (threadIdx.x == 0) of_slice[index % 2] = sums;
+        cluster.sync();
+        if (threadIdx.x < 32) {
+            const Sums sums_of_row = joined(cluster, &of_slice[index % 2]);
+            if (threadIdx.x == 0) {
+                of_row = sums_of_row;
+                if (cluster.block_rank() == 0) a.loss[row] = loss_of(sums_of_row, a.temperature);
+            }
+        }
+        __syncthreads();
+        if (a.gradient.data != nullptr) {
+            write_gradient<n>(student, teacher, row_of<T>(a.gradient, row) + column, count, scale, of_row,
+                              static_cast<double>(a.temperature) * a.gradient_weight);
+        }
+        __syncthreads();  // nobody reads this row's slices any more
     }
-    cluster.barrier_wait();
+    cluster.sync();  // nor this block's sums
 }
 
-void run(ElementType type, std::int64_t rows, const Arguments& given, cudaStream_t stream) {
+void run(ElementType type, const Arguments& given, cudaStream_t stream) {
     with_element_type(type, [&](auto* element) {
         using T = std::remove_pointer_t<decltype(element)>;
         Arguments arguments = given;
         const bool staged = given.vocabulary % 8 == 0 && aligned(given.student, type) && aligned(given.teacher, type);
         const Slicing slicing = staged ? slicing_of(given.vocabulary, 2, sizeof(T)) : Slicing{1, given.vocabulary, 0};
         arguments.slice = slicing.columns;
-        launch_rows(slicing.bytes > 0 ? rows_kernel<T, true> : rows_kernel<T, false>, arguments, rows, slicing, stream,
-                    "kl_divergence");
+        launch_rows(slicing.bytes > 0 ? rows_kernel<T, true> : rows_kernel<T, false>, arguments, given.rows, slicing,
+                    stream, "kl_divergence");
     });
 }
 
 }  // namespace
 
 void kl_divergence(const KlDivergence& a, Stream stream) {
-    run(a.type, a.rows, {a.vocabulary, 0, a.temperature, 0, a.student, a.teacher, {}, a.loss}, stream);
+    run(a.type, {a.rows, a.vocabulary, 0, a.temperature, 0, a.student, a.teacher, {}, a.loss}, stream);
 }
 
 void kl_divergence_with_gradient(const KlDivergenceGradient& a, Stream stream) {
-    run(a.type, a.rows, {a.vocabulary, 0, a.temperature, a.gradient_weight, a.student, a.teacher, a.student, a.loss},
+    run(a.type, {a.rows, a.vocabulary, 0, a.temperature, a.gradient_weight, a.student, a.teacher, a.student, a.loss},
         stream);
 }
 

@@ -11,7 +11,6 @@ namespace {
 
 constexpr int threads = 128;
 constexpr int forward_stretch = 32, backward_stretch = 64;  // tokens
-constexpr int tile = 4;                                     // tokens that are on their way to a thread together
 
 // Inputs of one sequence; before its beginning those of the state, or zeros.
 template <class T, int n>
@@ -76,24 +75,17 @@ __global__ void __launch_bounds__(threads) forward_kernel(SiluConvolutionForward
     load_weight(a.weight, channel, weight);
 #pragma unroll
     for (int j = 1; j < taps; ++j) input.read(begin - taps + j, x[j]);
-    for (int first = begin; first < end; first += tile) {
-        Pack<T, n> read[tile];
+#pragma unroll 4
+    for (int t = begin; t < end; ++t) {
+        shift(x);
+        widen(load_pack_anywhere<T, n>(input.x + t * input.stride), x[taps - 1]);
+        float u[n];
+        convolve(weight, x, u);
+        if (a.silu) {
 #pragma unroll
-        for (int r = 0; r < tile; ++r)
-            if (first + r < end) read[r] = load_pack_anywhere<T, n>(input.x + (first + r) * input.stride);
-#pragma unroll
-        for (int r = 0; r < tile; ++r) {
-            if (first + r >= end) break;
-            shift(x);
-            widen(read[r], x[taps - 1]);
-            float u[n];
-            convolve(weight, x, u);
-            if (a.silu) {
-#pragma unroll
-                for (int k = 0; k < n; ++k) u[k] *= sigmoid<T>(u[k]);
-            }
-            store<n>(y + (first + r) * a.y.stride, u);
+            for (int k = 0; k < n; ++k) u[k] *= sigmoid<T>(u[k]);
         }
+        store<n>(y + t * a.y.stride, u);
     }
 }
 
@@ -126,23 +118,14 @@ __global__ void __launch_bounds__(threads) backward_kernel(SiluConvolutionBackwa
     load_weight(a.weight, channel, weight);
 #pragma unroll
     for (int j = 1; j < taps; ++j) input.read(begin - taps + j, x[j]);
-    // The input at time t gets its gradient from the du of t to t + past, so du runs ahead by that much.
-    for (int first = begin; first < end + past; first += tile) {
-        Pack<T, n> read_x[tile] = {}, read_dy[tile] = {};  // zero beyond the end of the sequence
-#pragma unroll
-        for (int r = 0; r < tile; ++r) {
-            if (first + r >= min(end + past, int(a.time))) continue;
-            read_x[r] = load_pack_anywhere<T, n>(input.x + (first + r) * input.stride);
-            read_dy[r] = load_pack<T, n>(y_gradient + (first + r) * a.y_gradient.stride);
-        }
-#pragma unroll
-        for (int r = 0; r < tile; ++r) {
-            const int t = first + r;
-            if (t >= end + past) break;
-            shift(x);
-            shift(du);
-            widen(read_x[r], x[past]);
-            widen(read_dy[r], du[past]);
+        // The input at time t gets its gradient from the du of t to t + past, so du runs ahead by that much.
+#pragma unroll 2
+    for (int t = begin; t < end + past; ++t) {
+        shift(x);
+        shift(du);
+        input.read(t, x[past]);
+        if (t < a.time) {
+            load<n>(y_gradient + t * a.y_gradient.stride, du[past]);
             if (a.silu) {
                 float u[n];
                 convolve(weight, x, u);
@@ -152,13 +135,17 @@ __global__ void __launch_bounds__(threads) backward_kernel(SiluConvolutionBackwa
                     du[past][k] *= fmaf(u[k] * s, 1.0F - s, s);
                 }
             }
-            if (t < end) {  // the next stretch adds its own
+        } else {
 #pragma unroll
-                for (int j = 0; j < taps; ++j)
+            for (int k = 0; k < n; ++k) du[past][k] = 0;
+        }
+        if (t < end) {  // the next stretch adds its own
 #pragma unroll
-                    for (int k = 0; k < n; ++k) dw[j][k] = fmaf(du[past][k], x[j][k], dw[j][k]);
-            }
-            if (t - past < begin) continue;
+            for (int j = 0; j < taps; ++j)
+#pragma unroll
+                for (int k = 0; k < n; ++k) dw[j][k] = fmaf(du[past][k], x[j][k], dw[j][k]);
+        }
+        if (t - past >= begin) {
             float dx[n];
 #pragma unroll
             for (int k = 0; k < n; ++k) {
