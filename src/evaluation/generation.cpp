@@ -12,6 +12,7 @@ at::Tensor generate_greedily(const CausalLM& model, const at::Tensor& prompt, in
     at::Tensor done = at::zeros({prompt.size(0)}, input.options().dtype(at::kBool));
     std::vector<at::Tensor> produced;
     for (int64_t i = 0; i < count; ++i) {
+        const WeightsHold head(model.weights_on_demand(), WeightsOnDemand::outside_blocks);
         const at::Tensor hidden = model.hidden(input, &cache);
         const at::Tensor last = hidden.narrow(1, hidden.size(1) - 1, 1);
         at::Tensor next = at::linear(last, model.head().compute).to(at::kFloat).argmax(-1);  // [batch, 1]
@@ -20,7 +21,8 @@ at::Tensor generate_greedily(const CausalLM& model, const at::Tensor& prompt, in
             done = done.logical_or(next.squeeze(1).eq(stop));
         }
         produced.push_back(next);
-        if (stop >= 0 && done.all().item<bool>()) break;
+        const bool finished = stop >= 0 && done.all().item<bool>();
+        if (model.weights_on_demand() ? model.weights_on_demand()->everywhere(finished) : finished) break;
         input = next;
     }
     at::Tensor tokens = at::cat(produced, 1);

@@ -12,16 +12,20 @@ namespace amalgam {
 namespace {
 
 /// Calls `work(first, tokens on the device)` for the micro-batches of this rank. Micro-batches are cut without regard
-/// to the number of ranks, so that their arithmetic is the same on any.
+/// to the number of ranks, so that their arithmetic is the same on any. `in_step`: ranks with fewer of them go on with
+/// empty ones, since sharded models run forward on all ranks together.
 template <class Work>
 void for_each_micro_batch(const HeldOutSet& set, int64_t micro, const Communicator& group, at::Device device,
-                          Work work) {
+                          bool in_step, Work work) {
     const int64_t batches = (set.sequences() + micro - 1) / micro;
-    for (int64_t b = batches * group.rank() / group.size(); b < batches * (group.rank() + 1) / group.size(); ++b) {
+    const int64_t begin = batches * group.rank() / group.size(), end = batches * (group.rank() + 1) / group.size();
+    for (int64_t b = begin; b < end; ++b) {
         const int64_t first = b * micro, count = std::min(micro, set.sequences() - first);
         work(first, set.tokens.narrow(0, first, count).to(device));
         mark_progress();
     }
+    const int64_t most = (batches + group.size() - 1) / group.size();
+    for (int64_t b = end; in_step && b < begin + most; ++b) work(b, set.tokens.narrow(0, 0, 0).to(device));
 }
 
 /// Copies a float or byte tensor to doubles.
@@ -50,11 +54,17 @@ std::vector<double> held_out_kl(const CausalLM& student, TeacherStates& teacher,
                                 int64_t micro_batch, int64_t loss_chunk, const Communicator& group) {
     const at::NoGradGuard no_grad;
     std::vector<double> result(set.sequences(), 0.0);
-    for_each_micro_batch(set, micro_batch, group, student.device(), [&](int64_t first, const at::Tensor& tokens) {
-        const at::Tensor states = teacher.hidden(tokens, first), hidden = student.hidden(tokens).flatten(0, 1);
-        const at::Tensor kl = token_kl_divergence(hidden, student.head().compute, states, teacher.head(), loss_chunk);
-        store(kl.view({tokens.size(0), tokens.size(1)}).mean(1, false, at::kDouble), result.data() + first);
-    });
+    const bool in_step = student.weights_on_demand() || teacher.weights();
+    for_each_micro_batch(
+        set, micro_batch, group, student.device(), in_step, [&](int64_t first, const at::Tensor& tokens) {
+            const WeightsHold teacher_head(teacher.weights(), WeightsOnDemand::outside_blocks),
+                student_head(student.weights_on_demand(), WeightsOnDemand::outside_blocks);
+            const at::Tensor states = teacher.hidden(tokens, first), hidden = student.hidden(tokens).flatten(0, 1);
+            const at::Tensor kl =
+                token_kl_divergence(hidden, student.head().compute, states, teacher.head(), loss_chunk);
+            if (tokens.numel() > 0)
+                store(kl.view({tokens.size(0), tokens.size(1)}).mean(1, false, at::kDouble), result.data() + first);
+        });
     group.sum_in_place(std::span<double>(result));  // every entry is nonzero on one rank only: exact
     return result;
 }
@@ -65,16 +75,20 @@ TokenMeasurements measure_tokens(const CausalLM& model, TeacherStates* teacher, 
     const size_t count = size_t(set.sequences() * set.time());
     TokenMeasurements m{std::vector<double>(count), std::vector<double>(count),
                         std::vector<double>(teacher ? count : 0)};
-    for_each_micro_batch(set, micro_batch, group, model.device(), [&](int64_t first, const at::Tensor& tokens) {
-        const at::Tensor hidden = model.hidden(tokens).flatten(0, 1);
-        const auto losses = token_cross_entropy(hidden, model.head().compute, next_tokens(tokens), loss_chunk);
-        store(losses.loss, m.loss.data() + first * set.time());
-        store(losses.correct, m.correct.data() + first * set.time());
-        if (!teacher) return;
-        const at::Tensor states = teacher->hidden(tokens, first);
-        store(token_kl_divergence(hidden, model.head().compute, states, teacher->head(), loss_chunk),
-              m.kl.data() + first * set.time());
-    });
+    const bool in_step = model.weights_on_demand() || (teacher && teacher->weights());
+    for_each_micro_batch(
+        set, micro_batch, group, model.device(), in_step, [&](int64_t first, const at::Tensor& tokens) {
+            const WeightsHold head(model.weights_on_demand(), WeightsOnDemand::outside_blocks);
+            const at::Tensor hidden = model.hidden(tokens).flatten(0, 1);
+            const auto losses = token_cross_entropy(hidden, model.head().compute, next_tokens(tokens), loss_chunk);
+            store(losses.loss, m.loss.data() + first * set.time());
+            store(losses.correct, m.correct.data() + first * set.time());
+            if (!teacher) return;
+            const WeightsHold teacher_head(teacher->weights(), WeightsOnDemand::outside_blocks);
+            const at::Tensor states = teacher->hidden(tokens, first);
+            store(token_kl_divergence(hidden, model.head().compute, states, teacher->head(), loss_chunk),
+                  m.kl.data() + first * set.time());
+        });
     for (auto* values : {&m.loss, &m.correct, &m.kl}) group.sum_in_place(std::span<double>(*values));
     return m;
 }

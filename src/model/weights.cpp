@@ -27,24 +27,23 @@ at::ScalarType scalar_type(SafetensorsType type) {
     throw Error("unknown safetensors type");
 }
 
-void fill(at::Tensor destination, const std::string& name, const std::vector<const TensorSource*>& sources) {
+}  // namespace
+
+at::Tensor find_tensor(const std::string& name, at::IntArrayRef shape,
+                       const std::vector<const TensorSource*>& sources) {
     for (const TensorSource* source : sources) {
         const auto found = source->find(name);
         if (!found) continue;
-        require(found->sizes() == destination.sizes(), source->where(), ": tensor ", name, " has shape ",
-                found->sizes(), " but the model's is ", destination.sizes(),
-                " (config.json does not describe these weights)");
+        require(found->sizes() == shape, source->where(), ": tensor ", name, " has shape ", found->sizes(),
+                " but the model's is ", shape, " (config.json does not describe these weights)");
         require(source->known_finite() || found->isfinite().all().item<bool>(), source->where(), ": tensor ", name,
                 " holds NaN or infinite values (every result would be NaN); is the file damaged?");
-        destination.copy_(*found);
-        return;
+        return *found;
     }
     std::string places;
     for (const TensorSource* source : sources) places += text(places.empty() ? "" : ", ", source->where());
     throw Error(text(places, ": tensor ", name, " is missing (the model needs it)"), ExitCode::bad_input);
 }
-
-}  // namespace
 
 HuggingFaceSource::HuggingFaceSource(const std::filesystem::path& folder)
     : folder_(folder), entries_(read_safetensors_folder(folder)) {}
@@ -70,7 +69,7 @@ std::optional<at::Tensor> ModelSource::find(const std::string& name) const {
 
 void load_weights(CausalLM& model, const std::vector<const TensorSource*>& sources) {
     model.parameters().for_each_named([&](const std::string& name, at::Tensor t, Parameter&) {
-        fill(t, name, sources);
+        t.copy_(find_tensor(name, t.sizes(), sources));
         mark_progress();
     });
     model.parameters().refresh_compute();

@@ -54,8 +54,11 @@ class ModelSource : public TensorSource {
     std::string where_;
 };
 
-/// Fills every parameter from the first source that has it. Shapes must agree and values be finite. Throws
+/// The tensor from the first source that has it. Its shape must be `shape` and its values finite. Throws
 /// Error(bad_input) naming the source and the tensor that is missing, misshapen or not finite.
+at::Tensor find_tensor(const std::string& name, at::IntArrayRef shape, const std::vector<const TensorSource*>& sources);
+
+/// Fills every parameter from the first source that has it. Throws as find_tensor.
 void load_weights(CausalLM& model, const std::vector<const TensorSource*>& sources);
 
 /// A frozen teacher with the weights of `source` and the config.json beside them.

@@ -2,11 +2,14 @@
 #include "sharding/nccl_collectives.h"
 
 #include <ATen/ATen.h>
+#include <ATen/cuda/CUDAEvent.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <nccl.h>
 
 #include <exception>
+#include <memory>
+#include <optional>
 #include <thread>
 
 #include "comm/watchdog.h"
@@ -51,10 +54,35 @@ class NcclCollectives : public TensorCollectives, private WatchedLink {
     void all_reduce(at::Tensor& t) override {
         if (group_.size() == 1) return;
         const c10::cuda::CUDAGuard guard(device_);
-        const auto type = t.scalar_type() == at::kLong ? ncclInt64 : ncclFloat32;
-        const auto stream = c10::cuda::getCurrentCUDAStream(device_.index()).stream();
-        settle(ncclAllReduce(t.data_ptr(), t.data_ptr(), size_t(t.numel()), type, ncclSum, comm_, stream),
-               "ncclAllReduce");
+        sum(t, c10::cuda::getCurrentCUDAStream(device_.index()).stream());
+    }
+
+    Pending start_all_reduce(at::Tensor t) override {
+        if (group_.size() == 1) return {};
+        return start([&](cudaStream_t stream) { sum(t, stream); });
+    }
+
+    Pending all_gather_into(at::Tensor whole, at::Tensor own) override {
+        if (group_.size() == 1) {
+            if (whole.data_ptr() != own.data_ptr()) whole.copy_(own);
+            return {};
+        }
+        return start([&](cudaStream_t stream) {
+            settle(ncclAllGather(own.data_ptr(), whole.data_ptr(), size_t(own.numel()), type_of(own), comm_, stream),
+                   "ncclAllGather");
+        });
+    }
+
+    Pending reduce_scatter_into(at::Tensor own, at::Tensor whole) override {
+        if (group_.size() == 1) {
+            own.copy_(whole);
+            return {};
+        }
+        return start([&](cudaStream_t stream) {
+            settle(ncclReduceScatter(whole.data_ptr(), own.data_ptr(), size_t(own.numel()), type_of(own), ncclSum,
+                                     comm_, stream),
+                   "ncclReduceScatter");
+        });
     }
 
   private:
@@ -88,9 +116,35 @@ class NcclCollectives : public TensorCollectives, private WatchedLink {
     }
     void abort() override { ncclCommAbort(comm_); }
 
+    static ncclDataType_t type_of(const at::Tensor& t) {
+        if (t.scalar_type() == at::kLong) return ncclInt64;
+        return t.scalar_type() == at::kBFloat16 ? ncclBfloat16 : ncclFloat32;
+    }
+
+    void sum(at::Tensor& t, cudaStream_t stream) {
+        settle(ncclAllReduce(t.data_ptr(), t.data_ptr(), size_t(t.numel()), type_of(t), ncclSum, comm_, stream),
+               "ncclAllReduce");
+    }
+
+    /// On a stream of its own: after what is queued on the current stream so far, and beside what comes there until the
+    /// wait, which puts the current stream behind it; the program does not stand still.
+    template <class Call>
+    Pending start(const Call& call) {
+        const c10::cuda::CUDAGuard guard(device_);
+        if (!side_) side_ = c10::cuda::getStreamFromPool(/*isHighPriority=*/true, device_.index());
+        at::cuda::CUDAEvent ready;
+        ready.record(c10::cuda::getCurrentCUDAStream(device_.index()));
+        ready.block(*side_);
+        call(side_->stream());
+        auto done = std::make_shared<at::cuda::CUDAEvent>();
+        done->record(*side_);
+        return Pending([done, index = device_.index()] { done->block(c10::cuda::getCurrentCUDAStream(index)); });
+    }
+
     Communicator group_;
     at::Device device_;
     ncclComm_t comm_ = nullptr;
+    std::optional<c10::cuda::CUDAStream> side_;
 };
 
 }  // namespace

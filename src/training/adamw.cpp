@@ -10,62 +10,81 @@
 
 namespace amalgam {
 
+namespace {
+
+double learning_rate(const OptimizerJob& options, ParameterGroup group) {
+    return group == ParameterGroup::mixer ? options.learning_rate : options.learning_rate_rest;
+}
+
+void update_on_cpu(const AdamWTensors& t, const OptimizerJob& options, int64_t step, double rate_factor,
+                   double gradient_factor, int threads) {
+    kernels::AdamwStep call;
+    call.count = t.master.numel();
+    call.step = step;
+    call.learning_rate = rate_factor * learning_rate(options, t.group);
+    call.beta1 = options.beta1;
+    call.beta2 = options.beta2;
+    call.epsilon = options.epsilon;
+    call.weight_decay = options.weight_decay;
+    call.gradient_multiplier = gradient_factor;
+    call.gradient = t.gradient.const_data_ptr<float>();
+    call.master = t.master.data_ptr<float>();
+    call.exp_avg = t.exp_avg.data_ptr<float>();
+    call.exp_avg_sq = t.exp_avg_sq.data_ptr<float>();
+    if (t.compute.defined()) call.bfloat16_copy = t.compute.data_ptr();
+    kernels::adamw_step(call, threads);
+}
+
+/// All tensors of a group in a few launches.
+void update_on_device(const std::vector<AdamWTensors>& tensors, ParameterGroup group, const OptimizerJob& options,
+                      int64_t step, double rate_factor, double gradient_factor) {
+    std::vector<at::Tensor> masters, gradients, exp_avgs, exp_avg_sqs, wide, narrow;
+    for (const AdamWTensors& t : tensors) {
+        if (t.group != group) continue;
+        masters.push_back(t.master);
+        gradients.push_back(t.gradient);
+        exp_avgs.push_back(t.exp_avg);
+        exp_avg_sqs.push_back(t.exp_avg_sq);
+        if (!t.compute.defined()) continue;
+        wide.push_back(t.master);
+        narrow.push_back(t.compute);
+    }
+    if (masters.empty()) return;
+    const auto scalar = masters[0].options();
+    const std::vector<at::Tensor> steps(masters.size(), at::full({}, double(step), scalar));
+    // LibTorch divides the gradients by grad_scale.
+    at::_fused_adamw_(masters, gradients, exp_avgs, exp_avg_sqs, {}, steps, rate_factor * learning_rate(options, group),
+                      options.beta1, options.beta2, options.weight_decay, options.epsilon, /*amsgrad=*/false,
+                      /*maximize=*/false, at::full({}, 1.0 / gradient_factor, scalar));
+    if (!narrow.empty()) at::_foreach_copy_(narrow, wide);
+}
+
+}  // namespace
+
+void adamw_update(const std::vector<AdamWTensors>& tensors, const OptimizerJob& options, int64_t step,
+                  double rate_factor, double gradient_factor, int threads) {
+    if (tensors.empty()) return;
+    if (tensors[0].master.device().is_cpu()) {
+        for (const AdamWTensors& t : tensors) update_on_cpu(t, options, step, rate_factor, gradient_factor, threads);
+        return;
+    }
+    for (const ParameterGroup group : {ParameterGroup::mixer, ParameterGroup::rest})
+        update_on_device(tensors, group, options, step, rate_factor, gradient_factor);
+}
+
 AdamW::AdamW(const std::vector<Parameter*>& parameters, const OptimizerJob& options) : options_(options) {
     for (Parameter* p : parameters) moments_.push_back({p, at::zeros_like(p->master), at::zeros_like(p->master)});
 }
 
 void AdamW::step(Gradients& gradients, double rate_factor, double gradient_factor, int threads) {
-    ++steps_;
-    const auto rate = [&](ParameterGroup group) {
-        return rate_factor * (group == ParameterGroup::mixer ? options_.learning_rate : options_.learning_rate_rest);
-    };
-    if (!gradients.flat().device().is_cpu()) {
-        for (const ParameterGroup group : {ParameterGroup::mixer, ParameterGroup::rest})
-            step_on_device(group, gradients, rate(group), gradient_factor);
-        return;
-    }
-    for (Moments& m : moments_) {
+    std::vector<AdamWTensors> tensors;
+    for (const Moments& m : moments_) {
         Parameter& p = *m.parameter;
-        const at::Tensor gradient = gradients.of(p);
-        kernels::AdamwStep call;
-        call.count = p.elements();
-        call.step = steps_;
-        call.learning_rate = rate(p.group);
-        call.beta1 = options_.beta1;
-        call.beta2 = options_.beta2;
-        call.epsilon = options_.epsilon;
-        call.weight_decay = options_.weight_decay;
-        call.gradient_multiplier = gradient_factor;
-        call.gradient = gradient.const_data_ptr<float>();
-        call.master = p.master.data_ptr<float>();
-        call.exp_avg = m.exp_avg.data_ptr<float>();
-        call.exp_avg_sq = m.exp_avg_sq.data_ptr<float>();
-        if (p.compute.scalar_type() == at::kBFloat16) call.bfloat16_copy = p.compute.data_ptr();
-        kernels::adamw_step(call, threads);
+        const bool narrow = p.compute.scalar_type() != at::kFloat;
+        tensors.push_back(
+            {p.group, p.master, gradients.of(p), m.exp_avg, m.exp_avg_sq, narrow ? p.compute.detach() : at::Tensor()});
     }
-}
-
-void AdamW::step_on_device(ParameterGroup group, Gradients& gradients, double rate, double gradient_factor) {
-    std::vector<at::Tensor> masters, grads, exp_avgs, exp_avg_sqs, wide, narrow;
-    for (Moments& m : moments_) {
-        Parameter& p = *m.parameter;
-        if (p.group != group) continue;
-        masters.push_back(p.master);
-        grads.push_back(gradients.of(p));
-        exp_avgs.push_back(m.exp_avg);
-        exp_avg_sqs.push_back(m.exp_avg_sq);
-        if (p.compute.scalar_type() == at::kFloat) continue;
-        wide.push_back(p.master);
-        narrow.push_back(p.compute.detach());
-    }
-    if (masters.empty()) return;
-    const auto scalar = masters[0].options();
-    const std::vector<at::Tensor> steps(masters.size(), at::full({}, double(steps_), scalar));
-    // LibTorch divides the gradients by grad_scale.
-    at::_fused_adamw_(masters, grads, exp_avgs, exp_avg_sqs, {}, steps, rate, options_.beta1, options_.beta2,
-                      options_.weight_decay, options_.epsilon, /*amsgrad=*/false, /*maximize=*/false,
-                      at::full({}, 1.0 / gradient_factor, scalar));
-    if (!narrow.empty()) at::_foreach_copy_(narrow, wide);
+    adamw_update(tensors, options_, ++steps_, rate_factor, gradient_factor, threads);
 }
 
 void AdamW::for_each_moment(const std::function<void(const std::string&, at::Tensor, at::Tensor)>& visit) {

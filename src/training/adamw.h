@@ -9,11 +9,23 @@
 
 namespace amalgam {
 
+/// What one update reads and writes: fp32 tensors of equal shape, contiguous.
+struct AdamWTensors {
+    ParameterGroup group;
+    at::Tensor master, gradient, exp_avg, exp_avg_sq;
+    at::Tensor compute;  // undefined, or bf16: gets the updated master too
+};
+
+/// One update; `step` counts from 1. `rate_factor` multiplies both learning rates (schedule), `gradient_factor` the
+/// gradients (clipping), which may be overwritten.
+void adamw_update(const std::vector<AdamWTensors>& tensors, const OptimizerJob& options, int64_t step,
+                  double rate_factor, double gradient_factor, int threads);
+
 class AdamW {
   public:
     AdamW(const std::vector<Parameter*>& parameters, const OptimizerJob& options);
 
-    /// One update. `rate_factor` multiplies both learning rates (schedule), `gradient_factor` the gradients (clipping).
+    /// One update, as adamw_update.
     void step(Gradients& gradients, double rate_factor, double gradient_factor, int threads);
 
     int64_t steps() const { return steps_; }
@@ -28,9 +40,6 @@ class AdamW {
         Parameter* parameter;
         at::Tensor exp_avg, exp_avg_sq;
     };
-    /// All parameters of a group in a few launches. The gradients are overwritten.
-    void step_on_device(ParameterGroup group, Gradients& gradients, double rate, double gradient_factor);
-
     std::vector<Moments> moments_;
     OptimizerJob options_;
     int64_t steps_ = 0;

@@ -19,11 +19,13 @@ AlignmentLoss parse_alignment_loss(const std::string& name) {
 
 Alignment::Alignment(CausalLM& student, CausalLM& teacher, AlignmentLoss loss)
     : student_(student), teacher_(teacher), loss_(loss), by_layer_(teacher.config().layers) {
-    for (Parameter& p : student_.parameters().all()) {
-        const bool in_linear_mixer = p.layer >= 0 && student_.spec().layout[p.layer] != softmax_mixer &&
-                                     p.name.find(".linear_attn.") != std::string::npos;
-        if (in_linear_mixer) by_layer_[p.layer].push_back(&p);
-    }
+    for (Parameter& p : student_.parameters().all())
+        if (trains(student_.spec(), p)) by_layer_[p.layer].push_back(&p);
+}
+
+bool Alignment::trains(const ModelSpec& student, const Parameter& parameter) {
+    return parameter.layer >= 0 && student.layout[parameter.layer] != softmax_mixer &&
+           parameter.name.find(".linear_attn.") != std::string::npos;
 }
 
 std::vector<Parameter*> Alignment::trained() {

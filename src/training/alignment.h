@@ -19,6 +19,8 @@ class Alignment : public Objective {
     /// Student and teacher have the same sizes; the student's linear mixers are trained.
     Alignment(CausalLM& student, CausalLM& teacher, AlignmentLoss loss);
     std::vector<Parameter*> trained() override;
+    /// Is `parameter` of a student of this kind trained?
+    static bool trains(const ModelSpec& student, const Parameter& parameter);
     int64_t losses() const override { return 1 + teacher_.config().layers; }
     void accumulate(const at::Tensor& tokens, int64_t cursor, double weight, GradientSink& gradients,
                     std::vector<double>& losses) override;

@@ -13,6 +13,7 @@
 #include "system/error.h"
 #include "system/fault_injection.h"
 #include "system/log.h"
+#include "training/trained_weights.h"
 #include "training/update_guard.h"
 
 namespace amalgam {
@@ -30,9 +31,8 @@ class Trainer::Loop {
           micro_(micro_batch(plan, group, setup)),
           micro_batches_((plan.batch_sequences + micro_ - 1) / micro_),
           parameters_(objective.trained()),
-          gradients_(parameters_, model.device(), setup.deterministic, micro_batches_),
-          optimizer_(parameters_, plan.optimizer),
-          collectives_(make_tensor_collectives(group, model.device())),
+          weights_(make_trained_weights(model, setup.shards, parameters_, group,
+                                        {plan.optimizer, setup.deterministic, micro_batches_})),
           steps_(training_steps(plan)),
           guard_(setup.spike_guard, setup.max_skipped_updates) {}
 
@@ -56,12 +56,13 @@ class Trainer::Loop {
     }
 
     TrainerOutcome finish() {
-        if (!stopped_ && setup_.checkpoints) save(setup_.checkpoints->finished(), nullptr);
+        if (!stopped_ && setup_.checkpoints) save(setup_.checkpoints->finished(), false);
         outcome_.finished = !stopped_;
         outcome_.steps = step_;
         outcome_.tokens = tokens();
         outcome_.seconds = seconds_;
         outcome_.skipped_updates = guard_.skipped();
+        outcome_.seconds_waited = weights_->seconds_waited();
         return outcome_;
     }
 
@@ -81,8 +82,7 @@ class Trainer::Loop {
         group_.together([&] {
             const Checkpoint checkpoint(latest);
             require(checkpoint.has_optimizer(), latest, ": holds no optimizer state (training cannot go on from it)");
-            load_weights(model_, {&checkpoint});
-            checkpoint.load_optimizer(optimizer_);
+            weights_->load(checkpoint);
             step_ = checkpoint.state().step;
         });
         info(text(setup_.stage, ": goes on from step ", step_, " (", latest, ")"));
@@ -91,7 +91,7 @@ class Trainer::Loop {
     std::vector<double> one_step() {
         const InPhase phase(Phase::step, step_, setup_.candidate.value_or(-1));
         fault_point(setup_.stage + ".step", step_);
-        gradients_.clear();
+        weights_->begin_step();
         // One row for each micro-batch, of one rank only: sums over ranks are exact, and rows are added in their order.
         const size_t width = size_t(objective_.losses());
         std::vector<double> rows(size_t(micro_batches_) * width, 0.0);
@@ -99,16 +99,12 @@ class Trainer::Loop {
         const int64_t begin = micro_batches_ * rank / ranks, end = micro_batches_ * (rank + 1) / ranks;
         for (int64_t m = begin; m < end; ++m) {
             const int64_t first = m * micro_, count = std::min(micro_, plan_.batch_sequences - first);
-            const int64_t cursor = step_ * plan_.batch_sequences + first;
-            const at::Tensor tokens = batches_.sequences(cursor, count).to(model_.device());
-            std::vector<double> row(width, 0.0);
-            objective_.accumulate(tokens, cursor, double(count) / double(plan_.batch_sequences), gradients_, row);
+            const std::vector<double> row = accumulate(step_ * plan_.batch_sequences + first, count);
             std::copy(row.begin(), row.end(), rows.begin() + m * int64_t(width));
-            if (fault_point(setup_.stage + ".gradient", step_)) gradients_.of(*parameters_.front()).fill_(NAN);
-            gradients_.commit();
-            mark_progress();
         }
-        gradients_.reduce(*collectives_);
+        const int64_t most = (micro_batches_ + ranks - 1) / ranks;
+        for (int64_t m = end; setup_.in_step && m < begin + most; ++m) accumulate(step_ * plan_.batch_sequences + m, 0);
+        weights_->reduce();
         group_.sum_in_place(rows);
         std::vector<double> losses(width, 0.0);
         for (size_t i = 0; i < rows.size(); ++i) losses[i % width] += rows[i];
@@ -117,23 +113,36 @@ class Trainer::Loop {
         return losses;
     }
 
+    /// Losses of one micro-batch, whose gradients are added.
+    std::vector<double> accumulate(int64_t cursor, int64_t count) {
+        std::vector<double> losses(size_t(objective_.losses()), 0.0);
+        const at::Tensor tokens = batches_.sequences(cursor, count).to(model_.device());
+        if (count > 0 && fault_point(setup_.stage + ".gradient", step_))
+            weights_->gradients().of(*parameters_.front()).fill_(NAN);
+        objective_.accumulate(tokens, cursor, double(count) / double(plan_.batch_sequences), weights_->gradients(),
+                              losses);
+        weights_->end_micro_batch();
+        mark_progress();
+        return losses;
+    }
+
     void update(const std::vector<double>& losses) {
         // The norm of rank 0 is everybody's: replicas must not drift apart by a last bit.
-        double norm[1] = {gradients_.norm(kernel_threads())};
+        double norm[1] = {weights_->norm(kernel_threads())};
         group_.broadcast(std::span<double>(norm));
         norm_ = norm[0];
         const std::string objection = guard_.objection(losses[0], norm_);
         if (!objection.empty()) return skip(losses, objection);
         const double clip = plan_.optimizer.gradient_clip;
         const double factor = clip > 0.0 && norm_ > clip ? clip / norm_ : 1.0;
-        optimizer_.step(gradients_, schedule_factor(plan_.optimizer, step_, steps_), factor, kernel_threads());
+        weights_->update(schedule_factor(plan_.optimizer, step_, steps_), factor, kernel_threads());
     }
 
     /// All ranks come here alike.
     void skip(const std::vector<double>& losses, const std::string& objection) {
-        const std::string parameter = gradients_.not_finite();
+        const std::string parameter = weights_->not_finite();
         // The first rank whose own part was bad before the sum.
-        const int64_t ranks = group_.size(), bad = group_.max(gradients_.own_finite() ? 0 : ranks - group_.rank());
+        const int64_t ranks = group_.size(), bad = group_.max(weights_->own_finite() ? 0 : ranks - group_.rank());
         std::string what = text(setup_.stage, setup_.candidate ? text(" candidate ", *setup_.candidate) : "", ": step ",
                                 step_, ": ", objection, ": loss ", losses[0], ", gradient norm ", norm_);
         if (!parameter.empty()) what += ", first in " + parameter;
@@ -174,18 +183,16 @@ class Trainer::Loop {
         if (setup_.stop) asked = setup_.stop->ask(group_, step_seconds + save_seconds_);
         const bool due =
             setup_.checkpoint_every_steps > 0 && step_ % setup_.checkpoint_every_steps == 0 && step_ < steps_;
-        if (setup_.checkpoints && (asked.save || due) && step_ < steps_)
-            save(setup_.checkpoints->at_step(step_), &optimizer_);
+        if (setup_.checkpoints && (asked.save || due) && step_ < steps_) save(setup_.checkpoints->at_step(step_), true);
         return asked.stop && step_ < steps_;
     }
 
-    void save(const std::filesystem::path& path, AdamW* optimizer) {
+    void save(const std::filesystem::path& path, bool moments) {
         const InPhase phase(Phase::checkpoint);
         const Stopwatch watch;
         group_.on_root([&] {
-            write_checkpoint(path, model_, optimizer,
-                             {setup_.stage, step_, tokens(), step_ * plan_.batch_sequences, setup_.seed},
-                             setup_.provenance);
+            weights_->save(path, moments, {setup_.stage, step_, tokens(), step_ * plan_.batch_sequences, setup_.seed},
+                           setup_.provenance);
             setup_.checkpoints->purge();
         });
         save_seconds_ = watch.seconds();
@@ -201,9 +208,7 @@ class Trainer::Loop {
     const TrainerSetup setup_;
     int64_t micro_, micro_batches_;  // sequences of one, and how many of them make a batch
     std::vector<Parameter*> parameters_;
-    Gradients gradients_;
-    AdamW optimizer_;
-    std::unique_ptr<TensorCollectives> collectives_;
+    std::unique_ptr<TrainedWeights> weights_;
     int64_t steps_, first_step_ = 0, step_ = 0;
     bool stopped_ = false;
     UpdateGuard guard_;

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "job/job.h"
+#include "sharding/sharded_model.h"
 #include "training/batches.h"
 #include "training/checkpoint.h"
 #include "training/metrics.h"
@@ -27,6 +28,10 @@ struct TrainerSetup {
     bool announce = true;               // progress lines and rows in `metrics` (root of the group only)
     MetricsFile* metrics = nullptr;
     StopRequest* stop = nullptr;
+    /// Of the model, if it is sharded.
+    ShardedModel* shards = nullptr;
+    /// Ranks with fewer micro-batches go on with empty ones: needed if student or teacher is sharded.
+    bool in_step = false;
     double flops_per_token = 0.0, peak_flops = 0.0;  // peak of the whole group; 0: not known
 
     /// Checkpoints of the stage; none: nothing is saved and a stop loses the steps done (a candidate is short).
@@ -41,9 +46,9 @@ struct TrainerSetup {
 struct TrainerOutcome {
     bool finished = false;  // false: stopped on request, the state is saved
     int64_t steps = 0, tokens = 0, skipped_updates = 0;
-    double seconds = 0.0;
-    std::vector<double> step_losses;  // main loss of every step of this process
-    std::vector<StepMetrics> logged;  // of a candidate: its rows of metrics.csv, on the root of the group
+    double seconds = 0.0, seconds_waited = 0.0;  // of them, for weights and gradients of other ranks
+    std::vector<double> step_losses;             // main loss of every step of this process
+    std::vector<StepMetrics> logged;             // of a candidate: its rows of metrics.csv, on the root of the group
 };
 
 /// Trains `model` by `objective` as `plan` says, over the ranks of `group`. All arguments must outlive it.

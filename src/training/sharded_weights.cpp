@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "training/sharded_weights.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "system/error.h"
+#include "training/adamw.h"
+#include "training/sharded_gradients.h"
+
+namespace amalgam {
+namespace {
+
+class ShardedWeights : public TrainedWeights {
+  public:
+    ShardedWeights(ShardedModel& model, const std::vector<Parameter*>& parameters, const TrainedWeightsSetup& setup)
+        : model_(model),
+          options_(setup.optimizer),
+          trained_(parameters),
+          gradients_(model, parameters, setup.order_independent, setup.micro_batches) {
+        for (const auto& shard : gradients_.shards())
+            moments_.push_back({shard.parameters, at::zeros_like(shard.gradient), at::zeros_like(shard.gradient)});
+    }
+
+    void begin_step() override { gradients_.clear(); }
+    GradientSink& gradients() override { return gradients_; }
+    void end_micro_batch() override {}
+    void reduce() override { gradients_.reduce(); }
+    double norm(int threads) override { return gradients_.norm(threads); }
+    std::string not_finite() override { return gradients_.not_finite(); }
+    bool own_finite() const override { return gradients_.own_finite(); }
+
+    void update(double rate_factor, double gradient_factor, int threads) override {
+        std::vector<AdamWTensors> tensors;
+        const auto shards = gradients_.shards();
+        for (size_t i = 0; i < shards.size(); ++i)
+            for (const ShardSlice& slice : shards[i].parameters->slices()) {
+                const auto part = [&](const at::Tensor& t) { return t.narrow(0, slice.in_shard, slice.count); };
+                tensors.push_back({slice.parameter->group, part(shards[i].parameters->shard()),
+                                   part(shards[i].gradient), part(moments_[i].exp_avg), part(moments_[i].exp_avg_sq),
+                                   at::Tensor()});
+            }
+        ++updates_;
+        adamw_update(tensors, options_, updates_, rate_factor, gradient_factor, threads);
+        model_.weights_changed();
+    }
+
+    int64_t updates() const override { return updates_; }
+
+    void save(const std::filesystem::path&, bool, const CheckpointState&, const Provenance&) override {
+        throw Error("sharded models are not saved yet");
+    }
+    void load(const Checkpoint&) override { throw Error("sharded models are not saved yet"); }
+    double seconds_waited() const override { return model_.seconds_waited() + gradients_.seconds_waited(); }
+
+  private:
+    struct Moments {
+        const FlatParameters* parameters;
+        at::Tensor exp_avg, exp_avg_sq;  // [shard]
+    };
+
+    /// All named tensors in the order of the model's parameters; `mine`: with this rank's elements, else with none.
+    std::vector<TensorPiece> pieces(bool moments, bool mine) {
+        std::vector<TensorPiece> result;
+        for (Parameter& p : model_.model().parameters().all())
+            add_pieces("/model/", p, model_.flat_of(p), model_.flat_of(p).shard(), mine, result);
+        if (!moments) return result;
+        for (const Parameter* p : trained_) {
+            const FlatParameters& flat = model_.flat_of(*p);
+            const auto found =
+                std::find_if(moments_.begin(), moments_.end(), [&](const Moments& m) { return m.parameters == &flat; });
+            add_pieces("/optimizer/exp_avg/", *p, flat, found->exp_avg, mine, result);
+            add_pieces("/optimizer/exp_avg_sq/", *p, flat, found->exp_avg_sq, mine, result);
+        }
+        return result;
+    }
+
+    static void add_pieces(const std::string& folder, const Parameter& p, const FlatParameters& flat,
+                           const at::Tensor& shard, bool mine, std::vector<TensorPiece>& result) {
+        const ShardSlice slice = flat.slice_of(p);
+        for_each_named_part(p, [&](const std::string& name, const std::vector<int64_t>& shape, int64_t first) {
+            const int64_t elements = c10::multiply_integers(shape);
+            const int64_t begin = std::clamp(slice.in_parameter, first, first + elements),
+                          end = std::clamp(slice.in_parameter + slice.count, begin, first + elements);
+            const int64_t count = mine ? end - begin : 0;
+            // The slice that is not there begins at 0 of the parameter: an empty piece is a view of nothing.
+            const int64_t in_shard = count > 0 ? slice.in_shard + begin - slice.in_parameter : 0;
+            result.push_back({folder + name, shape, begin - first, shard.narrow(0, in_shard, count)});
+        });
+    }
+
+    ShardedModel& model_;
+    OptimizerJob options_;
+    std::vector<Parameter*> trained_;
+    ShardedGradients gradients_;
+    std::vector<Moments> moments_;
+    int64_t updates_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<TrainedWeights> make_sharded_weights(ShardedModel& shards, const std::vector<Parameter*>& parameters,
+                                                     const TrainedWeightsSetup& setup) {
+    return std::make_unique<ShardedWeights>(shards, parameters, setup);
+}
+
+}  // namespace amalgam
