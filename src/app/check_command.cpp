@@ -6,6 +6,7 @@
 #include "app/job_inputs.h"
 #include "job/job_check_table.h"
 #include "job/job_reader.h"
+#include "job/known_shapes.h"
 #include "system/error.h"
 
 namespace amalgam {
@@ -16,9 +17,16 @@ void check_command(const std::string& job_file, const std::vector<std::string>& 
     const JobInputs inputs = look_at_inputs(job);
     Findings findings = check_job(job, options.ranks, inputs.shape, inputs.counts);
     findings.problems.insert(findings.problems.end(), inputs.problems.begin(), inputs.problems.end());
-    const Machine machine{options.ranks, options.memory_gb * 1e9, options.peak_tflops * 1e12, options.utilisation};
+    const Machine machine{.ranks = options.ranks,
+                          .memory_per_rank = options.memory_gb * 1e9,
+                          .peak_flops = options.peak_tflops * 1e12,
+                          .utilisation = options.utilisation,
+                          .ranks_per_node = options.ranks_per_node,
+                          .node_bandwidth = options.node_bandwidth_gb * 1e9};
+    const std::optional<ModelShape> shape =
+        options.shape.empty() ? inputs.shape : std::optional(find_shape(options.shape));
     std::optional<Estimate> estimate;
-    if (inputs.shape) estimate = estimate_job(job, *inputs.shape, machine);
+    if (shape) estimate = estimate_job(job, *shape, machine);
     std::cout << print_check(job, findings, estimate, machine);
     require(findings.problems.empty(), job_file, ": the job cannot run (", findings.problems.size(),
             " problems above)");

@@ -13,6 +13,9 @@ struct CheckOptions {
     double memory_gb = 0.0;      // of a rank; 0: not judged
     double peak_tflops = 989.0;  // of a rank, dense bf16: one H100
     double utilisation = 0.35;
+    int64_t ranks_per_node = 8;
+    double node_bandwidth_gb = 2.0;  // per second, to the file system from one node
+    std::string shape;               // known_shapes.h; empty: as the teacher's config.json says
 };
 
 /// Prints the table. Throws Error(bad_input) if the job cannot run.

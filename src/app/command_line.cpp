@@ -78,13 +78,26 @@ int run_command_line(int argc, char** argv) {
 
     CheckOptions check_options;
     CLI::App* check = job_options(app.add_subcommand("check", "errors in a job, and what each stage will need"));
-    check->add_option("--ranks", check_options.ranks, "number of MPI ranks")->capture_default_str();
+    check->add_option("--ranks", check_options.ranks, "number of MPI ranks")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
     check->add_option("--gpu-memory", check_options.memory_gb, "memory of a rank, GB; 0: not judged")
         ->capture_default_str();
     check->add_option("--peak", check_options.peak_tflops, "peak of a rank, Tflop/s in the compute precision")
         ->capture_default_str();
     check->add_option("--utilisation", check_options.utilisation, "assumed fraction of the peak")
         ->capture_default_str();
+
+    check->add_option("--ranks-per-node", check_options.ranks_per_node, "of them on one node, at most")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    check
+        ->add_option("--node-bandwidth", check_options.node_bandwidth_gb,
+                     "assumed to the file system from one node, GB/s")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
+    check->add_option("--shape", check_options.shape,
+                      "sizes of this teacher (e.g. qwen2.5-72b) instead of those in teacher.path");
 
     CLI::App* defaults = app.add_subcommand("defaults", "the commented default job");
     CLI::App* inspect = app.add_subcommand("inspect", "what a result file or checkpoint holds");

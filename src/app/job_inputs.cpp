@@ -6,7 +6,7 @@
 #include <fstream>
 #include <iterator>
 
-#include "model/config.h"
+#include "stages/training_stage.h"
 #include "storage/safetensors.h"
 #include "storage/token_file.h"
 #include "system/error.h"
@@ -47,10 +47,8 @@ JobInputs look_at_inputs(const Job& job) {
         }
     };
     look(job.teacher.path, [&] {
-        const ModelConfig c = read_config(job.teacher.path);
+        inputs.shape = shape_of(read_config(job.teacher.path));
         read_safetensors_folder(job.teacher.path);
-        inputs.shape = ModelShape{c.hidden_size,       c.layers,          c.query_heads, c.key_value_heads, c.head_dim,
-                                  c.intermediate_size, c.vocabulary_size, c.tied_head};
     });
     TokenCounts counts;
     bool complete = true;

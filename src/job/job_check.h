@@ -9,20 +9,9 @@
 #include <vector>
 
 #include "job/job.h"
+#include "job/model_sizes.h"
 
 namespace amalgam {
-
-/// The teacher's sizes, as config.json gives them.
-struct ModelShape {
-    int64_t hidden_size = 0;
-    int64_t layers = 0;
-    int64_t query_heads = 0;
-    int64_t key_value_heads = 0;
-    int64_t head_dim = 0;
-    int64_t intermediate_size = 0;
-    int64_t vocabulary_size = 0;
-    bool tied = false;  // embeddings and head are one matrix
-};
 
 /// What the token files hold.
 struct TokenCounts {

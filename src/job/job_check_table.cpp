@@ -32,46 +32,85 @@ void print_list(std::ostringstream& out, const std::string& title, const std::ve
     for (const std::string& line : lines) out << "  - " << line << '\n';
 }
 
-void print_row(std::ostringstream& out, const std::vector<std::string>& cells) {
+/// The first `left` cells are names.
+void print_row(std::ostringstream& out, size_t left, const std::vector<std::string>& cells) {
     for (size_t i = 0; i < cells.size(); ++i)
-        out << (i == 0 ? std::left : std::right) << std::setw(i == 0 ? 9 : 12) << cells[i];
+        out << (i < left ? std::left : std::right) << std::setw(i < left ? 11 : 12) << cells[i];
     out << '\n';
+}
+
+std::string bytes_or_dash(double bytes) {
+    return bytes > 0 ? readable_bytes(bytes) : "-";
+}
+
+void print_work(std::ostringstream& out, const Estimate& estimate) {
+    print_row(out, 1, {"stage", "steps", "tokens", "flop", "time", "checkpoint", "its writing"});
+    for (const StageEstimate& stage : estimate.stages)
+        print_row(out, 1,
+                  {stage.name, stage.steps > 0 ? std::to_string(stage.steps) : "-",
+                   stage.tokens > 0 ? readable_count(stage.tokens) : "-", with_prefix(stage.flops, ""),
+                   readable_seconds(stage.seconds), bytes_or_dash(stage.checkpoint_bytes),
+                   stage.checkpoint_bytes > 0 ? readable_seconds(stage.checkpoint_seconds) : "-"});
+}
+
+void print_memory(std::ostringstream& out, const Estimate& estimate, const Machine& machine) {
+    out << "\nMemory of a rank for every way of sharding, and what a rank receives (gathered) and sends (reduced) in a "
+           "step; * is what auto takes"
+        << (machine.memory_per_rank > 0 ? "" : " (with --gpu-memory unknown: none)") << ".\n";
+    print_row(out, 2,
+              {"stage", "sharding", "weights", "masters", "moments", "gradients", "gathered", "teacher", "activations",
+               "logits", "memory", "gathered", "reduced"});
+    for (const StageEstimate& stage : estimate.stages)
+        for (size_t i = 0; i < stage.shardings.size(); ++i) {
+            const ShardingEstimate& s = stage.shardings[i];
+            const RankMemory& m = s.memory;
+            std::vector<std::string> cells = {i == 0 ? stage.name : "",
+                                              name_of(s.sharding) + (i == stage.automatic ? " *" : "")};
+            for (const double bytes : {m.weights, m.masters, m.moments, m.gradients, m.gathered, m.teacher,
+                                       m.activations, m.logits, m.total(), s.gathered_per_step, s.reduced_per_step})
+                cells.push_back(bytes_or_dash(bytes));
+            print_row(out, 2, cells);
+        }
+}
+
+void print_fit(std::ostringstream& out, const Estimate& estimate, const Machine& machine) {
+    bool fits = true;
+    for (const StageEstimate& stage : estimate.stages) {
+        const ShardingEstimate& chosen = stage.sharding();
+        const double memory = chosen.memory.total(), most = machine.memory_per_rank;
+        if (memory <= most) continue;
+        fits = false;
+        out << "Does not fit: " << stage.name << " needs about " << readable_bytes(memory) << " of the "
+            << readable_bytes(most) << " of a rank (sharding: " << name_of(chosen.sharding) << "). ";
+        const double fixed = memory - chosen.memory.activations - chosen.memory.logits;
+        const ShardingEstimate& automatic = stage.shardings[stage.automatic];
+        if (automatic.memory.total() <= most && stage.automatic != stage.chosen)
+            out << "Sharding " << name_of(automatic.sharding)
+                << " would fit: " << readable_bytes(automatic.memory.total()) << ".\n";
+        else if (fixed >= most)
+            out << "Weights and optimizer alone need " << readable_bytes(fixed)
+                << ": use GPUs with more memory, or more of them and sharding.\n";
+        else if (stage.micro_batch_sequences > 1)
+            out << "Lower " << stage.name << ".micro_batch_sequences, now " << stage.micro_batch_sequences << ".\n";
+        else
+            out << "One sequence at a time is too much: use shorter sequences or GPUs with more memory.\n";
+    }
+    if (fits) out << "Every stage fits the " << readable_bytes(machine.memory_per_rank) << " of a rank.\n";
 }
 
 void print_estimate(std::ostringstream& out, const Job& job, const Estimate& estimate, const Machine& machine) {
     out << "Teacher " << readable_count(estimate.teacher_parameters) << " parameters, student "
         << readable_count(estimate.student_parameters) << " with " << estimate.kept_layers << " softmax layers. "
-        << machine.ranks << (machine.ranks == 1 ? " rank, " : " ranks, ")
-        << (compute_bytes(job) == 2 ? "bfloat16" : "float32") << ", each " << with_prefix(machine.peak_flops, "flop/s")
-        << " peak at " << std::lround(100 * machine.utilisation) << " %.\n\n";
-    print_row(out, {"stage", "steps", "tokens", "trained", "teacher", "activations", "memory/rank", "flop", "time",
-                    "checkpoint"});
-    for (const StageEstimate& stage : estimate.stages) {
-        print_row(out,
-                  {stage.name, stage.steps > 0 ? std::to_string(stage.steps) : "-",
-                   stage.tokens > 0 ? readable_count(stage.tokens) : "-", readable_bytes(stage.trained_bytes),
-                   readable_bytes(stage.teacher_bytes), readable_bytes(stage.activation_bytes),
-                   readable_bytes(stage.memory_bytes()), with_prefix(stage.flops, ""), readable_seconds(stage.seconds),
-                   stage.checkpoint_bytes > 0 ? readable_bytes(stage.checkpoint_bytes) : "-"});
-    }
+        << machine.ranks << (machine.ranks == 1 ? " rank on " : " ranks on ") << machine.nodes()
+        << (machine.nodes() == 1 ? " node, " : " nodes, ") << (compute_bytes(job) == 2 ? "bfloat16" : "float32")
+        << ", each " << with_prefix(machine.peak_flops, "flop/s") << " peak at "
+        << std::lround(100 * machine.utilisation) << " %; files at " << with_prefix(machine.node_bandwidth, "B/s")
+        << " per node.\n\n";
+    print_work(out, estimate);
+    print_memory(out, estimate, machine);
     out << "\nIn all " << readable_seconds(estimate.seconds) << ", " << with_prefix(estimate.flops, "flop")
         << ", and up to " << readable_bytes(estimate.disk_bytes) << " in " << job.run_folder() << ".\n";
-    if (machine.memory_per_rank <= 0) return;
-    bool fits = true;
-    for (const StageEstimate& stage : estimate.stages) {
-        if (stage.memory_bytes() <= machine.memory_per_rank) continue;
-        fits = false;
-        out << "Does not fit: " << stage.name << " needs about " << readable_bytes(stage.memory_bytes()) << " of the "
-            << readable_bytes(machine.memory_per_rank) << " of a rank. ";
-        const double fixed = stage.trained_bytes + stage.teacher_bytes;
-        if (fixed >= machine.memory_per_rank)
-            out << "Weights and optimizer alone need " << readable_bytes(fixed) << ": use a GPU with more memory.\n";
-        else if (stage.micro_batch_sequences > 1)
-            out << "Lower " << stage.name << ".micro_batch_sequences, now " << stage.micro_batch_sequences << ".\n";
-        else
-            out << "One sequence at a time is too much: use shorter sequences or a GPU with more memory.\n";
-    }
-    if (fits) out << "Every stage fits the " << readable_bytes(machine.memory_per_rank) << " of a rank.\n";
+    if (machine.memory_per_rank > 0) print_fit(out, estimate, machine);
 }
 
 }  // namespace

@@ -10,105 +10,35 @@ namespace amalgam {
 
 namespace {
 
-constexpr double automatic_logits = 4.0 * 1024 * 1024 * 1024;  // bytes, as in training/chunked_losses.cpp
-
-/// Sizes of one model family in doubles: products exceed what is exact in int64 only far beyond any model, but flop do
-/// not.
-class Sizes {
-  public:
-    Sizes(const ModelShape& shape, const StudentJob& student)
-        : hidden_(double(shape.hidden_size)),
-          intermediate_(double(shape.intermediate_size)),
-          layers_(double(shape.layers)),
-          vocabulary_(double(shape.vocabulary_size)),
-          heads_(double(shape.query_heads)),
-          head_dim_(double(shape.head_dim)),
-          width_(heads_ * head_dim_),
-          key_value_width_(double(shape.key_value_heads) * head_dim_),
-          tied_(shape.tied),
-          student_(student) {}
-
-    double softmax_mixer() const { return 2 * hidden_ * width_ + 2 * hidden_ * key_value_width_; }
-
-    double linear_mixer() const {
-        double parameters = 4 * hidden_ * width_ + 2 * hidden_ * heads_ + 2 * heads_;
-        if (student_.output_gate) parameters += hidden_ * width_;
-        if (student_.output_norm) parameters += head_dim_;
-        if (student_.short_convolution) parameters += 12 * width_;
-        return parameters;
-    }
-
-    double head() const { return hidden_ * vocabulary_; }
-
-    /// Parameters of the model that keeps softmax in `kept` layers.
-    double parameters(double kept) const { return blocks(kept) + head() * (tied_ ? 1 : 2) + hidden_; }
-
-    /// Forward flop per token of the blocks, sequences of `length` tokens.
-    double block_flops(double kept, double length) const {
-        const double softmax = 2 * width_ * length;
-        return 2 * blocks(kept) + kept * softmax + (layers_ - kept) * delta_rule_flops();
-    }
-
-    double model_flops(double kept, double length) const { return block_flops(kept, length) + 2 * head(); }
-
-    double linear_mixer_flops() const { return 2 * linear_mixer() + delta_rule_flops(); }
-
-    /// Numbers kept per token for the backward pass.
-    double activations(double kept) const {
-        const double softmax = 3 * width_ + 3 * key_value_width_;
-        return layers_ * (4 * hidden_ + 4 * intermediate_) + kept * softmax + (layers_ - kept) * linear_activations();
-    }
-
-    double linear_activations() const { return 12 * width_ + width_ * head_dim_ / 64; }
-    double align_activations() const { return 2 * hidden_ + linear_activations(); }
-    double layers() const { return layers_; }
-    double vocabulary() const { return vocabulary_; }
-
-  private:
-    double blocks(double kept) const {
-        const double rest = 3 * hidden_ * intermediate_ + 2 * hidden_;
-        return layers_ * rest + kept * softmax_mixer() + (layers_ - kept) * linear_mixer();
-    }
-
-    double delta_rule_flops() const { return heads_ * (6 * head_dim_ * head_dim_ + 512 * head_dim_); }
-
-    double hidden_, intermediate_, layers_, vocabulary_, heads_, head_dim_, width_, key_value_width_;
-    bool tied_;
-    const StudentJob& student_;
+/// Sequences of a micro-batch, and how many of these the busiest rank has in a step: as training/trainer.cpp cuts them.
+struct Share {
+    int64_t sequences, micro_batches;
 };
 
-int64_t micro_batch(const TrainingJob& stage, int64_t sharers) {
-    const int64_t share = std::max<int64_t>(1, stage.batch_sequences / sharers);
-    return stage.micro_batch_sequences > 0 ? std::min(stage.micro_batch_sequences, share) : share;
+Share share_of_rank(const Job& job, const TrainingJob& stage, int64_t sharers) {
+    int64_t sequences = (stage.batch_sequences + sharers - 1) / sharers;
+    if (job.deterministic) sequences = 1;
+    if (stage.micro_batch_sequences > 0) sequences = std::min(stage.micro_batch_sequences, stage.batch_sequences);
+    const int64_t all = (stage.batch_sequences + sequences - 1) / sequences;
+    return {sequences, (all + sharers - 1) / sharers};
 }
 
 double trained_tokens(const TrainingJob& stage) {
     return double(training_steps(stage)) * double(stage.batch_sequences) * double(stage.sequence_length);
 }
 
-StageEstimate training_stage(const std::string& name, const TrainingJob& job, int64_t sharers) {
-    return {.name = name,
-            .steps = training_steps(job),
-            .micro_batch_sequences = micro_batch(job, sharers),
-            .tokens = trained_tokens(job)};
-}
-
-double micro_batch_tokens(const StageEstimate& stage, const TrainingJob& job) {
-    return double(stage.micro_batch_sequences) * double(job.sequence_length);
-}
-
 class Estimator {
   public:
     Estimator(const Job& job, const ModelShape& shape, const Machine& machine)
         : job_(job), machine_(machine), sizes_(shape, job.student), bytes_(double(compute_bytes(job))) {
-        kept_ = kept_layers(job.select, shape.layers);
+        kept_ = double(kept_layers(job.select, shape.layers));
     }
 
     Estimate all() {
         Estimate result;
-        result.kept_layers = kept_;
-        result.teacher_parameters = sizes_.parameters(sizes_.layers());
-        result.student_parameters = sizes_.parameters(double(kept_));
+        result.kept_layers = int64_t(kept_);
+        result.teacher_parameters = teacher();
+        result.student_parameters = sizes_.parameters(kept_);
         if (job_.align.tokens > 0) result.stages.push_back(align());
         if (job_.score.tokens > 0) result.stages.push_back(score());
         if (job_.distill.tokens > 0) result.stages.push_back(distill());
@@ -128,30 +58,74 @@ class Estimator {
     }
 
   private:
-    double trained_bytes(double parameters) const { return parameters * (bytes_ == 2 ? 18 : 16); }
-    double teacher_bytes() const { return bytes_ * sizes_.parameters(sizes_.layers()); }
+    double teacher() const { return sizes_.parameters(sizes_.layers()); }
     double teacher_flops(double length) const { return sizes_.model_flops(sizes_.layers(), length); }
     double seconds(double flops, double ranks) const {
         return flops / (ranks * machine_.peak_flops * machine_.utilisation);
     }
 
-    /// Student's and teacher's; the gradient takes the place of the student's.
-    double logit_bytes(int64_t chunk, double tokens) const {
-        const double of_token = 2 * bytes_ * sizes_.vocabulary();
-        return chunk > 0 ? of_token * std::min(double(chunk), tokens) : std::min(of_token * tokens, automatic_logits);
+    /// What all training stages have in common; `sharers` ranks share a batch.
+    StageEstimate training_stage(const std::string& name, const TrainingJob& job, int64_t sharers) const {
+        return {.name = name,
+                .steps = training_steps(job),
+                .micro_batch_sequences = share_of_rank(job_, job, sharers).sequences,
+                .tokens = trained_tokens(job)};
+    }
+
+    StageSizes stage_sizes(const TrainingJob& job, int64_t sharers, double kept, double trained) const {
+        StageSizes sizes;
+        sizes.trained = trained;
+        sizes.student = sizes_.parameters(kept);
+        sizes.block = std::max(sizes_.largest_block(kept), sizes_.softmax_block());
+        sizes.outside = sizes_.outside();
+        sizes.compute_bytes = bytes_;
+        sizes.deterministic = job_.deterministic;
+        sizes.micro_batches = double(share_of_rank(job_, job, sharers).micro_batches);
+        return sizes;
+    }
+
+    double micro_batch_tokens(const TrainingJob& job, int64_t sharers) const {
+        return double(share_of_rank(job_, job, sharers).sequences) * double(job.sequence_length);
+    }
+
+    double logit_bytes(const DistillJob& stage, double tokens, int models) const {
+        const double per_logit = models * bytes_ + (job_.device == "cpu" ? 0 : 12);
+        const double chunk = std::min(double(stage.loss_chunk_tokens), tokens);
+        return sizes_.vocabulary() * (per_logit * chunk + bytes_ * sizes_.hidden());
+    }
+
+    /// Everything of the student is trained on a loss of its logits.
+    StageSizes whole_student(const DistillJob& job, int64_t sharers, double kept, bool with_teacher) const {
+        StageSizes sizes = stage_sizes(job, sharers, kept, sizes_.parameters(kept));
+        const double tokens = micro_batch_tokens(job, sharers);
+        sizes.teacher = with_teacher ? teacher() : 0;
+        sizes.activation_bytes = tokens * (sizes_.activations(kept, bytes_) + 3 * bytes_ * sizes_.hidden());
+        sizes.logit_bytes = logit_bytes(job, tokens, with_teacher ? 2 : 1);
+        return sizes;
+    }
+
+    void shard(StageEstimate& stage, const StageSizes& sizes, int64_t sharers) const {
+        stage.shardings = estimate_all_shardings(sizes, sharers, machine_.ranks_on_node());
+        stage.automatic = size_t(&choose_sharding(stage.shardings, machine_.memory_per_rank) - stage.shardings.data());
+    }
+
+    void save(StageEstimate& stage, double bytes) const {
+        stage.checkpoint_bytes = bytes;
+        stage.checkpoint_seconds = bytes / (double(machine_.nodes()) * machine_.node_bandwidth);
     }
 
     StageEstimate align() const {
-        StageEstimate stage = training_stage("align", job_.align, machine_.ranks);
-        const double length = double(job_.align.sequence_length);
-        const double trained = sizes_.layers() * sizes_.linear_mixer();
-        stage.trained_bytes = trained_bytes(trained);
-        stage.teacher_bytes = teacher_bytes();
-        stage.activation_bytes = bytes_ * sizes_.align_activations() * micro_batch_tokens(stage, job_.align);
-        stage.flops = stage.tokens *
-                      (sizes_.block_flops(sizes_.layers(), length) + 3 * sizes_.layers() * sizes_.linear_mixer_flops());
+        const AlignJob& job = job_.align;
+        StageEstimate stage = training_stage("align", job, machine_.ranks);
+        StageSizes sizes = stage_sizes(job, machine_.ranks, 0, sizes_.layers() * sizes_.linear_mixer());
+        sizes.teacher = teacher();
+        sizes.activation_bytes = micro_batch_tokens(job, machine_.ranks) *
+                                 (sizes_.linear_mixer_activations(bytes_) + (2 * bytes_ + 12) * sizes_.hidden());
+        shard(stage, sizes, machine_.ranks);
+        stage.flops = stage.tokens * (sizes_.block_flops(sizes_.layers(), double(job.sequence_length)) +
+                                      3 * sizes_.layers() * sizes_.linear_mixer_flops());
         stage.seconds = seconds(stage.flops, double(machine_.ranks));
-        stage.checkpoint_bytes = 4 * sizes_.parameters(0) + 8 * trained;
+        save(stage, 4 * sizes.student + 8 * sizes.trained);
         return stage;
     }
 
@@ -160,11 +134,10 @@ class Estimator {
         const double candidates = sizes_.layers(), length = double(score.sequence_length);
         StageEstimate stage = training_stage("score", score, score.ranks_per_candidate);
         stage.tokens *= candidates;
-        const double trained = sizes_.parameters(1), student = sizes_.model_flops(1, length);
-        const double tokens = micro_batch_tokens(stage, score);
-        stage.trained_bytes = trained_bytes(trained);
-        stage.teacher_bytes = teacher_bytes();
-        stage.activation_bytes = bytes_ * sizes_.activations(1) * tokens + logit_bytes(score.loss_chunk_tokens, tokens);
+        StageSizes sizes = whole_student(score, score.ranks_per_candidate, 1, true);
+        sizes.activation_bytes += kept_teacher_states();
+        shard(stage, sizes, score.ranks_per_candidate);
+        const double student = sizes_.model_flops(1, length);
         const double measured = double(score.measurements) * double(score.validation_sequences) * length;
         const double of_candidate = trained_tokens(score) * (teacher_flops(length) + 3 * student) +
                                     measured * (teacher_flops(length) + student);
@@ -175,46 +148,54 @@ class Estimator {
         return stage;
     }
 
+    /// Candidates train on the same sequences, so the teacher's states are kept as far as the job allows: of this
+    /// rank's share of the training sequences, and as much again of the held-out ones.
+    double kept_teacher_states() const {
+        const ScoreJob& score = job_.score;
+        const double most = score.teacher_cache_gib * double(1 << 30), group = double(score.ranks_per_candidate);
+        const double per_sequence = double(score.sequence_length) * sizes_.hidden() * bytes_;
+        const double trained = double(training_steps(score)) * double(score.batch_sequences) / group;
+        return std::min(most, trained * per_sequence) +
+               std::min(most, double(score.validation_sequences) / group * per_sequence);
+    }
+
     /// All parameters of the selected hybrid are trained; `teacher_forward` flop per token come on top.
-    StageEstimate train_hybrid(const std::string& name, const DistillJob& job, double teacher_forward) const {
+    StageEstimate train_hybrid(const std::string& name, const DistillJob& job, bool with_teacher) const {
         StageEstimate stage = training_stage(name, job, machine_.ranks);
-        const double student = sizes_.model_flops(double(kept_), double(job.sequence_length));
-        const double tokens = micro_batch_tokens(stage, job), trained = sizes_.parameters(double(kept_));
-        stage.trained_bytes = trained_bytes(trained);
-        stage.activation_bytes =
-            bytes_ * sizes_.activations(double(kept_)) * tokens + logit_bytes(job.loss_chunk_tokens, tokens);
-        stage.flops = stage.tokens * (teacher_forward + 3 * student);
+        const double length = double(job.sequence_length);
+        const StageSizes sizes = whole_student(job, machine_.ranks, kept_, with_teacher);
+        shard(stage, sizes, machine_.ranks);
+        stage.flops =
+            stage.tokens * ((with_teacher ? teacher_flops(length) : 0) + 3 * sizes_.model_flops(kept_, length));
         stage.seconds = seconds(stage.flops, double(machine_.ranks));
-        stage.checkpoint_bytes = 12 * trained;
+        save(stage, 12 * sizes.trained);
         return stage;
     }
 
-    StageEstimate distill() const {
-        StageEstimate stage =
-            train_hybrid("distill", job_.distill, teacher_flops(double(job_.distill.sequence_length)));
-        stage.teacher_bytes = teacher_bytes();
-        return stage;
-    }
+    StageEstimate distill() const { return train_hybrid("distill", job_.distill, true); }
+    StageEstimate finetune() const { return train_hybrid("finetune", job_.finetune, false); }
 
-    StageEstimate finetune() const { return train_hybrid("finetune", job_.finetune, 0); }
-
+    /// A trainable student (with masters) and the teacher, forward only.
     StageEstimate evaluate() const {
-        const double length = double(job_.evaluate.sequence_length), kept = double(kept_);
+        const double length = double(job_.evaluate.sequence_length);
         StageEstimate stage{.name = "evaluate"};
+        StageSizes sizes = stage_sizes({}, machine_.ranks, kept_, 0);
+        sizes.teacher = teacher();
+        sizes.micro_batches = 0;
+        const double chunk = std::min(length, double(job_.distill.loss_chunk_tokens));
+        sizes.logit_bytes = (2 * bytes_ + (job_.device == "cpu" ? 0 : 12)) * sizes_.vocabulary() * chunk;
+        shard(stage, sizes, machine_.ranks);
         const double tokens = double(job_.evaluate.sequences) * length;
-        stage.teacher_bytes = teacher_bytes() + bytes_ * sizes_.parameters(kept);
-        stage.activation_bytes = logit_bytes(job_.distill.loss_chunk_tokens, length);
-        stage.flops = tokens * (teacher_flops(length) + sizes_.model_flops(kept, length));
-        const double busy = double(std::min(machine_.ranks, job_.evaluate.sequences));
-        stage.seconds = seconds(stage.flops, busy);
+        stage.flops = tokens * (teacher_flops(length) + sizes_.model_flops(kept_, length));
+        stage.seconds = seconds(stage.flops, double(std::min(machine_.ranks, job_.evaluate.sequences)));
         return stage;
     }
 
     const Job& job_;
     const Machine& machine_;
-    Sizes sizes_;
+    ModelSizes sizes_;
     double bytes_;
-    int64_t kept_ = 0;
+    double kept_ = 0;
 };
 
 }  // namespace

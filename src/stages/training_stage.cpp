@@ -23,22 +23,20 @@ StageOutcome train_stage(Run& run, const std::string& stage, CausalLM& student, 
     return outcome.finished ? StageOutcome::finished : StageOutcome::stopped;
 }
 
+ModelShape shape_of(const ModelConfig& c) {
+    return {c.hidden_size,       c.layers,          c.query_heads, c.key_value_heads, c.head_dim,
+            c.intermediate_size, c.vocabulary_size, c.tied_head};
+}
+
 double mixer_flops(const ModelConfig& c, const std::string& mixer, int64_t time) {
-    const double heads = double(c.query_heads), dim = double(c.head_dim), width = heads * dim,
-                 hidden = double(c.hidden_size);
-    if (mixer == softmax_mixer) {
-        const double projections = 2.0 * hidden * (2.0 * width + 2.0 * double(c.key_value_heads) * dim);
-        return projections + 2.0 * width * double(time);  // QK^T and PV over half of the positions in the mean
-    }
-    const double projections = 2.0 * hidden * (5.0 * width + 2.0 * heads);
-    return projections + heads * (6.0 * dim * dim + 4.0 * 64.0 * 2.0 * dim);  // chunk form B, chunks of 64
+    const ModelSizes sizes(shape_of(c), {});
+    return mixer == softmax_mixer ? sizes.softmax_mixer_flops(double(time)) : sizes.linear_mixer_flops();
 }
 
 double forward_flops(const ModelConfig& c, const Layout& layout, int64_t time, bool with_head) {
-    double flops = with_head ? 2.0 * double(c.hidden_size) * double(c.vocabulary_size) : 0.0;
-    for (const std::string& mixer : layout)
-        flops += mixer_flops(c, mixer, time) + 6.0 * double(c.hidden_size * c.intermediate_size);
-    return flops;
+    const ModelSizes sizes(shape_of(c), {});
+    const double blocks = sizes.block_flops(double(softmax_layers(layout).size()), double(time));
+    return blocks + (with_head ? sizes.head_flops() : 0.0);
 }
 
 double distillation_flops(const ModelConfig& c, const Layout& layout, int64_t time) {

@@ -3,6 +3,7 @@
 // checkpoints.
 #pragma once
 
+#include "job/model_sizes.h"
 #include "stages/stages.h"
 
 namespace amalgam {
@@ -10,8 +11,10 @@ namespace amalgam {
 StageOutcome train_stage(Run& run, const std::string& stage, CausalLM& student, Objective& objective,
                          const TrainingJob& plan, double flops_per_token);
 
+ModelShape shape_of(const ModelConfig& config);
+
 /// Floating-point operations of a forward pass over one token of a sequence of `time` tokens: 2 for each multiplication
-/// with a weight, plus the attention products. Training costs three times that.
+/// with a weight, plus the attention products (job/model_sizes.h). Training costs three times that.
 double mixer_flops(const ModelConfig& config, const std::string& mixer, int64_t time);
 double forward_flops(const ModelConfig& config, const Layout& layout, int64_t time, bool with_head);
 

@@ -51,17 +51,51 @@ TEST(JobEstimate, ParametersOfTheStudentByHand) {
 TEST(JobEstimate, DistillationMemoryAndCheckpoint) {
     const Estimate estimate = estimate_job(paper_job(), qwen_1_5b, {});
     const StageEstimate& distill = stage(estimate, "distill");
-    EXPECT_DOUBLE_EQ(distill.trained_bytes, 18 * estimate.student_parameters);
-    EXPECT_DOUBLE_EQ(distill.teacher_bytes, 2 * estimate.teacher_parameters);
-    EXPECT_DOUBLE_EQ(distill.checkpoint_bytes, 12 * estimate.student_parameters);
-    // 4096 tokens; per token 28 (4 H + 4 I) + 7 (3 A + 3 g d) + 21 (12 A + A d / 64), then logits of all.
-    const double per_token = 28 * (4 * 1536 + 4 * 8960) + 7 * (3 * 1536 + 3 * 256) + 21 * (12 * 1536 + 2 * 1536);
-    EXPECT_DOUBLE_EQ(distill.activation_bytes, 2 * 4096 * per_token + 4.0 * 4096 * 151936);
+    ASSERT_EQ(distill.shardings.size(), 1u);  // one rank has nobody to share with
+    const RankMemory& memory = distill.sharding().memory;
+    const double student = estimate.student_parameters;
+    EXPECT_DOUBLE_EQ(memory.weights, 2 * student);
+    EXPECT_DOUBLE_EQ(memory.masters, 4 * student);
+    EXPECT_DOUBLE_EQ(memory.moments, 8 * student);
+    EXPECT_DOUBLE_EQ(memory.gradients, 4 * student);
+    EXPECT_DOUBLE_EQ(memory.gathered, 0);
+    EXPECT_DOUBLE_EQ(memory.teacher, 2 * estimate.teacher_parameters);
+    EXPECT_DOUBLE_EQ(distill.checkpoint_bytes, 12 * student);
+    // 4096 tokens; per token 28 (4 H + 3 I) + 7 (3 A + 3 g d) + 21 (6 A + A d / 64 + A) + 3 H, all bf16.
+    const double blocks = 28 * (4 * 1536 + 3 * 8960) + 7 * (3 * 1536 + 3 * 256) + 21 * (9 * 1536);
+    EXPECT_DOUBLE_EQ(memory.activations, 2 * 4096 * (blocks + 3 * 1536));
+    // Of 1024 tokens: two bf16 logits and three fp32 numbers; the head's gradient once.
+    EXPECT_DOUBLE_EQ(memory.logits, 151936.0 * (1024 * (2 * 2 + 12) + 2 * 1536));
     Job job = paper_job();
     job.precision = "float32";
     const Estimate full = estimate_job(job, qwen_1_5b, {});
-    EXPECT_DOUBLE_EQ(stage(full, "distill").trained_bytes, 16 * full.student_parameters);
-    EXPECT_DOUBLE_EQ(stage(full, "distill").teacher_bytes, 4 * full.teacher_parameters);
+    EXPECT_DOUBLE_EQ(stage(full, "distill").sharding().memory.weights, 0);  // the masters are computed with
+    EXPECT_DOUBLE_EQ(stage(full, "distill").sharding().memory.teacher, 4 * full.teacher_parameters);
+    job.deterministic = true;
+    EXPECT_DOUBLE_EQ(stage(estimate_job(job, qwen_1_5b, {}), "distill").sharding().memory.gradients, 12 * student);
+}
+
+TEST(JobEstimate, AlignTrainsMixersButHoldsTheWholeStudent) {
+    const Estimate estimate = estimate_job(paper_job(), qwen_1_5b, {});
+    const RankMemory& memory = stage(estimate, "align").sharding().memory;
+    // A linear mixer of H = A = 1536, 12 heads of 128: 5 H A + 2 H h + 2 h + d.
+    const double mixers = 28.0 * (5 * 1536 * 1536 + 2 * 1536 * 12 + 24 + 128);
+    const double rest = 28.0 * (3 * 1536 * 8960 + 2 * 1536) + 151936 * 1536 + 1536;
+    EXPECT_DOUBLE_EQ(memory.masters, 4 * (mixers + rest));
+    EXPECT_DOUBLE_EQ(memory.moments, 8 * mixers);
+    EXPECT_DOUBLE_EQ(memory.gradients, 4 * mixers);
+    EXPECT_DOUBLE_EQ(stage(estimate, "align").checkpoint_bytes, 4 * (mixers + rest) + 8 * mixers);
+}
+
+TEST(JobEstimate, CheckpointsAreWrittenByAllNodes) {
+    const auto seconds = [](int64_t ranks) {
+        return stage(estimate_job(paper_job(), qwen_1_5b, {.ranks = ranks, .node_bandwidth = 2e9}), "distill")
+            .checkpoint_seconds;
+    };
+    const double bytes = stage(estimate_job(paper_job(), qwen_1_5b, {}), "distill").checkpoint_bytes;
+    EXPECT_DOUBLE_EQ(seconds(1), bytes / 2e9);
+    EXPECT_DOUBLE_EQ(seconds(8), bytes / 2e9);  // one node
+    EXPECT_DOUBLE_EQ(seconds(32), bytes / 8e9);
 }
 
 TEST(JobEstimate, ArithmeticIsAboutEightFlopPerParameterAndToken) {
@@ -99,7 +133,7 @@ TEST(JobEstimate, SkippedStagesAreAbsent) {
     EXPECT_EQ(estimate.stages[0].name, "align");
     EXPECT_EQ(estimate.stages[1].name, "distill");
     job.finetune.tokens = 100000000;
-    EXPECT_EQ(stage(estimate_job(job, qwen_1_5b, {}), "finetune").teacher_bytes, 0);
+    EXPECT_EQ(stage(estimate_job(job, qwen_1_5b, {}), "finetune").sharding().memory.teacher, 0);
 }
 
 TEST(JobEstimate, WrongBudgetIsAnError) {
@@ -120,16 +154,24 @@ TEST(JobCheckTable, ReadableNumbers) {
 
 TEST(JobCheckTable, SaysWhatDoesNotFitAndWhy) {
     Job job = paper_job();
-    const auto table = [&](const ModelShape& shape, double memory) {
-        const Machine machine{.ranks = 8, .memory_per_rank = memory};
+    const auto table = [&](const ModelShape& shape, double memory, int64_t ranks) {
+        const Machine machine{.ranks = ranks, .memory_per_rank = memory};
         return print_check(job, {}, estimate_job(job, shape, machine), machine);
     };
-    EXPECT_TRUE(contains(table(qwen_1_5b, 80e9), "Every stage fits the 80 GB of a rank."));
-    EXPECT_TRUE(contains(table(qwen_7b, 80e9), "Does not fit: distill"));
-    EXPECT_TRUE(contains(table(qwen_7b, 80e9), "Weights and optimizer alone need"));
-    EXPECT_TRUE(contains(table(qwen_1_5b, 40e9), "One sequence at a time is too much"));
+    EXPECT_TRUE(contains(table(qwen_1_5b, 80e9, 1), "Every stage fits the 80 GB of a rank."));
+    EXPECT_TRUE(contains(table(qwen_7b, 80e9, 1), "Does not fit: distill"));
+    EXPECT_TRUE(contains(table(qwen_7b, 80e9, 1), "Weights and optimizer alone need"));
+    EXPECT_TRUE(contains(table(qwen_7b, 80e9, 32), "Sharding optimizer would fit"));
+    EXPECT_TRUE(contains(table(qwen_1_5b, 42e9, 1), "One sequence at a time is too much"));
     job.distill.micro_batch_sequences = 4;
-    EXPECT_TRUE(contains(table(qwen_1_5b, 80e9), "Lower distill.micro_batch_sequences, now 4."));
+    EXPECT_TRUE(contains(table(qwen_1_5b, 60e9, 1), "Lower distill.micro_batch_sequences, now 4."));
+}
+
+TEST(JobCheckTable, ListsEveryShardingAndMarksWhatAutoTakes) {
+    const Machine machine{.ranks = 64, .memory_per_rank = 80e9};
+    const std::string table = print_check(paper_job(), {}, estimate_job(paper_job(), qwen_7b, machine), machine);
+    for (const char* part : {"64 ranks on 8 nodes", "none ", "optimizer *", "hybrid ", "full "})
+        EXPECT_TRUE(contains(table, part)) << part << "\n" << table;
 }
 
 TEST(JobCheckTable, PrintsFindings) {
