@@ -5,6 +5,7 @@
 #include "comm/watchdog.h"
 #include "job/job_reader.h"
 #include "job/job_values.h"
+#include "job/job_writer.h"
 #include "stages/stages.h"
 #include "system/activity.h"
 #include "system/clock.h"
@@ -32,8 +33,10 @@ ExitCode run_pipeline(const std::string& job_file, const std::vector<std::string
                       const Communicator& world) {
     const Stopwatch watch;
     info(version());
-    Job job;
-    world.together([&] { job = read_and_check(job_file, overrides, world.size()); });
+    // The root reads and checks, the others get the result: thousands of ranks would all open the same small files.
+    std::string resolved;
+    world.on_root([&] { resolved = to_yaml(read_and_check(job_file, overrides, world.size())); });
+    const Job job = parse_job(world.broadcast(resolved), job_file);
     const Watchdog watchdog(world, {.setup = deadline_seconds("deadlines.setup", job.deadlines.setup),
                                     .step = deadline_seconds("deadlines.step", job.deadlines.step),
                                     .checkpoint = deadline_seconds("deadlines.checkpoint", job.deadlines.checkpoint)});

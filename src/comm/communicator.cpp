@@ -204,6 +204,24 @@ std::vector<int64_t> Communicator::all_gather(std::span<const int64_t> values) c
     return gather_all(get(), size_, values, MPI_INT64_T);
 }
 
+std::pair<size_t, size_t> Communicator::part_of(size_t bytes, int rank) const {
+    const size_t part = (bytes + size_t(size_) - 1) / size_t(size_), first = std::min(bytes, part * size_t(rank));
+    return {first, std::min(part, bytes - first)};
+}
+
+void Communicator::exchange_parts(std::span<char> whole) const {
+    if (!handle_) return;
+    if (whole.size() > INT_MAX) throw Error(text("exchange of ", whole.size(), " bytes (MPI counts are int)"));
+    std::vector<int> counts, starts;
+    for (int r = 0; r < size_; ++r) {
+        const auto [first, count] = part_of(whole.size(), r);
+        starts.push_back(int(first));
+        counts.push_back(int(count));
+    }
+    check_mpi(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_CHAR, whole.data(), counts.data(), starts.data(), MPI_CHAR, get()),
+              "MPI_Allgatherv");
+}
+
 std::vector<std::string> Communicator::gather(const std::string& value, int root) const {
     if (!handle_) return {value};
     const int64_t total = sum(static_cast<int64_t>(value.size()));

@@ -11,6 +11,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace amalgam {
@@ -54,6 +55,10 @@ class Communicator {
     /// Values of all ranks in rank order, on every rank. Equal counts.
     std::vector<double> all_gather(std::span<const double> values) const;
     std::vector<int64_t> all_gather(std::span<const int64_t> values) const;
+    /// `whole` (at most 2 GiB) is cut into one part for each rank; every rank has filled its own and gets the others.
+    void exchange_parts(std::span<char> whole) const;
+    /// This rank's part of so many bytes: first and count. Nothing, perhaps, for the last ranks.
+    std::pair<size_t, size_t> part_of(size_t bytes) const { return part_of(bytes, rank_); }
     /// Strings of all ranks in rank order, on root only (empty elsewhere).
     std::vector<std::string> gather(const std::string& value, int root = 0) const;
 
@@ -66,6 +71,7 @@ class Communicator {
 
   private:
     struct Handle;
+    std::pair<size_t, size_t> part_of(size_t bytes, int rank) const;
     static Communicator adopt(MPI_Comm made);
     std::shared_ptr<Handle> handle_;
     int rank_ = 0, size_ = 1;

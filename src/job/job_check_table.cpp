@@ -54,12 +54,12 @@ void print_work(std::ostringstream& out, const Estimate& estimate) {
 }
 
 void print_memory(std::ostringstream& out, const Estimate& estimate, const Machine& machine) {
-    out << "\nMemory of a rank for every way of sharding, and what a rank receives (gathered) and sends (reduced) in a "
-           "step; * is what auto takes"
+    out << "\nMemory of a rank for every way of sharding, and what a rank receives (weights) and sends (gradients) in "
+           "a step; * is what auto takes"
         << (machine.memory_per_rank > 0 ? "" : " (with --gpu-memory unknown: none)") << ".\n";
     print_row(out, 2,
               {"stage", "sharding", "weights", "masters", "moments", "gradients", "gathered", "teacher", "activations",
-               "logits", "memory", "gathered", "reduced"});
+               "logits", "memory", "received", "sent"});
     for (const StageEstimate& stage : estimate.stages)
         for (size_t i = 0; i < stage.shardings.size(); ++i) {
             const ShardingEstimate& s = stage.shardings[i];

@@ -78,6 +78,8 @@ class Estimator {
         sizes.student = sizes_.parameters(kept);
         sizes.block = std::max(sizes_.largest_block(kept), sizes_.softmax_block());
         sizes.outside = sizes_.outside();
+        sizes.trained_block = trained > 0 ? sizes.block : 0;
+        sizes.trained_outside = trained > 0 ? sizes.outside : 0;
         sizes.compute_bytes = bytes_;
         sizes.deterministic = job_.deterministic;
         sizes.micro_batches = double(share_of_rank(job_, job, sharers).micro_batches);
@@ -119,8 +121,11 @@ class Estimator {
         StageEstimate stage = training_stage("align", job, machine_.ranks);
         StageSizes sizes = stage_sizes(job, machine_.ranks, 0, sizes_.layers() * sizes_.linear_mixer());
         sizes.teacher = teacher();
+        sizes.trained_block = sizes_.linear_mixer();
+        sizes.trained_outside = 0;
         sizes.activation_bytes = micro_batch_tokens(job, machine_.ranks) *
-                                 (sizes_.linear_mixer_activations(bytes_) + (2 * bytes_ + 12) * sizes_.hidden());
+                                 (sizes_.linear_mixer_activations(bytes_) + sizes_.linear_mixer_gradients(bytes_) +
+                                  (2 * bytes_ + 12) * sizes_.hidden());
         shard(stage, sizes, machine_.ranks);
         stage.flops = stage.tokens * (sizes_.block_flops(sizes_.layers(), double(job.sequence_length)) +
                                       3 * sizes_.layers() * sizes_.linear_mixer_flops());

@@ -6,7 +6,8 @@
 //
 // Activations  distill, score, finetune: of all blocks, and the hidden states with their gradient and the teacher's, 3
 // b
-//              H per token. align: of one mixer at a time, and teacher's and student's outputs, 2 b H + 12 H.
+//              H per token. align: of one mixer at a time, 6 b A of its gradients, and 2 b H + 12 H of teacher's and
+//              student's outputs.
 // Logits       per token of a loss chunk and entry of the vocabulary: student's and teacher's in the compute type, on
 //              GPUs + 12 bytes (log-probabilities of both and a product, fp32); and the head's gradient of a chunk, b V
 //              H. Only where there is a KL or next-token loss.

@@ -70,6 +70,8 @@ class ModelSizes {
     double softmax_block_activations(double compute) const;
     double linear_block_activations(double compute) const;
     double linear_mixer_activations(double compute) const;
+    /// What its backward pass adds: gradients of the fused projection and of the rule's output.
+    double linear_mixer_gradients(double compute) const { return compute * (output_gate_ ? 6 : 5) * width_; }
     /// Of the block that keeps most.
     double largest_block_activations(double kept, double compute) const;
     double activations(double kept, double compute) const;  // of all blocks

@@ -34,7 +34,8 @@ ShardingEstimate estimate_sharding(Sharding sharding, const StageSizes& stage, i
     const bool none = sharding == Sharding::none, optimizer = sharding == Sharding::optimizer;
     const double all = double(ranks), node = double(std::min(ranks, ranks_per_node));
     const double shards = none ? 1 : sharding == Sharding::hybrid ? node : all;
-    const double unit = stage.outside + 2 * stage.block, compute = stage.compute_bytes;
+    const double compute = stage.compute_bytes;
+    const double weights = stage.outside + 2 * stage.block, gradients = stage.trained_outside + 2 * stage.trained_block;
 
     ShardingEstimate result{.sharding = sharding};
     RankMemory& memory = result.memory;
@@ -45,10 +46,10 @@ ShardingEstimate estimate_sharding(Sharding sharding, const StageSizes& stage, i
     memory.logits = stage.logit_bytes;
     if (none || optimizer) {
         memory.weights = none && compute == 4 ? 0 : compute * stage.student;
-        memory.gathered = none ? 0 : 4 * unit;
+        memory.gathered = none ? 0 : 4 * gradients;
         memory.teacher = compute * stage.teacher;
     } else {
-        memory.gathered = (compute + 4) * unit;
+        memory.gathered = compute * weights + 4 * gradients;
         memory.teacher = stage.teacher > 0 ? compute * (stage.teacher / shards + stage.outside) : 0;
     }
 

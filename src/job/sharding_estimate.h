@@ -43,9 +43,10 @@ struct RankMemory {
 
 /// Sizes of a training stage that do not depend on sharding.
 struct StageSizes {
-    double trained = 0, student = 0, teacher = 0;  // parameters
-    double block = 0, outside = 0;                 // parameters: the largest block, and all that is in no block
-    double compute_bytes = 4, reduce_bytes = 4;    // of a number
+    double trained = 0, student = 0, teacher = 0;   // parameters
+    double block = 0, outside = 0;                  // parameters: the largest block, and all that is in no block
+    double trained_block = 0, trained_outside = 0;  // of these, parameters that are trained
+    double compute_bytes = 4, reduce_bytes = 4;     // of a number
     bool deterministic = false;
     double activation_bytes = 0, logit_bytes = 0;
     double micro_batches = 1;  // of a rank in a step

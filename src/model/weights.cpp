@@ -52,8 +52,12 @@ std::optional<at::Tensor> HuggingFaceSource::find(const std::string& name) const
     const auto entry = entries_.find(name);
     if (entry == entries_.end()) return std::nullopt;
     at::Tensor tensor = at::empty(entry->second.shape, scalar_type(entry->second.type));
-    read_tensor_bytes(entry->second, tensor.data_ptr());
+    read(entry->second, tensor.data_ptr());
     return tensor;
+}
+
+void HuggingFaceSource::read(const SafetensorsEntry& entry, void* destination) const {
+    read_tensor_bytes(entry, destination);
 }
 
 ModelSource::ModelSource(CausalLM& model, std::string where) : where_(std::move(where)) {

@@ -35,6 +35,9 @@ class HuggingFaceSource : public TensorSource {
     std::string where() const override { return folder_.string(); }
     const std::filesystem::path& folder() const { return folder_; }
 
+  protected:
+    virtual void read(const SafetensorsEntry& entry, void* destination) const;
+
   private:
     std::filesystem::path folder_;
     std::map<std::string, SafetensorsEntry> entries_;

@@ -8,7 +8,9 @@
 #include "job/job_values.h"
 #include "job/job_writer.h"
 #include "model/transfer.h"
+#include "sharding/node_weights.h"
 #include "stages/run_folder.h"
+#include "system/clock.h"
 #include "system/error.h"
 #include "system/log.h"
 
@@ -31,12 +33,18 @@ Run::Run(const Job& j, const Communicator& w)
 
 CausalLM& Run::teacher() {
     if (!teacher_) {
-        world.together([&] {
-            teacher_source_ = std::make_unique<HuggingFaceSource>(job.teacher.path);
-            teacher_ = load_teacher(*teacher_source_, compute.device, compute.type);
+        const Stopwatch watch;
+        world.together([&] { teacher_source_ = std::make_unique<HuggingFaceSource>(job.teacher.path); });
+        int64_t bytes = 0;
+        const Communicator node = world.split_by_node();
+        world.together([&] {  // of other nodes; the ranks of one node fail together
+            const NodeSource source(*teacher_source_, node);
+            teacher_ = load_teacher(source, compute.device, compute.type);
+            bytes = source.bytes_read();
         });
         info(text("teacher ", job.teacher.path, ": ", teacher_->config().family, ", ", teacher_->config().layers,
-                  " layers, ", count_parameters(teacher_->config()), " parameters"));
+                  " layers, ", count_parameters(teacher_->config()), " parameters; each node read ", node.sum(bytes),
+                  " bytes in ", format_duration(watch.seconds())));
     }
     return *teacher_;
 }

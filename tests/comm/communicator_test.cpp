@@ -89,6 +89,17 @@ TEST_F(CommunicatorTest, broadcasts_from_every_root) {
     }
 }
 
+TEST_F(CommunicatorTest, exchanges_parts_of_any_size) {
+    for (const size_t bytes : {size_t(0), size_t(1), size_t(2), size_t(7), size_t(1000)}) {
+        const auto value = [](size_t i) { return char('a' + i % 26); };
+        std::string whole(bytes, '?');
+        const auto [first, count] = world.part_of(bytes);
+        for (size_t i = first; i < first + count; ++i) whole[i] = value(i);
+        world.exchange_parts(std::span<char>(whole));
+        for (size_t i = 0; i < bytes; ++i) EXPECT_EQ(whole[i], value(i)) << i << " of " << bytes;
+    }
+}
+
 TEST_F(CommunicatorTest, gathers_in_rank_order) {
     const std::vector<double> mine = {double(rank), 0.5};
     const auto doubles = world.all_gather(std::span<const double>(mine));

@@ -36,6 +36,10 @@ TEST(NullCommunicator, behaves_as_one_process) {
     EXPECT_EQ(alone.broadcast(std::string("text")), "text");
     EXPECT_EQ(alone.broadcast(int64_t{9}), 9);
     EXPECT_EQ(alone.all_gather(std::span<const double>(values)), values);
+    EXPECT_EQ(alone.part_of(5), (std::pair<size_t, size_t>(0, 5)));
+    std::string whole = "all";
+    alone.exchange_parts(std::span<char>(whole));
+    EXPECT_EQ(whole, "all");
     EXPECT_EQ(alone.gather("x"), std::vector<std::string>{"x"});
 }
 

@@ -16,8 +16,8 @@ StageSizes thousand() {
     StageSizes sizes;
     sizes.trained = sizes.student = 1000;
     sizes.teacher = 800;
-    sizes.block = 100;
-    sizes.outside = 300;
+    sizes.block = sizes.trained_block = 100;
+    sizes.outside = sizes.trained_outside = 300;
     sizes.compute_bytes = 2;
     sizes.micro_batches = 2;
     sizes.activation_bytes = 7;
