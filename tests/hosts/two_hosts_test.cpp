@@ -13,6 +13,13 @@ using test::Process;
 
 class TwoHosts : public test::SmallRun {
   protected:
+    TwoHosts() {
+        for (TrainingJob* stage : std::initializer_list<TrainingJob*>{&job.align, &job.score, &job.distill}) {
+            stage->batch_sequences = 8;  // four ranks share them
+            stage->tokens = 4 * stage->batch_sequences * stage->sequence_length;
+        }
+    }
+
     void SetUp() override {
         const Finished up = hosts("up").wait(60.0);
         if (up.status == 77) GTEST_SKIP() << up.output;
@@ -77,13 +84,12 @@ TEST_F(TwoHosts, give_the_result_of_one) {
 }
 
 TEST_F(TwoHosts, that_lose_one_end_and_go_on_later) {
-    set_steps(job.align, 4000);  // long enough to be killed within
+    job.align.tokens *= 1000;  // long enough to be killed within
     job.checkpoint.every_steps = 20;
     {
         Process running(run_command());
         ASSERT_TRUE(test::wait_until(60.0, [&] {
-            return running.output().find("saved") != std::string::npos ||
-                   std::filesystem::exists(run_folder() / "checkpoints" / "align-00000020.h5");
+            return std::filesystem::exists(run_folder() / "checkpoints" / "align-00000020.h5");
         })) << running.output();
         test::expect_end(hosts("kill", {"b"}).wait(20.0), 0, {});
         const Finished lost = running.wait(60.0);

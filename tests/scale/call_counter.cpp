@@ -8,6 +8,7 @@
 #include <mpi.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdarg>
 #include <cstdio>
@@ -192,6 +193,12 @@ int MPI_Recv(void* received, int count, MPI_Datatype type, int from, int tag, MP
 int MPI_Irecv(void* received, int count, MPI_Datatype type, int from, int tag, MPI_Comm comm, MPI_Request* request) {
     add("MPI_Irecv", bytes_of(count, type));
     return PMPI_Irecv(received, count, type, from, tag, comm, request);
+}
+int MPI_Sendrecv(const void* sent, int count, MPI_Datatype type, int to, int tag, void* received, int received_count,
+                 MPI_Datatype received_type, int from, int received_tag, MPI_Comm comm, MPI_Status* status) {
+    add("MPI_Sendrecv", std::max(bytes_of(count, type), bytes_of(received_count, received_type)));
+    return PMPI_Sendrecv(sent, count, type, to, tag, received, received_count, received_type, from, received_tag, comm,
+                         status);
 }
 int MPI_Comm_dup(MPI_Comm comm, MPI_Comm* made) {
     add("MPI_Comm_dup", 0);

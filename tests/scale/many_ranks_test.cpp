@@ -68,7 +68,7 @@ class ManyRanks : public test::SmallRun {
 
 TEST_F(ManyRanks, ask_no_more_of_anyone) {
     const Counted few = count(2), many = count(most_ranks);
-    EXPECT_EQ(many.lines, few.lines);
+    EXPECT_LE(many.lines, few.lines);  // less: the first group, which speaks for all, has fewer candidates
     EXPECT_EQ(many.files, few.files);
     EXPECT_EQ(many.calls.sum.at("file_created").calls, few.calls.sum.at("file_created").calls);
     for (const auto& [name, most] : many.calls.most) {
