@@ -2,6 +2,7 @@
 #include "job/job_estimate.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "job/job_values.h"
 #include "system/error.h"
@@ -9,6 +10,10 @@
 namespace amalgam {
 
 namespace {
+
+// As in training/chunked_losses.cpp, where the job names no chunk.
+constexpr double cpu_chunk = 1024;                          // tokens
+constexpr double device_logits = 4.0 * 1024 * 1024 * 1024;  // bytes
 
 /// Sequences of a micro-batch, and how many of these the busiest rank has in a step: as training/trainer.cpp cuts them.
 struct Share {
@@ -90,11 +95,21 @@ class Estimator {
         return double(share_of_rank(job_, job, sharers).sequences) * double(job.sequence_length);
     }
 
-    double logit_bytes(const DistillJob& stage, double tokens, int models) const {
-        const double per_logit = models * bytes_ + (job_.device == "cpu" ? 0 : 12);
-        const double chunk = std::min(double(stage.loss_chunk_tokens), tokens);
-        return sizes_.vocabulary() * (per_logit * chunk + bytes_ * sizes_.hidden());
+    /// Logits of `models` for a chunk of the tokens (the gradient takes the student's place), and what the gradient of
+    /// the head needs on its way into the sum.
+    double logit_bytes(int64_t asked_chunk, double tokens, int models) const {
+        return chunk_bytes(asked_chunk, tokens, models) +
+               (on_cpu() || bytes_ == 4 ? bytes_ * sizes_.vocabulary() * sizes_.hidden() : 0);
     }
+
+    double chunk_bytes(int64_t asked_chunk, double tokens, int models) const {
+        const double of_token = models * bytes_ * sizes_.vocabulary();
+        const double automatic =
+            on_cpu() ? cpu_chunk : std::max(256.0, std::floor(device_logits / of_token / 256) * 256);
+        return of_token * std::min(asked_chunk > 0 ? double(asked_chunk) : automatic, tokens);
+    }
+
+    bool on_cpu() const { return job_.device == "cpu"; }
 
     /// Everything of the student is trained on a loss of its logits.
     StageSizes whole_student(const DistillJob& job, int64_t sharers, double kept, bool with_teacher) const {
@@ -102,7 +117,7 @@ class Estimator {
         const double tokens = micro_batch_tokens(job, sharers);
         sizes.teacher = with_teacher ? teacher() : 0;
         sizes.activation_bytes = tokens * (sizes_.activations(kept, bytes_) + 3 * bytes_ * sizes_.hidden());
-        sizes.logit_bytes = logit_bytes(job, tokens, with_teacher ? 2 : 1);
+        sizes.logit_bytes = logit_bytes(job.loss_chunk_tokens, tokens, with_teacher ? 2 : 1);
         return sizes;
     }
 
@@ -187,8 +202,7 @@ class Estimator {
         StageSizes sizes = stage_sizes({}, machine_.ranks, kept_, 0);
         sizes.teacher = teacher();
         sizes.micro_batches = 0;
-        const double chunk = std::min(length, double(job_.distill.loss_chunk_tokens));
-        sizes.logit_bytes = (2 * bytes_ + (job_.device == "cpu" ? 0 : 12)) * sizes_.vocabulary() * chunk;
+        sizes.logit_bytes = chunk_bytes(job_.distill.loss_chunk_tokens, length, 2);
         shard(stage, sizes, machine_.ranks);
         const double tokens = double(job_.evaluate.sequences) * length;
         stage.flops = tokens * (teacher_flops(length) + sizes_.model_flops(kept_, length));

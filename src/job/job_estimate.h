@@ -8,9 +8,9 @@
 // b
 //              H per token. align: of one mixer at a time, 6 b A of its gradients, and 2 b H + 12 H of teacher's and
 //              student's outputs.
-// Logits       per token of a loss chunk and entry of the vocabulary: student's and teacher's in the compute type, on
-//              GPUs + 12 bytes (log-probabilities of both and a product, fp32); and the head's gradient of a chunk, b V
-//              H. Only where there is a KL or next-token loss.
+// Logits       b V of student and teacher per token of a loss chunk (on GPUs 4 GiB where the job names no chunk), and
+//              except for bf16 on GPUs the head's gradient of a chunk, b V H. Only where there is a KL or next-token
+//              loss.
 // Arithmetic   a distillation step is three forwards of the student and one of the teacher; align: teacher without
 // head,
 //              and three forwards of all linear mixers.

@@ -64,8 +64,12 @@ TEST(JobEstimate, DistillationMemoryAndCheckpoint) {
     // 4096 tokens; per token 28 (4 H + 3 I) + 7 (3 A + 3 g d) + 21 (6 A + A d / 64 + A) + 3 H, all bf16.
     const double blocks = 28 * (4 * 1536 + 3 * 8960) + 7 * (3 * 1536 + 3 * 256) + 21 * (9 * 1536);
     EXPECT_DOUBLE_EQ(memory.activations, 2 * 4096 * (blocks + 3 * 1536));
-    // Of 1024 tokens: two bf16 logits and three fp32 numbers; the head's gradient once.
-    EXPECT_DOUBLE_EQ(memory.logits, 151936.0 * (1024 * (2 * 2 + 12) + 2 * 1536));
+    // All 4096 tokens at once: two bf16 logits; the head's gradient needs no place of its own on a GPU.
+    EXPECT_DOUBLE_EQ(memory.logits, 151936.0 * 4096 * 2 * 2);
+    Job cpu = paper_job();
+    cpu.device = "cpu";  // fp32, 1024 tokens at once
+    EXPECT_DOUBLE_EQ(stage(estimate_job(cpu, qwen_1_5b, {}), "distill").sharding().memory.logits,
+                     151936.0 * (1024 * 2 * 4 + 4 * 1536));
     Job job = paper_job();
     job.precision = "float32";
     const Estimate full = estimate_job(job, qwen_1_5b, {});
