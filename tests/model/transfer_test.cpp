@@ -115,7 +115,7 @@ TEST_F(Transfer, fills_every_variant_of_a_student) {
             options.short_convolution = convolution;
             options.output_gate = gate;
             const TransferSource all = transfer(KeyValueExpansion::per_head, 5, options);
-            CausalLM student({config, all_linear(config.layers, test::linear_mixer), options}, at::kCPU, at::kFloat,
+            CausalLM student({config, all_linear(config.layers, test::linear_mixer), options}, test::device(), at::kFloat,
                              true);
             EXPECT_NO_THROW(load_weights(student, {&all}));
         }

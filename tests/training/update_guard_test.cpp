@@ -89,7 +89,7 @@ TEST(UpdateGuardTest, an_update_with_a_bad_gradient_would_change_weights) {
     const auto student =
         test::small_model({test::small_config("llama"), all_linear(3, test::linear_mixer), {}}, 1, true);
     Parameter& parameter = *all_parameters(*student).front();
-    Gradients gradients({&parameter}, at::kCPU, false);
+    Gradients gradients({&parameter}, test::device(), false);
     AdamW optimizer({&parameter}, OptimizerJob());
     gradients.of(parameter).fill_(NAN);
     optimizer.step(gradients, 1.0, 1.0, 1);
