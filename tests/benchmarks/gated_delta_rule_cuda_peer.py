@@ -17,7 +17,7 @@ import subprocess
 import torch
 import triton
 
-SHAPES = [(8, 1024, 8, 64), (32, 512, 9, 64), (4, 4096, 12, 128), (96, 512, 12, 128)]
+SHAPES = [(32, 512, 9, 64), (96, 512, 12, 128), (4, 4096, 12, 128), (8, 1024, 8, 64)]
 
 
 def load_rule(count):
