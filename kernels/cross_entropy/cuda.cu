@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A cluster of blocks on each row (kernels/cuda/logit_rows.cuh): a pass for the maximum, one for the sum, and after the
-// blocks have exchanged theirs, one that writes the gradient.
+// One cluster of blocks for each row (kernels/cuda/logit_rows.cuh): a pass for the maximum, one for the sum, and after
+// the blocks of the cluster have exchanged theirs, one that writes the gradient.
 #include "kernels/cross_entropy/cross_entropy.h"
 #include "kernels/cuda/logit_rows.cuh"
 
@@ -10,7 +10,7 @@ namespace {
 namespace cg = cooperative_groups;
 
 struct Arguments {
-    std::int64_t rows, vocabulary, slice;
+    std::int64_t vocabulary, slice;
     float gradient_weight;
     ConstRows logits;
     Rows gradient;  // null: loss only
@@ -84,88 +84,84 @@ __device__ void write_zeros(T* gradient, int count) {
 }
 
 template <class T, bool staged>
-__global__ void __launch_bounds__(logit_threads, 2) rows_kernel(Arguments a) {
+__global__ void __launch_bounds__(logit_threads) rows_kernel(Arguments a) {
     constexpr int n = staged ? vector_length<T> : 1;
     extern __shared__ __align__(128) unsigned char memory[];
-    __shared__ std::uint64_t barriers[logit_buffers * logit_pieces];
-    __shared__ Sum of_slice[2], of_row;
+    __shared__ std::uint64_t barriers[logit_pieces];
+    __shared__ Sum of_slice, of_row;
     cg::cluster_group cluster = cg::this_cluster();
-    const std::int64_t first_row = blockIdx.x / cluster.num_blocks(), clusters = gridDim.x / cluster.num_blocks();
-    const std::int64_t column = cluster.block_rank() * a.slice;
-    const int count = static_cast<int>(min(a.slice, a.vocabulary - column));
+    const std::int64_t row = blockIdx.x / cluster.num_blocks();
+    const std::int64_t first = cluster.block_rank() * a.slice;
+    const int count = static_cast<int>(min(a.slice, a.vocabulary - first));
     const bool writes_loss = cluster.block_rank() == 0 && threadIdx.x == 0;
-    const StagedSlices<T, 1> slices(memory, barriers, static_cast<int>(a.slice), count);
-    const auto start = [&](int index, std::int64_t row) {
-        const T* const rows[1] = {row_of<T>(a.logits, row) + column};
-        if (staged && row < a.rows && threadIdx.x == 0) slices.start(index, rows);
-    };
-    start(0, first_row);
-    int index = 0;
-    for (std::int64_t row = first_row; row < a.rows; row += clusters, ++index) {
-        start(index + 1, row + clusters);
-        T* gradient = a.gradient.data != nullptr ? row_of<T>(a.gradient, row) + column : nullptr;
-        const std::int64_t target = a.targets[row];
-        const bool counted = target >= 0, outside = target >= a.vocabulary;
-        const float target_logit = counted && !outside ? widen(row_of<T>(a.logits, row)[target]) : NAN;
+    T* gradient = a.gradient.data != nullptr ? row_of<T>(a.gradient, row) + first : nullptr;
 
-        const T* logits = row_of<T>(a.logits, row) + column;
-        float largest[1] = {-INFINITY};
-        if constexpr (staged) {
-            logits = slices.logits(index, 0);
-            for (int p = 0; p < logit_pieces; ++p) {
-                slices.wait(index, p);
-                largest[0] = largest_of<n>(logits, slices.begin(p), slices.end(p), largest[0]);
-            }
-        } else {
-            largest[0] = largest_of<n>(logits, 0, count, largest[0]);
-        }
-        block_maximum(largest);
-
-        const Sum sum = slice_sum<n>(logits, count, target - column, target_logit, centre_of(largest[0], log2_e));
-        // Others may still read what this block offered for the row before, but not for the one before that.
-        if (threadIdx.x == 0) of_slice[index % 2] = sum;
-        cluster.sync();  // also: every block has read the target's logit before one of them overwrites it
-        if (threadIdx.x < 32) {
-            const Sum sum_of_row = joined(cluster, &of_slice[index % 2]);
-            if (threadIdx.x == 0) of_row = sum_of_row;
-            if (writes_loss) {
-                const double exponent = static_cast<double>(target_logit) * log2_e - sum_of_row.centre;
-                const float loss = static_cast<float>(ln_2 * (log2(sum_of_row.total) - exponent));
-                a.loss[row] = counted ? loss : 0.0F;
-                if (a.correct != nullptr) a.correct[row] = loss == loss && !sum_of_row.beaten ? 1 : 0;
-            }
-        }
-        __syncthreads();
-        if (gradient != nullptr && !counted) {
-            write_zeros<n>(gradient, count);
-        } else if (gradient != nullptr) {
-            write_gradient<n>(logits, gradient, count, target - column, of_row, outside ? NAN : a.gradient_weight);
-        }
-        __syncthreads();  // nobody reads this row's slice any more
+    const std::int64_t target = a.targets[row];
+    if (target < 0) {  // all blocks of the cluster leave here
+        if (gradient != nullptr) write_zeros<n>(gradient, count);
+        if (writes_loss) a.loss[row] = 0;
+        if (writes_loss && a.correct != nullptr) a.correct[row] = 0;
+        return;
     }
-    cluster.sync();  // nor this block's sums
+    const bool outside = target >= a.vocabulary;
+    const float target_logit = outside ? NAN : widen(row_of<T>(a.logits, row)[target]);
+    const T* const rows[1] = {row_of<T>(a.logits, row) + first};
+    const T* logits = rows[0];
+
+    float largest[1] = {-INFINITY};
+    if constexpr (staged) {
+        const StagedSlice<T, 1> slice(memory, barriers, rows, static_cast<int>(a.slice), count);
+        logits = slice.logits(0);
+        for (int p = 0; p < logit_pieces; ++p) {
+            slice.wait(p);
+            largest[0] = largest_of<n>(logits, slice.begin(p), slice.end(p), largest[0]);
+        }
+    } else {
+        largest[0] = largest_of<n>(logits, 0, count, largest[0]);
+    }
+    block_maximum(largest);
+
+    const Sum sum = slice_sum<n>(logits, count, target - first, target_logit, centre_of(largest[0], log2_e));
+    if (threadIdx.x == 0) of_slice = sum;
+    cluster.sync();  // also: every block has read the target's logit before one of them overwrites it
+    if (threadIdx.x < 32) {
+        const Sum sum_of_row = joined(cluster, &of_slice);
+        if (threadIdx.x == 0) of_row = sum_of_row;
+        if (writes_loss) {
+            const double exponent = static_cast<double>(target_logit) * log2_e - sum_of_row.centre;
+            const float loss = static_cast<float>(ln_2 * (log2(sum_of_row.total) - exponent));
+            a.loss[row] = loss;
+            if (a.correct != nullptr) a.correct[row] = loss == loss && !sum_of_row.beaten ? 1 : 0;
+        }
+    }
+    __syncthreads();
+    cluster.barrier_arrive();  // this block reads no other's memory any more
+    if (gradient != nullptr) {
+        write_gradient<n>(logits, gradient, count, target - first, of_row, outside ? NAN : a.gradient_weight);
+    }
+    cluster.barrier_wait();
 }
 
-void run(ElementType type, const Arguments& given, cudaStream_t stream) {
+void run(ElementType type, std::int64_t rows, const Arguments& given, cudaStream_t stream) {
     with_element_type(type, [&](auto* element) {
         using T = std::remove_pointer_t<decltype(element)>;
         Arguments arguments = given;
         const bool staged = given.vocabulary % 8 == 0 && aligned(given.logits, type);
         const Slicing slicing = staged ? slicing_of(given.vocabulary, 1, sizeof(T)) : Slicing{1, given.vocabulary, 0};
         arguments.slice = slicing.columns;
-        launch_rows(slicing.bytes > 0 ? rows_kernel<T, true> : rows_kernel<T, false>, arguments, given.rows, slicing,
-                    stream, "cross_entropy");
+        launch_rows(slicing.bytes > 0 ? rows_kernel<T, true> : rows_kernel<T, false>, arguments, rows, slicing, stream,
+                    "cross_entropy");
     });
 }
 
 }  // namespace
 
 void cross_entropy(const CrossEntropy& a, Stream stream) {
-    run(a.type, {a.rows, a.vocabulary, 0, 0, a.logits, {}, a.targets, a.loss, a.correct}, stream);
+    run(a.type, a.rows, {a.vocabulary, 0, 0, a.logits, {}, a.targets, a.loss, a.correct}, stream);
 }
 
 void cross_entropy_with_gradient(const CrossEntropyGradient& a, Stream stream) {
-    run(a.type, {a.rows, a.vocabulary, 0, a.gradient_weight, a.logits, a.logits, a.targets, a.loss, a.correct}, stream);
+    run(a.type, a.rows, {a.vocabulary, 0, a.gradient_weight, a.logits, a.logits, a.targets, a.loss, a.correct}, stream);
 }
 
 }  // namespace amalgam::kernels::cuda

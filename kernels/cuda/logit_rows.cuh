@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the losses over a vocabulary share. A row of logits is cut into slices of columns, one for each block of a
-// thread-block cluster, and a cluster takes one row after another. Every block copies its slices to shared memory, so
-// that each logit is read from global memory once however many passes follow, and the next row's slices are on their
-// way while this row is worked on. Rows that the copy engine cannot take (not aligned to 16 bytes) or that do not fit
-// are read from global memory instead.
+// thread-block cluster; every block copies its slices to shared memory once, so that each logit is read from global
+// memory once however many passes follow. Several blocks share a multiprocessor: one loads while others compute. Rows
+// that the copy engine cannot take (not aligned to 16 bytes) or that do not fit are read from global memory instead.
 #pragma once
 
 #include <cooperative_groups.h>
@@ -15,9 +14,8 @@
 
 namespace amalgam::kernels::cuda {
 
-inline constexpr int logit_threads = 512;
-inline constexpr int logit_pieces = 4;   // of a slice, each with its own barrier: the first pass follows the copy
-inline constexpr int logit_buffers = 2;  // slices of one row, and of the next
+inline constexpr int logit_threads = 256;
+inline constexpr int logit_pieces = 4;  // of a slice, each with its own barrier: the first pass follows the copy
 inline constexpr float log2_e = 1.442695041F;
 inline constexpr double ln_2 = 0.6931471805599453;
 
@@ -27,14 +25,14 @@ struct Slicing {
     std::size_t bytes = 0;     // of shared memory; 0: rows stay in global memory
 };
 
-/// How to cut rows of which `tensors` are staged together: so that two blocks fit a multiprocessor if 8 blocks a
-/// cluster (the portable limit) allow it, else one.
+/// How to cut rows of which `tensors` are staged together: two or three blocks on a multiprocessor if 8 blocks a
+/// cluster (the portable limit) allow it, else larger slices.
 inline Slicing slicing_of(std::int64_t vocabulary, int tensors, std::int64_t element_bytes) {
-    constexpr std::int64_t two_on_one = 112 * 1024, most = 224 * 1024;
-    for (const std::int64_t limit : {two_on_one, most}) {
+    constexpr std::int64_t three_on_one = 76 * 1000, most = 224 * 1000;
+    for (const std::int64_t limit : {three_on_one, most}) {
         for (int blocks = 1; blocks <= 8; blocks *= 2) {
             const std::int64_t columns = ((vocabulary + blocks - 1) / blocks + 7) / 8 * 8;
-            const std::int64_t bytes = logit_buffers * tensors * columns * element_bytes;
+            const std::int64_t bytes = tensors * columns * element_bytes;
             if (bytes <= limit && columns * (blocks - 1) < vocabulary)
                 return {blocks, columns, static_cast<std::size_t>(bytes)};
         }
@@ -42,7 +40,7 @@ inline Slicing slicing_of(std::int64_t vocabulary, int tensors, std::int64_t ele
     return {1, vocabulary, 0};
 }
 
-/// Queues `kernel`, with as many clusters as the device holds at a time.
+/// Queues `kernel` over `rows` rows, one cluster each.
 template <class Arguments>
 void launch_rows(void (*kernel)(Arguments), const Arguments& arguments, std::int64_t rows, const Slicing& slicing,
                  cudaStream_t stream, const char* operation) {
@@ -57,68 +55,49 @@ void launch_rows(void (*kernel)(Arguments), const Arguments& arguments, std::int
     cluster.val.clusterDim.x = static_cast<unsigned>(slicing.blocks);
     cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
     cudaLaunchConfig_t configuration{};
-    configuration.gridDim = dim3(static_cast<unsigned>(slicing.blocks));
+    configuration.gridDim = dim3(static_cast<unsigned>(rows * slicing.blocks));
     configuration.blockDim = dim3(logit_threads);
     configuration.dynamicSmemBytes = slicing.bytes;
     configuration.stream = stream;
     configuration.attrs = &cluster;
     configuration.numAttrs = 1;
-    int clusters = 0;
-    check(cudaOccupancyMaxActiveClusters(&clusters, kernel, &configuration), operation);
-    clusters = static_cast<int>(std::min<std::int64_t>(rows, std::max(clusters, 1)));
-    configuration.gridDim = dim3(static_cast<unsigned>(clusters * slicing.blocks));
     check(cudaLaunchKernelEx(&configuration, kernel, arguments), operation);
 }
 
-/// The slices of one block: those of a row in one buffer, of the next row in the other.
+/// The pieces of one block's slice on their way to shared memory.
 template <class T, int tensors>
-class StagedSlices {
+class StagedSlice {
   public:
-    /// All threads of the block call it.
-    __device__ StagedSlices(unsigned char* memory, std::uint64_t* barriers, int columns, int count)
-        : memory_(reinterpret_cast<T*>(memory)),
-          barriers_(barriers),
-          columns_(columns),
-          count_(count),
-          piece_((count / logit_pieces + 7) / 8 * 8) {
+    /// Starts the copies; all threads of the block call it. `rows` point at the slice's first column.
+    __device__ StagedSlice(unsigned char* memory, std::uint64_t* barriers, const T* const (&rows)[tensors], int columns,
+                           int count)
+        : barriers_(barriers), count_(count), piece_((count / logit_pieces + 7) / 8 * 8) {
+        for (int i = 0; i < tensors; ++i) logits_[i] = reinterpret_cast<T*>(memory) + i * columns;
         if (threadIdx.x == 0) {
-            for (int i = 0; i < logit_buffers * logit_pieces; ++i) barrier_init(barriers_ + i);
+            for (int p = 0; p < logit_pieces; ++p) barrier_init(barriers_ + p);
             barrier_init_fence();
+            for (int p = 0; p < logit_pieces; ++p) {
+                const int bytes = (end(p) - begin(p)) * int(sizeof(T));
+                barrier_expect(barriers_ + p, unsigned(tensors * bytes));
+                if (bytes == 0) continue;
+                for (int i = 0; i < tensors; ++i)
+                    bulk_copy(logits_[i] + begin(p), rows[i] + begin(p), bytes, barriers_ + p);
+            }
         }
         __syncthreads();
     }
 
-    /// Starts the copies of the `index`-th row of this block; one thread calls it, when nobody reads the row two before
-    /// it any more. `rows` point at the slice's first column.
-    __device__ void start(int index, const T* const (&rows)[tensors]) const {
-        for (int p = 0; p < logit_pieces; ++p) {
-            const unsigned bytes = unsigned(end(p) - begin(p)) * unsigned(sizeof(T));
-            std::uint64_t* barrier = barriers_ + index % logit_buffers * logit_pieces + p;
-            barrier_expect(barrier, tensors * bytes);
-            if (bytes == 0) continue;
-#pragma unroll
-            for (int i = 0; i < tensors; ++i)
-                bulk_copy(logits(index, i) + begin(p), rows[i] + begin(p), bytes, barrier);
-        }
-    }
-
-    __device__ int begin(int piece) const {
-        return min(piece * piece_, count_);
-    }
+    __device__ int begin(int piece) const { return min(piece * piece_, count_); }
     __device__ int end(int piece) const {
         return piece == logit_pieces - 1 ? count_ : min((piece + 1) * piece_, count_);
     }
-    __device__ void wait(int index, int piece) const {
-        barrier_wait(barriers_ + index % logit_buffers * logit_pieces + piece, index / logit_buffers % 2);
-    }
-    __device__ T* logits(int index, int tensor) const {
-        return memory_ + (index % logit_buffers * tensors + tensor) * columns_;
-    }
+    __device__ void wait(int piece) const { barrier_wait(barriers_ + piece, 0); }
+    __device__ const T* logits(int tensor) const { return logits_[tensor]; }
 
   private:
-    T* memory_;
     std::uint64_t* barriers_;
-    int columns_, count_, piece_;
+    int count_, piece_;
+    T* logits_[tensors];
 };
 
 /// The largest of the thread's part of [begin, end); NaNs are passed over: they reach the result through the sums.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A cluster of blocks on each row (kernels/cuda/logit_rows.cuh): a pass for the maxima, one for the sums, and after the
-// blocks have exchanged theirs, one that writes the gradient.
+// One cluster of blocks for each row (kernels/cuda/logit_rows.cuh): a pass for the maxima, one for the sums, and after
+// the blocks of the cluster have exchanged theirs, one that writes the gradient.
 #include "kernels/cuda/logit_rows.cuh"
 #include "kernels/kl_divergence/kl_divergence.h"
 
@@ -10,7 +10,7 @@ namespace {
 namespace cg = cooperative_groups;
 
 struct Arguments {
-    std::int64_t rows, vocabulary, slice;
+    std::int64_t vocabulary, slice;
     float temperature, gradient_weight;
     ConstRows student, teacher;
     Rows gradient;  // null: loss only
@@ -95,84 +95,75 @@ __device__ void write_gradient(const T* student, const T* teacher, T* gradient, 
 }
 
 template <class T, bool staged>
-__global__ void __launch_bounds__(logit_threads, 2) rows_kernel(Arguments a) {
+__global__ void __launch_bounds__(logit_threads) rows_kernel(Arguments a) {
     constexpr int n = staged ? vector_length<T> : 1;
     extern __shared__ __align__(128) unsigned char memory[];
-    __shared__ std::uint64_t barriers[logit_buffers * logit_pieces];
-    __shared__ Sums of_slice[2], of_row;
+    __shared__ std::uint64_t barriers[logit_pieces];
+    __shared__ Sums of_slice, of_row;
     cg::cluster_group cluster = cg::this_cluster();
-    const std::int64_t first_row = blockIdx.x / cluster.num_blocks(), clusters = gridDim.x / cluster.num_blocks();
-    const std::int64_t column = cluster.block_rank() * a.slice;
-    const int count = static_cast<int>(min(a.slice, a.vocabulary - column));
+    const std::int64_t row = blockIdx.x / cluster.num_blocks();
+    const std::int64_t first = cluster.block_rank() * a.slice;
+    const int count = static_cast<int>(min(a.slice, a.vocabulary - first));
+    const T* const rows[2] = {row_of<T>(a.student, row) + first, row_of<T>(a.teacher, row) + first};
+    const T *student = rows[0], *teacher = rows[1];
     const float scale = log2_e / a.temperature;
-    const StagedSlices<T, 2> slices(memory, barriers, static_cast<int>(a.slice), count);
-    const auto start = [&](int index, std::int64_t row) {
-        const T* const rows[2] = {row_of<T>(a.student, row) + column, row_of<T>(a.teacher, row) + column};
-        if (staged && row < a.rows && threadIdx.x == 0) slices.start(index, rows);
-    };
-    start(0, first_row);
-    int index = 0;
-    for (std::int64_t row = first_row; row < a.rows; row += clusters, ++index) {
-        start(index + 1, row + clusters);
-        const T* student = row_of<T>(a.student, row) + column;
-        const T* teacher = row_of<T>(a.teacher, row) + column;
-        float largest[2] = {-INFINITY, -INFINITY};
-        if constexpr (staged) {
-            student = slices.logits(index, 0);
-            teacher = slices.logits(index, 1);
-            for (int p = 0; p < logit_pieces; ++p) {
-                slices.wait(index, p);
-                largest[0] = largest_of<n>(student, slices.begin(p), slices.end(p), largest[0]);
-                largest[1] = largest_of<n>(teacher, slices.begin(p), slices.end(p), largest[1]);
-            }
-        } else {
-            largest[0] = largest_of<n>(student, 0, count, largest[0]);
-            largest[1] = largest_of<n>(teacher, 0, count, largest[1]);
-        }
-        block_maximum(largest);
 
-        Sums sums{centre_of(largest[0], scale), centre_of(largest[1], scale), 0, 0, 0};
-        slice_sums<n>(student, teacher, count, scale, sums);
-        // Others may still read what this block offered for the row before, but not for the one before that.
-        if (threadIdx.x == 0) of_slice[index % 2] = sums;
-        cluster.sync();
-        if (threadIdx.x < 32) {
-            const Sums sums_of_row = joined(cluster, &of_slice[index % 2]);
-            if (threadIdx.x == 0) {
-                of_row = sums_of_row;
-                if (cluster.block_rank() == 0) a.loss[row] = loss_of(sums_of_row, a.temperature);
-            }
+    float largest[2] = {-INFINITY, -INFINITY};
+    if constexpr (staged) {
+        const StagedSlice<T, 2> slice(memory, barriers, rows, static_cast<int>(a.slice), count);
+        student = slice.logits(0);
+        teacher = slice.logits(1);
+        for (int p = 0; p < logit_pieces; ++p) {
+            slice.wait(p);
+            largest[0] = largest_of<n>(student, slice.begin(p), slice.end(p), largest[0]);
+            largest[1] = largest_of<n>(teacher, slice.begin(p), slice.end(p), largest[1]);
         }
-        __syncthreads();
-        if (a.gradient.data != nullptr) {
-            write_gradient<n>(student, teacher, row_of<T>(a.gradient, row) + column, count, scale, of_row,
-                              static_cast<double>(a.temperature) * a.gradient_weight);
-        }
-        __syncthreads();  // nobody reads this row's slices any more
+    } else {
+        largest[0] = largest_of<n>(student, 0, count, largest[0]);
+        largest[1] = largest_of<n>(teacher, 0, count, largest[1]);
     }
-    cluster.sync();  // nor this block's sums
+    block_maximum(largest);
+
+    Sums sums{centre_of(largest[0], scale), centre_of(largest[1], scale), 0, 0, 0};
+    slice_sums<n>(student, teacher, count, scale, sums);
+    if (threadIdx.x == 0) of_slice = sums;
+    cluster.sync();
+    if (threadIdx.x < 32) {
+        const Sums sums_of_row = joined(cluster, &of_slice);
+        if (threadIdx.x == 0) {
+            of_row = sums_of_row;
+            if (cluster.block_rank() == 0) a.loss[row] = loss_of(sums_of_row, a.temperature);
+        }
+    }
+    __syncthreads();
+    cluster.barrier_arrive();  // this block reads no other's memory any more
+    if (a.gradient.data != nullptr) {
+        write_gradient<n>(student, teacher, row_of<T>(a.gradient, row) + first, count, scale, of_row,
+                          static_cast<double>(a.temperature) * a.gradient_weight);
+    }
+    cluster.barrier_wait();
 }
 
-void run(ElementType type, const Arguments& given, cudaStream_t stream) {
+void run(ElementType type, std::int64_t rows, const Arguments& given, cudaStream_t stream) {
     with_element_type(type, [&](auto* element) {
         using T = std::remove_pointer_t<decltype(element)>;
         Arguments arguments = given;
         const bool staged = given.vocabulary % 8 == 0 && aligned(given.student, type) && aligned(given.teacher, type);
         const Slicing slicing = staged ? slicing_of(given.vocabulary, 2, sizeof(T)) : Slicing{1, given.vocabulary, 0};
         arguments.slice = slicing.columns;
-        launch_rows(slicing.bytes > 0 ? rows_kernel<T, true> : rows_kernel<T, false>, arguments, given.rows, slicing,
-                    stream, "kl_divergence");
+        launch_rows(slicing.bytes > 0 ? rows_kernel<T, true> : rows_kernel<T, false>, arguments, rows, slicing, stream,
+                    "kl_divergence");
     });
 }
 
 }  // namespace
 
 void kl_divergence(const KlDivergence& a, Stream stream) {
-    run(a.type, {a.rows, a.vocabulary, 0, a.temperature, 0, a.student, a.teacher, {}, a.loss}, stream);
+    run(a.type, a.rows, {a.vocabulary, 0, a.temperature, 0, a.student, a.teacher, {}, a.loss}, stream);
 }
 
 void kl_divergence_with_gradient(const KlDivergenceGradient& a, Stream stream) {
-    run(a.type, {a.rows, a.vocabulary, 0, a.temperature, a.gradient_weight, a.student, a.teacher, a.student, a.loss},
+    run(a.type, a.rows, {a.vocabulary, 0, a.temperature, a.gradient_weight, a.student, a.teacher, a.student, a.loss},
         stream);
 }
 
