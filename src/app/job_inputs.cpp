@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "evaluation/requests.h"
 #include "stages/training_stage.h"
 #include "storage/safetensors.h"
 #include "storage/token_file.h"
@@ -73,6 +74,16 @@ JobInputs look_at_inputs(const Job& job) {
         });
         complete = complete && count > 0 && inputs.problems.size() == problems;
     }
+    look(job.evaluate.requests, [&] {
+        const RequestFile requests(job.evaluate.requests);
+        require(!inputs.shape || requests.vocabulary_size() <= inputs.shape->vocabulary_size,
+                "evaluate.requests: ", job.evaluate.requests, " was made with a tokenizer of ",
+                requests.vocabulary_size(), " tokens (the teacher knows ", inputs.shape->vocabulary_size,
+                ") export it again");
+        if (!job.data.allow_other_tokenizer)
+            expect_same_tokenizer("evaluate.requests", job.evaluate.requests, requests.tokenizer_sha256(), tokenizer,
+                                  place);
+    });
     if (complete) inputs.counts = counts;
     return inputs;
 }

@@ -39,6 +39,25 @@ std::vector<int64_t> bin_edges(int64_t time, int64_t bins) {
     return edges;
 }
 
+void write_answers(H5File& file, const std::string& model, const Answers& answers) {
+    const std::string group = "/requests/" + model;
+    const std::vector<int64_t> count = {int64_t(answers.loglikelihood.size())};
+    std::vector<int32_t> generated;
+    std::vector<int64_t> offsets = {0};
+    for (const auto& tokens : answers.generated) {
+        generated.insert(generated.end(), tokens.begin(), tokens.end());
+        offsets.push_back(int64_t(generated.size()));
+    }
+    file.write(group + "/loglikelihood", count, std::span<const double>(answers.loglikelihood));
+    file.write(group + "/greedy", count, std::span<const int32_t>(answers.greedy));
+    file.write(group + "/generated", std::vector<int64_t>{int64_t(generated.size())},
+               std::span<const int32_t>(generated));
+    file.write(group + "/generated_offsets", std::vector<int64_t>{int64_t(offsets.size())},
+               std::span<const int64_t>(offsets));
+    if (!file.has_attribute("/requests", "fingerprint"))
+        file.set_attribute("/requests", "fingerprint", answers.fingerprint);
+}
+
 }  // namespace
 
 EvaluationSummary summarise(const EvaluatedModel& model, const HeldOutSet& set) {
@@ -117,6 +136,8 @@ void write_evaluation(const std::filesystem::path& path, const std::vector<Evalu
                                            {"/loss_standard_error", &loss_error},
                                            {"/kl_standard_error", &kl_error}})
             file.write(name, Shape{n}, std::span<const double>(*values));
+        for (const EvaluatedModel& model : models)
+            if (model.answers) write_answers(file, model.name, *model.answers);
         if (answers == 0) return;
         file.write("/answer_accuracy", Shape{n}, std::span<const double>(accuracy));
         file.write("/answer_count", Shape{}, std::span<const int64_t>(&answers, 1));

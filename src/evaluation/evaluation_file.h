@@ -4,8 +4,10 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 
 #include "evaluation/held_out.h"
+#include "evaluation/requests.h"
 #include "system/provenance.h"
 
 namespace amalgam {
@@ -13,6 +15,7 @@ namespace amalgam {
 struct EvaluatedModel {
     std::string name;  // "teacher", "student"
     TokenMeasurements tokens;
+    std::optional<Answers> answers;  // to the requests of the job
 };
 
 /// Figures of one model that people read first.

@@ -108,6 +108,7 @@ struct EvaluateJob {
     int64_t sequences = 64;         // validation sequences
     int64_t sequence_length = 512;  // tokens
     int64_t position_bins = 16;     // bins of positions for perplexity and KL by position
+    std::string requests = "";      // file of lm_eval_export.py; empty: none
 };
 
 struct ExportJob {

@@ -88,8 +88,18 @@ class Check {
         }
         check_token_file("data.training", job_.data.training);
         check_token_file("data.validation", job_.data.validation);
+        check_requests();
         problem_if(!job_.data.training.empty() && job_.data.training == job_.data.validation,
                    "data.validation is the training file (scores must come from tokens never trained on) give another");
+    }
+
+    void check_requests() {
+        const std::string& path = job_.evaluate.requests;
+        if (path.empty()) return;
+        problem_if(!fs::is_regular_file(path), "evaluate.requests: ", path, " is not a file", relative_hint(path));
+        problem_if(
+            job_.evaluate.sequences == 0,
+            "evaluate.requests is given but evaluate.sequences is 0 (the stage would be skipped) give at least 1");
     }
 
     void check_token_file(const std::string& key, const std::string& path) {

@@ -175,6 +175,8 @@ void add_results(std::vector<JobKey>& schema) {
     evaluate.add("sequence_length", &EvaluateJob::sequence_length, "tokens", "of one sequence").range = at_least(2);
     evaluate.add("position_bins", &EvaluateJob::position_bins, "", "of positions, for perplexity and KL by position")
         .range = at_least(1);
+    evaluate.add("requests", &EvaluateJob::requests, "",
+                 "file of lm_eval_export.py whose requests teacher and student answer; empty: none");
     SectionKeys<ExportJob> export_to(schema, "export", [](Job& job) -> ExportJob& { return job.export_to; });
     export_to.add("formats", &ExportJob::formats, "", "Hugging Face folders to write; []: none").choices = {"qwen3_5",
                                                                                                             "fla"};

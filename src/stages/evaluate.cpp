@@ -33,14 +33,23 @@ StageOutcome evaluate(Run& run) {
     const auto student = run.make_student(checkpoint->spec().layout, {checkpoint.get()}, run.world);
     TeacherStates states(run.teacher(), 0);
     const int64_t chunk = run.job.distill.loss_chunk_tokens;
+    std::unique_ptr<RequestFile> requests;
+    if (!job.requests.empty()) run.world.together([&] { requests = std::make_unique<RequestFile>(job.requests); });
+    const auto answers = [&](const CausalLM& model) -> std::optional<Answers> {
+        if (!requests) return std::nullopt;
+        return answer_requests(model, *requests, chunk, run.world);
+    };
     std::vector<EvaluatedModel> models;
     fault_point("evaluate.measure");
-    models.push_back({"teacher", measure_tokens(run.teacher(), nullptr, set, held_out_micro_batch, chunk, run.world)});
-    models.push_back({"student", measure_tokens(*student, &states, set, held_out_micro_batch, chunk, run.world)});
+    models.push_back({"teacher", measure_tokens(run.teacher(), nullptr, set, held_out_micro_batch, chunk, run.world),
+                      answers(run.teacher())});
+    models.push_back(
+        {"student", measure_tokens(*student, &states, set, held_out_micro_batch, chunk, run.world), answers(*student)});
     run.world.on_root([&] {
         write_evaluation(run.evaluation_file(), models, set, job.position_bins, checkpoint->spec().layout,
                          run.provenance());
         info(text("evaluate: ", set.sequences(), " sequences of ", set.time(), " tokens", table(models, set)));
+        if (requests) info(text("evaluate: ", requests->size(), " requests answered by each model"));
     });
     return StageOutcome::finished;
 }

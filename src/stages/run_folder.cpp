@@ -101,7 +101,9 @@ void open_run_folder(const Job& job) {
                 remove_left(entry.path());
             }
     if (fs::exists(job_file)) {
-        const std::string differs = difference(comparable(read_job(job_file)), comparable(job));
+        Job before = read_job(job_file);
+        if (!fs::exists(folder / "evaluation.h5")) before.evaluate = job.evaluate;  // nothing depends on it yet
+        const std::string differs = difference(comparable(before), comparable(job));
         require(
             differs.empty(), folder.string(),
             " holds a run of another job (results would be mixed); choose another name or remove the folder:", differs);

@@ -2,6 +2,7 @@
 #include "evaluation/evaluation_file.h"
 
 #include <cmath>
+#include <limits>
 
 #include "../storage/temporary_folder.h"
 #include "storage/hdf5.h"
@@ -59,6 +60,22 @@ TEST_F(EvaluationFile, file) {
     EXPECT_EQ(file.read_doubles("/loss_standard_error")[1], 2.0);
     EXPECT_EQ(file.read_doubles("/answer_accuracy")[0], 1.0);
     EXPECT_EQ(file.read_integers("/answer_count"), (std::vector<int64_t>{3}));
+}
+
+TEST_F(EvaluationFile, answers_to_requests) {
+    const auto path = folder / "evaluation.h5";
+    const double none = std::numeric_limits<double>::quiet_NaN();
+    teacher.answers = {"fingerprint", {-1.5, none, none}, {1, 0, 0}, {{}, {7, 8, 2}, {9}}};
+    student.answers = {"fingerprint", {-2.5, none, none}, {0, 0, 0}, {{}, {}, {5}}};
+    write_evaluation(path, {teacher, student}, set, 2, {"softmax"}, Provenance{});
+    const H5File file = H5File::open(path);
+    EXPECT_EQ(file.string_attribute("/requests", "fingerprint"), "fingerprint");
+    EXPECT_EQ(file.read_doubles("/requests/student/loglikelihood")[0], -2.5);
+    EXPECT_TRUE(std::isnan(file.read_doubles("/requests/teacher/loglikelihood")[1]));
+    EXPECT_EQ(file.read_integers("/requests/teacher/greedy"), (std::vector<int64_t>{1, 0, 0}));
+    EXPECT_EQ(file.read_integers("/requests/teacher/generated"), (std::vector<int64_t>{7, 8, 2, 9}));
+    EXPECT_EQ(file.read_integers("/requests/teacher/generated_offsets"), (std::vector<int64_t>{0, 0, 3, 4}));
+    EXPECT_EQ(file.read_integers("/requests/student/generated_offsets"), (std::vector<int64_t>{0, 0, 0, 1}));
 }
 
 TEST_F(EvaluationFile, more_bins_than_positions_are_not_made) {

@@ -47,8 +47,19 @@ TEST_F(RunFolder, what_does_not_change_results_may_change) {
     job.checkpoint.keep_last = 3;
     job.score.ranks_per_candidate = 2;
     job.score.teacher_cache_gib = 0.0;
+    job.peak_flops = "1e12";
+    job.data.allow_other_tokenizer = true;
     EXPECT_NO_THROW(open_run_folder(job));
     EXPECT_EQ(read_job(result("job.yaml")).walltime, "01:00:00") << "the file says what was run last";
+}
+
+TEST_F(RunFolder, what_is_evaluated_may_change_until_it_is) {
+    open_run_folder(job);
+    job.evaluate.requests = "requests.h5";
+    EXPECT_NO_THROW(open_run_folder(job));
+    test::put(result("evaluation.h5"), "results");
+    EXPECT_NO_THROW(open_run_folder(job));
+    expect_refused([](Job& j) { j.evaluate.requests = "others.h5"; }, {"evaluate.requests", "others.h5"});
 }
 
 TEST_F(RunFolder, another_job_is_refused_and_its_keys_are_named) {

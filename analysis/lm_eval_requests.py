@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What lm_eval_export.py and lm_eval_score.py share: a model for lm-evaluation-harness that turns its requests into
+token ids as the harness's own Hugging Face model does, and the file that keeps them (format: outputs/README.md).
+
+Needs lm-eval 0.4.13 and transformers, on a login node; neither a model nor a GPU.
+"""
+
+import hashlib
+import json
+import zlib
+
+import h5py
+import numpy as np
+from lm_eval import utils
+from lm_eval.api.model import TemplateLM
+from transformers import AutoTokenizer
+
+FILETYPE = "amalgam requests"
+FORMAT_VERSION = (1, 0)
+DEFAULT_NEW_TOKENS = 256
+
+
+class RequestError(Exception):
+    """Something that cannot be exported or scored; the text is meant for people."""
+
+
+class PiecewiseModel(TemplateLM):
+    """Cuts every request of the harness into pieces (token ids) and asks `answer` for the answer to each piece.
+
+    A piece is ("judge", context, continuation) -> (log-likelihood, is greedy), or
+    ("generate", context, most new tokens, stop strings) -> token ids.
+    """
+
+    def __init__(self, folder, max_length, add_bos):
+        super().__init__()
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.folder = folder
+        self.max_length = max_length
+        self.add_bos = add_bos
+
+    def answer(self, piece):
+        raise NotImplementedError
+
+    @property
+    def eot_token_id(self):
+        return self.tokenizer.eos_token_id
+
+    @property
+    def prefix_token_id(self):
+        bos = self.tokenizer.bos_token_id
+        return self.eot_token_id if bos is None else bos
+
+    @property
+    def tokenizer_name(self):
+        return str(self.folder).replace("/", "__")
+
+    def apply_chat_template(self, chat_history, add_generation_prompt=True):
+        return self.tokenizer.apply_chat_template(chat_history, tokenize=False,
+                                                  add_generation_prompt=add_generation_prompt,
+                                                  continue_final_message=not add_generation_prompt)
+
+    def tok_encode(self, string, add_special_tokens=None, **_):
+        if add_special_tokens is None:
+            bos = self.tokenizer.bos_token
+            add_special_tokens = self.add_bos and not (bos and string.startswith(bos))
+        return self.tokenizer.encode(string, add_special_tokens=add_special_tokens)
+
+    def judge(self, context, continuation):
+        """Log-likelihood and greediness of a continuation; of what is too long, the beginning is dropped."""
+        if not continuation:
+            return 0.0, True
+        if len(continuation) > self.max_length:
+            raise RequestError(f"a continuation has {len(continuation)} tokens but --max-length is {self.max_length} "
+                               "(the model sees no more at once); raise it")
+        context = context[max(0, len(context) + len(continuation) - self.max_length - 1):]
+        return self.answer(("judge", context, continuation))
+
+    def _loglikelihood_tokens(self, requests, **_):
+        return [self.judge(context, continuation) for _, context, continuation in requests]
+
+    def loglikelihood_rolling(self, requests, disable_tqdm=False):
+        sums = []
+        for text, in (request.args for request in requests):
+            windows = utils.get_rolling_token_windows(token_list=self.tok_encode(text), prefix_token=self.prefix_token_id,
+                                                      max_seq_len=self.max_length, context_len=1)
+            sums.append(sum(self.judge(*utils.make_disjoint_window(window))[0] for window in windows))
+        return sums
+
+    def generate_until(self, requests, disable_tqdm=False):
+        return [self.generate(*request.args) for request in requests]
+
+    def generate(self, text, options):
+        if options.get("do_sample") or options.get("temperature", 0.0) not in (0, 0.0):
+            raise RequestError(f"a task asks for sampling ({options}) but answers are greedy; leave it out")
+        until = options.get("until") or []
+        until = [until] if isinstance(until, str) else list(until)
+        count = int(options.get("max_gen_toks", DEFAULT_NEW_TOKENS))
+        if count >= self.max_length:
+            raise RequestError(f"a task generates {count} tokens but --max-length is {self.max_length} (no room for "
+                               "its question); raise it")
+        context = self.tok_encode(text)[-(self.max_length - count):]
+        tokens = list(self.answer(("generate", context, count, until)))
+        if self.eot_token_id in tokens:
+            tokens = tokens[: tokens.index(self.eot_token_id)]
+        result = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        for stop in until:
+            if stop:
+                result = result.split(stop)[0]
+        return result
+
+
+def key_of(piece):
+    return hashlib.sha256(json.dumps(piece).encode()).hexdigest()
+
+
+class Recorder(PiecewiseModel):
+    """Collects the pieces, each once, and answers with nothing in particular."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.pieces = {}
+
+    def answer(self, piece):
+        self.pieces.setdefault(key_of(piece), piece)
+        return (0.0, False) if piece[0] == "judge" else []
+
+
+class Replayer(PiecewiseModel):
+    """Answers from `answers`, {key of the piece: answer}."""
+
+    def __init__(self, folder, max_length, add_bos, answers):
+        super().__init__(folder, max_length, add_bos)
+        self.answers = answers
+
+    def answer(self, piece):
+        try:
+            return self.answers[key_of(piece)]
+        except KeyError:
+            raise RequestError("the harness asks for something that is not among the exported requests (another version "
+                               "of its tasks or data?); export and evaluate again") from None
+
+
+def tokens_with(tokenizer, strings):
+    """Ids of the tokens whose own text holds one of the strings: after such a token the string is surely there."""
+    strings = [string for string in strings if string]
+    ids = range(len(tokenizer))
+    texts = tokenizer.batch_decode([[token] for token in ids]) if strings else []
+    return [token for token, text in zip(ids, texts) if any(string in text for string in strings)]
+
+
+def write_requests(path, model, settings, tokenizer_json):
+    """`settings`: what lm_eval_score.py needs to ask the harness for the same again (JSON)."""
+    tokens, offsets, context_tokens, new_tokens, stop_set, sets = [], [0], [], [], [], {}
+    for piece in model.pieces.values():
+        kind, context = piece[:2]
+        tokens.extend(context + (piece[2] if kind == "judge" else []))
+        offsets.append(len(tokens))
+        context_tokens.append(len(context))
+        new_tokens.append(0 if kind == "judge" else piece[2])
+        until = tuple(piece[3]) if kind == "generate" else ()
+        stop_set.append(sets.setdefault(until, len(sets)))
+    stops, stop_offsets = [], [0]
+    for until in sets:
+        stops.extend(sorted(set(tokens_with(model.tokenizer, until)) | {model.eot_token_id}))
+        stop_offsets.append(len(stops))
+    vocabulary = max(len(model.tokenizer), max(tokens) + 1)
+    with h5py.File(path, "x", libver=("earliest", "v110")) as file:
+        file.attrs["filetype"] = FILETYPE
+        file.attrs["format_version"] = np.array(FORMAT_VERSION, dtype=np.int32)
+        file.attrs["vocabulary_size"] = np.int64(vocabulary)
+        file.attrs["tokenizer_sha256"] = hashlib.sha256(tokenizer_json).hexdigest()
+        file.attrs["fingerprint"] = hashlib.sha256("".join(model.pieces).encode()).hexdigest()
+        file.attrs["settings"] = json.dumps(settings)
+        for name, values, dtype in (("tokens", tokens, "<i4"), ("offsets", offsets, "<i8"),
+                                    ("context_tokens", context_tokens, "<i8"), ("max_new_tokens", new_tokens, "<i8"),
+                                    ("stop_set", stop_set, "<i8"), ("stop_tokens", stops, "<i4"),
+                                    ("stop_offsets", stop_offsets, "<i8")):
+            file[name] = np.array(values, dtype=dtype)
+            file[name].attrs["crc32"] = np.int64(zlib.crc32(file[name][()].tobytes()))
+        file["key"] = np.array(list(model.pieces), dtype="S64")
+
+
+def read_requests(path):
+    """(settings, fingerprint, keys of the pieces in the order of the file)."""
+    with h5py.File(path, "r") as file:
+        if file.attrs.get("filetype") != FILETYPE:
+            raise RequestError(f'{path}: filetype is "{file.attrs.get("filetype", "")}" ("{FILETYPE}" is needed)')
+        keys = [key.decode() for key in file["key"][:]]
+        return json.loads(file.attrs["settings"]), file.attrs["fingerprint"], keys
+
+
+def read_answers(path, model, fingerprint, keys):
+    """{key: answer} of one model in an evaluation.h5."""
+    with h5py.File(path, "r") as file:
+        if "requests" not in file:
+            raise RequestError(f"{path}: holds no answers to requests (was evaluate.requests set in the job?)")
+        group = file["requests"]
+        found = group.attrs["fingerprint"]
+        found = found.decode() if isinstance(found, bytes) else found
+        if found != fingerprint:
+            raise RequestError(f"{path}: answers other requests than these (they would be taken for one another)")
+        if model not in group:
+            raise RequestError(f"{path}: no answers of \"{model}\"; there are {', '.join(group)}")
+        answers = group[model]
+        likelihood, greedy = answers["loglikelihood"][:], answers["greedy"][:]
+        generated, offsets = answers["generated"][:], answers["generated_offsets"][:]
+    return {key: (float(likelihood[i]), bool(greedy[i])) if np.isfinite(likelihood[i])
+            else generated[offsets[i] : offsets[i + 1]].tolist() for i, key in enumerate(keys)}
+
+
+def ask_harness(model, settings, **options):
+    """Lets the harness put its questions; the same settings put the same ones."""
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager(include_path=settings["include_path"])
+    return lm_eval.simple_evaluate(
+        model=model, tasks=settings["tasks"], num_fewshot=settings["num_fewshot"], limit=settings["limit"],
+        apply_chat_template=settings["apply_chat_template"], fewshot_as_multiturn=settings["apply_chat_template"],
+        metadata=settings["metadata"], task_manager=manager, **options)

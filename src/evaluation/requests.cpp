@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "evaluation/requests.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "evaluation/generation.h"
+#include "system/activity.h"
+#include "system/error.h"
+#include "training/chunked_losses.h"
+
+namespace amalgam {
+namespace {
+
+constexpr int64_t batch_tokens = 4096;  // padding included
+
+/// Requests by falling length, so that a batch needs little padding and the last ones dealt out are short.
+std::vector<int64_t> by_length(const RequestFile& file, bool generating) {
+    std::vector<int64_t> order;
+    for (int64_t i = 0; i < file.size(); ++i)
+        if (file.request(i).generates() == generating) order.push_back(i);
+    const auto length = [&](int64_t i) {
+        return int64_t(file.request(i).tokens.size()) + file.request(i).max_new_tokens;
+    };
+    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return length(a) > length(b); });
+    return order;
+}
+
+/// Batches are cut without regard to the number of ranks, so that their arithmetic is the same on any.
+std::vector<std::vector<int64_t>> in_batches(const RequestFile& file, const std::vector<int64_t>& order) {
+    std::vector<std::vector<int64_t>> batches;
+    int64_t rows = 0;
+    for (const int64_t i : order) {
+        if (rows == 0) {
+            batches.emplace_back();
+            rows = std::max<int64_t>(1, batch_tokens / int64_t(file.request(i).tokens.size()));
+        }
+        batches.back().push_back(i);
+        --rows;
+    }
+    return batches;
+}
+
+/// Log-likelihoods of the continuations of a batch, which may be empty where all ranks must take part. What is padded
+/// lies behind all that is looked at, and no model here looks ahead.
+void judge(const CausalLM& model, const RequestFile& file, const std::vector<int64_t>& batch, int64_t loss_chunk,
+           std::vector<double>& loglikelihood, std::vector<double>& greedy) {
+    const int64_t longest = batch.empty() ? 1 : int64_t(file.request(batch[0]).tokens.size());
+    const at::Tensor tokens = at::zeros({int64_t(batch.size()), longest}, at::kLong);
+    std::vector<int64_t> places, targets, owners;  // of the tokens that are predicted
+    for (size_t row = 0; row < batch.size(); ++row) {
+        const Request request = file.request(batch[row]);
+        std::copy(request.tokens.begin(), request.tokens.end(), tokens.data_ptr<int64_t>() + int64_t(row) * longest);
+        for (int64_t t = request.context; t < int64_t(request.tokens.size()); ++t) {
+            places.push_back(int64_t(row) * longest + t - 1);
+            targets.push_back(request.tokens[size_t(t)]);
+            owners.push_back(batch[row]);
+        }
+    }
+    const WeightsHold head(model.weights_on_demand(), WeightsOnDemand::outside_blocks);
+    const at::Tensor hidden = model.hidden(tokens.to(model.device())).flatten(0, 1);
+    if (batch.empty()) return;
+    const TokenLosses losses =
+        token_cross_entropy(hidden.index_select(0, at::tensor(places, at::kLong).to(model.device())),
+                            model.head().compute, at::tensor(targets, at::kLong).to(model.device()), loss_chunk);
+    const at::Tensor loss = losses.loss.to(at::kCPU, at::kDouble), correct = losses.correct.to(at::kCPU, at::kDouble);
+    for (const int64_t i : batch) greedy[size_t(i)] = 1.0;
+    for (size_t k = 0; k < owners.size(); ++k) {
+        loglikelihood[size_t(owners[k])] -= loss.const_data_ptr<double>()[k];
+        greedy[size_t(owners[k])] *= correct.const_data_ptr<double>()[k];
+    }
+}
+
+}  // namespace
+
+Answers answer_requests(const CausalLM& model, const RequestFile& file, int64_t loss_chunk, const Communicator& group) {
+    require(file.vocabulary_size() <= model.config().vocabulary_size, "evaluate.requests: its tokenizer has ",
+            file.vocabulary_size(), " tokens (the model knows ", model.config().vocabulary_size, ")");
+    const at::NoGradGuard no_grad;
+    const size_t count = size_t(file.size());
+    std::vector<double> loglikelihood(count, 0.0), greedy(count, 0.0);
+    // A sharded model is run by all ranks in step: those that have no work left run an empty forward.
+    const bool in_step = model.weights_on_demand() != nullptr;
+    const size_t rank = size_t(group.rank()), ranks = size_t(group.size());
+    const auto batches = in_batches(file, by_length(file, false));
+    for (size_t b = rank; (in_step ? b - rank : b) < batches.size(); b += ranks) {
+        const auto batch = b < batches.size() ? batches[b] : std::vector<int64_t>();
+        judge(model, file, batch, loss_chunk, loglikelihood, greedy);
+        mark_progress();
+    }
+
+    // For each request that generates: how many tokens, then the tokens. Whole numbers of this size are exact in
+    // double.
+    const auto generating = by_length(file, true);
+    std::vector<size_t> first;
+    size_t total = 0;
+    for (const int64_t i : generating) {
+        first.push_back(total);
+        total += 1 + size_t(file.request(i).max_new_tokens);
+    }
+    std::vector<double> generated(total, 0.0);
+    for (size_t g = rank; (in_step ? g - rank : g) < generating.size(); g += ranks) {
+        if (g >= generating.size()) {
+            generate_until(model, std::vector<int32_t>{0}, 0, {});
+            continue;
+        }
+        const Request request = file.request(generating[g]);
+        const auto tokens = generate_until(model, request.tokens, request.max_new_tokens, file.stops(request.stop_set));
+        generated[first[g]] = double(tokens.size());
+        std::copy(tokens.begin(), tokens.end(), generated.begin() + std::ptrdiff_t(first[g] + 1));
+        mark_progress();
+    }
+
+    // Every entry is nonzero on one rank only: sums are exact.
+    for (auto* values : {&loglikelihood, &greedy, &generated}) group.sum_in_place(std::span<double>(*values));
+    Answers answers{file.fingerprint(), loglikelihood, {greedy.begin(), greedy.end()}, {}};
+    answers.generated.resize(count);
+    for (size_t g = 0; g < generating.size(); ++g) {
+        const auto begin = generated.begin() + std::ptrdiff_t(first[g] + 1);
+        answers.generated[size_t(generating[g])].assign(begin, begin + std::ptrdiff_t(generated[first[g]]));
+        answers.loglikelihood[size_t(generating[g])] = std::numeric_limits<double>::quiet_NaN();
+    }
+    return answers;
+}
+
+}  // namespace amalgam

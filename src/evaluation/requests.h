@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// Requests of lm-evaluation-harness as token ids (written by analysis/lm_eval_export.py), and a model's answers to
+// them. File layouts in outputs/README.md.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "model/causal_lm.h"
+
+namespace amalgam {
+
+/// Either "how likely is this continuation" or "go on greedily".
+struct Request {
+    std::span<const int32_t> tokens;  // the context, then the continuation if there is one
+    int64_t context = 0;              // tokens of the context, at least 1
+    int64_t max_new_tokens = 0;       // to generate; 0: the continuation is to be judged
+    int64_t stop_set = 0;             // generation ends after a token of this set
+    bool generates() const { return max_new_tokens > 0; }
+};
+
+class RequestFile {
+  public:
+    /// Reads all. Throws Error(damaged_file) naming file and dataset.
+    explicit RequestFile(const std::filesystem::path& path);
+
+    int64_t size() const { return int64_t(context_.size()); }
+    Request request(int64_t index) const;
+    std::span<const int32_t> stops(int64_t set) const;
+    int64_t vocabulary_size() const { return vocabulary_size_; }  // of the tokenizer
+    const std::string& tokenizer_sha256() const { return tokenizer_sha256_; }
+    const std::string& fingerprint() const { return fingerprint_; }  // of the requests; answers carry it
+
+  private:
+    std::string tokenizer_sha256_, fingerprint_;
+    int64_t vocabulary_size_ = 0;
+    std::vector<int32_t> tokens_, stop_tokens_;
+    std::vector<int64_t> offsets_, context_, max_new_tokens_, stop_set_, stop_offsets_;
+};
+
+struct Answers {
+    std::string fingerprint;
+    std::vector<double> loglikelihood;            // of the continuation, nat; NaN for generated ones
+    std::vector<int32_t> greedy;                  // 1: every token of the continuation was the most likely one
+    std::vector<std::vector<int32_t>> generated;  // with the token that ended it; empty for judged ones
+};
+
+/// Requests are spread over the ranks of `group`; the answers are on all of them and do not depend on their number.
+/// Throws Error(bad_input) if the model does not know a token.
+Answers answer_requests(const CausalLM& model, const RequestFile& requests, int64_t loss_chunk,
+                        const Communicator& group);
+
+}  // namespace amalgam

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+// Answers to exported requests, against logits of whole passes, on any number of ranks.
+#include "evaluation/requests.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+#include "../model/small_model.h"
+#include "../sharding/sharded_student.h"
+#include "../storage/temporary_folder.h"
+#include "evaluation/generation.h"
+#include "storage/hdf5.h"
+#include "system/random.h"
+
+namespace amalgam {
+namespace {
+
+constexpr int64_t vocabulary = 61;
+
+struct Contents {
+    std::vector<int32_t> tokens, stop_tokens = {3, 7, 60};
+    std::vector<int64_t> offsets = {0}, context, max_new_tokens, stop_set, stop_offsets = {0, 0, 3};
+
+    void add(const std::vector<int32_t>& request, int64_t context_tokens, int64_t new_tokens, int64_t stops) {
+        tokens.insert(tokens.end(), request.begin(), request.end());
+        offsets.push_back(int64_t(tokens.size()));
+        context.push_back(context_tokens);
+        max_new_tokens.push_back(new_tokens);
+        stop_set.push_back(stops);
+    }
+
+    void write(const std::filesystem::path& path) const {
+        write_h5_once(path, [&](H5File& file) {
+            file.describe_file("amalgam requests", Provenance{});
+            file.set_attribute("/", "vocabulary_size", vocabulary);
+            file.set_attribute("/", "tokenizer_sha256", std::string("none"));
+            file.set_attribute("/", "fingerprint", std::string("of these requests"));
+            const auto wide = [&](const char* name, const std::vector<int64_t>& values) {
+                file.write(name, std::vector<int64_t>{int64_t(values.size())}, std::span<const int64_t>(values));
+            };
+            const auto narrow = [&](const char* name, const std::vector<int32_t>& values) {
+                file.write(name, std::vector<int64_t>{int64_t(values.size())}, std::span<const int32_t>(values));
+            };
+            narrow("/tokens", tokens);
+            narrow("/stop_tokens", stop_tokens);
+            wide("/offsets", offsets);
+            wide("/context_tokens", context);
+            wide("/max_new_tokens", max_new_tokens);
+            wide("/stop_set", stop_set);
+            wide("/stop_offsets", stop_offsets);
+        });
+    }
+};
+
+class Requests : public test::TemporaryFolder {
+  protected:
+    void SetUp() override {
+        const RandomStream random(1, "requests");
+        for (int64_t i = 0; i < 17; ++i) {
+            std::vector<int32_t> tokens;
+            for (int64_t t = 0; t < 2 + 5 * i; ++t)
+                tokens.push_back(int32_t(random.bits(uint64_t(100 * i + t)) % vocabulary));
+            const bool generates = i % 4 == 1;
+            const int64_t length = int64_t(tokens.size());
+            contents.add(tokens, generates ? length : 1 + (3 * i) % (length - 1), generates ? 5 + i : 0, i / 4 % 2);
+        }
+        contents.write(path);
+    }
+
+    at::Tensor tokens_of(const Request& request) const {
+        const std::vector<int64_t> wide(request.tokens.begin(), request.tokens.end());
+        return at::tensor(wide, at::kLong).unsqueeze(0);
+    }
+
+    const Communicator world = Communicator::duplicate(MPI_COMM_WORLD);
+    const std::filesystem::path path = folder / "requests.h5";
+    Contents contents;
+    const ModelSpec spec{test::small_config("qwen3"), keep_softmax(3, test::linear_mixer, {1}), {}};
+    std::unique_ptr<CausalLM> model = test::small_model(spec, 1);
+};
+
+TEST_F(Requests, continuations_are_judged_as_by_whole_passes) {
+    const RequestFile file(path);
+    const Answers answers = answer_requests(*model, file, 5, world);
+    int64_t greedy = 0;
+    for (int64_t i = 0; i < file.size(); ++i) {
+        const Request request = file.request(i);
+        if (request.generates()) {
+            EXPECT_TRUE(std::isnan(answers.loglikelihood[size_t(i)]));
+            continue;
+        }
+        const at::Tensor logits = model->logits(tokens_of(request)).to(at::kDouble).squeeze(0);
+        const at::Tensor log_probabilities = at::log_softmax(logits, -1);
+        double expected = 0.0;
+        bool most_likely = true;
+        for (int64_t t = request.context; t < int64_t(request.tokens.size()); ++t) {
+            expected += log_probabilities[t - 1][request.tokens[size_t(t)]].item<double>();
+            most_likely = most_likely && logits[t - 1].argmax().item<int64_t>() == request.tokens[size_t(t)];
+        }
+        EXPECT_NEAR(answers.loglikelihood[size_t(i)], expected, 1e-4 * std::abs(expected)) << i;
+        EXPECT_EQ(answers.greedy[size_t(i)], int32_t(most_likely)) << i;
+        EXPECT_TRUE(answers.generated[size_t(i)].empty());
+        greedy += answers.greedy[size_t(i)];
+    }
+    EXPECT_EQ(answers.fingerprint, "of these requests");
+    EXPECT_LT(greedy, file.size());
+}
+
+TEST_F(Requests, what_the_model_would_say_is_greedy) {
+    const std::vector<int32_t> prompt = {5, 6, 7, 8};
+    const auto said = generate_until(*model, prompt, 6, {});
+    std::vector<int32_t> whole = prompt;
+    whole.insert(whole.end(), said.begin(), said.end());
+    Contents own;
+    own.add(whole, 4, 0, 0);
+    whole.back() = (whole.back() + 1) % int32_t(vocabulary);
+    own.add(whole, 4, 0, 0);
+    own.write(folder / "own.h5");
+    EXPECT_EQ(answer_requests(*model, RequestFile(folder / "own.h5"), 64, world).greedy, (std::vector<int32_t>{1, 0}));
+}
+
+TEST_F(Requests, generation_ends_after_a_stop_token) {
+    const RequestFile file(path);
+    const Answers answers = answer_requests(*model, file, 64, world);
+    int64_t generating = 0;
+    for (int64_t i = 0; i < file.size(); ++i) {
+        const Request request = file.request(i);
+        if (!request.generates()) continue;
+        ++generating;
+        const auto free = generate_greedily(*model, tokens_of(request), request.max_new_tokens);
+        std::vector<int32_t> expected;
+        const auto stops = file.stops(request.stop_set);
+        for (int64_t t = 0; t < request.max_new_tokens; ++t) {
+            expected.push_back(int32_t(free[0][t].item<int64_t>()));
+            if (std::find(stops.begin(), stops.end(), expected.back()) != stops.end()) break;
+        }
+        EXPECT_EQ(answers.generated[size_t(i)], expected) << i;
+    }
+    EXPECT_EQ(generating, 4);
+    EXPECT_EQ(
+        generate_until(*model, std::vector<int32_t>{5, 6}, 4, generate_until(*model, std::vector<int32_t>{5, 6}, 1, {}))
+            .size(),
+        1U);
+}
+
+TEST_F(Requests, the_number_of_ranks_changes_no_bit) {
+    const RequestFile file(path);
+    const Answers all = answer_requests(*model, file, 64, world),
+                  one = answer_requests(*model, file, 64, world.split(world.rank()));
+    for (size_t i = 0; i < all.greedy.size(); ++i)
+        if (!file.request(int64_t(i)).generates()) EXPECT_EQ(all.loglikelihood[i], one.loglikelihood[i]) << i;
+    EXPECT_EQ(all.greedy, one.greedy);
+    EXPECT_EQ(all.generated, one.generated);
+}
+
+/// All ranks must take part in every forward pass, those without work too; a hang would be this test's failure.
+TEST_F(Requests, a_sharded_model_answers_the_same) {
+    const RequestFile file(path);
+    const test::ShardedCopy copy(*model, false, world, test::sharding(ShardingStrategy::full));
+    const Answers whole = answer_requests(*model, file, 64, world),
+                  sharded = answer_requests(*copy.model, file, 64, world);
+    for (size_t i = 0; i < whole.greedy.size(); ++i)
+        if (!file.request(int64_t(i)).generates()) EXPECT_EQ(sharded.loglikelihood[i], whole.loglikelihood[i]) << i;
+    EXPECT_EQ(sharded.greedy, whole.greedy);
+    EXPECT_EQ(sharded.generated, whole.generated);
+}
+
+TEST_F(Requests, files_that_do_not_fit_together_are_refused) {
+    const auto refused = [&](const std::function<void(Contents&)>& change, const std::string& part) {
+        Contents changed = contents;
+        change(changed);
+        changed.write(folder / "changed.h5");
+        test::expect_error([&] { RequestFile file(folder / "changed.h5"); }, ExitCode::damaged_file,
+                           {(folder / "changed.h5").string(), part});
+    };
+    refused([](Contents& c) { c.tokens[9] = 61; }, "/tokens: element 9 is 61");
+    refused([](Contents& c) { c.offsets.back() += 1; }, "/offsets");
+    refused([](Contents& c) { std::swap(c.offsets[2], c.offsets[3]); }, "/offsets");
+    refused([](Contents& c) { c.context[0] = 0; }, "do not fit together");
+    refused([](Contents& c) { c.context[2] = 12; }, "do not fit together");
+    refused([](Contents& c) { c.context[1] -= 1; }, "do not fit together");
+    refused([](Contents& c) { c.stop_set[1] = 2; }, "do not fit together");
+    refused([](Contents& c) { c.max_new_tokens.pop_back(); }, "do not fit together");
+}
+
+TEST_F(Requests, a_model_of_fewer_tokens_is_refused) {
+    ModelSpec small = spec;
+    small.config.vocabulary_size = 60;
+    const auto other = test::small_model(small, 1);
+    test::expect_error([&] { answer_requests(*other, RequestFile(path), 64, world); }, ExitCode::bad_input,
+                       {"evaluate.requests", "61", "60"});
+}
+
+}  // namespace
+}  // namespace amalgam
