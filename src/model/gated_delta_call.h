@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Internal to the gated delta rule: the kernels' arguments for one fused projection.
+// Internal to the gated delta rule: the kernels' arguments for one fused projection, and what a forward pass keeps for
+// its backward pass on either device.
 #pragma once
+
+#include <torch/csrc/autograd/custom_function.h>
 
 #include "kernels/gated_delta_rule/gated_delta_rule.h"
 #include "kernels/gated_rms_norm/gated_rms_norm.h"
@@ -105,5 +108,32 @@ inline kernels::GatedRmsNormBackward gated_norm_backward(const at::Tensor& dy, c
     }
     return call;
 }
+
+/// What the backward pass of the mixing reads.
+struct GatedDeltaSaved {
+    at::Tensor projected, a_log, dt_bias, norm, o, rstd, workspace;
+    GatedDeltaShape shape;  // norm_eps is in rstd already and does not come back
+
+    void keep_in(torch::autograd::AutogradContext* ctx) const {
+        ctx->save_for_backward({projected, a_log, dt_bias, norm, o, rstd, workspace});
+        ctx->saved_data["heads"] = shape.heads;
+        ctx->saved_data["head_dim"] = shape.head_dim;
+        ctx->saved_data["gate"] = shape.gate;
+        ctx->saved_data["activation"] = shape.activation;
+    }
+
+    static GatedDeltaSaved kept_in(torch::autograd::AutogradContext* ctx) {
+        const auto saved = ctx->get_saved_variables();
+        return {saved[0],
+                saved[1],
+                saved[2],
+                saved[3],
+                saved[4],
+                saved[5],
+                saved[6],
+                {ctx->saved_data["heads"].toInt(), ctx->saved_data["head_dim"].toInt(),
+                 ctx->saved_data["gate"].toBool(), ctx->saved_data["activation"].toBool(), 0.0}};
+    }
+};
 
 }  // namespace amalgam

@@ -6,6 +6,7 @@
 
 #include "model/gated_delta_call.h"
 #include "model/gated_delta_rule_cuda.h"
+#include "model/kernel_calls.h"
 #include "model/operations.h"
 
 namespace amalgam {
@@ -35,31 +36,21 @@ struct GatedDeltaMixing : Function<GatedDeltaMixing> {
 
         at::Tensor y = at::empty({projected.size(0), projected.size(1), shape.width()}, projected.options());
         const at::Tensor rstd = at::empty({o.size(0) * o.size(1), heads}, o.options().dtype(at::kFloat));
-        const auto norm_call = gated_norm_forward(o, projected, norm, y, rstd, shape);
-        kernels::gated_rms_norm_forward(norm_call, kernel_threads());
+        run(o, gated_norm_forward(o, projected, norm, y, rstd, shape));
 
-        ctx->save_for_backward({projected, a_log, dt_bias, norm, o, rstd, workspace});
-        ctx->saved_data["heads"] = heads;
-        ctx->saved_data["head_dim"] = head_dim;
-        ctx->saved_data["gate"] = gate;
-        ctx->saved_data["activation"] = activation;
+        GatedDeltaSaved{projected, a_log, dt_bias, norm, o, rstd, workspace, shape}.keep_in(ctx);
         return y;
     }
 
     static tensor_list backward(AutogradContext* ctx, tensor_list gradients) {
-        const auto saved = ctx->get_saved_variables();
-        const at::Tensor &projected = saved[0], &a_log = saved[1], &dt_bias = saved[2], &norm = saved[3], &o = saved[4],
-                         &rstd = saved[5], &workspace = saved[6];
-        const GatedDeltaShape shape{ctx->saved_data["heads"].toInt(), ctx->saved_data["head_dim"].toInt(),
-                                    ctx->saved_data["gate"].toBool(), ctx->saved_data["activation"].toBool(), 0.0};
+        const auto [projected, a_log, dt_bias, norm, o, rstd, workspace, shape] = GatedDeltaSaved::kept_in(ctx);
         const at::Tensor dy = collapsible(gradients[0], 1);
         // Every column is written by one of the two kernels: nothing to clear, nothing to add.
         at::Tensor d_projected = at::empty_like(projected);
         at::Tensor d_o = at::empty_like(o), d_norm;
 
         if (norm.defined()) d_norm = at::empty_like(norm);
-        const auto norm_call = gated_norm_backward(dy, o, projected, norm, rstd, d_o, d_projected, d_norm, shape);
-        kernels::gated_rms_norm_backward(norm_call, kernel_threads());
+        run(o, gated_norm_backward(dy, o, projected, norm, rstd, d_o, d_projected, d_norm, shape));
 
         GatedDeltaCall call(projected, a_log, dt_bias, shape);
         at::Tensor d_a_log = at::empty_like(a_log), d_dt_bias = at::empty_like(dt_bias);

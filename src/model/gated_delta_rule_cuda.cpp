@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "model/gated_delta_call.h"
+#include "model/kernel_calls.h"
 #include "system/log.h"
 
 #ifdef AMALGAM_CUDA
@@ -74,7 +75,7 @@ at::Tensor norm_and_gate(const at::Tensor& o, const at::Tensor& projected, const
                          const GatedDeltaShape& shape, at::Tensor& rstd) {
     at::Tensor y = at::empty({o.size(0), o.size(1), shape.width()}, o.options());
     rstd = at::empty({o.size(0) * o.size(1), shape.heads}, o.options().dtype(at::kFloat));
-    kernels::cuda::gated_rms_norm_forward(gated_norm_forward(o, projected, norm, y, rstd, shape), stream_of(o));
+    run(o, gated_norm_forward(o, projected, norm, y, rstd, shape));
     return y;
 }
 
@@ -89,37 +90,25 @@ struct GatedDeltaMixingOnCuda : Function<GatedDeltaMixingOnCuda> {
         const at::Tensor o =
             run_rule(GatedDeltaCall(projected, a_log, dt_bias, shape), projected, nullptr, true, workspace);
         const at::Tensor y = norm_and_gate(o, projected, norm, shape, rstd);
-        ctx->save_for_backward({projected, a_log, dt_bias, norm, o, rstd, workspace});
-        ctx->saved_data["heads"] = heads;
-        ctx->saved_data["head_dim"] = head_dim;
-        ctx->saved_data["gate"] = gate;
-        ctx->saved_data["activation"] = activation;
+        GatedDeltaSaved{projected, a_log, dt_bias, norm, o, rstd, workspace, shape}.keep_in(ctx);
         return y;
     }
 
     static tensor_list backward(AutogradContext* ctx, tensor_list gradients) {
-        const auto saved = ctx->get_saved_variables();
-        const at::Tensor &projected = saved[0], &a_log = saved[1], &dt_bias = saved[2], &norm = saved[3], &o = saved[4],
-                         &rstd = saved[5], &workspace = saved[6];
-        const GatedDeltaShape shape{ctx->saved_data["heads"].toInt(), ctx->saved_data["head_dim"].toInt(),
-                                    ctx->saved_data["gate"].toBool(), ctx->saved_data["activation"].toBool(), 0.0};
+        const auto [projected, a_log, dt_bias, norm, o, rstd, workspace, shape] = GatedDeltaSaved::kept_in(ctx);
         const at::Tensor dy = collapsible(gradients[0], 1);
         // Every column is written by one of the two kernels: nothing to clear, nothing to add.
         const at::Tensor d_projected = at::empty_like(projected), d_o = at::empty_like(o);
         at::Tensor d_norm;
         if (norm.defined()) d_norm = at::empty_like(norm);
-        const auto stream = stream_of(projected);
-        const auto norm_call = gated_norm_backward(dy, o, projected, norm, rstd, d_o, d_projected, d_norm, shape);
-        const at::Tensor norm_scratch =
-            device_bytes(projected, size_t(kernels::cuda::gated_rms_norm_backward_workspace(norm_call)));
-        kernels::cuda::gated_rms_norm_backward(norm_call, norm_scratch.data_ptr(), stream);
+        run(o, gated_norm_backward(dy, o, projected, norm, rstd, d_o, d_projected, d_norm, shape));
 
         const GatedDeltaCall call(projected, a_log, dt_bias, shape);
         const at::Tensor d_a_log = at::empty_like(a_log), d_dt_bias = at::empty_like(dt_bias);
         const at::Tensor scratch = device_bytes(projected, kernels::cuda::gated_delta_rule_scratch_bytes(call.shape));
         kernels::cuda::gated_delta_rule_backward(
             call.shape, call.options, call.inputs, d_o.data_ptr(), nullptr, workspace.data_ptr(), scratch.data_ptr(),
-            GatedDeltaCall::gradients(d_projected, d_a_log, d_dt_bias, shape), stream);
+            GatedDeltaCall::gradients(d_projected, d_a_log, d_dt_bias, shape), stream_of(projected));
         return {d_projected,  d_a_log,      d_dt_bias,    d_norm,      at::Tensor(),
                 at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
     }
