@@ -8,7 +8,6 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
-#include <algorithm>
 #include <cstdlib>
 #include <iostream>
 #include <map>
@@ -16,6 +15,7 @@
 
 #include "app/memory.h"
 #include "comm/mpi_session.h"
+#include "random_models.h"
 #include "system/clock.h"
 #include "system/error.h"
 #include "training/distillation.h"
@@ -26,31 +26,9 @@ namespace {
 using namespace amalgam;
 
 ModelSpec student_spec(int64_t layers) {
-    ModelConfig c;
-    c.family = "llama";
-    c.hidden_size = 576;
-    c.layers = layers;
-    c.query_heads = 9;
-    c.key_value_heads = 3;
-    c.head_dim = 64;
-    c.intermediate_size = 1536;
-    c.vocabulary_size = 49152;
-    c.max_positions = 8192;
-    c.rms_norm_eps = 1e-5;
-    c.tied_head = true;
-    c.rope.theta = 100000.0;
-    c.window.assign(size_t(layers), 0);
-    ModelSpec spec{c, all_linear(layers, "gated_delta_net"), {}};
-    for (int64_t layer = 3; layer < layers; layer += 4) spec.layout[size_t(layer)] = softmax_mixer;
-    spec.linear.norm_eps = c.rms_norm_eps;
+    ModelSpec spec{benchmarks::smollm2(layers), benchmarks::hybrid(layers), {}};
+    spec.linear.norm_eps = spec.config.rms_norm_eps;
     return spec;
-}
-
-void fill(const Parameter& p, at::Tensor t) {
-    if (p.name.find("norm.weight") != std::string::npos)
-        t.fill_(1.0);
-    else
-        t.normal_(0.0, 0.02);
 }
 
 /// A model, sharded or not.
@@ -63,14 +41,15 @@ struct Sharded {
         model =
             std::make_unique<CausalLM>(spec, at::kCPU, type, trainable, whole ? Allocation::now : Allocation::later);
         if (whole) {
-            model->parameters().for_each_named([](const std::string&, at::Tensor t, Parameter& p) { fill(p, t); });
+            model->parameters().for_each_named(
+                [](const std::string& name, at::Tensor t, Parameter&) { benchmarks::fill_randomly(name, t); });
             model->parameters().refresh_compute();
             return;
         }
         shards = std::make_unique<ShardedModel>(*model, trainable, world, options);
         for (const FlatParameters* flat : shards->flats())
             for (const ShardSlice& slice : flat->slices())
-                fill(*slice.parameter, flat->shard().narrow(0, slice.in_shard, slice.count));
+                benchmarks::fill_randomly(slice.parameter->name, flat->shard().narrow(0, slice.in_shard, slice.count));
     }
 };
 
@@ -83,11 +62,6 @@ struct Way {
 struct Measured {
     std::vector<double> seconds, waited;
 };
-
-double median(std::vector<double> values) {
-    std::nth_element(values.begin(), values.begin() + std::ptrdiff_t(values.size() / 2), values.end());
-    return values[values.size() / 2];
-}
 
 struct Settings {
     int64_t sequences, time, layers, rounds, steps;
@@ -142,15 +116,15 @@ void run(int argc, char** argv, const Communicator& world) {
     for (int64_t round = 0; round < s.rounds; ++round)
         for (size_t w = 0; w < ways.size(); ++w) measure(ways[w], s, world, measured[w]);
     if (!world.is_root()) return;
-    const double none = median(measured[0].seconds);
+    const double none = benchmarks::median(measured[0].seconds);
     std::cout << "strategy,gather_ahead,ranks,sequences_per_rank,tokens,layers,type,steps,seconds_per_step,"
                  "speed_of_none,share_waiting\n";
     for (size_t w = 0; w < ways.size(); ++w) {
-        const double seconds = median(measured[w].seconds);
+        const double seconds = benchmarks::median(measured[w].seconds);
         std::cout << ways[w].name << ',' << (ways[w].gather_ahead ? "yes" : "no") << ',' << world.size() << ','
                   << s.sequences << ',' << s.time << ',' << s.layers << ',' << argument(3, "fp32") << ','
                   << measured[w].seconds.size() << ',' << seconds << ',' << none / seconds << ','
-                  << median(measured[w].waited) << '\n';
+                  << benchmarks::median(measured[w].waited) << '\n';
     }
 }
 

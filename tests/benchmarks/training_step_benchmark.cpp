@@ -12,13 +12,13 @@
 #include <ATen/Parallel.h>
 #include <torch/cuda.h>
 
-#include <algorithm>
 #include <cstdlib>
 #include <iostream>
 #include <string>
 
 #include "app/memory.h"
 #include "device_profile.h"
+#include "random_models.h"
 #include "stages/compute.h"
 #include "stages/training_stage.h"
 #include "system/clock.h"
@@ -31,53 +31,10 @@ namespace {
 
 using namespace amalgam;
 
-ModelConfig smollm2(int64_t layers) {
-    ModelConfig c;
-    c.family = "llama";
-    c.hidden_size = 576;
-    c.layers = layers;
-    c.query_heads = 9;
-    c.key_value_heads = 3;
-    c.head_dim = 64;
-    c.intermediate_size = 1536;
-    c.vocabulary_size = 49152;
-    c.max_positions = 8192;
-    c.rms_norm_eps = 1e-5;
-    c.tied_head = true;
-    c.rope.theta = 100000.0;
-    c.window.assign(size_t(layers), 0);
-    return c;
-}
-
-ModelConfig qwen2_5(int64_t layers) {
-    ModelConfig c = smollm2(layers);
-    c.family = "qwen2";
-    c.hidden_size = 1536;
-    c.query_heads = 12;
-    c.key_value_heads = 2;
-    c.head_dim = 128;
-    c.intermediate_size = 8960;
-    c.vocabulary_size = 151936;
-    c.max_positions = 32768;
-    c.rms_norm_eps = 1e-6;
-    c.qkv_bias = true;
-    c.rope.theta = 1000000.0;
-    return c;
-}
-
 void fill_randomly(CausalLM& model) {
-    model.parameters().for_each_named([](const std::string& name, at::Tensor t, Parameter&) {
-        if (name.find("norm.weight") != std::string::npos)
-            t.fill_(1.0);
-        else
-            t.normal_(0.0, 0.02);
-    });
+    model.parameters().for_each_named(
+        [](const std::string& name, at::Tensor t, Parameter&) { benchmarks::fill_randomly(name, t); });
     model.parameters().refresh_compute();
-}
-
-double median(std::vector<double> values) {
-    std::nth_element(values.begin(), values.begin() + std::ptrdiff_t(values.size() / 2), values.end());
-    return values[values.size() / 2];
 }
 
 struct Settings {
@@ -129,7 +86,7 @@ double time_steps(const std::string& name, Objective& objective, const at::Tenso
         std::cerr << "profile," << s.shape << ',' << name << ',' << s.sequences << " x " << s.time << '\n';
         print_device_profile(step, s.profile_rows, std::cerr);
     }
-    return median(seconds);
+    return benchmarks::median(seconds);
 }
 
 void run(int argc, char** argv) {
@@ -139,7 +96,9 @@ void run(int argc, char** argv) {
     at::manual_seed(0);
     set_product_precision(s.type);
 
-    ModelSpec spec{s.shape == "smollm2-135m" ? smollm2(s.layers) : qwen2_5(s.layers), all_softmax(s.layers), {}};
+    ModelSpec spec{s.shape == "smollm2-135m" ? benchmarks::smollm2(s.layers) : benchmarks::qwen2_5(s.layers),
+                   all_softmax(s.layers),
+                   {}};
     spec.linear.norm_eps = spec.config.rms_norm_eps;
     CausalLM teacher(spec, s.device, s.type, false);
     fill_randomly(teacher);
@@ -157,7 +116,7 @@ void run(int argc, char** argv) {
     }
     const double align_flops =
         teacher_flops + 3.0 * double(s.layers) * mixer_flops(spec.config, "gated_delta_net", s.time);
-    for (int64_t layer = 3; layer < s.layers; layer += 4) spec.layout[size_t(layer)] = softmax_mixer;
+    spec.layout = benchmarks::hybrid(s.layers);
     CausalLM student(spec, s.device, s.type, true);
     fill_randomly(student);
     TeacherStates states(teacher, 0);
