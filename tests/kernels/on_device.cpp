@@ -118,49 +118,46 @@ void rotary_backward(const Rotary& arguments, int) {
     rotary(arguments, cuda::rotary_backward);
 }
 
-void kl_divergence(const KlDivergence& arguments, int) {
-    KlDivergence a = arguments;
-    DeviceOperands operands;
-    for (ConstRows* rows : {&a.student, &a.teacher}) operands.add_rows(*rows, a.rows, a.vocabulary, a.type);
-    operands.add(a.loss, a.rows * 4);
-    operands.to_device();
-    cuda::kl_divergence(a, nullptr);
-    operands.to_host();
-}
+namespace {
 
-void kl_divergence_with_gradient(const KlDivergenceGradient& arguments, int) {
-    KlDivergenceGradient a = arguments;
+template <class Arguments>
+void kl_divergence(const Arguments& arguments, void (*function)(const Arguments&, cuda::Stream)) {
+    Arguments a = arguments;
     DeviceOperands operands;
     operands.add_rows(a.student, a.rows, a.vocabulary, a.type);
     operands.add_rows(a.teacher, a.rows, a.vocabulary, a.type);
     operands.add(a.loss, a.rows * 4);
     operands.to_device();
-    cuda::kl_divergence_with_gradient(a, nullptr);
+    function(a, nullptr);
     operands.to_host();
 }
 
+template <class Arguments>
+void cross_entropy(const Arguments& arguments, void (*function)(const Arguments&, cuda::Stream)) {
+    Arguments a = arguments;
+    DeviceOperands operands;
+    operands.add_rows(a.logits, a.rows, a.vocabulary, a.type);
+    operands.add(a.targets, a.rows * 8);
+    operands.add(a.loss, a.rows * 4);
+    operands.add(a.correct, a.rows);
+    operands.to_device();
+    function(a, nullptr);
+    operands.to_host();
+}
+
+}  // namespace
+
+void kl_divergence(const KlDivergence& arguments, int) {
+    kl_divergence(arguments, cuda::kl_divergence);
+}
+void kl_divergence_with_gradient(const KlDivergenceGradient& arguments, int) {
+    kl_divergence(arguments, cuda::kl_divergence_with_gradient);
+}
 void cross_entropy(const CrossEntropy& arguments, int) {
-    CrossEntropy a = arguments;
-    DeviceOperands operands;
-    operands.add_rows(a.logits, a.rows, a.vocabulary, a.type);
-    operands.add(a.targets, a.rows * 8);
-    operands.add(a.loss, a.rows * 4);
-    operands.add(a.correct, a.rows);
-    operands.to_device();
-    cuda::cross_entropy(a, nullptr);
-    operands.to_host();
+    cross_entropy(arguments, cuda::cross_entropy);
 }
-
 void cross_entropy_with_gradient(const CrossEntropyGradient& arguments, int) {
-    CrossEntropyGradient a = arguments;
-    DeviceOperands operands;
-    operands.add_rows(a.logits, a.rows, a.vocabulary, a.type);
-    operands.add(a.targets, a.rows * 8);
-    operands.add(a.loss, a.rows * 4);
-    operands.add(a.correct, a.rows);
-    operands.to_device();
-    cuda::cross_entropy_with_gradient(a, nullptr);
-    operands.to_host();
+    cross_entropy(arguments, cuda::cross_entropy_with_gradient);
 }
 
 void alignment_loss(const AlignmentLoss& arguments, int) {
