@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Memory of a rank and the bytes it moves in a step, for every way of sharding a training stage over ranks, and which
-// way `auto` takes. Sizes only. tests/stages/memory_model_test.cpp compares it with what small runs allocate.
+// way `auto` takes. Sizes only. tests/training/memory_model_test.cpp compares it with what small runs allocate.
 //
 // Symbols: P trained parameters, W all parameters of the student (a stage may train a part), T of the teacher; B the
 // largest block, O what is outside the blocks (embedding, final norm, head); b bytes of a number in the compute type, r
@@ -13,9 +13,9 @@
 // masters      4 W         4 W / S              4 W / S
 // moments      8 P         8 P / S              8 P / S         AdamW's two, fp32
 // gradients    4 P         4 P / S              4 P / S         fp32, + 8 P / S as integers in the deterministic mode
-// gathered     -           4 (O + 2 B)          (b + 4)(O + 2 B)  weights of two blocks (one is computed, one is
-// fetched)
-//                                                               and of what is outside them, and their gradients
+// gathered     -           4 (O + 2 B)          (b + 4)(O + 2 B)  weights of two blocks (one is computed,
+//                                                               one is fetched) and of what is outside them, and
+//                                                               their gradients
 // teacher      b T         b T                  b (T / S + O)
 // gathered in a step, received by a rank:
 //              -           b W (S-1)/S          2 m b W (S-1)/S + m b T (S-1)/S   (forward and backward; ring)
