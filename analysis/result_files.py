@@ -9,7 +9,7 @@ from typing import Optional
 import h5py
 import numpy as np
 
-FORMAT_VERSION = (1, 0)
+NEWEST_VERSIONS = {"amalgam checkpoint": 2}  # the first number of format_version; 1 where it is not named here
 
 
 class UnreadableFile(Exception):
@@ -117,10 +117,11 @@ def open_result(path, filetype):
     if found != filetype:
         file.close()
         raise UnreadableFile(f'{path.name}: filetype is "{found}" but "{filetype}" is expected here; was it renamed?')
-    if version[:1] != FORMAT_VERSION[:1]:
+    newest = NEWEST_VERSIONS.get(filetype, 1)
+    if not version or not 1 <= version[0] <= newest:
         file.close()
-        raise UnreadableFile(f"{path.name}: format_version is {list(version)} but this reader knows "
-                             f"{list(FORMAT_VERSION)}; is there a newer analysis/?")
+        raise UnreadableFile(f"{path.name}: format_version is {list(version)} but this reader knows versions up to "
+                             f"{newest}.x; is there a newer analysis/?")
     return file
 
 

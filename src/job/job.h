@@ -117,8 +117,11 @@ struct ExportJob {
 };
 
 struct CheckpointJob {
-    int64_t every_steps = 200;  // within align, distill, finetune; 0: only at the end
+    int64_t every_steps = 200;   // within align, distill, finetune; 0: only at the end
+    double every_minutes = 0.0;  // the same by the clock; 0: not by the clock
     int64_t keep_last = 2;
+    int64_t keep_every_steps = 0;     // those of these steps are made and never removed; 0: none
+    std::string background = "auto";  // true | false | auto (by memory): written while training goes on
 };
 
 /// In which time something must get finished, or the job ends (comm/watchdog.h). hh:mm:ss; 0: none.

@@ -53,7 +53,9 @@ class Estimator {
         for (const StageEstimate& stage : result.stages) {
             result.flops += stage.flops;
             result.seconds += stage.seconds;
-            result.disk_bytes += stage.checkpoint_bytes * double(job_.checkpoint.keep_last);
+            const int64_t every = job_.checkpoint.keep_every_steps;
+            const int64_t kept = job_.checkpoint.keep_last + (every > 0 ? stage.steps / every : 0);
+            result.disk_bytes += stage.checkpoint_bytes * double(kept);
             largest = std::max(largest, stage.checkpoint_bytes);
         }
         const double export_bytes = job_.export_to.precision == "bfloat16" ? 2 : 4;

@@ -185,8 +185,18 @@ void add_results(std::vector<JobKey>& schema) {
                                           [](Job& job) -> CheckpointJob& { return job.checkpoint; });
     checkpoint.add("every_steps", &CheckpointJob::every_steps, "steps", "within a stage; 0: only at its end").range =
         at_least(0);
+    checkpoint.add("every_minutes", &CheckpointJob::every_minutes, "minutes", "since the last one; 0: by steps only")
+        .range = at_least(0);
     checkpoint.add("keep_last", &CheckpointJob::keep_last, "files", "of a stage; older ones are deleted").range =
         at_least(1);
+    checkpoint
+        .add("keep_every_steps", &CheckpointJob::keep_every_steps, "steps",
+             "checkpoints of these steps are made and never deleted; 0: none")
+        .range = at_least(0);
+    checkpoint
+        .add("background", &CheckpointJob::background, "",
+             "written while training goes on; auto: where the memory allows a copy")
+        .choices = {"auto", "true", "false"};
 }
 
 void add_deadlines(std::vector<JobKey>& schema) {

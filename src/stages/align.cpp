@@ -9,7 +9,7 @@ StageOutcome align(Run& run) {
     CausalLM& teacher = run.teacher();
     const ModelConfig& config = teacher.config();
     std::unique_ptr<Checkpoint> transferred;
-    run.world.together([&] { transferred = std::make_unique<Checkpoint>(run.checkpoints("transfer").finished()); });
+    run.world.together([&] { transferred = run.checkpoints("transfer").open(run.checkpoints("transfer").finished()); });
     auto student = run.make_student(all_linear(config.layers, run.job.student.mixer), {transferred.get()}, run.world);
     Alignment objective(*student, teacher, parse_alignment_loss(run.job.align.loss));
     const int64_t time = run.job.align.sequence_length;

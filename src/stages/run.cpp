@@ -94,7 +94,7 @@ std::unique_ptr<CausalLM> Run::make_student(const Layout& layout, const std::vec
 }
 
 StageCheckpoints Run::checkpoints(const std::string& stage) const {
-    return {folder / "checkpoints", stage, job.checkpoint.keep_last};
+    return {folder / "checkpoints", stage, job.checkpoint.keep_last, job.checkpoint.keep_every_steps};
 }
 
 std::filesystem::path Run::candidate_file(int64_t candidate) const {
@@ -109,7 +109,7 @@ bool Run::is_finished(const std::string& stage) const {
 
 std::unique_ptr<Checkpoint> Run::open_finished(const std::string& stage) const {
     std::unique_ptr<Checkpoint> checkpoint;
-    world.together([&] { checkpoint = std::make_unique<Checkpoint>(checkpoints(stage).finished()); });
+    world.together([&] { checkpoint = checkpoints(stage).open(checkpoints(stage).finished()); });
     return checkpoint;
 }
 
@@ -145,7 +145,7 @@ TrainerSetup Run::trainer_setup(const std::string& stage) {
     setup.stop = &stop;
     setup.peak_flops = compute.peak_flops * world.size();
     setup.checkpoints = checkpoints(stage);
-    setup.checkpoint_every_steps = job.checkpoint.every_steps;
+    setup.checkpoint = job.checkpoint;
     setup.provenance = provenance_;
     return setup;
 }

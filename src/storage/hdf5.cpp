@@ -33,6 +33,16 @@ herr_t close_written(hid_t file) {
     return flushed ? closed : -1;
 }
 
+H5Handle access_for_writing() {
+    H5Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
+    H5Pset_fapl_sec2(access.get());  // close_written() needs a file that is one descriptor
+    // The formats since HDF5 1.8 have checksums in all that is not data: no bit of a name, shape or attribute turns
+    // over unseen.
+    H5Pset_libver_bounds(access.get(), H5F_LIBVER_V18, H5F_LIBVER_LATEST);
+    H5Pset_alignment(access.get(), 64 * 1024, 4096);  // large datasets begin on a page of their own
+    return access;
+}
+
 }  // namespace
 
 H5Handle::H5Handle(H5Handle&& other) noexcept
@@ -58,10 +68,10 @@ bool H5Handle::close() {
 
 H5File H5File::create(const std::filesystem::path& path) {
     prepare_library();
-    H5Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
-    H5Pset_fapl_sec2(access.get());  // close_written() needs a file that is one descriptor
-    return H5File(path, checked(H5Fcreate(path.c_str(), H5F_ACC_EXCL, H5P_DEFAULT, access.get()), close_written, path,
-                                "", "cannot be created", ExitCode::storage));
+    H5Handle access = access_for_writing();
+    H5Handle creation = one_header_properties(H5P_FILE_CREATE);
+    return H5File(path, checked(H5Fcreate(path.c_str(), H5F_ACC_EXCL, creation.get(), access.get()), close_written,
+                                path, "", "cannot be created", ExitCode::storage));
 }
 
 H5File H5File::open(const std::filesystem::path& path) {
@@ -73,6 +83,13 @@ H5File H5File::open(const std::filesystem::path& path) {
                                 "cannot be read as HDF5", ExitCode::damaged_file));
 }
 
+H5File H5File::update(const std::filesystem::path& path) {
+    prepare_library();
+    H5Handle access = access_for_writing();
+    return H5File(path, checked(H5Fopen(path.c_str(), H5F_ACC_RDWR, access.get()), close_written, path, "",
+                                "cannot be opened for writing", ExitCode::storage));
+}
+
 void H5File::close() {
     if (!file_) return;
     // Apart from closing, which would overwrite the error stack that tells why.
@@ -80,14 +97,14 @@ void H5File::close() {
     if (!file_.close()) fail(path_, "", "cannot be closed, its content may be lost", ExitCode::storage);
 }
 
-void H5File::describe_file(const std::string& filetype, const Provenance& provenance) {
+void H5File::describe_file(const std::string& filetype, const Provenance& provenance, int32_t format) {
     unsigned major = 0, minor = 0, release = 0;
     H5get_libversion(&major, &minor, &release);
     const std::string hdf5 = text("HDF5 ", major, ".", minor, ".", release);
 
     set_attribute("/", "filetype", filetype);
     const hsize_t two = 2;
-    const int32_t format_version[2] = {1, 0};
+    const int32_t format_version[2] = {format, 0};
     H5Handle space(H5Screate_simple(1, &two, nullptr), H5Sclose);
     H5Handle version = checked(H5Acreate_by_name(id(), "/", "format_version", H5T_STD_I32LE, space.get(), H5P_DEFAULT,
                                                  H5P_DEFAULT, H5P_DEFAULT),
@@ -107,7 +124,7 @@ void H5File::describe_file(const std::string& filetype, const Provenance& proven
     set_attribute("/", "ranks", int64_t{provenance.ranks});
 }
 
-void H5File::expect_filetype(const std::string& filetype) const {
+void H5File::expect_filetype(const std::string& filetype, int32_t newest) const {
     if (!has_attribute("/", "filetype") || !has_attribute("/", "format_version"))
         throw Error(text(path_.string(), ": has no attributes filetype and format_version (a file of type \"", filetype,
                          "\" is needed); is it an Amalgam file?"),
@@ -123,10 +140,11 @@ void H5File::expect_filetype(const std::string& filetype) const {
     int64_t numbers[2] = {-1, -1};
     if (H5Sget_simple_extent_npoints(space.get()) != 2 || H5Aread(version.get(), H5T_NATIVE_INT64, numbers) < 0)
         fail(path_, "/", "attribute format_version is not two integers", ExitCode::damaged_file);
-    if (numbers[0] != 1)
-        throw Error(text(path_.string(), ": format version is ", numbers[0], ".", numbers[1],
-                         " (this program reads 1.x); was it written by another version of Amalgam?"),
-                    ExitCode::damaged_file);
+    if (numbers[0] < 1 || numbers[0] > newest)
+        throw Error(
+            text(path_.string(), ": format version is ", numbers[0], ".", numbers[1],
+                 " (this program reads versions up to ", newest, ".x); was it written by another version of Amalgam?"),
+            ExitCode::damaged_file);
 }
 
 void write_h5_once(const std::filesystem::path& path, const std::function<void(H5File&)>& fill) {

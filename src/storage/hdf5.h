@@ -51,6 +51,8 @@ class H5File {
     /// A new file (must not exist) / an existing one, read only (Error(bad_input) if there is none).
     static H5File create(const std::filesystem::path& path);
     static H5File open(const std::filesystem::path& path);
+    /// An existing one to be changed. Throws Error(storage).
+    static H5File update(const std::filesystem::path& path);
 
     const std::filesystem::path& path() const { return path_; }
     hid_t id() const { return file_.get(); }
@@ -71,6 +73,11 @@ class H5File {
 
     /// Empty dataset to be filled by write_rows, without a checksum. First dimension counts rows.
     void create_dataset(const std::string& name, StoredType type, std::span<const int64_t> shape);
+    /// Contiguous dataset whose space in the file is set aside but not filled. Returns its offset in bytes, to which
+    /// others may write once the file is closed; -1 if it has no elements.
+    int64_t reserve(const std::string& name, StoredType type, std::span<const int64_t> shape);
+    /// Offset of a contiguous dataset; -1 if it has none, being empty, compact, chunked or compressed.
+    int64_t offset_of(const std::string& name) const;
     /// Rows [first, first + count) of the first dimension.
     void write_rows(const std::string& name, int64_t first, int64_t count, const void* data);
     /// Same for reading, converting from the stored type to `type`. Numbers that do not fit, floats read as integers
@@ -94,10 +101,10 @@ class H5File {
     /// Makes `scale` a dimension scale and attaches it to dimension `dimension` of `dataset`.
     void attach_scale(const std::string& dataset, int dimension, const std::string& scale);
 
-    /// Root attributes: filetype, format_version [1,0], and all of `provenance`.
-    void describe_file(const std::string& filetype, const Provenance& provenance);
-    /// Throws Error(damaged_file) unless the root says so and the major version is ours.
-    void expect_filetype(const std::string& filetype) const;
+    /// Root attributes: filetype, format_version [version, 0], and all of `provenance`.
+    void describe_file(const std::string& filetype, const Provenance& provenance, int32_t version = 1);
+    /// Throws Error(damaged_file) unless the root says so and the major version is from 1 to `newest`.
+    void expect_filetype(const std::string& filetype, int32_t newest = 1) const;
 
     /// Flush and close; throws Error(storage). The destructor closes too, silently.
     void close();

@@ -13,17 +13,6 @@ using namespace hdf5_detail;
 
 namespace {
 
-H5Handle make_space(std::span<const int64_t> shape, const H5File& file, const std::string& name) {
-    std::vector<hsize_t> sizes;
-    for (int64_t size : shape) {
-        if (size < 0) throw Error(text(file.path().string(), ": ", name, ": negative size ", size, " in the shape"));
-        sizes.push_back(static_cast<hsize_t>(size));
-    }
-    const hid_t space =
-        sizes.empty() ? H5Screate(H5S_SCALAR) : H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), nullptr);
-    return checked(space, H5Sclose, file.path(), name, "its shape was refused", ExitCode::storage);
-}
-
 /// A new contiguous dataset; groups on the way are made.
 H5Handle make_dataset(const H5File& file, const std::string& name, hid_t type, hid_t space) {
     H5Handle links(H5Pcreate(H5P_LINK_CREATE), H5Pclose);
@@ -146,10 +135,17 @@ int64_t elements_of(const DatasetInfo& info) {
 }  // namespace
 
 bool H5File::has(const std::string& name) const {
-    // H5Lexists answers only for the last part of a path whose other parts exist.
+    if (name == "/") return true;
+    // H5Lexists answers only for the last part of a path whose other parts exist. It fails in a damaged file, which
+    // must not pass for one that has no such object.
+    const auto exists = [&](const std::string& part) {
+        const htri_t answer = H5Lexists(id(), part.c_str(), H5P_DEFAULT);
+        if (answer < 0) fail(path_, part, "cannot be looked up", ExitCode::damaged_file);
+        return answer > 0;
+    };
     for (size_t end = name.find('/', 1); end != std::string::npos; end = name.find('/', end + 1))
-        if (H5Lexists(id(), name.substr(0, end).c_str(), H5P_DEFAULT) <= 0) return false;
-    return name == "/" || H5Lexists(id(), name.c_str(), H5P_DEFAULT) > 0;
+        if (!exists(name.substr(0, end))) return false;
+    return exists(name);
 }
 
 std::vector<DatasetInfo> H5File::list(const std::string& group) const {

@@ -129,6 +129,26 @@ const char* name_of(StoredType type) {
     throw std::logic_error("unknown StoredType");
 }
 
+H5Handle make_space(std::span<const int64_t> shape, const H5File& file, const std::string& name) {
+    std::vector<hsize_t> sizes;
+    for (int64_t size : shape) {
+        if (size < 0) throw Error(text(file.path().string(), ": ", name, ": negative size ", size, " in the shape"));
+        sizes.push_back(static_cast<hsize_t>(size));
+    }
+    const hid_t space =
+        sizes.empty() ? H5Screate(H5S_SCALAR) : H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), nullptr);
+    return checked(space, H5Sclose, file.path(), name, "its shape was refused", ExitCode::storage);
+}
+
+H5Handle one_header_properties(hid_t property_class) {
+    constexpr unsigned all = 65535;
+    H5Handle properties(H5Pcreate(property_class), H5Pclose);
+    H5Pset_attr_phase_change(properties.get(), all, 0);
+    H5Pset_link_phase_change(properties.get(), all, 0);
+    H5Pset_obj_track_times(properties.get(), false);
+    return properties;
+}
+
 H5Handle fixed_string_type(size_t bytes) {
     H5Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
     H5Tset_size(type.get(), bytes > 0 ? bytes : 1);  // HDF5 has no strings of length zero

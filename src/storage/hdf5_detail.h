@@ -32,6 +32,14 @@ bool has_checksum(const H5File& file, const std::string& dataset);
 /// Throws Error(damaged_file) if the dataset has a checksum and these bytes, the whole of it, another one.
 void expect_checksum(const H5File& file, const std::string& dataset, const void* data, size_t bytes);
 
+/// A space of this shape; scalar if there are no sizes.
+H5Handle make_space(std::span<const int64_t> shape, const H5File& file, const std::string& name);
+
+/// Creation properties of a group or file (its root group): attributes and links stay in the object's header, however
+/// many there are. HDF5 1.10.8 crashes in MPI_Finalize if a full disk did not take the separate storage that it would
+/// otherwise use for many. No times are stored, so that equal content has equal bytes.
+H5Handle one_header_properties(hid_t property_class);
+
 /// A string type of `bytes` bytes, UTF-8, padded with zeros.
 H5Handle fixed_string_type(size_t bytes);
 

@@ -28,6 +28,13 @@ PosixFile PosixFile::create(const std::filesystem::path& path) {
     return PosixFile(path, descriptor);
 }
 
+PosixFile PosixFile::update(const std::filesystem::path& path) {
+    const int descriptor = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+    if (descriptor < 0)
+        throw Error(text(path.string(), ": cannot be opened for writing: ", std::strerror(errno)), ExitCode::storage);
+    return PosixFile(path, descriptor);
+}
+
 PosixFile::PosixFile(PosixFile&& other) noexcept
     : path_(std::move(other.path_)), descriptor_(std::exchange(other.descriptor_, -1)) {}
 
@@ -61,9 +68,21 @@ void PosixFile::read_at(int64_t offset, void* destination, int64_t bytes) const 
 }
 
 void PosixFile::write(const void* source, int64_t bytes) {
+    write_all(source, bytes, [&](const char* rest, size_t left) { return ::write(descriptor_, rest, left); });
+}
+
+void PosixFile::write_at(int64_t offset, const void* source, int64_t bytes) {
+    const int64_t end = offset + bytes;
+    write_all(source, bytes, [&](const char* rest, size_t left) {
+        return pwrite(descriptor_, rest, left, end - static_cast<int64_t>(left));
+    });
+}
+
+void PosixFile::write_all(const void* source, int64_t bytes,
+                          const std::function<int64_t(const char* rest, size_t left)>& write_some) {
     const auto* rest = static_cast<const char*>(source);
     while (bytes > 0) {
-        const ssize_t count = ::write(descriptor_, rest, static_cast<size_t>(bytes));
+        const int64_t count = write_some(rest, static_cast<size_t>(bytes));
         if (count < 0 && errno == EINTR) continue;
         if (count <= 0)
             throw Error(
@@ -73,6 +92,13 @@ void PosixFile::write(const void* source, int64_t bytes) {
         rest += count;
         bytes -= count;
     }
+}
+
+void PosixFile::sync() {
+    if (fsync(descriptor_) != 0)
+        throw Error(text(path_.string(), ": cannot be synced to disk: ", std::strerror(errno),
+                         "; is the disk full or the quota used up?"),
+                    ExitCode::storage);
 }
 
 void PosixFile::close() {

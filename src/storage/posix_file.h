@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 
 namespace amalgam {
 
@@ -14,6 +15,8 @@ class PosixFile {
     static PosixFile open(const std::filesystem::path& path);
     /// A new, empty file to write; an old one of that name is emptied. Throws Error(storage).
     static PosixFile create(const std::filesystem::path& path);
+    /// An existing file to write into. Throws Error(storage).
+    static PosixFile update(const std::filesystem::path& path);
 
     PosixFile(PosixFile&& other) noexcept;
     PosixFile& operator=(PosixFile&&) = delete;
@@ -25,11 +28,17 @@ class PosixFile {
     void read_at(int64_t offset, void* destination, int64_t bytes) const;
     /// Appends all of `bytes` bytes. Throws Error(storage), e.g. when the disk is full.
     void write(const void* source, int64_t bytes);
+    /// All of `bytes` bytes from `offset` on. Throws Error(storage).
+    void write_at(int64_t offset, const void* source, int64_t bytes);
+    /// Waits until what was written is on the disk. Throws Error(storage).
+    void sync();
     /// Closes a written file; some file systems report a full disk only here. Throws Error(storage).
     void close();
 
   private:
     PosixFile(std::filesystem::path path, int descriptor) : path_(std::move(path)), descriptor_(descriptor) {}
+    void write_all(const void* source, int64_t bytes,
+                   const std::function<int64_t(const char* rest, size_t left)>& write_some);
     std::filesystem::path path_;
     int descriptor_ = -1;
 };

@@ -38,14 +38,14 @@ fs::path folder_of(const fs::path& path) {
     return path.has_parent_path() ? path.parent_path() : fs::path(".");
 }
 
-/// Emptied first: a library that could not close the file would otherwise go on holding the space of a full disk.
+}  // namespace
+
+// Emptied first: a library that could not close the file would otherwise go on holding the space of a full disk.
 void discard(const fs::path& temporary) {
     std::error_code ignored;
     fs::resize_file(temporary, 0, ignored);
     fs::remove(temporary, ignored);
 }
-
-}  // namespace
 
 void publish(const fs::path& temporary, const fs::path& path) {
     sync_to_disk(temporary, false, path);

@@ -18,4 +18,7 @@ void write_text_once(const std::filesystem::path& path, const std::string& conte
 /// Syncs a closed file and its folder, then renames `temporary` to `path` and syncs the folder again.
 void publish(const std::filesystem::path& temporary, const std::filesystem::path& path);
 
+/// Empties and removes a temporary file that is not wanted any more, if it is there.
+void discard(const std::filesystem::path& temporary);
+
 }  // namespace amalgam

@@ -8,130 +8,158 @@
 #include <cinttypes>
 #include <cstdio>
 
+#include "storage/checksum.h"
+#include "storage/posix_file.h"
 #include "system/error.h"
+#include "training/piece_checksums.h"
 
 namespace amalgam {
-namespace {
 
-constexpr const char* filetype = "amalgam checkpoint";
-
-std::string hash_of(const void* data, size_t bytes) {
-    char text[17];
-    std::snprintf(text, sizeof text, "%016" PRIx64, uint64_t(XXH3_64bits(data, bytes)));
-    return text;
+std::vector<TensorPiece> checkpoint_tensors(CausalLM& model, AdamW* optimizer) {
+    std::vector<TensorPiece> tensors;
+    model.parameters().for_each_named([&](const std::string& name, at::Tensor t, Parameter&) {
+        tensors.push_back(whole_tensor("/model/" + name, t));
+    });
+    if (!optimizer) return tensors;
+    optimizer->for_each_moment([&](const std::string& name, at::Tensor exp_avg, at::Tensor exp_avg_sq) {
+        tensors.push_back(whole_tensor("/optimizer/exp_avg/" + name, exp_avg));
+        tensors.push_back(whole_tensor("/optimizer/exp_avg_sq/" + name, exp_avg_sq));
+    });
+    return tensors;
 }
 
-void write_tensor(H5File& file, const std::string& dataset, const at::Tensor& tensor) {
-    const at::Tensor host = tensor.to(at::kCPU, at::kFloat).contiguous();
-    file.write(dataset, StoredType::float32, {host.sizes().data(), size_t(host.dim())}, host.const_data_ptr());
-    file.set_attribute(dataset, "xxh3", hash_of(host.const_data_ptr(), size_t(host.nbytes())));
+CheckpointHeader checkpoint_header(CausalLM& model, const AdamW* optimizer, const CheckpointState& state,
+                                   const Provenance& provenance) {
+    CheckpointHeader header{state, model.spec(), {}, provenance};
+    if (optimizer) header.optimizer_steps = optimizer->steps();
+    return header;
 }
-
-}  // namespace
 
 void write_checkpoint(const std::filesystem::path& path, CausalLM& model, AdamW* optimizer,
-                      const CheckpointState& state, const Provenance& provenance) {
-    write_h5_once(path, [&](H5File& file) {
-        file.describe_file(filetype, provenance);
-        file.set_attribute("/", "stage", state.stage);
-        file.set_attribute("/", "step", state.step);
-        file.set_attribute("/", "tokens", state.tokens);
-        file.set_attribute("/", "data_cursor", state.data_cursor);
-        file.set_attribute("/", "seed", state.seed);
-        file.set_attribute("/", "layout", describe(model.spec().layout));
-        file.set_attribute("/", "config", to_json(model.spec()));
-        model.parameters().for_each_named(
-            [&](const std::string& name, at::Tensor t, Parameter&) { write_tensor(file, "/model/" + name, t); });
-        if (!optimizer) return;
-        file.set_attribute("/", "optimizer_steps", optimizer->steps());
-        optimizer->for_each_moment([&](const std::string& name, at::Tensor exp_avg, at::Tensor exp_avg_sq) {
-            write_tensor(file, "/optimizer/exp_avg/" + name, exp_avg);
-            write_tensor(file, "/optimizer/exp_avg_sq/" + name, exp_avg_sq);
-        });
-    });
+                      const CheckpointState& state, const Provenance& provenance, const Communicator& group) {
+    CheckpointWriter writer(path, checkpoint_header(model, optimizer, state, provenance),
+                            even_pieces(checkpoint_tensors(model, optimizer), group.rank(), group.size()), group);
+    writer.write();
+    writer.finish();
 }
 
 Checkpoint::Checkpoint(const std::filesystem::path& path) : file_(H5File::open(path)) {
-    file_.expect_filetype(filetype);
+    file_.expect_filetype("amalgam checkpoint", 2);
+    if (file_.has_attribute("/", "complete") && file_.integer_attribute("/", "complete") != 1)
+        throw Error(text(path.string(), ": was not written to its end (attribute complete is not 1); remove it"),
+                    ExitCode::damaged_file);
     spec_ = spec_from_json(file_.string_attribute("/", "config"), path.string());
     state_.stage = file_.string_attribute("/", "stage");
     state_.step = file_.integer_attribute("/", "step");
     state_.tokens = file_.integer_attribute("/", "tokens");
     state_.data_cursor = file_.integer_attribute("/", "data_cursor");
     state_.seed = file_.integer_attribute("/", "seed");
+    if (file_.has_attribute("/", "optimizer_steps")) optimizer_steps_ = file_.integer_attribute("/", "optimizer_steps");
 }
 
-at::Tensor Checkpoint::read(const std::string& dataset) const {
-    const DatasetInfo info = file_.describe(dataset);
+void Checkpoint::damaged(const std::string& dataset) const {
+    throw Error(
+        text(where(), ": dataset ", dataset,
+             " does not match its checksum (the file is damaged); remove it to go on from the checkpoint before"),
+        ExitCode::damaged_file);
+}
+
+/// Files of format 1 have a hash of the whole dataset, which needs all of its bytes in one place.
+void Checkpoint::expect_old_hash(const std::string& dataset) const {
+    int64_t elements = 1;
+    for (const int64_t extent : file_.describe(dataset).shape) elements *= extent;
+    const at::Tensor all = at::empty({elements}, at::kFloat);
+    file_.read(dataset, StoredType::float32, all.data_ptr());
+    char hash[17];
+    std::snprintf(hash, sizeof hash, "%016" PRIx64, uint64_t(XXH3_64bits(all.const_data_ptr(), all.nbytes())));
+    if (hash != file_.string_attribute(dataset, "xxh3")) damaged(dataset);
+}
+
+uint32_t Checkpoint::read_piece(const PosixFile& bytes, const TensorPiece& piece) const {
+    const DatasetInfo info = file_.describe(piece.name);
     if (info.type != StoredType::float32)
-        throw Error(text(where(), ": dataset ", dataset, " is not float32 (checkpoints hold fp32 masters)"),
+        throw Error(text(where(), ": dataset ", piece.name, " is not float32 (checkpoints hold fp32 masters)"),
                     ExitCode::damaged_file);
-    at::Tensor tensor = at::empty(info.shape, at::kFloat);
-    file_.read(dataset, StoredType::float32, tensor.data_ptr());
-    if (hash_of(tensor.const_data_ptr(), size_t(tensor.nbytes())) != file_.string_attribute(dataset, "xxh3"))
+    if (info.shape != piece.shape)
+        throw Error(text(where(), ": dataset ", piece.name, " has shape ", at::IntArrayRef(info.shape),
+                         " but the model's is ", at::IntArrayRef(piece.shape), " (it belongs to another model)"),
+                    ExitCode::damaged_file);
+    const int64_t count = piece.values.numel(), offset = file_.offset_of(piece.name);
+    if (count == 0) return 0;
+    if (offset < 0)
         throw Error(
-            text(where(), ": dataset ", dataset,
-                 " does not match its checksum (the file is damaged); remove it to go on from the checkpoint before"),
+            text(where(), ": dataset ", piece.name,
+                 " is compressed or chunked (no rank could read its part alone); use the file as it was written"),
             ExitCode::damaged_file);
-    return tensor;
+    bytes.read_at(offset + piece.first * int64_t(sizeof(float)), piece.values.data_ptr<float>(),
+                  int64_t(piece.values.nbytes()));
+    return crc32_of(piece.values.const_data_ptr<float>(), int64_t(piece.values.nbytes()));
+}
+
+void Checkpoint::read(const std::vector<TensorPiece>& pieces, const Communicator& group) const {
+    PieceChecksums sums(pieces.size());
+    group.together([&] {
+        const PosixFile bytes = PosixFile::open(file_.path());
+        for (size_t i = 0; i < pieces.size(); ++i) {
+            const TensorPiece& piece = pieces[i];
+            const uint32_t checksum = read_piece(bytes, piece);
+            if (file_.has_attribute(piece.name, "xxh3")) {  // one rank checks it
+                if (int(i % size_t(group.size())) == group.rank()) expect_old_hash(piece.name);
+            } else if (piece.values.numel() < whole_elements(piece)) {
+                sums.add(i, piece, checksum);
+            } else if (checksum != file_.integer_attribute(piece.name, "crc32")) {
+                damaged(piece.name);
+            }
+        }
+    });
+    sums.reduce(group);
+    group.on_root([&] {
+        for (size_t i = 0; i < pieces.size(); ++i) {
+            if (sums.elements(i) == 0) continue;
+            if (sums.elements(i) != whole_elements(pieces[i]))
+                throw Error(text(where(), ": dataset ", pieces[i].name, ": the ranks read ", sums.elements(i), " of ",
+                                 whole_elements(pieces[i]), " elements, so that it cannot be checked"));
+            if (sums.of(i) != file_.integer_attribute(pieces[i].name, "crc32")) damaged(pieces[i].name);
+        }
+    });
+}
+
+void Checkpoint::read_replicas(const std::vector<TensorPiece>& whole, const Communicator& group) const {
+    std::vector<TensorPiece> mine = even_pieces(whole, group.rank(), group.size());
+    for (TensorPiece& piece : mine)
+        if (!piece.values.is_cpu()) piece.values = at::empty(piece.values.sizes(), at::kFloat);
+    read(mine, group);
+
+    const EvenCuts cuts(whole, group.size());
+    for (size_t i = 0; i < whole.size(); ++i) {
+        const at::Tensor target = whole[i].values,
+                         host = target.is_cpu() ? target : at::empty(target.sizes(), at::kFloat);
+        if (!target.is_cpu()) host.narrow(0, mine[i].first, mine[i].values.numel()).copy_(mine[i].values);
+        for (int rank = 0; rank < group.size(); ++rank) {
+            const auto [first, end] = cuts.of(i, rank);
+            if (first < end)
+                group.broadcast(std::span<float>(host.data_ptr<float>() + first, size_t(end - first)), rank);
+        }
+        if (!target.is_cpu()) target.copy_(host);
+    }
 }
 
 std::optional<at::Tensor> Checkpoint::find(const std::string& name) const {
     const std::string dataset = "/model/" + name;
     if (!file_.has(dataset)) return std::nullopt;
-    return read(dataset);
-}
-
-bool Checkpoint::has_optimizer() const {
-    return file_.has_attribute("/", "optimizer_steps");
+    at::Tensor tensor = at::empty(file_.describe(dataset).shape, at::kFloat);
+    read({whole_tensor(dataset, tensor)}, Communicator());
+    return tensor;
 }
 
 void Checkpoint::load_optimizer(AdamW& optimizer) const {
     optimizer.set_steps(file_.integer_attribute("/", "optimizer_steps"));
+    std::vector<TensorPiece> moments;
     optimizer.for_each_moment([&](const std::string& name, at::Tensor exp_avg, at::Tensor exp_avg_sq) {
-        exp_avg.copy_(read("/optimizer/exp_avg/" + name));
-        exp_avg_sq.copy_(read("/optimizer/exp_avg_sq/" + name));
+        moments.push_back(whole_tensor("/optimizer/exp_avg/" + name, exp_avg));
+        moments.push_back(whole_tensor("/optimizer/exp_avg_sq/" + name, exp_avg_sq));
     });
-}
-
-StageCheckpoints::StageCheckpoints(std::filesystem::path folder, std::string stage, int64_t keep_last)
-    : folder_(std::move(folder)), stage_(std::move(stage)), keep_last_(keep_last) {}
-
-std::filesystem::path StageCheckpoints::finished() const {
-    return folder_ / (stage_ + ".h5");
-}
-
-bool StageCheckpoints::is_finished() const {
-    return std::filesystem::exists(finished());
-}
-
-std::filesystem::path StageCheckpoints::at_step(int64_t step) const {
-    char number[16];
-    std::snprintf(number, sizeof number, "%08" PRId64, step);
-    return folder_ / (stage_ + "-" + number + ".h5");
-}
-
-std::vector<std::filesystem::path> StageCheckpoints::on_the_way() const {
-    std::vector<std::filesystem::path> found;
-    if (!std::filesystem::exists(folder_)) return found;
-    for (const auto& entry : std::filesystem::directory_iterator(folder_)) {
-        const std::string name = entry.path().filename().string();
-        if (name.starts_with(stage_ + "-") && name.ends_with(".h5")) found.push_back(entry.path());
-    }
-    std::sort(found.begin(), found.end());
-    return found;
-}
-
-std::optional<std::filesystem::path> StageCheckpoints::latest() const {
-    const auto found = on_the_way();
-    if (found.empty()) return std::nullopt;
-    return found.back();
-}
-
-void StageCheckpoints::purge() const {
-    auto found = on_the_way();
-    const size_t keep = is_finished() ? 0 : size_t(keep_last_);
-    for (size_t i = 0; i + keep < found.size(); ++i) std::filesystem::remove(found[i]);
+    read_replicas(moments, Communicator());
 }
 
 }  // namespace amalgam

@@ -1,30 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 // Checkpoints: tensors by global name with their whole shape, fp32 masters, optimizer moments, one data cursor. They do
-// not depend on the number of ranks that wrote them. Every dataset carries the xxh3 hash of its bytes, checked on
-// reading.
+// not depend on the number of ranks that wrote them, and are read by any number. Every dataset carries the CRC-32 of
+// its bytes, checked on reading.
 #pragma once
-
-#include <filesystem>
-#include <memory>
-#include <optional>
 
 #include "model/weights.h"
 #include "storage/hdf5.h"
 #include "training/adamw.h"
+#include "training/checkpoint_writer.h"
 
 namespace amalgam {
 
-struct CheckpointState {
-    std::string stage;
-    int64_t step = 0;         // optimizer steps done
-    int64_t tokens = 0;       // training tokens seen in this stage
-    int64_t data_cursor = 0;  // sequences taken from the stage's order
-    int64_t seed = 0;
-};
+class PosixFile;
 
-/// Writes the student's masters and, if `optimizer` is given, its moments. Serial: call on one rank.
+/// Of a model that this rank has whole: all tensors of a checkpoint, as views of the masters and moments.
+std::vector<TensorPiece> checkpoint_tensors(CausalLM& model, AdamW* optimizer);
+
+/// Header of a checkpoint of `model` with the moments of `optimizer`, if given.
+CheckpointHeader checkpoint_header(CausalLM& model, const AdamW* optimizer, const CheckpointState& state,
+                                   const Provenance& provenance);
+
+/// Writes the student's masters and, if `optimizer` is given, its moments, which all ranks of `group` have: each writes
+/// an equal share. Collective.
 void write_checkpoint(const std::filesystem::path& path, CausalLM& model, AdamW* optimizer,
-                      const CheckpointState& state, const Provenance& provenance);
+                      const CheckpointState& state, const Provenance& provenance, const Communicator& group = {});
 
 /// An open checkpoint: a source of weights, of moments and of the state.
 class Checkpoint : public TensorSource {
@@ -36,34 +35,30 @@ class Checkpoint : public TensorSource {
 
     const ModelSpec& spec() const { return spec_; }
     const CheckpointState& state() const { return state_; }
-    bool has_optimizer() const;
+    /// Steps that the saved moments have seen; none if there are no moments.
+    std::optional<int64_t> optimizer_steps() const { return optimizer_steps_; }
+
+    /// Fills the values of `pieces` (on the CPU). Collective over `group`. Every rank names every tensor, in the same
+    /// order. Ranks that want less than a whole tensor must want each element of it once, all together: its checksum is
+    /// then taken from what they read. Throws Error(damaged_file) on all ranks, naming file and dataset.
+    void read(const std::vector<TensorPiece>& pieces, const Communicator& group) const;
+
+    /// Fills whole tensors on all ranks (any device): each rank reads an equal share of the file, and they exchange.
+    /// Collective.
+    void read_replicas(const std::vector<TensorPiece>& whole, const Communicator& group) const;
+
+    /// Whole moments of one process.
     void load_optimizer(AdamW& optimizer) const;
 
   private:
-    at::Tensor read(const std::string& dataset) const;
+    uint32_t read_piece(const PosixFile& bytes, const TensorPiece& piece) const;
+    void expect_old_hash(const std::string& dataset) const;
+    [[noreturn]] void damaged(const std::string& dataset) const;
 
     H5File file_;
     ModelSpec spec_;
     CheckpointState state_;
-};
-
-/// The checkpoints of one stage in a folder: STAGE.h5 when the stage is finished, STAGE-00000200.h5 on the way.
-class StageCheckpoints {
-  public:
-    StageCheckpoints(std::filesystem::path folder, std::string stage, int64_t keep_last);
-    std::filesystem::path finished() const;
-    bool is_finished() const;
-    std::filesystem::path at_step(int64_t step) const;
-    /// The latest on the way, if any.
-    std::optional<std::filesystem::path> latest() const;
-    /// Removes all but the `keep_last` latest on the way; all of them once the stage is finished.
-    void purge() const;
-
-  private:
-    std::vector<std::filesystem::path> on_the_way() const;  // ascending by step
-    std::filesystem::path folder_;
-    std::string stage_;
-    int64_t keep_last_;
+    std::optional<int64_t> optimizer_steps_;
 };
 
 }  // namespace amalgam

@@ -4,8 +4,8 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <exception>
 
-#include "system/error.h"
 #include "training/adamw.h"
 #include "training/sharded_gradients.h"
 
@@ -48,10 +48,31 @@ class ShardedWeights : public TrainedWeights {
 
     int64_t updates() const override { return updates_; }
 
-    void save(const std::filesystem::path&, bool, const CheckpointState&, const Provenance&) override {
-        throw Error("sharded models are not saved yet");
+    std::vector<TensorPiece> pieces(bool moments) override {
+        // Replicas have the same shards: one of them saves.
+        return pieces(moments, model_.groups().replicas.is_root());
     }
-    void load(const Checkpoint&) override { throw Error("sharded models are not saved yet"); }
+
+    void load(const Checkpoint& checkpoint) override {
+        const std::vector<TensorPiece> own = pieces(true, true);
+        std::vector<TensorPiece> read = own;  // on the CPU
+        for (TensorPiece& piece : read)
+            if (!piece.values.is_cpu()) piece.values = at::empty(piece.values.sizes(), at::kFloat);
+        std::exception_ptr failure;  // of one group of shards, but all of them must know
+        try {
+            checkpoint.read(read, model_.groups().shards);
+        } catch (...) {
+            failure = std::current_exception();
+        }
+        model_.groups().all.together([&] {
+            if (failure) std::rethrow_exception(failure);
+        });
+        for (size_t i = 0; i < own.size(); ++i)
+            if (!own[i].values.is_cpu()) own[i].values.copy_(read[i].values);
+        updates_ = *checkpoint.optimizer_steps();
+        model_.weights_changed();
+    }
+
     double seconds_waited() const override { return model_.seconds_waited() + gradients_.seconds_waited(); }
 
   private:

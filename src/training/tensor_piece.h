@@ -25,9 +25,23 @@ int64_t whole_elements(const TensorPiece& piece);
 /// All of a contiguous fp32 tensor; `values` is a view of it.
 TensorPiece whole_tensor(std::string name, const at::Tensor& tensor);
 
-/// Rank `rank`'s share of whole tensors that every rank has: the tensors, laid one behind the other, are cut into
-/// `ranks` equal stretches. Cuts within a tensor fall on multiples of 1024 elements, so that ranks share no page of a
-/// file. The values are views.
+/// How whole tensors that every rank has are shared out evenly: laid one behind the other they are cut into `ranks`
+/// equal stretches. Cuts within a tensor fall on multiples of 1024 elements, so that ranks share no page of a file.
+class EvenCuts {
+  public:
+    EvenCuts(const std::vector<TensorPiece>& whole, int64_t ranks);
+    struct Part {
+        int64_t first, end;
+    };
+    /// The elements of tensor number `tensor` in the stretch of `rank`.
+    Part of(size_t tensor, int64_t rank) const;
+
+  private:
+    std::vector<int64_t> starts_;  // of the tensors in the row of all, and the end
+    int64_t ranks_;
+};
+
+/// The stretch of `rank`, an entry for each tensor. The values are views.
 std::vector<TensorPiece> even_pieces(const std::vector<TensorPiece>& whole, int64_t rank, int64_t ranks);
 
 }  // namespace amalgam

@@ -13,6 +13,7 @@ class WholeWeights : public TrainedWeights {
     WholeWeights(CausalLM& model, const std::vector<Parameter*>& parameters, const Communicator& group,
                  const TrainedWeightsSetup& setup)
         : model_(model),
+          group_(group),
           gradients_(parameters, model.device(), setup.order_independent, setup.micro_batches),
           optimizer_(parameters, setup.optimizer),
           collectives_(make_tensor_collectives(group, model.device())) {}
@@ -29,18 +30,19 @@ class WholeWeights : public TrainedWeights {
     }
 
     int64_t updates() const override { return optimizer_.steps(); }
-    void save(const std::filesystem::path& path, bool moments, const CheckpointState& state,
-              const Provenance& provenance) override {
-        write_checkpoint(path, model_, moments ? &optimizer_ : nullptr, state, provenance);
+    std::vector<TensorPiece> pieces(bool moments) override {
+        return even_pieces(checkpoint_tensors(model_, moments ? &optimizer_ : nullptr), group_.rank(), group_.size());
     }
     void load(const Checkpoint& checkpoint) override {
-        load_weights(model_, {&checkpoint});
-        checkpoint.load_optimizer(optimizer_);
+        checkpoint.read_replicas(checkpoint_tensors(model_, &optimizer_), group_);
+        model_.parameters().refresh_compute();
+        optimizer_.set_steps(*checkpoint.optimizer_steps());
     }
     double seconds_waited() const override { return collectives_->seconds_waited(); }
 
   private:
     CausalLM& model_;
+    Communicator group_;
     Gradients gradients_;
     AdamW optimizer_;
     std::unique_ptr<TensorCollectives> collectives_;

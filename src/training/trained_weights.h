@@ -32,8 +32,9 @@ class TrainedWeights {
 
     /// Updates done so far.
     virtual int64_t updates() const = 0;
-    virtual void save(const std::filesystem::path& path, bool moments, const CheckpointState& state,
-                      const Provenance& provenance) = 0;
+    /// This rank's part of the weights, and of the moments if asked for: views.
+    virtual std::vector<TensorPiece> pieces(bool moments) = 0;
+    /// Goes on from a checkpoint with moments.
     virtual void load(const Checkpoint& checkpoint) = 0;
 
     /// Seconds in which this rank stood still for weights and gradients of others.

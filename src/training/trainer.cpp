@@ -13,6 +13,7 @@
 #include "system/error.h"
 #include "system/fault_injection.h"
 #include "system/log.h"
+#include "training/checkpoint_saver.h"
 #include "training/trained_weights.h"
 #include "training/update_guard.h"
 
@@ -34,7 +35,9 @@ class Trainer::Loop {
           weights_(make_trained_weights(model, setup.shards, parameters_, group,
                                         {plan.optimizer, setup.deterministic, micro_batches_})),
           steps_(training_steps(plan)),
-          guard_(setup.spike_guard, setup.max_skipped_updates) {}
+          guard_(setup.spike_guard, setup.max_skipped_updates) {
+        if (setup.checkpoints) saver_ = std::make_unique<CheckpointSaver>(*setup.checkpoints, setup.checkpoint, group);
+    }
 
     void start() {
         resume();
@@ -56,7 +59,7 @@ class Trainer::Loop {
     }
 
     TrainerOutcome finish() {
-        if (!stopped_ && setup_.checkpoints) save(setup_.checkpoints->finished(), false);
+        if (!stopped_ && saver_) saver_->save_finished(header(false), weights_->pieces(false));
         outcome_.finished = !stopped_;
         outcome_.steps = step_;
         outcome_.tokens = tokens();
@@ -79,12 +82,15 @@ class Trainer::Loop {
         group_.on_root([&] { latest = setup_.checkpoints->latest().value_or("").string(); });
         latest = group_.broadcast(latest);
         if (latest.empty()) return;
+        std::unique_ptr<Checkpoint> checkpoint;
         group_.together([&] {
-            const Checkpoint checkpoint(latest);
-            require(checkpoint.has_optimizer(), latest, ": holds no optimizer state (training cannot go on from it)");
-            weights_->load(checkpoint);
-            step_ = checkpoint.state().step;
+            checkpoint = setup_.checkpoints->open(latest);
+            require(checkpoint->optimizer_steps().has_value(), latest,
+                    ": holds no optimizer state (training cannot go on from it)");
         });
+        weights_->load(*checkpoint);
+        step_ = checkpoint->state().step;
+        cursor_ = checkpoint->state().data_cursor;
         info(text(setup_.stage, ": goes on from step ", step_, " (", latest, ")"));
     }
 
@@ -99,17 +105,18 @@ class Trainer::Loop {
         const int64_t begin = micro_batches_ * rank / ranks, end = micro_batches_ * (rank + 1) / ranks;
         for (int64_t m = begin; m < end; ++m) {
             const int64_t first = m * micro_, count = std::min(micro_, plan_.batch_sequences - first);
-            const std::vector<double> row = accumulate(step_ * plan_.batch_sequences + first, count);
+            const std::vector<double> row = accumulate(cursor_ + first, count);
             std::copy(row.begin(), row.end(), rows.begin() + m * int64_t(width));
         }
         const int64_t most = (micro_batches_ + ranks - 1) / ranks;
-        for (int64_t m = end; setup_.in_step && m < begin + most; ++m) accumulate(step_ * plan_.batch_sequences + m, 0);
+        for (int64_t m = end; setup_.in_step && m < begin + most; ++m) accumulate(cursor_ + m, 0);
         weights_->reduce();
         group_.sum_in_place(rows);
         std::vector<double> losses(width, 0.0);
         for (size_t i = 0; i < rows.size(); ++i) losses[i % width] += rows[i];
         update(losses);
         ++step_;
+        cursor_ += plan_.batch_sequences;
         return losses;
     }
 
@@ -179,23 +186,22 @@ class Trainer::Loop {
 
     /// True if the run must stop now.
     bool handle_requests(double step_seconds) {
+        if (saver_) saver_->poll();
         Requests asked;
-        if (setup_.stop) asked = setup_.stop->ask(group_, step_seconds + save_seconds_);
-        const bool due =
-            setup_.checkpoint_every_steps > 0 && step_ % setup_.checkpoint_every_steps == 0 && step_ < steps_;
-        if (setup_.checkpoints && (asked.save || due) && step_ < steps_) save(setup_.checkpoints->at_step(step_), true);
-        return asked.stop && step_ < steps_;
+        if (setup_.stop) asked = setup_.stop->ask(group_, step_seconds + (saver_ ? saver_->seconds() : 0.0));
+        if (step_ == steps_) return false;
+        if (saver_ && asked.stop)
+            saver_->save_now(header(true), weights_->pieces(true));
+        else if (saver_ && (asked.save || saver_->is_due(step_)))
+            saver_->save(header(true), weights_->pieces(true));
+        return asked.stop;
     }
 
-    void save(const std::filesystem::path& path, bool moments) {
-        const InPhase phase(Phase::checkpoint);
-        const Stopwatch watch;
-        group_.on_root([&] {
-            weights_->save(path, moments, {setup_.stage, step_, tokens(), step_ * plan_.batch_sequences, setup_.seed},
-                           setup_.provenance);
-            setup_.checkpoints->purge();
-        });
-        save_seconds_ = watch.seconds();
+    CheckpointHeader header(bool moments) const {
+        CheckpointHeader header{{setup_.stage, step_, tokens(), cursor_, setup_.seed}, model_.spec(), {}, {}};
+        if (moments) header.optimizer_steps = weights_->updates();
+        header.provenance = setup_.provenance;
+        return header;
     }
 
     int64_t tokens() const { return step_ * plan_.batch_sequences * plan_.sequence_length; }
@@ -209,10 +215,12 @@ class Trainer::Loop {
     int64_t micro_, micro_batches_;  // sequences of one, and how many of them make a batch
     std::vector<Parameter*> parameters_;
     std::unique_ptr<TrainedWeights> weights_;
+    std::unique_ptr<CheckpointSaver> saver_;  // none: nothing is saved
     int64_t steps_, first_step_ = 0, step_ = 0;
+    int64_t cursor_ = 0;  // sequences taken from the stage's order
     bool stopped_ = false;
     UpdateGuard guard_;
-    double norm_ = 0.0, seconds_ = 0.0, save_seconds_ = 0.0;
+    double norm_ = 0.0, seconds_ = 0.0;
     TrainerOutcome outcome_;
 };
 

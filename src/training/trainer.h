@@ -10,9 +10,9 @@
 #include "job/job.h"
 #include "sharding/sharded_model.h"
 #include "training/batches.h"
-#include "training/checkpoint.h"
 #include "training/metrics.h"
 #include "training/objective.h"
+#include "training/stage_checkpoints.h"
 #include "training/stop_request.h"
 
 namespace amalgam {
@@ -36,7 +36,7 @@ struct TrainerSetup {
 
     /// Checkpoints of the stage; none: nothing is saved and a stop loses the steps done (a candidate is short).
     std::optional<StageCheckpoints> checkpoints;
-    int64_t checkpoint_every_steps = 0;
+    CheckpointJob checkpoint;
     Provenance provenance;
 
     /// Called before the first and after every step with the number of steps done.

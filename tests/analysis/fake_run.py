@@ -67,7 +67,7 @@ class FakeRun:
                       "libraries": "Open MPI 4.1.4; HDF5 1.10.8; LibTorch 2.11.0"}
         for name, value in attributes.items():
             set_text(file, name, value)
-        file.attrs["format_version"] = np.array([1, 0], dtype=np.int32)
+        file.attrs["format_version"] = np.array([2 if filetype == "amalgam checkpoint" else 1, 0], dtype=np.int32)
         file.attrs["ranks"] = np.int64(8)
         return file
 

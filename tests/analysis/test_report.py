@@ -196,7 +196,7 @@ class ReportTest(unittest.TestCase):
             file.write("12.5,distill,,,20")
         _, text = self.page(folder)
         self.assertIn("evaluation.h5: cannot be opened as HDF5", text)
-        self.assertIn("scores.h5: format_version is [2, 0] but this reader knows [1, 0]", text)
+        self.assertIn("scores.h5: format_version is [2, 0] but this reader knows versions up to 1.x", text)
         self.assertIn("distill.h5: a dataset or attribute is missing", text)
         self.assertIn("metrics.csv: 1 line(s) could not be read", text)
 

@@ -185,5 +185,15 @@ TEST(JobCheckTable, PrintsFindings) {
     EXPECT_TRUE(contains(print_check(Job(), {}, std::nullopt, {}), "No problems found."));
 }
 
+TEST(JobEstimate, CheckpointsThatAreKeptTakeDiskSpace) {
+    Job job = paper_job();
+    const double before = estimate_job(job, qwen_1_5b, {}).disk_bytes;
+    const StageEstimate align = stage(estimate_job(job, qwen_1_5b, {}), "align"),
+                        distill = stage(estimate_job(job, qwen_1_5b, {}), "distill");
+    job.checkpoint.keep_every_steps = distill.steps / 2;
+    ASSERT_LT(align.steps, job.checkpoint.keep_every_steps);
+    EXPECT_NEAR(estimate_job(job, qwen_1_5b, {}).disk_bytes, before + 2 * distill.checkpoint_bytes, 1e3);
+}
+
 }  // namespace
 }  // namespace amalgam

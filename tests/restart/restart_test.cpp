@@ -3,7 +3,7 @@
 // a run that nobody disturbed, bit for bit.
 #include "../stages/small_run.h"
 #include "selection/score_file.h"
-#include "training/checkpoint.h"
+#include "training/stage_checkpoints.h"
 
 namespace amalgam {
 namespace {

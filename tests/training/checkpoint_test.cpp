@@ -56,7 +56,7 @@ TEST_F(CheckpointTest, gives_everything_back) {
         EXPECT_TRUE(at::equal(t, *expected.find(name))) << name;
     });
 
-    ASSERT_TRUE(checkpoint.has_optimizer());
+    ASSERT_TRUE(checkpoint.optimizer_steps().has_value());
     AdamW loaded(all_parameters(*copy), {});
     checkpoint.load_optimizer(loaded);
     EXPECT_EQ(loaded.steps(), 3);
@@ -80,7 +80,7 @@ TEST_F(CheckpointTest, holds_pieces_under_the_names_of_the_world) {
 
 TEST_F(CheckpointTest, a_finished_stage_needs_no_moments) {
     write_checkpoint(folder / "align.h5", *model, nullptr, {"align", 3, 1536, 12, 77}, Provenance{});
-    EXPECT_FALSE(Checkpoint(folder / "align.h5").has_optimizer());
+    EXPECT_FALSE(Checkpoint(folder / "align.h5").optimizer_steps().has_value());
     EXPECT_FALSE(Checkpoint(path).find("nothing").has_value());
 }
 
@@ -106,6 +106,60 @@ TEST_F(CheckpointTest, a_flipped_bit_of_a_moment_is_found) {
                  {path.string(), "/optimizer/exp_avg_sq/" + name});
 }
 
+/// Of data, names, shapes, attributes or HDF5's own structures: either it is noticed, or it changes nothing.
+TEST_F(CheckpointTest, no_flipped_bit_anywhere_passes_for_something_else) {
+    const std::string good = test::content_of(path);
+    const ModelSource expected(*model, "model");
+    int64_t noticed = 0, tried = 0;
+    for (size_t place = 0; place < good.size(); place += 509, ++tried) {
+        std::string content = good;
+        content[place] = char(content[place] ^ (1 << (place % 8)));
+        test::put(path, content);
+        try {
+            const Checkpoint checkpoint(path);
+            AdamW loaded(all_parameters(*model), {});
+            checkpoint.load_optimizer(loaded);
+            EXPECT_EQ(loaded.steps(), 3);
+            EXPECT_EQ(checkpoint.state().step, 3);
+            EXPECT_EQ(checkpoint.state().data_cursor, 12);
+            EXPECT_EQ(to_json(checkpoint.spec()), to_json(spec));
+            model->parameters().for_each_named([&](const std::string& name, at::Tensor t, Parameter&) {
+                const auto found = checkpoint.find(name);
+                ASSERT_TRUE(found.has_value()) << name << ", byte " << place;
+                EXPECT_TRUE(at::equal(*found, t)) << name << ", byte " << place;
+            });
+        } catch (const Error& error) {
+            EXPECT_EQ(error.code(), ExitCode::damaged_file) << error.what();
+            EXPECT_NE(std::string(error.what()).find(path.string()), std::string::npos) << error.what();
+            ++noticed;
+        }
+    }
+    EXPECT_GT(noticed, tried / 2);
+}
+
+TEST_F(CheckpointTest, files_of_format_1_are_still_read) {
+    write_h5_once(path, [&](H5File& file) {
+        file.describe_file("amalgam checkpoint", Provenance{});
+        for (const char* number : {"step", "tokens", "data_cursor", "seed"})
+            file.set_attribute("/", number, int64_t{5});
+        file.set_attribute("/", "stage", std::string("align"));
+        file.set_attribute("/", "config", to_json(spec));
+        file.write("/model/x", StoredType::float32, std::vector<int64_t>{3}, std::vector<float>{1, 2, 3}.data());
+        file.set_attribute("/model/x", "xxh3", std::string("0123456789abcdef"));
+    });
+    expect_error([&] { Checkpoint(path).find("x"); }, ExitCode::damaged_file, {path.string(), "/model/x", "checksum"});
+    H5File::update(path).set_attribute("/model/x", "xxh3", std::string("7977fbb9ac817d62"));
+    EXPECT_TRUE(at::equal(*Checkpoint(path).find("x"), at::tensor({1.0F, 2.0F, 3.0F})));
+    at::Tensor part = at::zeros({2});
+    Checkpoint(path).read({{"/model/x", {3}, 1, part}}, Communicator());
+    EXPECT_TRUE(at::equal(part, at::tensor({2.0F, 3.0F})));
+}
+
+TEST_F(CheckpointTest, a_file_that_was_not_written_to_its_end_is_refused) {
+    H5File::update(path).set_attribute("/", "complete", int64_t{0});
+    expect_error([&] { Checkpoint checkpoint(path); }, ExitCode::damaged_file, {path.string(), "complete"});
+}
+
 TEST_F(CheckpointTest, truncated_files_are_damaged) {
     const auto size = std::filesystem::file_size(path);
     for (const auto left : {size - 1, size / 2, uintmax_t{100}, uintmax_t{0}}) {
@@ -128,35 +182,6 @@ TEST_F(CheckpointTest, missing_moments_are_an_error) {
     write_checkpoint(folder / "part.h5", *model, &part, {"align", 3, 1536, 12, 77}, Provenance{});
     expect_error([&] { Checkpoint(folder / "part.h5").load_optimizer(optimizer); }, ExitCode::damaged_file,
                  {(folder / "part.h5").string(), "/optimizer/exp_avg/"});
-}
-
-class StageCheckpointsTest : public test::TemporaryFolder {
-  protected:
-    const StageCheckpoints files{folder, "align", 2};
-    void touch(const std::filesystem::path& path) const { test::put(path, "x"); }
-};
-
-TEST_F(StageCheckpointsTest, the_latest_is_that_of_the_highest_step) {
-    EXPECT_FALSE(files.latest().has_value());
-    for (const int64_t step : {200, 1000, 30}) touch(files.at_step(step));
-    touch(folder / "distill-00009000.h5");
-    touch(folder / "align-00009999.h5.tmp");
-    EXPECT_EQ(files.at_step(200).filename(), "align-00000200.h5");
-    EXPECT_EQ(files.latest(), files.at_step(1000));
-}
-
-TEST_F(StageCheckpointsTest, old_ones_are_removed) {
-    for (const int64_t step : {1, 2, 3, 4}) touch(files.at_step(step));
-    touch(folder / "distill-00000001.h5");
-    files.purge();
-    EXPECT_FALSE(std::filesystem::exists(files.at_step(2)));
-    EXPECT_TRUE(std::filesystem::exists(files.at_step(3)));
-    EXPECT_TRUE(std::filesystem::exists(files.at_step(4)));
-    touch(files.finished());
-    files.purge();
-    EXPECT_FALSE(files.latest().has_value());
-    EXPECT_TRUE(files.is_finished());
-    EXPECT_TRUE(std::filesystem::exists(folder / "distill-00000001.h5")) << "another stage's";
 }
 
 }  // namespace

@@ -79,7 +79,7 @@ TEST_F(Resume, may_go_on_with_another_number_of_ranks) {
 
 /// Loads the checkpoint, changes a part of the state, and writes it back.
 void change_state(const std::filesystem::path& path, CausalLM& model, const OptimizerJob& options, bool moments,
-                  int64_t step_shift) {
+                  int64_t cursor_shift) {
     AdamW optimizer(all_parameters(model), options);
     CheckpointState state;
     {
@@ -93,7 +93,7 @@ void change_state(const std::filesystem::path& path, CausalLM& model, const Opti
             m.zero_();
             v.zero_();
         });
-    state.step += step_shift;
+    state.data_cursor += cursor_shift;
     write_checkpoint(path, model, &optimizer, state, Provenance{});
 }
 
@@ -143,7 +143,8 @@ TEST_F(Resume, a_damaged_checkpoint_is_an_error_of_all_ranks) {
 
 TEST_F(Resume, checkpoints_are_written_at_their_steps) {
     TrainerSetup with = saving("run");
-    with.checkpoint_every_steps = 2;
+    with.checkpoint.every_steps = 2;
+    with.checkpoint.background = "false";
     std::vector<std::string> seen;
     with.on_step = [&](int64_t done) {  // called before the save of the same step
         if (done == 5)
@@ -155,6 +156,40 @@ TEST_F(Resume, checkpoints_are_written_at_their_steps) {
     run(*student, world, with);
     std::sort(seen.begin(), seen.end());
     EXPECT_EQ(seen, (std::vector<std::string>{"distill-00000002.h5", "distill-00000004.h5"}));
+}
+
+TEST_F(Resume, a_save_in_the_background_is_a_checkpoint_before_the_next_one_begins) {
+    TrainerSetup with = saving("run");
+    with.checkpoint.every_steps = 2;
+    with.checkpoint.background = "true";
+    bool there = false;
+    with.on_step = [&](int64_t done) {
+        if (done == 5) there = std::filesystem::exists(with.checkpoints->at_step(2));
+        world.barrier();
+    };
+    const auto student = new_student();
+    run(*student, world, with);
+    EXPECT_TRUE(there);
+    EXPECT_TRUE(with.checkpoints->is_finished());
+    EXPECT_FALSE(with.checkpoints->latest().has_value());
+}
+
+TEST_F(Resume, checkpoints_are_written_by_the_clock) {
+    for (const double minutes : {1e-9, 60.0}) {
+        const std::string sub = minutes < 1.0 ? "often" : "seldom";
+        TrainerSetup with = saving(sub);
+        with.checkpoint.every_steps = 0;
+        with.checkpoint.every_minutes = minutes;
+        with.checkpoint.background = "false";
+        bool there = false;
+        with.on_step = [&](int64_t done) {
+            if (done == 5) there = std::filesystem::exists(with.checkpoints->at_step(4));
+            world.barrier();
+        };
+        const auto student = new_student();
+        run(*student, world, with);
+        EXPECT_EQ(there, minutes < 1.0);
+    }
 }
 
 }  // namespace
