@@ -183,7 +183,7 @@ void run(const Communicator& world, const fs::path& folder, int64_t layers, int 
                     mib / median(seconds));
     };
     row("plain write and fsync", plain);
-    row("plain write and fsync, one shared file", shared);
+    row("plain write and fsync (one shared file)", shared);
     row("checkpoint", saved);
     row("checkpoint: making the file", make);
     row("checkpoint: parts written and synced", write);
