@@ -53,6 +53,7 @@ Checkpoint::Checkpoint(const std::filesystem::path& path) : file_(H5File::open(p
     state_.step = file_.integer_attribute("/", "step");
     state_.tokens = file_.integer_attribute("/", "tokens");
     state_.data_cursor = file_.integer_attribute("/", "data_cursor");
+    if (file_.has_attribute("/", "update_guard")) state_.update_guard = file_.string_attribute("/", "update_guard");
     state_.seed = file_.integer_attribute("/", "seed");
     if (file_.has_attribute("/", "optimizer_steps")) optimizer_steps_ = file_.integer_attribute("/", "optimizer_steps");
 }

@@ -85,6 +85,7 @@ void CheckpointWriter::create(const CheckpointHeader& header) {
     file.set_attribute("/", "tokens", header.state.tokens);
     file.set_attribute("/", "data_cursor", header.state.data_cursor);
     file.set_attribute("/", "seed", header.state.seed);
+    if (!header.state.update_guard.empty()) file.set_attribute("/", "update_guard", header.state.update_guard);
     file.set_attribute("/", "layout", describe(header.spec.layout));
     file.set_attribute("/", "config", to_json(header.spec));
     if (header.optimizer_steps) file.set_attribute("/", "optimizer_steps", *header.optimizer_steps);

@@ -91,6 +91,7 @@ class Trainer::Loop {
         weights_->load(*checkpoint);
         step_ = checkpoint->state().step;
         cursor_ = checkpoint->state().data_cursor;
+        guard_.resume(checkpoint->state().update_guard);
         info(text(setup_.stage, ": goes on from step ", step_, " (", latest, ")"));
     }
 
@@ -199,7 +200,10 @@ class Trainer::Loop {
 
     CheckpointHeader header(bool moments) const {
         CheckpointHeader header{{setup_.stage, step_, tokens(), cursor_, setup_.seed}, model_.spec(), {}, {}};
-        if (moments) header.optimizer_steps = weights_->updates();
+        if (moments) {
+            header.optimizer_steps = weights_->updates();
+            header.state.update_guard = guard_.state();
+        }
         header.provenance = setup_.provenance;
         return header;
     }

@@ -2,6 +2,9 @@
 #include "training/update_guard.h"
 
 #include <cmath>
+#include <iomanip>
+#include <limits>
+#include <sstream>
 
 #include "system/error.h"
 
@@ -14,7 +17,8 @@ std::string UpdateGuard::objection(double loss, double gradient_norm) {
         return "not finite";
     }
     not_finite_in_a_row_ = 0;
-    const double z = spike_guard_ > 0.0 ? z_score(loss) : 0.0;
+    if (spike_guard_ <= 0.0) return {};
+    const double z = z_score(loss);
     // A spike is remembered like any other loss: if the level has changed for good, the guard gets used to it.
     losses_.push_back(loss);
     if (int64_t(losses_.size()) > window) losses_.pop_front();
@@ -30,6 +34,21 @@ std::string UpdateGuard::verdict() const {
         return text(skipped_, " updates were skipped, max_skipped_updates is ", most_skipped_,
                     "; lower the learning rate or raise the limit");
     return {};
+}
+
+std::string UpdateGuard::state() const {
+    std::ostringstream numbers;
+    numbers << std::setprecision(std::numeric_limits<double>::max_digits10) << skipped_ << ' ' << not_finite_in_a_row_;
+    for (const double loss : losses_) numbers << ' ' << loss;
+    return numbers.str();
+}
+
+void UpdateGuard::resume(const std::string& state) {
+    if (state.empty()) return;
+    std::istringstream numbers(state);
+    numbers >> skipped_ >> not_finite_in_a_row_;
+    losses_.clear();
+    for (double loss = 0.0; numbers >> loss;) losses_.push_back(loss);
 }
 
 double UpdateGuard::z_score(double loss) const {

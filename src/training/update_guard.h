@@ -22,6 +22,10 @@ class UpdateGuard {
     /// Why training is over; empty if it may go on.
     std::string verdict() const;
 
+    /// What a run that goes on later must know, as text for a checkpoint: numbers separated by spaces.
+    std::string state() const;
+    void resume(const std::string& state);  // empty: nothing is known
+
     static constexpr int64_t window = 128;        // losses
     static constexpr int64_t fewest_losses = 16;  // before any can be called a spike
     static constexpr int64_t most_in_a_row = 10;

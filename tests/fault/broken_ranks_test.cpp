@@ -15,7 +15,7 @@ constexpr double soon = 40.0;  // seconds; a run takes a few of them
 
 TEST_F(BrokenRanks, a_rank_that_throws_ends_the_job_in_every_phase) {
     for (const std::string point : {"stage.transfer", "align.step:step=3", "score.candidate", "score.gather",
-                                    "distill.step:step=3", "evaluate.measure"}) {
+                                    "distill.step:step=3", "checkpoint.mid_write:step=4", "evaluate.measure"}) {
         const std::string name = point.substr(0, point.find(':')), step = point.substr(name.size());
         const Finished finished = run_with(name + ":throw:rank=1" + step, 2, soon);
         expect_end(finished, int(ExitCode::failure), {"fault on purpose at " + name});
@@ -37,6 +37,14 @@ TEST_F(BrokenRanks, a_stopped_rank_is_named) {
     job.deadlines.step = "5";
     expect_end(run_with("align.step:stop:rank=1:step=3", 2, 5.0 + 30.0 + soon), int(ExitCode::communication),
                {"rank 1 (", "gave no answer", "rank 0 waits in all-reduce of gradients (align, step 3)"});
+    expect_recovery(2);
+}
+
+TEST_F(BrokenRanks, a_rank_that_is_stopped_during_a_save_is_named) {
+    job.deadlines.checkpoint = "5";
+    job.checkpoint.background = "false";
+    expect_end(run_with("checkpoint.before_fsync:stop:rank=1:step=2", 2, 5.0 + 30.0 + soon),
+               int(ExitCode::communication), {"rank 1 (", "gave no answer", "rank 0 waits in", "(align, step"});
     expect_recovery(2);
 }
 

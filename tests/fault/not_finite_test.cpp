@@ -46,7 +46,10 @@ TEST_F(NotANumber, too_often_ends_the_run_and_spares_the_checkpoints) {
     expect_end(finished, int(ExitCode::diverged), {"2 updates were skipped", "max_skipped_updates is 1"});
     EXPECT_TRUE(std::filesystem::exists(distilled(3)));
     EXPECT_FALSE(std::filesystem::exists(distilled(4)));
-    expect_end(run(2), 0, {"align: done before", "distill: goes on from step 3"});
+    // The count is part of the checkpoint: one more is too many at once.
+    expect_end(run_with("distill.gradient:nan:rank=0:step=3", 2, 60.0), int(ExitCode::diverged),
+               {"distill: goes on from step 3", "2 updates were skipped"});
+    expect_end(run(2), 0, {"align: done before", "distill: goes on from step 3", "1 updates skipped"});
 }
 
 }  // namespace

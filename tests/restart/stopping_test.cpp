@@ -62,6 +62,22 @@ TEST_F(Stopping, usr1_twice_is_like_once) {
     EXPECT_TRUE(saved());
 }
 
+TEST_F(Stopping, usr1_during_a_save) {
+    job.checkpoint.every_steps = 2;
+    const auto running = held_at("checkpoint.before_fsync", 2, ":step=4:rank=0", 1);
+    running->send(SIGUSR1);
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));  // mpirun hands it on
+    go_on(*running);
+    expect_end(running->wait(30.0), int(ExitCode::resumable), {"align: stopped on request, saved"});
+    EXPECT_TRUE(saved());
+    const auto again = start(2);
+    EXPECT_TRUE(test::wait_until(40.0, [&] {
+        return again->output().find("align: goes on from step") != std::string::npos;
+    })) << again->output();
+    again->send(SIGUSR1);
+    EXPECT_EQ(again->wait(30.0).status, int(ExitCode::resumable));
+}
+
 TEST_F(Stopping, usr1_between_stages) {
     test::set_steps(job.align, 4);
     const auto running = held_at("stage.select", 2);

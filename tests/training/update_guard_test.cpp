@@ -84,6 +84,18 @@ TEST(UpdateGuardTest, ends_the_training_after_too_many_in_total) {
     EXPECT_NE(guard.verdict().find("max_skipped_updates is 2"), std::string::npos);
 }
 
+TEST(UpdateGuardTest, goes_on_from_its_state_as_if_nothing_had_happened) {
+    UpdateGuard first(6.0, 100), second(6.0, 100), forgetful(6.0, 100);
+    for (int64_t step = 0; step < 150; ++step) first.objection(ordinary(step) + 1e-3 * double(step % 7), 1.0);
+    first.objection(nan_value, 1.0);
+    second.resume(first.state());
+    EXPECT_EQ(second.state(), first.state());
+    EXPECT_EQ(second.skipped(), 1);
+    EXPECT_EQ(second.objection(4.0, 1.0), first.objection(4.0, 1.0));
+    EXPECT_EQ(second.skipped(), 2);
+    EXPECT_EQ(forgetful.objection(4.0, 1.0), "") << "without the losses before it, it is no spike";
+}
+
 /// The negative control of all tests that see weights unchanged: without the guard one NaN spoils them.
 TEST(UpdateGuardTest, an_update_with_a_bad_gradient_would_change_weights) {
     const auto student =
