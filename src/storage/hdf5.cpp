@@ -2,9 +2,12 @@
 // Handles and files; datasets and attributes have their own files.
 #include "storage/hdf5.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include "storage/hdf5_detail.h"
@@ -16,16 +19,32 @@ using namespace hdf5_detail;
 
 namespace {
 
-/// Closes a written file. When the disk does not take the rest, HDF5 is made to write it into memory instead: a file
-/// whose H5Fclose failed stays half closed in the library, which then crashes in MPI_Finalize (seen with 1.10.8).
-/// The file on disk is lost either way; negative is returned.
-herr_t close_written(hid_t file) {
-    const bool flushed = H5Fflush(file, H5F_SCOPE_GLOBAL) >= 0;
+/// -1 if there is none.
+int descriptor_of(hid_t file) {
     void* descriptor = nullptr;
-    if (!flushed && H5Fget_vfd_handle(file, H5P_DEFAULT, &descriptor) >= 0) {
+    return H5Fget_vfd_handle(file, H5P_DEFAULT, &descriptor) >= 0 ? *static_cast<int*>(descriptor) : -1;
+}
+
+/// Sets space on the disk aside for the whole file, whose size stays (a longer one could lose its last bytes unseen).
+/// An errno if there is too little; 0 also where a file system cannot.
+int reserve_space(hid_t file) {
+    hsize_t size = 0;
+    const int descriptor = descriptor_of(file);
+    if (descriptor < 0 || H5Fget_filesize(file, &size) < 0 || size == 0) return 0;
+    if (fallocate(descriptor, FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(size)) == 0) return 0;
+    return errno == ENOSPC || errno == EDQUOT ? errno : 0;
+}
+
+/// Closes a written file. HDF5 (seen with 1.10.8) does not survive a flush that fails: it can neither flush nor close
+/// the file any more, and crashes in MPI_Finalize. So space is reserved first, and when the disk does not take the
+/// file, HDF5 writes into memory instead. The file on disk is lost either way; negative is returned.
+herr_t close_written(hid_t file) {
+    const bool flushed = reserve_space(file) == 0 && H5Fflush(file, H5F_SCOPE_GLOBAL) >= 0;
+    const int descriptor = descriptor_of(file);
+    if (!flushed && descriptor >= 0) {
         const int memory = memfd_create("rest of an HDF5 file", MFD_CLOEXEC);
         if (memory >= 0) {
-            dup2(memory, *static_cast<int*>(descriptor));
+            dup2(memory, descriptor);
             ::close(memory);
         }
     }
@@ -92,6 +111,8 @@ H5File H5File::update(const std::filesystem::path& path) {
 
 void H5File::close() {
     if (!file_) return;
+    if (const int code = reserve_space(file_.get()))
+        throw Error(text(path_.string(), ": cannot be flushed to disk: ", std::strerror(code)), ExitCode::storage);
     // Apart from closing, which would overwrite the error stack that tells why.
     if (H5Fflush(file_.get(), H5F_SCOPE_GLOBAL) < 0) fail(path_, "", "cannot be flushed to disk", ExitCode::storage);
     if (!file_.close()) fail(path_, "", "cannot be closed, its content may be lost", ExitCode::storage);
