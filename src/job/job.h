@@ -84,6 +84,7 @@ struct ScoreJob : DistillJob {
     int64_t measurements =
         4;  // held-out measurements during a candidate's training, evenly spaced; the last one is the score
     int64_t ranks_per_candidate = 1;
+    int64_t candidates_in_step = 0;  // that a group trains in turn on each batch; 0: as many as use and memory allow
     double teacher_cache_gib =
         2.0;  // of a rank's memory for the teacher's states: candidates train on the same batches
 };
@@ -116,6 +117,13 @@ struct ExportJob {
     std::string precision = "bfloat16";              // bfloat16 | float32
 };
 
+struct ShardingJob {
+    std::string strategy = "auto";     // none | optimizer | full | hybrid | auto (by memory)
+    std::string activations = "keep";  // keep | recompute (each block runs forward once more in its backward pass)
+    std::string reduce = "float32";    // float32 | bfloat16: gradients on their way between ranks
+    bool gather_ahead = true;          // weights of the next block while one is computed
+};
+
 struct CheckpointJob {
     int64_t every_steps = 200;   // within align, distill, finetune; 0: only at the end
     double every_minutes = 0.0;  // the same by the clock; 0: not by the clock
@@ -145,7 +153,7 @@ struct Job {
     int64_t log_every_steps = 10;
     double spike_guard = 0.0;           // z-score of the loss above which an update is skipped; 0: off
     int64_t max_skipped_updates = 100;  // of a stage (of a candidate); more of them end the run
-    std::string peak_flops = "auto";  // of a rank's device, flop/s, for the MFU: auto, a number, or empty
+    std::string peak_flops = "auto";    // of a rank's device, flop/s, for the MFU: auto, a number, or empty
     TeacherJob teacher;
     DataJob data;
     StudentJob student;
@@ -156,6 +164,7 @@ struct Job {
     FinetuneJob finetune;
     EvaluateJob evaluate;
     ExportJob export_to;
+    ShardingJob sharding;
     CheckpointJob checkpoint;
     DeadlinesJob deadlines;
 

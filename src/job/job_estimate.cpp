@@ -126,6 +126,9 @@ class Estimator {
     void shard(StageEstimate& stage, const StageSizes& sizes, int64_t sharers) const {
         stage.shardings = estimate_all_shardings(sizes, sharers, machine_.ranks_on_node());
         stage.automatic = size_t(&choose_sharding(stage.shardings, machine_.memory_per_rank) - stage.shardings.data());
+        stage.chosen = stage.automatic;
+        for (size_t i = 0; i < stage.shardings.size(); ++i)
+            if (name_of(stage.shardings[i].sharding) == job_.sharding.strategy) stage.chosen = i;
     }
 
     void save(StageEstimate& stage, double bytes) const {

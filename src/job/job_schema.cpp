@@ -206,6 +206,20 @@ void add_deadlines(std::vector<JobKey>& schema) {
     keys.add("checkpoint", &DeadlinesJob::checkpoint, "hh:mm:ss", "for writing a checkpoint; 0: none");
 }
 
+void add_sharding(std::vector<JobKey>& schema) {
+    SectionKeys<ShardingJob> keys(schema, "sharding", [](Job& job) -> ShardingJob& { return job.sharding; });
+    keys.add("strategy", &ShardingJob::strategy, "",
+             "none: every rank has everything; optimizer: gradients, masters and moments are spread over the ranks; "
+             "full: weights too; hybrid: full within a node; auto: the first of them that fits into memory")
+        .choices = {"none", "optimizer", "full", "hybrid", "auto"};
+    keys.add("activations", &ShardingJob::activations, "",
+             "of blocks, between forward and backward pass; recompute: less memory, a third more arithmetic")
+        .choices = {"keep", "recompute"};
+    keys.add("reduce", &ShardingJob::reduce, "", "type of gradients on their way between ranks, if these are sharded")
+        .choices = {"float32", "bfloat16"};
+    keys.add("gather_ahead", &ShardingJob::gather_ahead, "", "weights of the next block while one is computed");
+}
+
 std::vector<JobKey> make_schema() {
     std::vector<JobKey> schema;
     add_run(schema);
@@ -230,6 +244,11 @@ std::vector<JobKey> make_schema() {
         .range = at_least(1);
     score.add("ranks_per_candidate", &ScoreJob::ranks_per_candidate, "ranks", "that train one candidate together")
         .range = at_least(1);
+    score
+        .add("candidates_in_step", &ScoreJob::candidates_in_step, "",
+             "that a group of ranks trains in turn on each batch, with one teacher forward for all; 0: several where "
+             "the teacher's states are not kept and memory allows")
+        .range = at_least(0);
     score
         .add("teacher_cache_gib", &ScoreJob::teacher_cache_gib, "GiB",
              "of a rank's memory for the teacher's states, which all candidates share")
@@ -275,6 +294,7 @@ const std::vector<JobSection>& job_sections() {
         {"finetune.optimizer", "AdamW"},
         {"evaluate", "stage: perplexity and KL on the validation file"},
         {"export", "stage: the student as folders that other programs load"},
+        {"sharding", "how the ranks that train a model together share it"},
         {"checkpoint", "when to save, and how much to keep"},
         {"deadlines", "if nothing gets finished for so long, the run ends and says who is stuck"},
     };

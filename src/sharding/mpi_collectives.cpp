@@ -3,7 +3,9 @@
 
 #include <ATen/ATen.h>
 
+#include <atomic>
 #include <cstring>
+#include <exception>
 #include <limits>
 #include <thread>
 
@@ -55,6 +57,8 @@ class MpiCollectives : public TensorCollectives {
     }
 
     ~MpiCollectives() override {
+        // While an exception is on its way other ranks may be missing: nothing may wait for them.
+        if (std::uncaught_exceptions() > 0) abandoned_ = true;
         int finalized = 0;
         MPI_Finalized(&finalized);
         if (bfloat16_sum_ != MPI_OP_NULL && !finalized) MPI_Op_free(&bfloat16_sum_);
@@ -117,11 +121,12 @@ class MpiCollectives : public TensorCollectives {
 
     template <class Call>
     Pending start(const char* name, Call call) {
-        auto work = [call] {
+        auto work = [this, call] {
+            if (abandoned_) return;
             MPI_Request request = MPI_REQUEST_NULL;
             call(&request);
             // A blocking call would spin; this leaves the core to the threads that compute.
-            for (int done = 0; !done; std::this_thread::yield())
+            for (int done = 0; !done && !abandoned_; std::this_thread::yield())
                 check_mpi(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test");
         };
         if (!threaded_) {
@@ -145,6 +150,7 @@ class MpiCollectives : public TensorCollectives {
     bool threaded_ = false;
     MPI_Op bfloat16_sum_ = MPI_OP_NULL;
     double waited_ = 0.0;
+    std::atomic<bool> abandoned_ = false;
     WorkerThread worker_;  // last: it ends before what it uses
 };
 

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <exception>
 
 #include "system/activity.h"
 #include "system/error.h"
@@ -39,6 +40,7 @@ ShardedModel::ShardedModel(CausalLM& model, bool trainable, const Communicator& 
 
 ShardedModel::~ShardedModel() {
     model_.set_weights_on_demand(nullptr);
+    if (std::uncaught_exceptions() > 0) return gathers_.reset();  // gives up what is under way
     for (Unit& u : units_)
         for (Pending& pending : u.pending) {
             try {

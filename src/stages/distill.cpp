@@ -6,14 +6,15 @@
 namespace amalgam {
 
 StageOutcome distill(Run& run) {
-    CausalLM& teacher = run.teacher();
     const auto aligned = run.all_linear();
     const Layout layout = run.selected_layout();
-    auto student = run.make_student(layout, {aligned.get(), &run.teacher_source()}, run.world);
+    const ShardingStrategy sharding = run.sharding("distill", run.world.size());
+    CausalLM& teacher = run.teacher(sharding, run.world);
+    const Student student = run.make_student(layout, {aligned.get(), &run.teacher_source()}, run.world, sharding);
     TeacherStates states(teacher, 0);
-    Distillation objective(*student, states, run.job.distill);
+    Distillation objective(*student.model, states, run.job.distill, run.activations());
     const double flops = distillation_flops(teacher.config(), layout, run.job.distill.sequence_length);
-    return train_stage(run, "distill", *student, objective, run.job.distill, flops);
+    return train_stage(run, "distill", student, &teacher, objective, run.job.distill, flops);
 }
 
 }  // namespace amalgam

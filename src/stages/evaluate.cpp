@@ -30,21 +30,26 @@ StageOutcome evaluate(Run& run) {
     const EvaluateJob& job = run.job.evaluate;
     const HeldOutSet set = run.held_out(job.sequences, job.sequence_length);
     const auto checkpoint = run.newest_student();
-    const auto student = run.make_student(checkpoint->spec().layout, {checkpoint.get()}, run.world);
-    TeacherStates states(run.teacher(), 0);
+    const Layout& layout = checkpoint->spec().layout;
+    const ShardingStrategy sharding = run.sharding("evaluate", run.world.size());
+    CausalLM& teacher = run.teacher(sharding, run.world);
+    const Student student = run.make_student(layout, {checkpoint.get()}, run.world, sharding);
+    TeacherStates states(teacher, 0);
     const int64_t chunk = run.job.distill.loss_chunk_tokens;
     std::unique_ptr<RequestFile> requests;
     if (!job.requests.empty()) run.world.together([&] { requests = std::make_unique<RequestFile>(job.requests); });
+    require(!requests || !teacher.weights_on_demand(), "evaluate.requests: with sharding.strategy ",
+            describe(sharding), " ranks would wait for each other (each answers other requests); use none or optimizer");
     const auto answers = [&](const CausalLM& model) -> std::optional<Answers> {
         if (!requests) return std::nullopt;
         return answer_requests(model, *requests, chunk, run.world);
     };
     std::vector<EvaluatedModel> models;
     fault_point("evaluate.measure");
-    models.push_back({"teacher", measure_tokens(run.teacher(), nullptr, set, held_out_micro_batch, chunk, run.world),
-                      answers(run.teacher())});
-    models.push_back(
-        {"student", measure_tokens(*student, &states, set, held_out_micro_batch, chunk, run.world), answers(*student)});
+    models.push_back({"teacher", measure_tokens(teacher, nullptr, set, held_out_micro_batch, chunk, run.world),
+                      answers(teacher)});
+    models.push_back({"student", measure_tokens(*student.model, &states, set, held_out_micro_batch, chunk, run.world),
+                      answers(*student.model)});
     run.world.on_root([&] {
         write_evaluation(run.evaluation_file(), models, set, job.position_bins, checkpoint->spec().layout,
                          run.provenance());

@@ -6,11 +6,12 @@ namespace amalgam {
 
 StageOutcome finetune(Run& run) {
     const auto distilled = run.newest_student();
-    auto student = run.make_student(distilled->spec().layout, {distilled.get()}, run.world);
-    NextToken objective(*student, run.job.finetune.loss_chunk_tokens);
-    const double flops =
-        3.0 * forward_flops(student->config(), student->spec().layout, run.job.finetune.sequence_length, true);
-    return train_stage(run, "finetune", *student, objective, run.job.finetune, flops);
+    const Layout& layout = distilled->spec().layout;
+    const ShardingStrategy sharding = run.sharding("finetune", run.world.size());
+    const Student student = run.make_student(layout, {distilled.get()}, run.world, sharding);
+    NextToken objective(*student.model, run.job.finetune.loss_chunk_tokens, run.activations());
+    const double flops = 3.0 * forward_flops(student.model->config(), layout, run.job.finetune.sequence_length, true);
+    return train_stage(run, "finetune", student, nullptr, objective, run.job.finetune, flops);
 }
 
 }  // namespace amalgam

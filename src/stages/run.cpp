@@ -10,6 +10,7 @@
 #include "model/transfer.h"
 #include "sharding/node_weights.h"
 #include "stages/run_folder.h"
+#include "stages/training_stage.h"
 #include "system/clock.h"
 #include "system/error.h"
 #include "system/log.h"
@@ -31,27 +32,48 @@ Run::Run(const Job& j, const Communicator& w)
     info(text("run folder ", folder.string(), ", ", world.size(), " ranks, ", compute.description));
 }
 
-CausalLM& Run::teacher() {
-    if (!teacher_) {
-        const Stopwatch watch;
-        world.together([&] { teacher_source_ = std::make_unique<HuggingFaceSource>(job.teacher.path); });
-        int64_t bytes = 0;
-        const Communicator node = world.split_by_node();
-        world.together([&] {  // of other nodes; the ranks of one node fail together
-            const NodeSource source(*teacher_source_, node);
-            teacher_ = load_teacher(source, compute.device, compute.type);
-            bytes = source.bytes_read();
-        });
-        info(text("teacher ", job.teacher.path, ": ", teacher_->config().family, ", ", teacher_->config().layers,
-                  " layers, ", count_parameters(teacher_->config()), " parameters; each node read ", node.sum(bytes),
-                  " bytes in ", format_duration(watch.seconds())));
+const ModelConfig& Run::teacher_config() {
+    if (!teacher_config_) {
+        world.together([&] { teacher_config_ = read_config(job.teacher.path); });
+        info(text("teacher ", job.teacher.path, ": ", teacher_config_->family, ", ", teacher_config_->layers,
+                  " layers, ", count_parameters(*teacher_config_), " parameters"));
     }
-    return *teacher_;
+    return *teacher_config_;
 }
 
 const TensorSource& Run::teacher_source() {
-    teacher();
+    teacher_config();  // what is wrong with the config comes before what is wrong with the weights
+    if (!teacher_source_)
+        world.together([&] { teacher_source_ = std::make_unique<HuggingFaceSource>(job.teacher.path); });
     return *teacher_source_;
+}
+
+CausalLM& Run::teacher(ShardingStrategy sharding, const Communicator& group) {
+    const bool whole = sharding == ShardingStrategy::none || sharding == ShardingStrategy::optimizer;
+    const std::pair wanted = {whole ? ShardingStrategy::none : sharding, whole ? MPI_COMM_NULL : group.get()};
+    if (teacher_ && teacher_is_for_ == wanted) return *teacher_;
+    const Stopwatch watch;
+    teacher_source();
+    teacher_shards_.reset();
+    const ModelSpec spec = {teacher_config(), all_softmax(teacher_config().layers), {}};
+    teacher_ = std::make_unique<CausalLM>(spec, compute.device, compute.type, /*trainable=*/false,
+                                          whole ? Allocation::now : Allocation::later);
+    if (!whole)
+        teacher_shards_ = std::make_unique<ShardedModel>(*teacher_, /*trainable=*/false, group,
+                                                         sharding_options(job.sharding, sharding));
+    int64_t bytes = 0;
+    const Communicator node = world.split_by_node();
+    world.together([&] {  // of other nodes; the ranks of one node fail together
+        const NodeSource source(*teacher_source_, node);
+        if (teacher_shards_)
+            load_weights(*teacher_shards_, {&source});
+        else
+            load_weights(*teacher_, {&source});
+        bytes = source.bytes_read();
+    });
+    info(text("teacher: each node read ", node.sum(bytes), " bytes in ", format_duration(watch.seconds())));
+    teacher_is_for_ = wanted;
+    return *teacher_;
 }
 
 const TokenFile& Run::training_tokens() {
@@ -78,18 +100,54 @@ LinearOptions Run::linear_options() {
     options.output_norm = job.student.output_norm;
     options.activation = job.student.activation;
     options.rope = job.student.rope;
-    options.norm_eps = job.student.output_norm_eps == "reference" ? 1e-5 : teacher().config().rms_norm_eps;
+    options.norm_eps = job.student.output_norm_eps == "reference" ? 1e-5 : teacher_config().rms_norm_eps;
     return options;
 }
 
 ModelSpec Run::student_spec(const Layout& layout) {
-    return {teacher().config(), layout, linear_options()};
+    return {teacher_config(), layout, linear_options()};
 }
 
-std::unique_ptr<CausalLM> Run::make_student(const Layout& layout, const std::vector<const TensorSource*>& sources,
-                                            const Communicator& group) {
-    auto student = std::make_unique<CausalLM>(student_spec(layout), compute.device, compute.type, /*trainable=*/true);
-    group.together([&] { load_weights(*student, sources); });
+double Run::memory() {
+    if (!memory_) memory_ = memory_of_a_rank(compute, world);
+    return *memory_;
+}
+
+const StageEstimate& Run::estimate(const std::string& stage) {
+    if (!estimate_) {
+        Machine machine;
+        machine.ranks = world.size();
+        machine.memory_per_rank = memory();
+        machine.ranks_per_node = world.broadcast(int64_t{world.split_by_node().size()});
+        estimate_ = estimate_job(job, shape_of(teacher_config()), machine);
+    }
+    for (const StageEstimate& found : estimate_->stages)
+        if (found.name == stage) return found;
+    throw Error(text("no estimate of the stage ", stage));
+}
+
+ShardingStrategy Run::sharding(const std::string& stage, int64_t ranks) {
+    const ShardingChoice choice = choose_sharding(job, estimate(stage), ranks, memory());
+    info(text(stage, ": sharding ", describe(choice.strategy), " over ", ranks, " ranks (", choice.reason, ")"));
+    return choice.strategy;
+}
+
+Student Run::make_student(const Layout& layout, const std::vector<const TensorSource*>& sources,
+                          const Communicator& group, ShardingStrategy sharding,
+                          const std::function<bool(const Parameter&)>& is_used) {
+    Student student;
+    const bool whole = sharding == ShardingStrategy::none;
+    student.model = std::make_unique<CausalLM>(student_spec(layout), compute.device, compute.type, /*trainable=*/true,
+                                               whole ? Allocation::now : Allocation::later);
+    if (!whole)
+        student.shards = std::make_unique<ShardedModel>(*student.model, /*trainable=*/true, group,
+                                                        sharding_options(job.sharding, sharding), is_used);
+    group.together([&] {
+        if (student.shards)
+            load_weights(*student.shards, sources);
+        else
+            load_weights(*student.model, sources);
+    });
     return student;
 }
 
@@ -124,7 +182,7 @@ Layout Run::selected_layout() {
         if (!table.selection) throw Error(text(scores_file().string(), ": holds no selection"), ExitCode::damaged_file);
         kept = table.selection->layers;
     });
-    return keep_softmax(teacher().config().layers, job.student.mixer, kept);
+    return keep_softmax(teacher_config().layers, job.student.mixer, kept);
 }
 
 std::unique_ptr<Checkpoint> Run::newest_student() {

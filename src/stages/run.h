@@ -2,14 +2,24 @@
 // A run: the job, the ranks, the run folder, and what several stages need of them (teacher, token files, metrics).
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <optional>
 
 #include "evaluation/held_out.h"
 #include "selection/score_file.h"
 #include "stages/compute.h"
+#include "stages/sharding_choice.h"
+#include "training/blockwise_forward.h"
 #include "training/trainer.h"
 
 namespace amalgam {
+
+/// A student in training: whole on every rank, or with shards.
+struct Student {
+    std::unique_ptr<CausalLM> model;
+    std::unique_ptr<ShardedModel> shards;  // null: whole
+};
 
 class Run {
   public:
@@ -25,8 +35,10 @@ class Run {
     const Provenance& provenance() const { return provenance_; }
     MetricsFile& metrics() { return *metrics_; }
 
-    /// Loaded when first asked for. Collective: every rank must ask.
-    CausalLM& teacher();
+    const ModelConfig& teacher_config();
+    /// Loaded when first asked for, and again if asked for with other ranks or another kind of sharding (optimizer
+    /// leaves it whole). Collective: every rank must ask.
+    CausalLM& teacher(ShardingStrategy sharding, const Communicator& group);
     const TensorSource& teacher_source();
     const TokenFile& training_tokens();
     const TokenFile& validation_tokens();
@@ -34,9 +46,18 @@ class Run {
 
     LinearOptions linear_options();
     ModelSpec student_spec(const Layout& layout);
-    /// A trainable student with weights from the first source that has each tensor. Collective over `group`.
-    std::unique_ptr<CausalLM> make_student(const Layout& layout, const std::vector<const TensorSource*>& sources,
-                                           const Communicator& group);
+    /// How `ranks` share the models of a stage that the job runs. Says why in the log.
+    ShardingStrategy sharding(const std::string& stage, int64_t ranks);
+    /// A trainable student with weights from the first source that has each tensor. Parameters for which `is_used` is
+    /// false are not needed whole. Collective over `group`.
+    Student make_student(const Layout& layout, const std::vector<const TensorSource*>& sources,
+                         const Communicator& group, ShardingStrategy sharding,
+                         const std::function<bool(const Parameter&)>& is_used = nullptr);
+    Activations activations() const { return parse_activations(job.sharding.activations); }
+    /// What the stage needs on these ranks. Collective.
+    const StageEstimate& estimate(const std::string& stage);
+    /// Bytes that a rank may take. Collective when first asked for.
+    double memory();
 
     StageCheckpoints checkpoints(const std::string& stage) const;
     std::filesystem::path scores_file() const { return folder / "scores.h5"; }
@@ -60,8 +81,13 @@ class Run {
 
     Provenance provenance_;
     std::unique_ptr<MetricsFile> metrics_;
-    std::unique_ptr<CausalLM> teacher_;
+    std::optional<ModelConfig> teacher_config_;
     std::unique_ptr<HuggingFaceSource> teacher_source_;
+    std::unique_ptr<CausalLM> teacher_;
+    std::unique_ptr<ShardedModel> teacher_shards_;
+    std::pair<ShardingStrategy, MPI_Comm> teacher_is_for_;
+    std::optional<double> memory_;
+    std::optional<Estimate> estimate_;
     std::unique_ptr<TokenFile> training_, validation_;
 };
 

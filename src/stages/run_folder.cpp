@@ -31,6 +31,8 @@ Job comparable(Job job) {
     job.deadlines = defaults.deadlines;
     job.max_skipped_updates = defaults.max_skipped_updates;
     job.score.ranks_per_candidate = defaults.score.ranks_per_candidate;
+    job.sharding = defaults.sharding;
+    job.score.candidates_in_step = defaults.score.candidates_in_step;
     job.score.teacher_cache_gib = defaults.score.teacher_cache_gib;
     return job;
 }

@@ -32,9 +32,12 @@ class Scoring {
         : run_(run),
           group_(group),
           job_(run.job.score),
+          ranks_on_node_(run.world.split_by_node().size()),
           set_(run.held_out(job_.validation_sequences, job_.sequence_length)),
-          training_states_(run.teacher(), int64_t(job_.teacher_cache_gib * double(1 << 30))),
-          held_out_states_(run.teacher(), int64_t(job_.teacher_cache_gib * double(1 << 30))),
+          sharding_(run.sharding("score", run.job.score.ranks_per_candidate)),
+          teacher_(run.teacher(sharding_, group)),
+          training_states_(teacher_, int64_t(job_.teacher_cache_gib * double(1 << 30))),
+          held_out_states_(teacher_, int64_t(job_.teacher_cache_gib * double(1 << 30))),
           aligned_(run.all_linear()) {
         const TokenFile& tokens = run.training_tokens();
         run.world.together([&] {
@@ -43,58 +46,35 @@ class Scoring {
     }
 
     std::vector<double> measure_all_linear() {
-        const auto student =
-            run_.make_student(all_linear(layers(), run_.job.student.mixer), {aligned_.get()}, run_.world);
-        keep_in_memory(*student);
-        return held_out_kl(*student, held_out_states_, set_, held_out_micro_batch, job_.loss_chunk_tokens, run_.world);
+        const Student student =
+            run_.make_student(all_linear(layers(), run_.job.student.mixer), {aligned_.get()}, group_, sharding_);
+        if (!student.shards) keep_in_memory(*student.model);
+        return held_out_kl(*student.model, held_out_states_, set_, held_out_micro_batch, job_.loss_chunk_tokens,
+                           run_.world);
     }
 
-    /// False if a stop was asked for before the candidate was done.
-    bool score_candidate(int64_t layer) {
-        const Stopwatch watch;
-        fault_point("score.candidate", layer);
-        const auto student = run_.make_student(keep_softmax(layers(), run_.job.student.mixer, {layer}),
-                                               {&aligned(), &run_.teacher_source()}, group_);
-        CandidateResult result;
-        result.candidate = result.layer = layer;
-        result.rank = run_.world.rank() - group_.rank();
-        Distillation objective(*student, training_states_, job_);
-        const auto steps = measured_steps(job_);
-        TrainerSetup setup = run_.trainer_setup("score");
-        setup.candidate = layer;
-        setup.announce = run_.world.rank() - group_.rank() == 0;  // one group speaks for all: their steps are alike
-        setup.checkpoints.reset();
-        setup.flops_per_token = distillation_flops(student->config(), student->spec().layout, job_.sequence_length);
-        setup.peak_flops = run_.compute.peak_flops * group_.size();
-        setup.on_step = [&](int64_t done) {
-            if (std::find(steps.begin(), steps.end(), done) == steps.end()) return;
-            result.measured_tokens.push_back(done * job_.batch_sequences * job_.sequence_length);
-            result.kl.push_back(
-                held_out_kl(*student, held_out_states_, set_, held_out_micro_batch, job_.loss_chunk_tokens, group_));
-        };
-        const TrainerOutcome outcome = train(*student, objective, job_, *batches_, group_, setup);
-        if (!outcome.finished) return false;
-        result.train_loss = outcome.step_losses;
-        result.logged = outcome.logged;
-        result.seconds = watch.seconds();
-        group_.on_root([&] { write_candidate(run_.candidate_file(layer), result, run_.provenance()); });
-        const auto kl = mean_and_error(result.kl.back());
-        if (outcome.skipped_updates > 0 && group_.is_root())
-            log_rank(LogLevel::warning,
-                     text("score: layer ", layer, ": ", outcome.skipped_updates, " updates skipped"));
-        if (group_.is_root())
-            log_rank(LogLevel::info, text("score: layer ", layer, ": held-out KL ", kl.mean, " +- ", kl.standard_error,
-                                          " nat/token (", format_duration(result.seconds), ")"));
-        return true;
+    /// How many of `candidates` this group trains in step.
+    int64_t in_step(int64_t candidates) const {
+        if (job_.candidates_in_step > 0) return std::min(job_.candidates_in_step, std::max<int64_t>(1, candidates));
+        const double bytes = run_.compute.type == at::kBFloat16 ? 2 : 4;
+        const double of_states = double(training_steps(job_) * job_.batch_sequences * job_.sequence_length) /
+                                 double(group_.size()) * double(teacher_.config().hidden_size) * bytes;
+        if (of_states <= job_.teacher_cache_gib * double(1 << 30)) return 1;  // the teacher runs once for all anyway
+        return candidates_that_fit(run_.estimate("score"), sharding_, run_.memory(), candidates);
     }
 
-    int64_t layers() const { return run_.teacher().config().layers; }
+    /// Trains them in turn, step by step. False if a stop was asked for before all candidates were done.
+    bool score_candidates(const std::vector<int64_t>& candidates);
+
+    int64_t layers() const { return run_.teacher_config().layers; }
 
   private:
+    class Candidate;
+
     /// All candidates start from these weights; reading and checking the file for each took half of its time on a GPU.
     void keep_in_memory(CausalLM& student) {
         const int64_t bytes = student.parameters().elements() * int64_t(sizeof(float));
-        const int64_t share = available_memory() / run_.world.split_by_node().size();
+        const int64_t share = available_memory() / ranks_on_node_;
         if (run_.world.any(bytes > share / 4)) {
             info("score: too little host memory to keep the aligned student; it is read again for every candidate");
             return;
@@ -110,12 +90,105 @@ class Scoring {
     Run& run_;
     const Communicator& group_;
     const ScoreJob& job_;
+    int64_t ranks_on_node_;
     HeldOutSet set_;
+    ShardingStrategy sharding_;
+    const CausalLM& teacher_;
     TeacherStates training_states_, held_out_states_;
     std::unique_ptr<Checkpoint> aligned_;
     std::unique_ptr<ModelSource> in_memory_;  // the weights of aligned_
     std::unique_ptr<Batches> batches_;
 };
+
+/// One candidate in training.
+class Scoring::Candidate {
+  public:
+    Candidate(Scoring& scoring, int64_t layer) : scoring_(scoring), layer_(layer) {
+        const Stopwatch watch;
+        Run& run = scoring.run_;
+        fault_point("score.candidate", layer);
+        student_ = run.make_student(keep_softmax(scoring.layers(), run.job.student.mixer, {layer}),
+                                    {&scoring.aligned(), &run.teacher_source()}, scoring.group_, scoring.sharding_);
+        objective_ =
+            std::make_unique<Distillation>(*student_.model, scoring.training_states_, scoring.job_, run.activations());
+        result_.candidate = result_.layer = layer;
+        result_.rank = run.world.rank() - scoring.group_.rank();
+        trainer_ = std::make_unique<Trainer>(*student_.model, *objective_, scoring.job_, *scoring.batches_,
+                                             scoring.group_, setup());
+        seconds_ = watch.seconds();
+    }
+
+    bool is_done() const { return trainer_->is_done(); }
+
+    void step() {
+        const Stopwatch watch;
+        trainer_->step();
+        seconds_ += watch.seconds();
+    }
+
+    void finish() {
+        const TrainerOutcome outcome = trainer_->finish();
+        const Communicator& group = scoring_.group_;
+        result_.train_loss = outcome.step_losses;
+        result_.logged = outcome.logged;
+        result_.seconds = seconds_;
+        group.on_root(
+            [&] { write_candidate(scoring_.run_.candidate_file(layer_), result_, scoring_.run_.provenance()); });
+        if (!group.is_root()) return;
+        if (outcome.skipped_updates > 0)
+            log_rank(LogLevel::warning,
+                     text("score: layer ", layer_, ": ", outcome.skipped_updates, " updates skipped"));
+        const auto kl = mean_and_error(result_.kl.back());
+        log_rank(LogLevel::info, text("score: layer ", layer_, ": held-out KL ", kl.mean, " +- ", kl.standard_error,
+                                      " nat/token (", format_duration(seconds_), ")"));
+    }
+
+  private:
+    TrainerSetup setup() {
+        const ScoreJob& job = scoring_.job_;
+        TrainerSetup setup = scoring_.run_.trainer_setup("score");
+        setup.candidate = layer_;
+        setup.announce = result_.rank == 0;  // one group speaks for all: their steps are alike
+        setup.stop = nullptr;                // asked once for all candidates that are trained in step
+        setup.checkpoints.reset();
+        setup.shards = student_.shards.get();
+        setup.in_step = student_.shards || scoring_.teacher_.weights_on_demand();
+        setup.flops_per_token =
+            distillation_flops(student_.model->config(), student_.model->spec().layout, job.sequence_length);
+        setup.peak_flops = scoring_.run_.compute.peak_flops * scoring_.group_.size();
+        setup.on_step = [this, &job, steps = measured_steps(job)](int64_t done) {
+            if (std::find(steps.begin(), steps.end(), done) == steps.end()) return;
+            result_.measured_tokens.push_back(done * job.batch_sequences * job.sequence_length);
+            result_.kl.push_back(held_out_kl(*student_.model, scoring_.held_out_states_, scoring_.set_,
+                                             held_out_micro_batch, job.loss_chunk_tokens, scoring_.group_));
+        };
+        return setup;
+    }
+
+    Scoring& scoring_;
+    int64_t layer_;
+    Student student_;
+    CandidateResult result_;
+    std::unique_ptr<Distillation> objective_;
+    std::unique_ptr<Trainer> trainer_;
+    double seconds_ = 0.0;
+};
+
+bool Scoring::score_candidates(const std::vector<int64_t>& candidates) {
+    training_states_.forget();
+    if (candidates.size() > 1) training_states_.keep_until_forgotten();
+    std::vector<std::unique_ptr<Candidate>> running;
+    for (const int64_t layer : candidates) running.push_back(std::make_unique<Candidate>(*this, layer));
+    while (!running.front()->is_done()) {  // all have as many steps
+        const Stopwatch watch;
+        for (const auto& candidate : running) candidate->step();
+        training_states_.forget();
+        const bool stop = run_.stop.ask(group_, watch.seconds()).stop;
+        if (stop && !running.front()->is_done()) return false;
+    }
+    for (const auto& candidate : running) candidate->finish();
+    return !run_.stop.stopping();
+}
 
 bool is_scored(const std::filesystem::path& file, int64_t candidate) {
     if (!std::filesystem::exists(file)) return false;
@@ -162,10 +235,15 @@ StageOutcome score(Run& run) {
     // A rank that fails must not leave the others waiting at the end of the stage: failures are agreed on there.
     bool stopped = false;
     std::exception_ptr failure;
-    for (size_t i = 0; i < missing.size() && !stopped && !failure; ++i) {
-        if (int64_t(i) % groups != mine) continue;
+    std::vector<int64_t> own;
+    for (size_t i = 0; i < missing.size(); ++i)
+        if (int64_t(i) % groups == mine) own.push_back(missing[i]);
+    const auto in_step = size_t(scoring.in_step(int64_t(own.size())));
+    if (in_step > 1) info(text("score: ", in_step, " candidates are trained in step"));
+    for (size_t first = 0; first < own.size() && !stopped && !failure; first += in_step) {
         try {
-            stopped = !scoring.score_candidate(missing[i]);
+            const auto begin = own.begin() + std::ptrdiff_t(first);
+            stopped = !scoring.score_candidates({begin, begin + std::ptrdiff_t(std::min(in_step, own.size() - first))});
         } catch (const SharedError&) {
             failure = std::current_exception();
         } catch (...) {

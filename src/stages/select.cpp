@@ -30,7 +30,7 @@ std::string ranking(const ScoreTable& table, const Selection& selection) {
 }  // namespace
 
 StageOutcome select(Run& run) {
-    const int64_t layers = run.teacher().config().layers;
+    const int64_t layers = run.teacher_config().layers;
     run.world.on_root([&] {
         ScoreTable table;
         if (std::filesystem::exists(run.scores_file())) table = read_scores(run.scores_file());

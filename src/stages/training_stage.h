@@ -8,8 +8,9 @@
 
 namespace amalgam {
 
-StageOutcome train_stage(Run& run, const std::string& stage, CausalLM& student, Objective& objective,
-                         const TrainingJob& plan, double flops_per_token);
+/// `teacher`: of the objective, or null.
+StageOutcome train_stage(Run& run, const std::string& stage, const Student& student, const CausalLM* teacher,
+                         Objective& objective, const TrainingJob& plan, double flops_per_token);
 
 ModelShape shape_of(const ModelConfig& config);
 

@@ -9,7 +9,7 @@
 namespace amalgam {
 
 StageOutcome transfer(Run& run) {
-    const ModelSpec spec = run.student_spec(all_linear(run.teacher().config().layers, run.job.student.mixer));
+    const ModelSpec spec = run.student_spec(all_linear(run.teacher_config().layers, run.job.student.mixer));
     const TensorSource& teacher = run.teacher_source();
     run.world.on_root([&] {
         const TransferSource source(teacher, spec.config, spec.linear,

@@ -7,21 +7,24 @@
 
 namespace amalgam {
 
+std::optional<at::Tensor> TeacherStates::find(const Key& key) const {
+    for (const auto* states : {&kept_, &cache_})
+        if (const auto found = states->find(key); found != states->end()) return found->second;
+    return std::nullopt;
+}
+
 at::Tensor TeacherStates::hidden(const at::Tensor& tokens, int64_t cursor) {
     const Key key = {cursor, tokens.size(0)};
-    if (key == latest_key_) return latest_;
-    if (const auto found = cache_.find(key); found != cache_.end()) return found->second;
+    // Ranks that share a sharded teacher compute together, or not at all.
+    const auto everywhere = [&](bool value) { return weights() ? weights()->everywhere(value) : value; };
+    const auto found = find(key);
+    if (everywhere(found.has_value())) return *found;
     const at::NoGradGuard no_grad;
     const at::Tensor states = teacher_.hidden(tokens).flatten(0, 1);
-    latest_key_ = key;
-    latest_ = states;
+    ++computed_;
+    if (keeps_) kept_[key] = states;
     const int64_t bytes = states.numel() * states.element_size();
-    // Ranks that share a sharded teacher must find the same micro-batches here: they compute the others together.
-    const bool fits = bytes <= cache_bytes_;
-    if (weights() ? weights()->everywhere(fits) : fits) {
-        cache_bytes_ -= bytes;
-        cache_[key] = states;
-    }
+    if (everywhere(bytes <= cache_bytes_) && cache_.emplace(key, states).second) cache_bytes_ -= bytes;
     return states;
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 
 #include "job/job.h"
 #include "training/blockwise_forward.h"
@@ -12,24 +13,31 @@
 namespace amalgam {
 
 /// The teacher's final hidden states of training sequences. What fits into `cache_bytes` is kept, since all candidates
-/// of the score stage train on the same sequences: each is then computed once. The latest micro-batch is always kept,
-/// for candidates that are trained in step.
+/// of the score stage train on the same sequences: each is then computed once. Candidates trained in step share
+/// those of each step besides.
 class TeacherStates {
   public:
     TeacherStates(const CausalLM& teacher, int64_t cache_bytes) : teacher_(teacher), cache_bytes_(cache_bytes) {}
     /// [sequences * time, width] for the micro-batch that starts at global sequence `cursor`.
     at::Tensor hidden(const at::Tensor& tokens, int64_t cursor);
+    /// Keeps everything from now on until forget(), which is to be called after each step of all candidates.
+    void keep_until_forgotten() { keeps_ = true; }
+    void forget() { kept_.clear(); }
+    /// Micro-batches that the teacher has computed.
+    int64_t computed() const { return computed_; }
     /// For use while `weights()` are held.
     const at::Tensor& head() const { return teacher_.head().compute; }
     WeightsOnDemand* weights() const { return teacher_.weights_on_demand(); }
 
   private:
     using Key = std::pair<int64_t, int64_t>;  // cursor, sequences
+    std::optional<at::Tensor> find(const Key& key) const;
+
     const CausalLM& teacher_;
     int64_t cache_bytes_;
-    std::map<Key, at::Tensor> cache_;
-    Key latest_key_ = {-1, -1};
-    at::Tensor latest_;
+    std::map<Key, at::Tensor> cache_, kept_;
+    bool keeps_ = false;
+    int64_t computed_ = 0;
 };
 
 class Distillation : public Objective {

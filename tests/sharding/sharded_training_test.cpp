@@ -4,7 +4,9 @@
 
 #include "../training/small_training.h"
 #include "sharded_student.h"
+#include "system/error.h"
 #include "training/alignment.h"
+#include "training/checkpoint.h"
 
 namespace amalgam {
 namespace {
@@ -154,6 +156,43 @@ TEST_F(ShardedTrainingTest, alignment_gives_the_same_bits_and_gathers_mixers_onl
         EXPECT_EQ(train(*student.model, objective, plan, *batches, world, with).step_losses, outcome.step_losses);
         EXPECT_EQ(test::first_difference(whole_weights(student), test::weights_of(*whole)), "");
     }
+}
+
+/// Stopped unsharded and gone on with sharded, and the other way round: the last checkpoint is that of an undisturbed
+/// run, bit for bit.
+TEST_F(ShardedTrainingTest, checkpoints_do_not_depend_on_sharding) {
+    const Result expected = alone("llama", at::kFloat, true);
+    for (const auto strategy : test::strategies(world))
+        for (const bool sharded_first : {true, false}) {
+            const auto place = shared / text(describe(strategy), sharded_first);
+            if (world.is_root()) std::filesystem::create_directories(place);
+            world.barrier();
+            for (const bool first_part : {true, false}) {
+                const auto original = student_of("llama", at::kFloat);
+                const bool is_sharded = sharded_first == first_part;
+                const test::ShardedCopy copy(*original, true, world, test::sharding(strategy));
+                CausalLM& model = is_sharded ? *copy.model : *original;
+                TeacherStates states(*teacher, 0);
+                Distillation objective(model, states, plan);
+                StopRequest stop(place, 0.0);
+                TrainerSetup with = setup(true);
+                with.checkpoints = StageCheckpoints(place, "distill", 2);
+                with.shards = is_sharded ? copy.shards.get() : nullptr;
+                with.in_step = is_sharded;
+                with.stop = &stop;
+                with.on_step = [&](int64_t done) {
+                    if (first_part && done == 3 && world.is_root()) test::put(place / "stop", "");
+                };
+                EXPECT_EQ(train(model, objective, plan, *batches, world, with).finished, !first_part);
+                world.barrier();
+                if (world.is_root()) std::filesystem::remove(place / "stop");
+                world.barrier();
+            }
+            const Checkpoint last(StageCheckpoints(place, "distill", 2).finished());
+            for (const auto& [name, tensor] : expected.weights)
+                EXPECT_TRUE(at::equal(*last.find(name), tensor)) << name << ", " << describe(strategy);
+            world.barrier();
+        }
 }
 
 /// Poisons the gradient of one parameter on the last rank in one step.

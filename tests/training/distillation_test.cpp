@@ -78,11 +78,21 @@ TEST_F(DistillationTest, teacher_states_are_kept_while_they_fit) {
     TeacherStates states(*teacher, bytes);
     const at::Tensor first = states.hidden(tokens, 0), second = states.hidden(tokens, 2);
     EXPECT_EQ(states.hidden(tokens, 0).data_ptr(), first.data_ptr()) << "kept";
-    EXPECT_EQ(states.hidden(tokens, 2).data_ptr(), second.data_ptr()) << "the latest";
-    states.hidden(tokens, 4);
     EXPECT_NE(states.hidden(tokens, 2).data_ptr(), second.data_ptr()) << "no room for a second one";
     EXPECT_TRUE(at::equal(second, first));
     EXPECT_TRUE(at::equal(first, teacher->hidden(tokens).flatten(0, 1)));
+}
+
+TEST_F(DistillationTest, teacher_states_of_a_step_are_shared_until_forgotten) {
+    make("llama");
+    TeacherStates states(*teacher, 0);
+    states.keep_until_forgotten();
+    for (int candidate = 0; candidate < 3; ++candidate)
+        for (const int64_t cursor : {0, 2}) states.hidden(tokens, cursor);
+    EXPECT_EQ(states.computed(), 2);
+    states.forget();
+    states.hidden(tokens, 0);
+    EXPECT_EQ(states.computed(), 3);
 }
 
 }  // namespace

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// How the models of a stage are spread over ranks: what the job says, or what memory asks for.
+#pragma once
+
+#include <string>
+
+#include "job/job_estimate.h"
+#include "sharding/sharded_model.h"
+#include "stages/compute.h"
+
+namespace amalgam {
+
+struct ShardingChoice {
+    ShardingStrategy strategy = ShardingStrategy::none;
+    std::string reason;
+};
+
+/// For a stage that the job runs, its models shared by `ranks`.
+ShardingChoice choose_sharding(const Job& job, const StageEstimate& stage, int64_t ranks, double memory);
+
+ShardingOptions sharding_options(const ShardingJob& job, ShardingStrategy strategy);
+
+/// Candidates out of `most` that one group of ranks has memory for at the same time, for an estimate of the score
+/// stage.
+int64_t candidates_that_fit(const StageEstimate& score, ShardingStrategy strategy, double memory, int64_t most);
+
+/// Bytes that a rank can take: a GPU's, or its share of what is free on the node. The least of all ranks. Collective.
+double memory_of_a_rank(const Compute& compute, const Communicator& world);
+
+}  // namespace amalgam

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whole runs whose models are spread over ranks, and candidates trained in step, against runs without either.
+#include "small_run.h"
+
+namespace amalgam {
+namespace {
+
+using test::differing_datasets;
+using test::expect_end;
+using Names = std::vector<std::string>;
+
+class ShardedPipeline : public test::SmallRun {
+  protected:
+    void expect_same_results(const std::filesystem::path& a, const std::filesystem::path& b) const {
+        EXPECT_EQ(differing_datasets(a / "scores.h5", b / "scores.h5", test::times_and_places), Names{});
+        for (const char* file :
+             {"checkpoints/align.h5", "checkpoints/distill.h5", "checkpoints/finetune.h5", "evaluation.h5"})
+            EXPECT_EQ(differing_datasets(a / file, b / file), Names{}) << file;
+    }
+};
+
+TEST_F(ShardedPipeline, gives_the_bits_of_an_unsharded_run) {
+    test::set_steps(job.finetune, 2);
+    job.name = "whole";
+    expect_end(run(1), 0, {"finished in"});
+    const auto whole = run_folder();
+    job.sharding.strategy = "full";
+    job.sharding.activations = "recompute";
+    job.score.ranks_per_candidate = 2;
+    job.name = "full";
+    expect_end(run(3), 0, {"align: sharding full over 3 ranks", "score: sharding full over 2 ranks", "finished in"});
+    expect_same_results(whole, run_folder());
+    job.sharding.strategy = "optimizer";
+    job.name = "optimizer";
+    expect_end(run(2), 0, {"distill: sharding optimizer over 2 ranks", "finished in"});
+    expect_same_results(whole, run_folder());
+}
+
+TEST_F(ShardedPipeline, small_models_are_not_sharded_by_themselves) {
+    job.evaluate.sequences = 0;
+    expect_end(run(2), 0, {"align: sharding none over 2 ranks (auto: about"});
+}
+
+TEST_F(ShardedPipeline, candidates_in_step_score_as_one_at_a_time) {
+    job.evaluate.sequences = 0;
+    job.score.teacher_cache_gib = 0.0;
+    job.score.candidates_in_step = 1;
+    job.name = "one-at-a-time";
+    expect_end(run(1), 0, {});
+    const auto one = run_folder();
+    job.score.candidates_in_step = 3;
+    job.name = "in-step";
+    expect_end(run(2), 0, {"candidates are trained in step"});
+    EXPECT_EQ(differing_datasets(one / "scores.h5", run_folder() / "scores.h5", test::times_and_places), Names{});
+    job.score.candidates_in_step = 0;
+    job.name = "as-many-as-fit";
+    expect_end(run(1), 0, {"candidates are trained in step"});
+    EXPECT_EQ(differing_datasets(one / "scores.h5", run_folder() / "scores.h5", test::times_and_places), Names{});
+}
+
+}  // namespace
+}  // namespace amalgam
