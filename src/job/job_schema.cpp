@@ -266,6 +266,7 @@ std::vector<JobKey> make_schema() {
     add_loss_chunk(schema, "finetune", &Job::finetune);
     add_optimizer(schema, "finetune", &Job::finetune);
 
+    add_sharding(schema);
     add_results(schema);
     add_deadlines(schema);
     return schema;

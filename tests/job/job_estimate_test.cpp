@@ -165,7 +165,10 @@ TEST(JobCheckTable, SaysWhatDoesNotFitAndWhy) {
     EXPECT_TRUE(contains(table(qwen_1_5b, 80e9, 1), "Every stage fits the 80 GB of a rank."));
     EXPECT_TRUE(contains(table(qwen_7b, 80e9, 1), "Does not fit: distill"));
     EXPECT_TRUE(contains(table(qwen_7b, 80e9, 1), "Weights and optimizer alone need"));
+    EXPECT_FALSE(contains(table(qwen_7b, 80e9, 32), "Does not fit: distill")) << "auto shards";
+    job.sharding.strategy = "none";
     EXPECT_TRUE(contains(table(qwen_7b, 80e9, 32), "Sharding optimizer would fit"));
+    job.sharding.strategy = "auto";
     EXPECT_TRUE(contains(table(qwen_1_5b, 42e9, 1), "One sequence at a time is too much"));
     job.distill.micro_batch_sequences = 4;
     EXPECT_TRUE(contains(table(qwen_1_5b, 60e9, 1), "Lower distill.micro_batch_sequences, now 4."));
