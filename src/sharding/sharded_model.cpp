@@ -40,7 +40,10 @@ ShardedModel::ShardedModel(CausalLM& model, bool trainable, const Communicator& 
 
 ShardedModel::~ShardedModel() {
     model_.set_weights_on_demand(nullptr);
-    if (std::uncaught_exceptions() > 0) return gathers_.reset();  // gives up what is under way
+    if (std::uncaught_exceptions() > 0) {
+        gathers_.reset();  // gives up what is under way
+        return;
+    }
     for (Unit& u : units_)
         for (Pending& pending : u.pending) {
             try {
