@@ -38,16 +38,19 @@ StageOutcome evaluate(Run& run) {
     const int64_t chunk = run.job.distill.loss_chunk_tokens;
     std::unique_ptr<RequestFile> requests;
     if (!job.requests.empty()) run.world.together([&] { requests = std::make_unique<RequestFile>(job.requests); });
-    require(!requests || !teacher.weights_on_demand(), "evaluate.requests: with sharding.strategy ",
-            describe(sharding), " ranks would wait for each other (each answers other requests); use none or optimizer");
+    run.world.together([&] {
+        require(!requests || !teacher.weights_on_demand(), "evaluate.requests: with sharding.strategy ",
+                describe(sharding),
+                " ranks would wait for each other (each answers other requests); use none or optimizer");
+    });
     const auto answers = [&](const CausalLM& model) -> std::optional<Answers> {
         if (!requests) return std::nullopt;
         return answer_requests(model, *requests, chunk, run.world);
     };
     std::vector<EvaluatedModel> models;
     fault_point("evaluate.measure");
-    models.push_back({"teacher", measure_tokens(teacher, nullptr, set, held_out_micro_batch, chunk, run.world),
-                      answers(teacher)});
+    models.push_back(
+        {"teacher", measure_tokens(teacher, nullptr, set, held_out_micro_batch, chunk, run.world), answers(teacher)});
     models.push_back({"student", measure_tokens(*student.model, &states, set, held_out_micro_batch, chunk, run.world),
                       answers(*student.model)});
     run.world.on_root([&] {
