@@ -67,6 +67,11 @@ class Estimator {
   private:
     double teacher() const { return sizes_.parameters(sizes_.layers()); }
     double teacher_flops(double length) const { return sizes_.model_flops(sizes_.layers(), length); }
+    /// Of a training step, per token: forward and twice that for the backward pass; blocks once more if recomputed.
+    double student_flops(double kept, double length) const {
+        const bool again = job_.sharding.activations == "recompute";
+        return 3 * sizes_.model_flops(kept, length) + (again ? sizes_.block_flops(kept, length) : 0);
+    }
     double seconds(double flops, double ranks) const {
         return flops / (ranks * machine_.peak_flops * machine_.utilisation);
     }
@@ -88,6 +93,7 @@ class Estimator {
         sizes.trained_block = trained > 0 ? sizes.block : 0;
         sizes.trained_outside = trained > 0 ? sizes.outside : 0;
         sizes.compute_bytes = bytes_;
+        sizes.reduce_bytes = job_.sharding.reduce == "bfloat16" ? 2 : 4;
         sizes.deterministic = job_.deterministic;
         sizes.micro_batches = double(share_of_rank(job_, job, sharers).micro_batches);
         return sizes;
@@ -118,9 +124,15 @@ class Estimator {
         StageSizes sizes = stage_sizes(job, sharers, kept, sizes_.parameters(kept));
         const double tokens = micro_batch_tokens(job, sharers);
         sizes.teacher = with_teacher ? teacher() : 0;
-        sizes.activation_bytes = tokens * (sizes_.activations(kept, bytes_) + 3 * bytes_ * sizes_.hidden());
+        sizes.activation_bytes = tokens * (block_activations(kept) + 3 * bytes_ * sizes_.hidden());
         sizes.logit_bytes = logit_bytes(job.loss_chunk_tokens, tokens, with_teacher ? 2 : 1);
         return sizes;
+    }
+
+    /// Per token: of all blocks, or the inputs of all and what one keeps while it is computed again.
+    double block_activations(double kept) const {
+        if (job_.sharding.activations == "keep") return sizes_.activations(kept, bytes_);
+        return sizes_.layers() * bytes_ * sizes_.hidden() + sizes_.largest_block_activations(kept, bytes_);
     }
 
     void shard(StageEstimate& stage, const StageSizes& sizes, int64_t sharers) const {
@@ -162,10 +174,10 @@ class Estimator {
         StageSizes sizes = whole_student(score, score.ranks_per_candidate, 1, true);
         sizes.activation_bytes += kept_teacher_states();
         shard(stage, sizes, score.ranks_per_candidate);
-        const double student = sizes_.model_flops(1, length);
+        const double student = sizes_.model_flops(1, length), trained = student_flops(1, length);
         const double measured = double(score.measurements) * double(score.validation_sequences) * length;
-        const double of_candidate = trained_tokens(score) * (teacher_flops(length) + 3 * student) +
-                                    measured * (teacher_flops(length) + student);
+        const double of_candidate =
+            trained_tokens(score) * (teacher_flops(length) + trained) + measured * (teacher_flops(length) + student);
         stage.flops = candidates * of_candidate;
         const int64_t groups = std::max<int64_t>(1, machine_.ranks / score.ranks_per_candidate);
         const int64_t rounds = (int64_t(candidates) + groups - 1) / groups;
@@ -190,8 +202,7 @@ class Estimator {
         const double length = double(job.sequence_length);
         const StageSizes sizes = whole_student(job, machine_.ranks, kept_, with_teacher);
         shard(stage, sizes, machine_.ranks);
-        stage.flops =
-            stage.tokens * ((with_teacher ? teacher_flops(length) : 0) + 3 * sizes_.model_flops(kept_, length));
+        stage.flops = stage.tokens * ((with_teacher ? teacher_flops(length) : 0) + student_flops(kept_, length));
         stage.seconds = seconds(stage.flops, double(machine_.ranks));
         save(stage, 12 * sizes.trained);
         return stage;

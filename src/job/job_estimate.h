@@ -4,7 +4,9 @@
 // from weeks before an allocation is spent. Formulas: model_sizes.h (parameters, flop, activations),
 // sharding_estimate.h (memory of a rank, traffic), and these:
 //
-// Activations  distill, score, finetune: of all blocks, and the hidden states with their gradient and the teacher's, 3
+// Activations  distill, score, finetune: of all blocks (with sharding.activations: recompute b H of each and all of
+// one),
+//              and the hidden states with their gradient and the teacher's, 3
 // b
 //              H per token. align: of one mixer at a time, 6 b A of its gradients, and 2 b H + 12 H of teacher's and
 //              student's outputs.

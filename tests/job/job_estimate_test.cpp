@@ -79,6 +79,22 @@ TEST(JobEstimate, DistillationMemoryAndCheckpoint) {
     EXPECT_DOUBLE_EQ(stage(estimate_job(job, qwen_1_5b, {}), "distill").sharding().memory.gradients, 12 * student);
 }
 
+TEST(JobEstimate, RecomputedActivations) {
+    Job job = paper_job();
+    const double kept_flops = stage(estimate_job(job, qwen_1_5b, {}), "distill").flops;
+    job.sharding.activations = "recompute";
+    job.sharding.reduce = "bfloat16";
+    const StageEstimate distill = stage(estimate_job(job, qwen_1_5b, {.ranks = 2}), "distill");
+    // 28 inputs of blocks, one linear block (4 H + 3 I + 9 A), 3 H around the head, all bf16.
+    EXPECT_DOUBLE_EQ(distill.sharding().memory.activations,
+                     2.0 * 4096 * (28 * 1536 + 4 * 1536 + 3 * 8960 + 9 * 1536 + 3 * 1536));
+    EXPECT_GT(distill.flops, 1.2 * kept_flops);
+    EXPECT_LT(distill.flops, 1.26 * kept_flops);  // of 8 parts a quarter more
+    const ShardingEstimate& optimizer = distill.shardings.at(1);
+    // 16 micro-batches, half of 2 bytes for each parameter.
+    EXPECT_DOUBLE_EQ(optimizer.reduced_per_step, 16 * 2 * estimate_job(job, qwen_1_5b, {}).student_parameters / 2);
+}
+
 TEST(JobEstimate, AlignTrainsMixersButHoldsTheWholeStudent) {
     const Estimate estimate = estimate_job(paper_job(), qwen_1_5b, {});
     const RankMemory& memory = stage(estimate, "align").sharding().memory;
@@ -169,7 +185,7 @@ TEST(JobCheckTable, SaysWhatDoesNotFitAndWhy) {
     job.sharding.strategy = "none";
     EXPECT_TRUE(contains(table(qwen_7b, 80e9, 32), "Sharding optimizer would fit"));
     job.sharding.strategy = "auto";
-    EXPECT_TRUE(contains(table(qwen_1_5b, 42e9, 1), "One sequence at a time is too much"));
+    EXPECT_TRUE(contains(table(qwen_1_5b, 42e9, 1), "use sharding.activations: recompute"));
     job.distill.micro_batch_sequences = 4;
     EXPECT_TRUE(contains(table(qwen_1_5b, 60e9, 1), "Lower distill.micro_batch_sequences, now 4."));
 }
