@@ -140,7 +140,7 @@ class Estimator {
         stage.automatic = size_t(&choose_sharding(stage.shardings, machine_.memory_per_rank) - stage.shardings.data());
         stage.chosen = stage.automatic;
         for (size_t i = 0; i < stage.shardings.size(); ++i)
-            if (name_of(stage.shardings[i].sharding) == job_.sharding.strategy) stage.chosen = i;
+            if (describe(stage.shardings[i].strategy) == job_.sharding.strategy) stage.chosen = i;
     }
 
     void save(StageEstimate& stage, double bytes) const {

@@ -4,18 +4,14 @@
 // from weeks before an allocation is spent. Formulas: model_sizes.h (parameters, flop, activations),
 // sharding_estimate.h (memory of a rank, traffic), and these:
 //
-// Activations  distill, score, finetune: of all blocks (with sharding.activations: recompute b H of each and all of
-// one),
-//              and the hidden states with their gradient and the teacher's, 3
-// b
-//              H per token. align: of one mixer at a time, 6 b A of its gradients, and 2 b H + 12 H of teacher's and
-//              student's outputs.
+// Activations  distill, score, finetune: of all blocks (with sharding.activations: recompute b H of each, and all of
+//              one), and the hidden states with their gradient and the teacher's, 3 b H per token. align: of one mixer
+//              at a time, 6 b A of its gradients, and 2 b H + 12 H of teacher's and student's outputs.
 // Logits       b V of student and teacher per token of a loss chunk (on GPUs 4 GiB where the job names no chunk), and
 //              except for bf16 on GPUs the head's gradient of a chunk, b V H. Only where there is a KL or next-token
 //              loss.
-// Arithmetic   a distillation step is three forwards of the student and one of the teacher; align: teacher without
-// head,
-//              and three forwards of all linear mixers.
+// Arithmetic   a distillation step is three forwards of the student (and the blocks once more if recomputed) and one of
+//              the teacher; align: teacher without head, and three forwards of all linear mixers.
 // Time         flop / (ranks x peak x utilisation). score: candidates are dealt to ranks / ranks_per_candidate groups,
 //              so its time is that of the largest number of candidates in one group. Checkpoints: bytes / (nodes x
 //              bandwidth of a node).

@@ -16,28 +16,15 @@ double ring(double n) {
 
 }  // namespace
 
-std::string name_of(Sharding sharding) {
-    switch (sharding) {
-        case Sharding::none:
-            return "none";
-        case Sharding::optimizer:
-            return "optimizer";
-        case Sharding::full:
-            return "full";
-        case Sharding::hybrid:
-            return "hybrid";
-    }
-    throw Error("unknown sharding");
-}
-
-ShardingEstimate estimate_sharding(Sharding sharding, const StageSizes& stage, int64_t ranks, int64_t ranks_per_node) {
-    const bool none = sharding == Sharding::none, optimizer = sharding == Sharding::optimizer;
+ShardingEstimate estimate_sharding(ShardingStrategy strategy, const StageSizes& stage, int64_t ranks,
+                                   int64_t ranks_per_node) {
+    const bool none = strategy == ShardingStrategy::none, optimizer = strategy == ShardingStrategy::optimizer;
     const double all = double(ranks), node = double(std::min(ranks, ranks_per_node));
-    const double shards = none ? 1 : sharding == Sharding::hybrid ? node : all;
+    const double shards = none ? 1 : strategy == ShardingStrategy::hybrid ? node : all;
     const double compute = stage.compute_bytes;
     const double weights = stage.outside + 2 * stage.block, gradients = stage.trained_outside + 2 * stage.trained_block;
 
-    ShardingEstimate result{.sharding = sharding};
+    ShardingEstimate result{.strategy = strategy};
     RankMemory& memory = result.memory;
     memory.masters = 4 * stage.student / shards;
     memory.moments = 8 * stage.trained / shards;
@@ -62,19 +49,19 @@ ShardingEstimate estimate_sharding(Sharding sharding, const StageSizes& stage, i
     result.gathered_per_step =
         compute * ring(shards) * (gathers_of_student * stage.student + gathers_of_teacher * stage.teacher);
     result.reduced_per_step = stage.micro_batches * stage.reduce_bytes * stage.trained * ring(shards);
-    if (sharding == Sharding::hybrid)
+    if (strategy == ShardingStrategy::hybrid)
         result.reduced_per_step += 2 * stage.reduce_bytes * stage.trained / shards * ring(all / shards);
     return result;
 }
 
 std::vector<ShardingEstimate> estimate_all_shardings(const StageSizes& stage, int64_t ranks, int64_t ranks_per_node) {
-    std::vector<Sharding> possible = {Sharding::none};
-    if (ranks > 1) possible.push_back(Sharding::optimizer);
-    if (ranks > ranks_per_node && ranks_per_node > 1) possible.push_back(Sharding::hybrid);
-    if (ranks > 1) possible.push_back(Sharding::full);
+    std::vector<ShardingStrategy> possible = {ShardingStrategy::none};
+    if (ranks > 1) possible.push_back(ShardingStrategy::optimizer);
+    if (ranks > ranks_per_node && ranks_per_node > 1) possible.push_back(ShardingStrategy::hybrid);
+    if (ranks > 1) possible.push_back(ShardingStrategy::full);
     std::vector<ShardingEstimate> estimates;
-    for (const Sharding sharding : possible)
-        estimates.push_back(estimate_sharding(sharding, stage, ranks, ranks_per_node));
+    for (const ShardingStrategy strategy : possible)
+        estimates.push_back(estimate_sharding(strategy, stage, ranks, ranks_per_node));
     return estimates;
 }
 

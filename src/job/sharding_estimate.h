@@ -29,10 +29,9 @@
 #include <string>
 #include <vector>
 
-namespace amalgam {
+#include "sharding/sharding_strategy.h"
 
-enum class Sharding { none, optimizer, full, hybrid };
-std::string name_of(Sharding sharding);
+namespace amalgam {
 
 /// Bytes of one rank, by what they are for.
 struct RankMemory {
@@ -53,13 +52,14 @@ struct StageSizes {
 };
 
 struct ShardingEstimate {
-    Sharding sharding = Sharding::none;
+    ShardingStrategy strategy = ShardingStrategy::none;
     RankMemory memory;
     double gathered_per_step = 0, reduced_per_step = 0;  // bytes received, sent by a rank
 };
 
 /// For `ranks` that share the batches, `ranks_per_node` of them on a node.
-ShardingEstimate estimate_sharding(Sharding sharding, const StageSizes& stage, int64_t ranks, int64_t ranks_per_node);
+ShardingEstimate estimate_sharding(ShardingStrategy strategy, const StageSizes& stage, int64_t ranks,
+                                   int64_t ranks_per_node);
 
 /// All that make sense, in the order of what they move: none; with several ranks optimizer; with several nodes hybrid;
 /// full.

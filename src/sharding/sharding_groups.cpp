@@ -5,28 +5,6 @@
 
 namespace amalgam {
 
-ShardingStrategy parse_sharding_strategy(const std::string& name) {
-    for (const auto strategy :
-         {ShardingStrategy::none, ShardingStrategy::optimizer, ShardingStrategy::full, ShardingStrategy::hybrid})
-        if (name == describe(strategy)) return strategy;
-    throw Error(text("sharding.strategy: \"", name, "\" is not known (none, optimizer, full, hybrid, auto)"),
-                ExitCode::bad_input);
-}
-
-std::string describe(ShardingStrategy strategy) {
-    switch (strategy) {
-        case ShardingStrategy::none:
-            return "none";
-        case ShardingStrategy::optimizer:
-            return "optimizer";
-        case ShardingStrategy::full:
-            return "full";
-        case ShardingStrategy::hybrid:
-            return "hybrid";
-    }
-    throw Error("unknown sharding strategy");
-}
-
 ShardingGroups make_sharding_groups(ShardingStrategy strategy, const Communicator& group, int64_t ranks_per_node) {
     if (strategy != ShardingStrategy::hybrid) return {group, group, {}};
     const Communicator node =

@@ -16,7 +16,7 @@ constexpr double gib = double(1 << 30);
 
 const ShardingEstimate& estimate_of(const StageEstimate& stage, ShardingStrategy strategy) {
     for (const ShardingEstimate& estimate : stage.shardings)
-        if (name_of(estimate.sharding) == describe(strategy)) return estimate;
+        if (estimate.strategy == strategy) return estimate;
     return stage.shardings.back();
 }
 
@@ -27,7 +27,7 @@ ShardingChoice choose_sharding(const Job& job, const StageEstimate& stage, int64
     if (job.sharding.strategy != "auto") return {parse_sharding_strategy(job.sharding.strategy), "as the job says"};
     if (memory <= 0) return {ShardingStrategy::none, "the memory of a rank is not known"};
     const ShardingEstimate &chosen = stage.shardings.at(stage.automatic), &whole = stage.shardings.front();
-    return {parse_sharding_strategy(name_of(chosen.sharding)),
+    return {chosen.strategy,
             text("auto: about ", chosen.memory.total() / gib, " GiB of a rank's ", memory / gib,
                  stage.automatic == 0 ? std::string() : text(", unsharded ", whole.memory.total() / gib))};
 }

@@ -26,7 +26,7 @@ StageSizes thousand() {
 }
 
 TEST(ShardingEstimate, None) {
-    const ShardingEstimate e = estimate_sharding(Sharding::none, thousand(), 16, 8);
+    const ShardingEstimate e = estimate_sharding(ShardingStrategy::none, thousand(), 16, 8);
     EXPECT_DOUBLE_EQ(e.memory.weights, 2000);
     EXPECT_DOUBLE_EQ(e.memory.masters, 4000);
     EXPECT_DOUBLE_EQ(e.memory.moments, 8000);
@@ -39,7 +39,7 @@ TEST(ShardingEstimate, None) {
 }
 
 TEST(ShardingEstimate, Optimizer) {
-    const ShardingEstimate e = estimate_sharding(Sharding::optimizer, thousand(), 16, 8);
+    const ShardingEstimate e = estimate_sharding(ShardingStrategy::optimizer, thousand(), 16, 8);
     EXPECT_DOUBLE_EQ(e.memory.weights, 2000);
     EXPECT_DOUBLE_EQ(e.memory.masters, 250);
     EXPECT_DOUBLE_EQ(e.memory.moments, 500);
@@ -51,7 +51,7 @@ TEST(ShardingEstimate, Optimizer) {
 }
 
 TEST(ShardingEstimate, Full) {
-    const ShardingEstimate e = estimate_sharding(Sharding::full, thousand(), 16, 8);
+    const ShardingEstimate e = estimate_sharding(ShardingStrategy::full, thousand(), 16, 8);
     EXPECT_DOUBLE_EQ(e.memory.weights, 0);
     EXPECT_DOUBLE_EQ(e.memory.masters, 250);
     EXPECT_DOUBLE_EQ(e.memory.gathered, 6 * 500);
@@ -61,15 +61,15 @@ TEST(ShardingEstimate, Full) {
 }
 
 TEST(ShardingEstimate, HybridSharesWithinANodeAndReducesShardsAcross) {
-    const ShardingEstimate e = estimate_sharding(Sharding::hybrid, thousand(), 32, 8);
+    const ShardingEstimate e = estimate_sharding(ShardingStrategy::hybrid, thousand(), 32, 8);
     EXPECT_DOUBLE_EQ(e.memory.masters, 500);
     EXPECT_DOUBLE_EQ(e.memory.moments, 1000);
     EXPECT_DOUBLE_EQ(e.memory.teacher, 2 * (100 + 300));
     EXPECT_DOUBLE_EQ(e.gathered_per_step, 7.0 / 8 * 2 * (4 * 1000 + 2 * 800));
     EXPECT_DOUBLE_EQ(e.reduced_per_step, 7.0 / 8 * 8000 + 2 * 500 * 3.0 / 4);
     // On one node there is nothing to reduce across nodes: it is full.
-    const ShardingEstimate one = estimate_sharding(Sharding::hybrid, thousand(), 8, 8);
-    const ShardingEstimate full = estimate_sharding(Sharding::full, thousand(), 8, 8);
+    const ShardingEstimate one = estimate_sharding(ShardingStrategy::hybrid, thousand(), 8, 8);
+    const ShardingEstimate full = estimate_sharding(ShardingStrategy::full, thousand(), 8, 8);
     EXPECT_DOUBLE_EQ(one.memory.total(), full.memory.total());
     EXPECT_DOUBLE_EQ(one.reduced_per_step, full.reduced_per_step);
 }
@@ -77,17 +77,17 @@ TEST(ShardingEstimate, HybridSharesWithinANodeAndReducesShardsAcross) {
 TEST(ShardingEstimate, Float32SharesTheMastersOnlyWhereTheyAreWhole) {
     StageSizes sizes = thousand();
     sizes.compute_bytes = 4;
-    EXPECT_DOUBLE_EQ(estimate_sharding(Sharding::none, sizes, 2, 2).memory.weights, 0);
-    EXPECT_DOUBLE_EQ(estimate_sharding(Sharding::optimizer, sizes, 2, 2).memory.weights, 4000);
+    EXPECT_DOUBLE_EQ(estimate_sharding(ShardingStrategy::none, sizes, 2, 2).memory.weights, 0);
+    EXPECT_DOUBLE_EQ(estimate_sharding(ShardingStrategy::optimizer, sizes, 2, 2).memory.weights, 4000);
     sizes.deterministic = true;
-    EXPECT_DOUBLE_EQ(estimate_sharding(Sharding::full, sizes, 2, 2).memory.gradients, 6000);
+    EXPECT_DOUBLE_EQ(estimate_sharding(ShardingStrategy::full, sizes, 2, 2).memory.gradients, 6000);
 }
 
 TEST(ShardingEstimate, OnlyWaysThatMakeSense) {
     const auto names = [](int64_t ranks, int64_t per_node) {
         std::string all;
         for (const ShardingEstimate& e : estimate_all_shardings(thousand(), ranks, per_node))
-            all += name_of(e.sharding) + " ";
+            all += describe(e.strategy) + " ";
         return all;
     };
     EXPECT_EQ(names(1, 8), "none ");
@@ -98,13 +98,13 @@ TEST(ShardingEstimate, OnlyWaysThatMakeSense) {
 
 TEST(ShardingEstimate, AutoTakesTheFirstThatFitsWithATenthToSpare) {
     const auto possible = estimate_all_shardings(thousand(), 32, 8);
-    const auto taken = [&](double memory) { return choose_sharding(possible, memory).sharding; };
-    EXPECT_EQ(taken(0), Sharding::none);  // memory not known
-    EXPECT_EQ(taken(possible[0].memory.total() / 0.9 + 1), Sharding::none);
-    EXPECT_EQ(taken(possible[0].memory.total() / 0.9 - 1), Sharding::optimizer);
-    EXPECT_EQ(taken(possible[1].memory.total() / 0.9 - 1), Sharding::hybrid);
-    EXPECT_EQ(taken(possible[2].memory.total() / 0.9 - 1), Sharding::full);
-    EXPECT_EQ(taken(1), Sharding::full);  // nothing fits: the smallest
+    const auto taken = [&](double memory) { return choose_sharding(possible, memory).strategy; };
+    EXPECT_EQ(taken(0), ShardingStrategy::none);  // memory not known
+    EXPECT_EQ(taken(possible[0].memory.total() / 0.9 + 1), ShardingStrategy::none);
+    EXPECT_EQ(taken(possible[0].memory.total() / 0.9 - 1), ShardingStrategy::optimizer);
+    EXPECT_EQ(taken(possible[1].memory.total() / 0.9 - 1), ShardingStrategy::hybrid);
+    EXPECT_EQ(taken(possible[2].memory.total() / 0.9 - 1), ShardingStrategy::full);
+    EXPECT_EQ(taken(1), ShardingStrategy::full);  // nothing fits: the smallest
 }
 
 TEST(KnownShapes, HaveThePublishedNumbersOfParameters) {
@@ -148,7 +148,7 @@ TEST(ShardingEstimate, Qwen72BByHand) {
     const RankMemory& none = distill.shardings.at(0).memory;
     EXPECT_DOUBLE_EQ(none.weights + none.masters + none.moments + none.gradients, 18 * student);  // 1.58 TB
     const ShardingEstimate& full = distill.shardings.at(3);
-    ASSERT_EQ(full.sharding, Sharding::full);
+    ASSERT_EQ(full.strategy, ShardingStrategy::full);
     EXPECT_DOUBLE_EQ(full.memory.masters + full.memory.moments + full.memory.gradients, 16 * student / 1024);
     EXPECT_DOUBLE_EQ(full.memory.gathered, 6 * (outside + 2 * block));  // 27.7 GB
     EXPECT_EQ(distill.micro_batch_sequences, 1);

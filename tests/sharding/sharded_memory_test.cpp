@@ -45,7 +45,7 @@ class ShardedMemoryTest : public testing::Test {
     }
 
     /// Of the memory model, without what lives within a step only.
-    double expected(Sharding sharding) const {
+    double expected(ShardingStrategy sharding) const {
         StageSizes sizes;
         sizes.trained = sizes.student = double(original->parameters().elements());
         const RankMemory memory = estimate_sharding(sharding, sizes, world.size(), world.size()).memory;
@@ -59,12 +59,12 @@ class ShardedMemoryTest : public testing::Test {
 
 TEST_F(ShardedMemoryTest, full_sharding_leaves_each_rank_its_share) {
     const auto found = double(bytes_after_a_step(test::sharding(ShardingStrategy::full)));
-    EXPECT_NEAR(found / expected(Sharding::full), 1.0, 0.05) << found << " bytes";
+    EXPECT_NEAR(found / expected(ShardingStrategy::full), 1.0, 0.05) << found << " bytes";
 }
 
 TEST_F(ShardedMemoryTest, optimizer_sharding_keeps_the_weights_whole) {
     const auto found = double(bytes_after_a_step(test::sharding(ShardingStrategy::optimizer)));
-    EXPECT_NEAR(found / expected(Sharding::optimizer), 1.0, 0.05) << found << " bytes";
+    EXPECT_NEAR(found / expected(ShardingStrategy::optimizer), 1.0, 0.05) << found << " bytes";
 }
 
 }  // namespace
