@@ -4,12 +4,14 @@
 # and checks signal, requeue and brake. For a bare Debian machine (or container), as root:
 #
 #   jobs/slurm/try_single_node.sh          installs slurm-wlm, munge and openmpi-bin if they are missing; 3 to 5 minutes
+#   AMALGAM=FILE jobs/slurm/try_single_node.sh   with that executable too: the quickstart job, cut into several attempts
 #
 # The cluster lives in a folder of its own under /tmp, is found through SLURM_CONF, and is stopped at the end; /etc/slurm is
 # not touched. Do not run it on a machine that belongs to a cluster.
 set -eu
 
 script_folder=$(cd "$(dirname "$0")" && pwd)
+real_program=${AMALGAM:+$(realpath "$AMALGAM")}
 work=$(mktemp -d /tmp/amalgam-slurm-XXXXXX)
 chmod 755 "$work"
 started=()
@@ -143,7 +145,7 @@ submit() {
 # Waits until a job has ended for good and prints the exit code of its last attempt.
 wait_for() {
     local state
-    for _ in $(seq 300); do
+    for _ in $(seq 1200); do
         state=$(scontrol show job "$1" -o | grep -o 'JobState=[A-Z_]*' | cut -d= -f2)
         case $state in
         COMPLETED | FAILED | CANCELLED | TIMEOUT | NODE_FAIL)
@@ -204,6 +206,20 @@ for attempt in 1 2 3; do
 done
 expect "brake holds when attempts are cut off" 1 "$(wait_for "$id")"
 expect "attempts until then" 3 "$(log_lines hangs "$id" 'attempt [0-9]*,')"
+
+# The time limit is shorter than the job, so that it is stopped, queued again and taken up where it was.
+if [ -n "$real_program" ]; then
+    id=$(cd "$script_folder/../.." && AMALGAM=$real_program RUN_FOLDER=$work/runs/quickstart \
+        OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
+        sbatch --parsable --job-name=quickstart --ntasks-per-node="$(nproc)" --cpus-per-task=1 --gpus-per-node=0 \
+        --time=00:03:00 --signal=B:USR1@120 --output="$work/site/outputs/slurm-%x-%j.log" \
+        "$script_folder/amalgam.sbatch" jobs/quickstart.yaml --set output="$work/runs")
+    expect "the quickstart job finishes with" 0 "$(wait_for "$id")"
+    attempts=$(log_lines quickstart "$id" 'attempt [0-9]*,')
+    expect "it needed several attempts ($attempts)" yes "$([ "$attempts" -gt 1 ] && echo yes || echo no)"
+    expect "all but the last ended with 75" "$((attempts - 1))" "$(log_lines quickstart "$id" 'mpirun ended with 75')"
+    expect "it left a student" yes "$([ -e "$work/runs/quickstart/student/config.json" ] && echo yes || echo no)"
+fi
 
 if [ "$failures" -gt 0 ]; then
     echo "$failures checks failed"
