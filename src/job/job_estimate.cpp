@@ -46,7 +46,7 @@ class Estimator {
         result.student_parameters = sizes_.parameters(kept_);
         if (job_.align.tokens > 0) result.stages.push_back(align());
         if (job_.score.tokens > 0) result.stages.push_back(score());
-        if (job_.distill.tokens > 0) result.stages.push_back(distill());
+        result.stages.push_back(distill());  // without tokens it still makes the hybrid
         if (job_.finetune.tokens > 0) result.stages.push_back(finetune());
         if (job_.evaluate.sequences > 0) result.stages.push_back(evaluate());
         double largest = 0;

@@ -152,6 +152,11 @@ TEST(JobEstimate, SkippedStagesAreAbsent) {
     ASSERT_EQ(estimate.stages.size(), 2u);
     EXPECT_EQ(estimate.stages[0].name, "align");
     EXPECT_EQ(estimate.stages[1].name, "distill");
+    job.distill.tokens = 0;  // the hybrid is made all the same
+    const StageEstimate untrained = stage(estimate_job(job, qwen_1_5b, {}), "distill");
+    EXPECT_EQ(untrained.steps, 0);
+    EXPECT_EQ(untrained.seconds, 0);
+    EXPECT_GT(untrained.sharding().memory.total(), 0);
     job.finetune.tokens = 100000000;
     EXPECT_EQ(stage(estimate_job(job, qwen_1_5b, {}), "finetune").sharding().memory.teacher, 0);
 }
