@@ -112,7 +112,7 @@ void export_fla(ExportFolder& folder, const ModelSpec& spec) {
     }
     folder.copy("model.norm.weight", "model.norm.weight");
     if (!c.tied_head) folder.copy("lm_head.weight", "lm_head.weight");
-    folder.write(config_of(spec, folder.dtype()));
+    folder.finish(config_of(spec, folder.dtype()));
 }
 
 }  // namespace amalgam

@@ -43,7 +43,8 @@ ExportFolder::ExportFolder(const TensorSource& student, ExportPrecision precisio
     : student_(student),
       precision_(precision),
       teacher_folder_(std::move(teacher_folder)),
-      target_(std::move(target)) {}
+      target_(std::move(target)),
+      tensors_(target_) {}
 
 at::Tensor ExportFolder::take(const std::string& name) const {
     const auto tensor = student_.find(name);
@@ -54,19 +55,15 @@ at::Tensor ExportFolder::take(const std::string& name) const {
 
 void ExportFolder::put(const std::string& name, const at::Tensor& tensor, bool full_precision) {
     const bool narrow = precision_ == ExportPrecision::bfloat16 && !full_precision;
-    tensors_.emplace_back(name, tensor.to(narrow ? at::kBFloat16 : at::kFloat).contiguous());
+    const at::Tensor written = tensor.to(narrow ? at::kBFloat16 : at::kFloat).contiguous();
+    tensors_.add(name, narrow ? SafetensorsType::bf16 : SafetensorsType::f32, written.sizes().vec(),
+                 written.const_data_ptr());
 }
 
-void ExportFolder::write(const nlohmann::json& config) const {
-    std::error_code failed;
-    std::filesystem::create_directories(target_, failed);
-    if (failed) throw Error(text(target_.string(), ": cannot be made (", failed.message(), ")"), ExitCode::storage);
+void ExportFolder::finish(const nlohmann::json& config) {
+    tensors_.finish();
     remove_earlier_export(target_);
-    std::vector<TensorToWrite> entries;
-    for (const auto& [name, tensor] : tensors_)
-        entries.push_back({name, tensor.scalar_type() == at::kBFloat16 ? SafetensorsType::bf16 : SafetensorsType::f32,
-                           tensor.sizes().vec(), tensor.const_data_ptr()});
-    write_safetensors(target_, entries);
+    tensors_.publish();
     write_tokenizer();
     write_generation_config(config.at("use_cache"));
     write_text_once(target_ / "config.json", config.dump(2) + "\n");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the export formats share: tensors read in fp32 from the student, collected under new names, written as
+// What the export formats share: tensors read in fp32 from the student one after the other, written under new names as
 // safetensors with config.json and the teacher's tokenizer files.
 #pragma once
 
@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "model/export.h"
+#include "storage/safetensors.h"
 
 namespace amalgam {
 
@@ -18,13 +19,14 @@ class ExportFolder {
 
     /// A tensor of the student, fp32. Throws Error(bad_input) if it is missing.
     at::Tensor take(const std::string& name) const;
-    /// Keeps `tensor` for writing, in the export's precision unless `full_precision`.
+    /// Writes `tensor`, in the export's precision unless `full_precision`.
     void put(const std::string& name, const at::Tensor& tensor, bool full_precision = false);
     /// take and put.
     void copy(const std::string& from, const std::string& to) { put(to, take(from)); }
 
-    /// Writes everything, replacing an earlier export: its config.json goes first, the new one comes last.
-    void write(const nlohmann::json& config) const;
+    /// To be called when all tensors were put: replaces an earlier export, whose config.json goes first; the new one
+    /// comes last.
+    void finish(const nlohmann::json& config);
 
     const char* dtype() const { return precision_ == ExportPrecision::bfloat16 ? "bfloat16" : "float32"; }
 
@@ -35,7 +37,7 @@ class ExportFolder {
     const TensorSource& student_;
     ExportPrecision precision_;
     std::filesystem::path teacher_folder_, target_;
-    std::vector<std::pair<std::string, at::Tensor>> tensors_;
+    SafetensorsWriter tensors_;
 };
 
 /// "model.layers.N." and the mixer's part of a name.

@@ -210,7 +210,7 @@ void export_qwen3_5(ExportFolder& folder, const ModelSpec& spec) {
         folder.put("lm_head.weight", folder.take("lm_head.weight") * folder.take("model.norm.weight"));
         folder.put("model.norm.weight", nothing);
     }
-    folder.write(config_of(spec, folder.dtype()));
+    folder.finish(config_of(spec, folder.dtype()));
 }
 
 }  // namespace amalgam

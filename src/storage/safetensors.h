@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -32,15 +33,41 @@ std::map<std::string, SafetensorsEntry> read_safetensors_folder(const std::files
 /// Reads the bytes of one tensor with pread into `destination` (entry.bytes long).
 void read_tensor_bytes(const SafetensorsEntry& entry, void* destination);
 
-struct TensorToWrite {
-    std::string name;
-    SafetensorsType type;
-    std::vector<int64_t> shape;
-    const void* data;  // contiguous
-};
+/// Writes the tensors of a model folder one after the other: model.safetensors, or, where they have more than
+/// `shard_bytes`, several files of at most so many (a larger tensor has one to itself) with an index. Holds the tensors
+/// of one file in memory. Every file appears whole, under its name only when all have been written.
+class SafetensorsWriter {
+  public:
+    explicit SafetensorsWriter(std::filesystem::path folder, int64_t shard_bytes = int64_t{4} << 30);
+    /// Removes what was written unless publish() has succeeded.
+    ~SafetensorsWriter();
+    SafetensorsWriter(const SafetensorsWriter&) = delete;
+    SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
 
-/// Writes `folder`/model.safetensors, or shards of at most `shard_bytes` with an index. Every file is written once.
-void write_safetensors(const std::filesystem::path& folder, const std::vector<TensorToWrite>& tensors,
-                       int64_t shard_bytes = int64_t{4} << 30);
+    /// `data`: contiguous; copied. Throws Error for a name that was there before or is reserved, and for shapes that
+    /// have no size; Error(storage).
+    void add(const std::string& name, SafetensorsType type, const std::vector<int64_t>& shape, const void* data);
+
+    /// Writes the rest, into the folder that is made if need be. Throws Error(storage).
+    void finish();
+    /// Gives the files their names, after finish().
+    void publish();
+
+  private:
+    struct Tensor {
+        std::string name;
+        SafetensorsType type;
+        std::vector<int64_t> shape;
+        std::vector<char> bytes;
+    };
+    std::filesystem::path temporary(size_t shard) const;
+    void write_shard();
+
+    std::filesystem::path folder_;
+    int64_t shard_bytes_, held_bytes_ = 0, total_bytes_ = 0;
+    std::set<std::string> names_;
+    std::vector<Tensor> held_;                      // of the file that comes next
+    std::vector<std::vector<std::string>> shards_;  // names of the tensors in those that are written
+};
 
 }  // namespace amalgam

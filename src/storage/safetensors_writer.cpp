@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "storage/posix_file.h"
 #include "storage/safetensors.h"
@@ -14,7 +13,6 @@ namespace amalgam {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-using Shard = std::vector<const TensorToWrite*>;
 
 namespace {
 
@@ -36,93 +34,93 @@ const char* name_of(SafetensorsType type) {
     throw std::logic_error("unknown SafetensorsType");
 }
 
-int64_t bytes_of(const TensorToWrite& tensor) {
-    int64_t bytes = static_cast<int64_t>(bytes_of(tensor.type));
-    for (int64_t size : tensor.shape) {
+int64_t size_of(const std::string& name, SafetensorsType type, const std::vector<int64_t>& shape) {
+    int64_t bytes = static_cast<int64_t>(bytes_of(type));
+    for (int64_t size : shape) {
         if (size < 0 || __builtin_mul_overflow(bytes, size, &bytes))
-            throw Error(text("tensor \"", tensor.name, "\" has a shape that cannot be written"));
+            throw Error(text("tensor \"", name, "\" has a shape that cannot be written"));
     }
     return bytes;
 }
 
-void expect_unique_names(const std::vector<TensorToWrite>& tensors) {
-    std::set<std::string> names;
-    for (const auto& tensor : tensors)
-        if (!names.insert(tensor.name).second || tensor.name == "__metadata__")
-            throw Error(text("tensor \"", tensor.name, "\" cannot be written twice or under a reserved name"));
+}  // namespace
+
+SafetensorsWriter::SafetensorsWriter(fs::path folder, int64_t shard_bytes)
+    : folder_(std::move(folder)), shard_bytes_(shard_bytes) {}
+
+SafetensorsWriter::~SafetensorsWriter() {
+    for (size_t shard = 0; shard <= shards_.size(); ++shard) discard(temporary(shard));
 }
 
-/// In the order given, each shard filled until the next tensor would not fit.
-std::vector<Shard> partition(const std::vector<TensorToWrite>& tensors, int64_t shard_bytes) {
-    std::vector<Shard> shards(1);
-    int64_t filled = 0;
-    for (const auto& tensor : tensors) {
-        const int64_t bytes = bytes_of(tensor);
-        if (!shards.back().empty() && bytes > shard_bytes - filled) {
-            shards.emplace_back();
-            filled = 0;
-        }
-        shards.back().push_back(&tensor);
-        filled += bytes;
-    }
-    return shards;
+fs::path SafetensorsWriter::temporary(size_t shard) const {
+    return folder_ / text("model.safetensors.", shard + 1, ".tmp");
 }
 
-void write_shard(const fs::path& path, Shard shard) {
+void SafetensorsWriter::add(const std::string& name, SafetensorsType type, const std::vector<int64_t>& shape,
+                            const void* data) {
+    const int64_t bytes = size_of(name, type, shape);
+    if (name == "__metadata__" || !names_.insert(name).second)
+        throw Error(text("tensor \"", name, "\" cannot be written twice or under a reserved name"));
+    if (!held_.empty() && bytes > shard_bytes_ - held_bytes_) write_shard();
+    const char* first = static_cast<const char*>(data);
+    held_.push_back({name, type, shape, bytes > 0 ? std::vector<char>(first, first + bytes) : std::vector<char>()});
+    held_bytes_ += bytes;
+    total_bytes_ += bytes;
+}
+
+void SafetensorsWriter::write_shard() {
+    std::error_code failed;
+    fs::create_directories(folder_, failed);
+    if (failed) throw Error(text(folder_.string(), ": cannot be created: ", failed.message()), ExitCode::storage);
+
     // Wide elements first, so that every tensor is aligned to its own element size in a mapped file.
-    std::stable_sort(shard.begin(), shard.end(), [](const TensorToWrite* a, const TensorToWrite* b) {
-        return bytes_of(a->type) > bytes_of(b->type);
-    });
+    std::stable_sort(held_.begin(), held_.end(),
+                     [](const Tensor& a, const Tensor& b) { return bytes_of(a.type) > bytes_of(b.type); });
 
     json header = json::object();
     header["__metadata__"] = {{"format", "pt"}};  // transformers refuses files without it
+    std::vector<std::string> names;
     int64_t position = 0;
-    for (const TensorToWrite* tensor : shard) {
-        const int64_t end = position + bytes_of(*tensor);
-        header[tensor->name] = {
-            {"dtype", name_of(tensor->type)}, {"shape", tensor->shape}, {"data_offsets", {position, end}}};
+    for (const Tensor& tensor : held_) {
+        const int64_t end = position + static_cast<int64_t>(tensor.bytes.size());
+        header[tensor.name] = {
+            {"dtype", name_of(tensor.type)}, {"shape", tensor.shape}, {"data_offsets", {position, end}}};
+        names.push_back(tensor.name);
         position = end;
     }
     std::string source = header.dump();
     source.resize((source.size() + 7) / 8 * 8, ' ');  // the data begins at a multiple of 8 bytes
 
-    write_once(path, [&](const fs::path& temporary) {
-        PosixFile file = PosixFile::create(temporary);
-        const uint64_t header_bytes = source.size();
-        file.write(&header_bytes, sizeof header_bytes);
-        file.write(source.data(), static_cast<int64_t>(source.size()));
-        for (const TensorToWrite* tensor : shard) file.write(tensor->data, bytes_of(*tensor));
-        file.close();
-    });
+    PosixFile file = PosixFile::create(temporary(shards_.size()));
+    const uint64_t header_bytes = source.size();
+    file.write(&header_bytes, sizeof header_bytes);
+    file.write(source.data(), static_cast<int64_t>(source.size()));
+    for (const Tensor& tensor : held_) file.write(tensor.bytes.data(), static_cast<int64_t>(tensor.bytes.size()));
+    file.close();
+    shards_.push_back(std::move(names));
+    held_.clear();
+    held_bytes_ = 0;
 }
 
-}  // namespace
+void SafetensorsWriter::finish() {
+    if (!held_.empty() || shards_.empty()) write_shard();
+}
 
-void write_safetensors(const fs::path& folder, const std::vector<TensorToWrite>& tensors, int64_t shard_bytes) {
-    expect_unique_names(tensors);
-    std::error_code failed;
-    fs::create_directories(folder, failed);
-    if (failed) throw Error(text(folder.string(), ": cannot be created: ", failed.message()), ExitCode::storage);
-
-    const auto shards = partition(tensors, shard_bytes);
-    if (shards.size() == 1) {
-        write_shard(folder / "model.safetensors", shards[0]);
+void SafetensorsWriter::publish() {
+    if (shards_.size() == 1) {
+        amalgam::publish(temporary(0), folder_ / "model.safetensors");
         return;
     }
     json weight_map = json::object();
-    int64_t total = 0;
-    for (size_t i = 0; i < shards.size(); ++i) {
+    for (size_t shard = 0; shard < shards_.size(); ++shard) {
         char name[64];
-        std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", i + 1, shards.size());
-        write_shard(folder / name, shards[i]);
-        for (const TensorToWrite* tensor : shards[i]) {
-            weight_map[tensor->name] = name;
-            total += bytes_of(*tensor);
-        }
+        std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", shard + 1, shards_.size());
+        amalgam::publish(temporary(shard), folder_ / name);
+        for (const std::string& tensor : shards_[shard]) weight_map[tensor] = name;
     }
     // Last, so that a folder with an index has all of its shards.
-    const json index = {{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}};
-    write_text_once(folder / "model.safetensors.index.json", index.dump(2) + "\n");
+    const json index = {{"metadata", {{"total_size", total_bytes_}}}, {"weight_map", weight_map}};
+    write_text_once(folder_ / "model.safetensors.index.json", index.dump(2) + "\n");
 }
 
 }  // namespace amalgam

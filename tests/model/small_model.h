@@ -7,7 +7,6 @@
 
 #include <cmath>
 #include <cstdlib>
-#include <deque>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -110,13 +109,13 @@ inline std::string config_json(const ModelConfig& c) {
 /// The model as a Hugging Face folder in fp32.
 inline void write_model_folder(CausalLM& model, const std::filesystem::path& folder) {
     std::filesystem::create_directories(folder);
-    std::deque<at::Tensor> kept;
-    std::vector<TensorToWrite> tensors;
+    SafetensorsWriter writer(folder);
     model.parameters().for_each_named([&](const std::string& name, at::Tensor t, Parameter&) {
-        kept.push_back(t.to(at::kCPU, at::kFloat).contiguous());
-        tensors.push_back({name, SafetensorsType::f32, t.sizes().vec(), kept.back().data_ptr()});
+        const at::Tensor written = t.to(at::kCPU, at::kFloat).contiguous();
+        writer.add(name, SafetensorsType::f32, t.sizes().vec(), written.const_data_ptr());
     });
-    write_safetensors(folder, tensors);
+    writer.finish();
+    writer.publish();
     std::ofstream(folder / "config.json") << config_json(model.config());
 }
 

@@ -10,8 +10,8 @@
 
 #include "small_disk.h"
 #include "storage/hdf5.h"
-#include "storage/safetensors.h"
 #include "storage/write_once.h"
+#include "write_safetensors.h"
 
 namespace amalgam {
 namespace {
@@ -62,8 +62,9 @@ TEST_F(FullDisk, text) {
 TEST_F(FullDisk, safetensors) {
     expect_full(
         [](const auto& path) {
-            write_safetensors(path.parent_path(),
-                              {{"x", SafetensorsType::f64, {static_cast<int64_t>(numbers.size())}, numbers.data()}});
+            test::write_safetensors(
+                path.parent_path(),
+                {{"x", SafetensorsType::f64, {static_cast<int64_t>(numbers.size())}, numbers.data()}});
         },
         "model.safetensors");
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "temporary_folder.h"
+#include "write_safetensors.h"
 
 namespace amalgam {
 namespace {
@@ -16,6 +17,8 @@ namespace {
 using test::content_of;
 using test::expect_error;
 using test::put;
+using test::TensorToWrite;
+using test::write_safetensors;
 
 class Safetensors : public test::TemporaryFolder {};
 

@@ -9,9 +9,9 @@
 #include <algorithm>
 #include <vector>
 
-#include "storage/safetensors.h"
 #include "storage/write_once.h"
 #include "temporary_folder.h"
+#include "write_safetensors.h"
 
 namespace {
 
@@ -69,7 +69,7 @@ TEST_F(ShortTransfer, tensor_is_written_and_read_in_small_pieces) {
     const auto values = numbers();
     transfer_limit = 7;
     interruptions = 3;
-    write_safetensors(folder, {{"x", SafetensorsType::f32, {1000}, values.data()}});
+    test::write_safetensors(folder, {{"x", SafetensorsType::f32, {1000}, values.data()}});
     interruptions = 3;
     const auto tensors = read_safetensors_folder(folder);
     std::vector<float> read(1000);
@@ -84,7 +84,7 @@ TEST_F(ShortTransfer, full_disk_in_the_middle_of_a_tensor) {
     std::string message;
     ExitCode code = ExitCode::success;
     try {
-        write_safetensors(folder, {{"x", SafetensorsType::f32, {1000}, values.data()}});
+        test::write_safetensors(folder, {{"x", SafetensorsType::f32, {1000}, values.data()}});
     } catch (const Error& error) {
         message = error.what();
         code = error.code();
