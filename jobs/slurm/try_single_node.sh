@@ -11,6 +11,7 @@
 set -eu
 
 script_folder=$(cd "$(dirname "$0")" && pwd)
+cores=$(getconf _NPROCESSORS_ONLN)  # nproc would say OMP_NUM_THREADS
 real_program=${AMALGAM:+$(realpath "$AMALGAM")}
 work=$(mktemp -d /tmp/amalgam-slurm-XXXXXX)
 chmod 755 "$work"
@@ -48,9 +49,8 @@ start_munge() {
 # cred_expire: a requeued job waits until the old credential has expired, 120 s by default.
 # linuxproc, task/none: work in a container, where cgroups are not ours.
 write_slurm_conf() {
-    local host cores memory
+    local host memory
     host=$(hostname -s)
-    cores=$(nproc)
     memory=$(($(awk '/MemTotal/ {print $2}' /proc/meminfo) / 1024 * 9 / 10))
     cat > "$work/slurm.conf" <<CONF
 ClusterName=try
@@ -138,7 +138,7 @@ submit() {
     shift
     echo "name: $behaviour" > "$work/site/$behaviour.yaml"
     (cd "$work/site" && AMALGAM=$work/amalgam BEHAVIOUR=$behaviour OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
-        sbatch --parsable --job-name="$behaviour" --ntasks-per-node="$(nproc)" --cpus-per-task=1 --gpus-per-node=0 \
+        sbatch --parsable --job-name="$behaviour" --ntasks-per-node="$cores" --cpus-per-task=1 --gpus-per-node=0 \
         --time=00:03:00 --signal=B:USR1@120 "$@" "$script_folder/amalgam.sbatch" "$behaviour.yaml")
 }
 
@@ -191,7 +191,7 @@ expect "brake says why" 1 "$(log_lines stalls "$id" '3 attempts without progress
 id=$(submit trains)
 expect "interrupted run finishes with" 0 "$(wait_for "$id")"
 expect "it needed attempts" 2 "$(log_lines trains "$id" 'attempt [0-9]*,')"
-expect "ranks that got USR1 through mpirun" "$(nproc)" "$(log_lines trains "$id" 'USR1, saving')"
+expect "ranks that got USR1 through mpirun" "$cores" "$(log_lines trains "$id" 'USR1, saving')"
 expect "first attempt ended with 75" 1 "$(log_lines trains "$id" 'mpirun ended with 75')"
 cat "$work/site/outputs/slurm-trains-$id.log"
 
@@ -211,7 +211,7 @@ expect "attempts until then" 3 "$(log_lines hangs "$id" 'attempt [0-9]*,')"
 if [ -n "$real_program" ]; then
     id=$(cd "$script_folder/../.." && AMALGAM=$real_program RUN_FOLDER=$work/runs/quickstart \
         OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
-        sbatch --parsable --job-name=quickstart --ntasks-per-node="$(nproc)" --cpus-per-task=1 --gpus-per-node=0 \
+        sbatch --parsable --job-name=quickstart --ntasks-per-node="$cores" --cpus-per-task=1 --gpus-per-node=0 \
         --time=00:03:00 --signal=B:USR1@120 --output="$work/site/outputs/slurm-%x-%j.log" \
         "$script_folder/amalgam.sbatch" jobs/quickstart.yaml --set output="$work/runs")
     expect "the quickstart job finishes with" 0 "$(wait_for "$id")"
