@@ -41,7 +41,7 @@ const ModelConfig& Run::teacher_config() {
     return *teacher_config_;
 }
 
-const TensorSource& Run::teacher_source() {
+const HuggingFaceSource& Run::teacher_source() {
     teacher_config();  // what is wrong with the config comes before what is wrong with the weights
     if (!teacher_source_)
         world.together([&] { teacher_source_ = std::make_unique<HuggingFaceSource>(job.teacher.path); });

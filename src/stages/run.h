@@ -39,7 +39,7 @@ class Run {
     /// Loaded when first asked for, and again if asked for with other ranks or another kind of sharding (optimizer
     /// leaves it whole). Collective: every rank must ask.
     CausalLM& teacher(ShardingStrategy sharding, const Communicator& group);
-    const TensorSource& teacher_source();
+    const HuggingFaceSource& teacher_source();
     const TokenFile& training_tokens();
     const TokenFile& validation_tokens();
     HeldOutSet held_out(int64_t sequences, int64_t sequence_length);

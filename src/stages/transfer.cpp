@@ -1,25 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
-// Transfer: the all-linear student with the teacher's weights in it.
+// Transfer: the all-linear student with the teacher's weights in it. Spread over all ranks, so that no memory has to
+// hold a whole model.
 #include "model/transfer.h"
 
+#include "sharding/node_weights.h"
 #include "stages/stages.h"
 #include "system/error.h"
 #include "system/log.h"
+#include "training/checkpoint.h"
+#include "training/sharded_pieces.h"
 
 namespace amalgam {
 
 StageOutcome transfer(Run& run) {
     const ModelSpec spec = run.student_spec(all_linear(run.teacher_config().layers, run.job.student.mixer));
-    const TensorSource& teacher = run.teacher_source();
-    run.world.on_root([&] {
-        const TransferSource source(teacher, spec.config, spec.linear,
+    CausalLM student(spec, at::kCPU, at::kFloat, /*trainable=*/true, Allocation::later);
+    ShardedModel shards(student, /*trainable=*/true, run.world, {.strategy = ShardingStrategy::full});
+    const HuggingFaceSource& teacher = run.teacher_source();
+    const Communicator node = run.world.split_by_node();
+    run.world.together([&] {  // of other nodes; the ranks of one node fail together
+        const NodeSource on_node(teacher, node);
+        const TransferSource source(on_node, spec.config, spec.linear,
                                     parse_expansion(run.job.student.key_value_expansion), uint64_t(run.job.seed));
-        CausalLM student(spec, at::kCPU, at::kFloat, /*trainable=*/true);
-        load_weights(student, {&source});
-        write_checkpoint(run.checkpoints("transfer").finished(), student, nullptr, {"transfer", 0, 0, 0, run.job.seed},
-                         run.provenance());
-        info(text("transfer: ", describe(spec.layout), ", ", student.parameters().elements(), " parameters"));
+        load_weights(shards, {&source});
     });
+    CheckpointWriter writer(run.checkpoints("transfer").finished(),
+                            checkpoint_header(student, nullptr, {"transfer", 0, 0, 0, run.job.seed}, run.provenance()),
+                            weight_pieces(shards, true), run.world);
+    writer.write();
+    writer.finish();
+    info(text("transfer: ", describe(spec.layout), ", ", student.parameters().elements(), " parameters"));
     return StageOutcome::finished;
 }
 

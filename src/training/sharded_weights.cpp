@@ -8,6 +8,7 @@
 
 #include "training/adamw.h"
 #include "training/sharded_gradients.h"
+#include "training/sharded_pieces.h"
 
 namespace amalgam {
 namespace {
@@ -83,32 +84,16 @@ class ShardedWeights : public TrainedWeights {
 
     /// All named tensors in the order of the model's parameters; `mine`: with this rank's elements, else with none.
     std::vector<TensorPiece> pieces(bool moments, bool mine) {
-        std::vector<TensorPiece> result;
-        for (Parameter& p : model_.model().parameters().all())
-            add_pieces("/model/", p, model_.flat_of(p), model_.flat_of(p).shard(), mine, result);
+        std::vector<TensorPiece> result = weight_pieces(model_, mine);
         if (!moments) return result;
         for (const Parameter* p : trained_) {
             const FlatParameters& flat = model_.flat_of(*p);
             const auto found =
                 std::find_if(moments_.begin(), moments_.end(), [&](const Moments& m) { return m.parameters == &flat; });
-            add_pieces("/optimizer/exp_avg/", *p, flat, found->exp_avg, mine, result);
-            add_pieces("/optimizer/exp_avg_sq/", *p, flat, found->exp_avg_sq, mine, result);
+            add_shard_pieces("/optimizer/exp_avg/", *p, flat, found->exp_avg, mine, result);
+            add_shard_pieces("/optimizer/exp_avg_sq/", *p, flat, found->exp_avg_sq, mine, result);
         }
         return result;
-    }
-
-    static void add_pieces(const std::string& folder, const Parameter& p, const FlatParameters& flat,
-                           const at::Tensor& shard, bool mine, std::vector<TensorPiece>& result) {
-        const ShardSlice slice = flat.slice_of(p);
-        for_each_named_part(p, [&](const std::string& name, const std::vector<int64_t>& shape, int64_t first) {
-            const int64_t elements = c10::multiply_integers(shape);
-            const int64_t begin = std::clamp(slice.in_parameter, first, first + elements),
-                          end = std::clamp(slice.in_parameter + slice.count, begin, first + elements);
-            const int64_t count = mine ? end - begin : 0;
-            // The slice that is not there begins at 0 of the parameter: an empty piece is a view of nothing.
-            const int64_t in_shard = count > 0 ? slice.in_shard + begin - slice.in_parameter : 0;
-            result.push_back({folder + name, shape, begin - first, shard.narrow(0, in_shard, count)});
-        });
     }
 
     ShardedModel& model_;

@@ -42,6 +42,19 @@ TEST_F(ShardedPipeline, small_models_are_not_sharded_by_themselves) {
     expect_end(run(2), 0, {"align: sharding none over 2 ranks (auto: about"});
 }
 
+TEST_F(ShardedPipeline, an_untrained_hybrid_is_the_same_however_many_ranks_made_it) {
+    job.align.tokens = job.score.tokens = job.distill.tokens = 0;
+    job.select.rule = "uniform";
+    job.name = "one";
+    expect_end(run(1), 0, {"finished in"});
+    const auto one = run_folder();
+    job.sharding.strategy = "full";
+    job.name = "three";
+    expect_end(run(3), 0, {"distill: sharding full over 3 ranks", "finished in"});
+    for (const char* file : {"checkpoints/transfer.h5", "checkpoints/distill.h5", "evaluation.h5"})
+        EXPECT_EQ(differing_datasets(one / file, run_folder() / file), Names{}) << file;
+}
+
 TEST_F(ShardedPipeline, candidates_in_step_score_as_one_at_a_time) {
     job.evaluate.sequences = 0;
     job.score.teacher_cache_gib = 0.0;
