@@ -52,7 +52,7 @@ std::pair<int64_t, int64_t> sizes_of(const std::filesystem::path& safetensors) {
     return {int64_t(content.size()) - header, header};
 }
 
-TEST_F(TwoHosts, each_reads_the_weights_once) {
+TEST_F(TwoHosts, each_reads_the_weights_once_for_a_model) {
     job.align.tokens = job.score.tokens = 0;
     job.select.rule = "all_linear";
     const auto counts = folder / "counts";
@@ -65,9 +65,9 @@ TEST_F(TwoHosts, each_reads_the_weights_once) {
     const auto read = [&](const std::string& host) {
         return test::read_call_counts(counts, host).sum.at("safetensors_read").bytes;
     };
-    // Every rank lists the tensors, no byte of them is read twice.
-    EXPECT_EQ(read("host-b"), tensors + 2 * header);
-    // On host a the root has looked at them for the checks, and reads them once more to transfer them.
+    // Every rank lists the tensors; its host reads them once to transfer them, and once for the teacher.
+    EXPECT_EQ(read("host-b"), 2 * tensors + 2 * header);
+    // On host a the root has looked at them for the checks too.
     EXPECT_EQ(read("host-a"), 2 * tensors + 3 * header);
 }
 
