@@ -125,16 +125,16 @@ __device__ inline void store_piece(__nv_bfloat16* target, uint4 piece) {
 template <int dim, int threads>
 __device__ inline void load_tiles(uint32_t tiles, DeviceRows rows, int64_t sequence_start, int column, int first,
                                   int time, int thread) {
-    constexpr int pieces = dim / 8;
-    static_assert(64 * pieces % threads == 0);
+    constexpr int pieces = dim / 8, rows_at_once = threads / pieces;
+    static_assert(threads % pieces == 0 && rows_at_once % 8 == 0);  // the swizzle is the same for all rows of a thread
+    const int row = thread / pieces, piece = thread % pieces;
+    const __nv_bfloat16* source = rows.data + (sequence_start + first + row) * rows.stride + column + piece * 8;
+    const int64_t step = rows_at_once * rows.stride;
+    const uint32_t target = tiles + piece / 8 * hopper::tile_bytes + hopper::tile_offset(row, piece % 8);
 #pragma unroll
-    for (int i = 0; i < 64 * pieces / threads; ++i) {
-        const int at = i * threads + thread, row = at / pieces, piece = at % pieces;
-        const bool present = first + row < time;
-        const __nv_bfloat16* source =
-            rows.data + (sequence_start + (present ? first + row : 0)) * rows.stride + column + piece * 8;
-        hopper::copy_async(tiles + piece / 8 * hopper::tile_bytes + hopper::tile_offset(row, piece % 8), source,
-                           present);
+    for (int i = 0; i < 64 / rows_at_once; ++i) {
+        const bool present = first + row + i * rows_at_once < time;
+        hopper::copy_async(target + i * rows_at_once * 128, present ? source + i * step : rows.data, present);
     }
 }
 

@@ -44,11 +44,11 @@ __global__ void __launch_bounds__(128 * (groups + 1), dim == 64 ? 2 : 1)
     float S[key_tiles][32];
     Left output[4];
 
-    // Writes the output of a step by way of this warp's columns of V, in rows of 32 bytes, and releases its tiles. Done
-    // while the first products of the next step run.
+    // Writes the output of a step by way of this warp's columns of V, in rows of 32 bytes, and releases its tiles.
     const auto finish = [&](int step) {
         const auto [chain, chunk, n] = schedule[step];
         char* tile = pipeline.loaded[step % stages].v[group];
+        __syncwarp();
 #pragma unroll
         for (int i = 0; i < 4; ++i) store_columns(shared_address(tile), i, output[i]);
         __syncwarp();
@@ -92,7 +92,6 @@ __global__ void __launch_bounds__(128 * (groups + 1), dim == 64 ? 2 : 1)
             product<Lie::as_columns>(O, state[i], q + i / 4 * tile_bytes, i % 4, i > 0);
         products_commit();
 
-        if (step > 0) finish(step - 1);
         // States are saved by way of shared memory of their own, or of Q once that has been used.
         const auto save_state = [&](char(&staged)[key_tiles][tile_bytes]) {
             if (call.saved.states != nullptr)
@@ -183,9 +182,9 @@ __global__ void __launch_bounds__(128 * (groups + 1), dim == 64 ? 2 : 1)
 
 #pragma unroll
         for (int i = 0; i < 4; ++i) output[i] = left_operand(O, i);
+        finish(step);
         if (chunk == call.chunks - 1 && call.final_state) store_state<dim>(S, call.final_state, chain, value, thread);
     }
-    finish(schedule.steps - 1);
     if (lane == 0) bulk_stores_complete();
 }
 
