@@ -7,6 +7,9 @@
 #include <numbers>
 
 #include "kernels/adamw/adamw.h"
+#ifdef AMALGAM_CUDA
+#include <c10/cuda/CUDAStream.h>
+#endif
 
 namespace amalgam {
 
@@ -35,29 +38,28 @@ void update_on_cpu(const AdamWTensors& t, const OptimizerJob& options, int64_t s
     kernels::adamw_step(call, threads);
 }
 
-/// All tensors of a group in a few launches.
-void update_on_device(const std::vector<AdamWTensors>& tensors, ParameterGroup group, const OptimizerJob& options,
-                      int64_t step, double rate_factor, double gradient_factor) {
-    std::vector<at::Tensor> masters, gradients, exp_avgs, exp_avg_sqs, wide, narrow;
-    for (const AdamWTensors& t : tensors) {
-        if (t.group != group) continue;
-        masters.push_back(t.master);
-        gradients.push_back(t.gradient);
-        exp_avgs.push_back(t.exp_avg);
-        exp_avg_sqs.push_back(t.exp_avg_sq);
-        if (!t.compute.defined()) continue;
-        wide.push_back(t.master);
-        narrow.push_back(t.compute);
-    }
-    if (masters.empty()) return;
-    const auto scalar = masters[0].options();
-    const std::vector<at::Tensor> steps(masters.size(), at::full({}, double(step), scalar));
-    // LibTorch divides the gradients by grad_scale.
-    at::_fused_adamw_(masters, gradients, exp_avgs, exp_avg_sqs, {}, steps, rate_factor * learning_rate(options, group),
-                      options.beta1, options.beta2, options.weight_decay, options.epsilon, /*amsgrad=*/false,
-                      /*maximize=*/false, at::full({}, 1.0 / gradient_factor, scalar));
-    if (!narrow.empty()) at::_foreach_copy_(narrow, wide);
+#ifdef AMALGAM_CUDA
+/// All tensors in one launch for every few hundred of them.
+void update_on_device(const std::vector<AdamWTensors>& tensors, const OptimizerJob& options, int64_t step,
+                      double rate_factor, double gradient_factor) {
+    kernels::AdamwStep settings;
+    settings.step = step;
+    settings.beta1 = options.beta1;
+    settings.beta2 = options.beta2;
+    settings.epsilon = options.epsilon;
+    settings.weight_decay = options.weight_decay;
+    settings.gradient_multiplier = gradient_factor;
+    std::vector<kernels::cuda::AdamwParameter> parameters;
+    parameters.reserve(tensors.size());
+    for (const AdamWTensors& t : tensors)
+        parameters.push_back({t.master.numel(), rate_factor * learning_rate(options, t.group),
+                              t.gradient.const_data_ptr<float>(), t.master.data_ptr<float>(),
+                              t.exp_avg.data_ptr<float>(), t.exp_avg_sq.data_ptr<float>(),
+                              t.compute.defined() ? t.compute.data_ptr() : nullptr});
+    kernels::cuda::adamw_step(settings, parameters, {},
+                              c10::cuda::getCurrentCUDAStream(tensors[0].master.device().index()).stream());
 }
+#endif
 
 }  // namespace
 
@@ -68,8 +70,9 @@ void adamw_update(const std::vector<AdamWTensors>& tensors, const OptimizerJob& 
         for (const AdamWTensors& t : tensors) update_on_cpu(t, options, step, rate_factor, gradient_factor, threads);
         return;
     }
-    for (const ParameterGroup group : {ParameterGroup::mixer, ParameterGroup::rest})
-        update_on_device(tensors, group, options, step, rate_factor, gradient_factor);
+#ifdef AMALGAM_CUDA
+    update_on_device(tensors, options, step, rate_factor, gradient_factor);
+#endif
 }
 
 AdamW::AdamW(const std::vector<Parameter*>& parameters, const OptimizerJob& options) : options_(options) {
