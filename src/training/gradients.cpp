@@ -6,6 +6,9 @@
 #include <cmath>
 
 #include "kernels/adamw/adamw.h"
+#ifdef AMALGAM_CUDA
+#include <c10/cuda/CUDAStream.h>
+#endif
 #include "training/exact_norm.h"
 #include "training/fixed_point.h"
 
@@ -20,27 +23,45 @@ Gradients::Gradients(const std::vector<Parameter*>& parameters, at::Device devic
     if (order_independent) fixed_ = at::zeros({total + counts}, at::TensorOptions(device).dtype(at::kLong));
     int64_t first = 0;
     for (const Parameter* p : parameters_) {
-        views_[p] = flat_.narrow(0, first, p->elements()).view(p->shape);
+        views_[p].gradient = flat_.narrow(0, first, p->elements()).view(p->shape);
         first += p->elements();
     }
 }
 
 void Gradients::clear() {
-    flat_.zero_();
+    for (auto& [parameter, view] : views_) view.written = false;
     if (fixed_.defined()) fixed_.zero_();
 }
 
+void Gradients::settle() {
+    for (auto& [parameter, view] : views_) {
+        if (!view.written) view.gradient.zero_();
+        view.written = true;
+    }
+}
+
 at::Tensor Gradients::of(const Parameter& parameter) {
-    const auto view = views_.find(&parameter);
-    return view == views_.end() ? at::Tensor() : view->second;
+    const auto found = views_.find(&parameter);
+    if (found == views_.end()) return {};
+    View& view = found->second;
+    if (!view.written) view.gradient.zero_();
+    view.written = true;
+    return view.gradient;
 }
 
 void Gradients::add(const Parameter& parameter, const at::Tensor& gradient) {
-    if (gradient.defined()) views_.at(&parameter).add_(gradient);
+    if (!gradient.defined()) return;
+    View& view = views_.at(&parameter);
+    if (view.written)
+        view.gradient.add_(gradient);
+    else
+        view.gradient.copy_(gradient);
+    view.written = true;
 }
 
 void Gradients::commit() {
     if (!fixed_.defined()) return;
+    settle();
     const FixedPoint sum = to_fixed_point(flat_, largest_);
     fixed_.narrow(0, 0, flat_.numel()).add_(sum.values);
     if (sum.out_of_range.any().item<bool>()) count(sum.out_of_range);
@@ -58,6 +79,7 @@ void Gradients::count(const at::Tensor& bad) {
 }
 
 void Gradients::reduce(TensorCollectives& group) {
+    settle();
     if (!fixed_.defined()) {
         own_ = flat_.sum() * 0.0;  // NaN if the sum is not finite; not looked at here, which would wait for a device
         return group.all_reduce(flat_);
@@ -67,14 +89,15 @@ void Gradients::reduce(TensorCollectives& group) {
     flat_.copy_(from_fixed_point(fixed_.narrow(0, 0, flat_.numel())));
     const at::Tensor counts = fixed_.narrow(0, flat_.numel(), int64_t(parameters_.size())).cpu();
     for (size_t i = 0; i < parameters_.size(); ++i)
-        if (counts.const_data_ptr<int64_t>()[i] > 0) views_.at(parameters_[i]).fill_(NAN);
+        if (counts.const_data_ptr<int64_t>()[i] > 0) views_.at(parameters_[i]).gradient.fill_(NAN);
 }
 
 bool Gradients::own_finite() const {
     return !own_.defined() || own_.to(at::kDouble).item<double>() == 0.0;
 }
 
-double Gradients::norm(int threads) const {
+double Gradients::norm(int threads) {
+    settle();
     if (fixed_.defined()) {
         ExactNorm norm;
         norm.add(flat_);
@@ -82,12 +105,22 @@ double Gradients::norm(int threads) const {
     }
     if (flat_.device().is_cpu())
         return std::sqrt(kernels::sum_of_squares(flat_.const_data_ptr<float>(), flat_.numel(), threads));
+#ifdef AMALGAM_CUDA
+    const at::Tensor squares = at::empty({}, flat_.options().dtype(at::kDouble)),
+                     workspace = at::empty({kernels::cuda::sum_of_squares_workspace}, flat_.options().dtype(at::kByte));
+    kernels::cuda::sum_of_squares(flat_.const_data_ptr<float>(), flat_.numel(), squares.data_ptr<double>(),
+                                  workspace.data_ptr(),
+                                  c10::cuda::getCurrentCUDAStream(flat_.device().index()).stream());
+    return std::sqrt(squares.item<double>());
+#else
     return flat_.norm(2, at::kDouble).item<double>();
+#endif
 }
 
-std::string Gradients::not_finite() const {
+std::string Gradients::not_finite() {
+    settle();
     for (const Parameter* p : parameters_)
-        if (!views_.at(p).isfinite().all().item<bool>()) return p->name;
+        if (!views_.at(p).gradient.isfinite().all().item<bool>()) return p->name;
     return {};
 }
 

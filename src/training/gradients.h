@@ -35,17 +35,26 @@ class Gradients : public GradientSink {
     bool own_finite() const;
 
     /// Global L2 norm, after reduce. Not finite if any gradient is not. Exact in the order-independent mode.
-    double norm(int threads) const;
+    double norm(int threads);
     /// Name of a parameter whose gradient is not finite, for messages; empty if none.
-    std::string not_finite() const;
+    std::string not_finite();
 
-    const at::Tensor& flat() const { return flat_; }
+    const at::Tensor& flat() {
+        settle();
+        return flat_;
+    }
 
   private:
+    struct View {
+        at::Tensor gradient;
+        bool written = true;  // false: what lies there is of the last step, the first gradient overwrites it
+    };
+    /// Zeroes what nobody has written.
+    void settle();
     void count(const at::Tensor& bad);
 
     std::vector<Parameter*> parameters_;
-    std::map<const Parameter*, at::Tensor> views_;
+    std::map<const Parameter*, View> views_;
     at::Tensor own_;    // of the last sum: a number that is not zero or not finite where this rank's part was bad
     double largest_;    // of a micro-batch's gradients, order-independent mode
     at::Tensor flat_;   // fp32
