@@ -83,7 +83,7 @@ at::Tensor mix_with_operations(const at::Tensor& projected, const at::Tensor& a_
                                const at::Tensor& norm, const GatedDeltaShape& shape, at::Tensor* state) {
     std::vector<int64_t> sizes(shape.gate ? 4 : 3, shape.width());
     sizes.insert(sizes.end(), {shape.heads, shape.heads});
-    const auto parts = at::split_with_sizes(projected, sizes, -1);
+    const auto parts = at::split_with_sizes(projected.narrow(-1, 0, shape.columns()), sizes, -1);
     const auto math_type = projected.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
     auto qkv = [&](int i) {
         const auto t = parts[i].to(math_type).unflatten(-1, {shape.heads, shape.head_dim});

@@ -97,8 +97,10 @@ struct GatedDeltaMixingOnCuda : Function<GatedDeltaMixingOnCuda> {
     static tensor_list backward(AutogradContext* ctx, tensor_list gradients) {
         const auto [projected, a_log, dt_bias, norm, o, rstd, workspace, shape] = GatedDeltaSaved::kept_in(ctx);
         const at::Tensor dy = collapsible(gradients[0], 1);
-        // Every column is written by one of the two kernels: nothing to clear, nothing to add.
+        // Every column that means something is written by one of the two kernels: nothing to add.
         const at::Tensor d_projected = at::empty_like(projected), d_o = at::empty_like(o);
+        if (const int64_t extra = projected.size(-1) - shape.columns(); extra > 0)
+            d_projected.narrow(-1, shape.columns(), extra).zero_();
         at::Tensor d_norm;
         if (norm.defined()) d_norm = at::empty_like(norm);
         run(o, gated_norm_backward(dy, o, projected, norm, rstd, d_o, d_projected, d_norm, shape));
