@@ -66,7 +66,9 @@ TEST_F(Transfer, expansions_agree_where_every_query_head_has_its_own_key) {
 /// Attention scores of the student are the teacher's only if keys are expanded by heads.
 TEST_F(Transfer, per_head_keeps_the_products_of_queries_and_keys) {
     const at::Tensor x = test::normal_numbers({7, 24}, 4);
-    auto heads = [&](const at::Tensor& weight) { return at::linear(x, weight).unflatten(1, {-1, 8}).transpose(0, 1); };
+    auto heads = [&](const at::Tensor& weight) {
+        return at::linear(x, weight.to(x.device())).unflatten(1, {-1, 8}).transpose(0, 1);
+    };
     const at::Tensor q = heads(*source.find(std::string(softmax) + "q_proj.weight"));
     const at::Tensor k = heads(*source.find(std::string(softmax) + "k_proj.weight")).repeat_interleave(2, 0);
     const at::Tensor expected = at::matmul(q, k.transpose(1, 2));
@@ -115,8 +117,8 @@ TEST_F(Transfer, fills_every_variant_of_a_student) {
             options.short_convolution = convolution;
             options.output_gate = gate;
             const TransferSource all = transfer(KeyValueExpansion::per_head, 5, options);
-            CausalLM student({config, all_linear(config.layers, test::linear_mixer), options}, test::device(), at::kFloat,
-                             true);
+            CausalLM student({config, all_linear(config.layers, test::linear_mixer), options}, test::device(),
+                             at::kFloat, true);
             EXPECT_NO_THROW(load_weights(student, {&all}));
         }
 }
