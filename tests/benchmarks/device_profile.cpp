@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <map>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,37 @@ struct Share {
     int64_t launches = 0;
     double milliseconds = 0.0;
 };
+
+/// Milliseconds between the first and the last device work in which none ran, and after what the longest pauses came.
+struct Pauses {
+    double milliseconds = 0.0;
+    std::string longest;
+};
+Pauses pauses(const std::vector<torch::autograd::profiler::KinetoEvent>& events) {
+    std::vector<const torch::autograd::profiler::KinetoEvent*> work;
+    for (const auto& event : events)
+        if (event.deviceType() == c10::DeviceType::CUDA && !event.isHiddenEvent()) work.push_back(&event);
+    std::sort(work.begin(), work.end(), [](auto* a, auto* b) { return a->startNs() < b->startNs(); });
+    std::vector<std::pair<double, std::string>> all;
+    Pauses result;
+    uint64_t end = work.empty() ? 0 : work[0]->startNs();
+    std::string last;
+    for (const auto* event : work) {
+        if (event->startNs() > end) {
+            const double pause = 1e-6 * double(event->startNs() - end);
+            result.milliseconds += pause;
+            all.emplace_back(pause, last.substr(0, 60));
+        }
+        if (event->endNs() >= end) last = event->name();
+        end = std::max<uint64_t>(end, event->endNs());
+    }
+    std::sort(all.rbegin(), all.rend());
+    std::ostringstream longest;
+    for (size_t i = 0; i < all.size() && i < 6; ++i)
+        longest << "pause," << all[i].first << ",after " << all[i].second << '\n';
+    result.longest = longest.str();
+    return result;
+}
 
 /// Device work under the name of the operation that launched it.
 std::vector<Share> by_operation(const std::vector<torch::autograd::profiler::KinetoEvent>& events) {
@@ -61,9 +93,11 @@ void print_device_profile(const std::function<void()>& work, int64_t rows, std::
         all.launches += share.launches;
         all.milliseconds += share.milliseconds;
     }
-    out << "wall_ms,device_ms,launches,idle_share\n"
-        << wall << ',' << all.milliseconds << ',' << all.launches << ',' << 1.0 - all.milliseconds / wall << '\n'
-        << "operation,launches,device_ms,share\n";
+    const Pauses idle = pauses(result->events());
+    out << "wall_ms,device_ms,launches,idle_share,pauses_ms\n"
+        << wall << ',' << all.milliseconds << ',' << all.launches << ',' << 1.0 - all.milliseconds / wall << ','
+        << idle.milliseconds << '\n'
+        << idle.longest << "operation,launches,device_ms,share\n";
     for (size_t i = 0; i < shares.size() && int64_t(i) < rows; ++i)
         out << shares[i].operation << ',' << shares[i].launches << ',' << shares[i].milliseconds << ','
             << shares[i].milliseconds / all.milliseconds << '\n';

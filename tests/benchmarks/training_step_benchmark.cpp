@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Times one alignment step and one distillation step (forward, backward, clipping, AdamW) of a student with random
-// weights. Prints one line: seconds per step, each the median over the repetitions, and floating-point operations per
-// token (multiplications and additions, backward twice the forward):
-//     ALIGN_SECONDS DISTILL_SECONDS ALIGN_FLOPS DISTILL_FLOPS
+// Times one alignment, one distillation and one score step (forward, backward, clipping, AdamW) of a student with
+// random weights. Prints one line: seconds per step, each the median over the repetitions, and floating-point
+// operations per token (multiplications and additions, backward twice the forward):
+//     ALIGN_SECONDS DISTILL_SECONDS SCORE_SECONDS ALIGN_FLOPS DISTILL_FLOPS SCORE_FLOPS
 //
 // usage: training_step_benchmark [SEQUENCES TIME bf16|fp32 THREADS REPETITIONS [LAYERS [cpu|cuda [SHAPE [PROFILE]]]]]
 // SHAPE: smollm2-135m (30 layers) or qwen2.5-1.5b (28). PROFILE, GPUs only: rows of a table of device time by
 // operation, of one more step of each kind, on standard error. The distilled student keeps softmax in every fourth
-// layer.
+// layer, the scored one in its middle layer; a score step finds the teacher's hidden states kept from before.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/cuda.h>
@@ -62,7 +62,9 @@ Settings settings(int argc, char** argv) {
 }
 
 /// Median seconds of whole optimizer steps, after two that are not counted.
-double time_steps(const std::string& name, Objective& objective, const at::Tensor& tokens, const Settings& s) {
+/// `same_tokens`: every step takes them as the same ones of the corpus, whose teacher states may be known.
+double time_steps(const std::string& name, Objective& objective, const at::Tensor& tokens, const Settings& s,
+                  bool same_tokens = false) {
     const auto parameters = objective.trained();
     Gradients gradients(parameters, s.device, false);
     AdamW optimizer(parameters, OptimizerJob());
@@ -70,7 +72,7 @@ double time_steps(const std::string& name, Objective& objective, const at::Tenso
     const auto step = [&] {
         std::vector<double> losses(size_t(objective.losses()), 0.0);
         gradients.clear();
-        objective.accumulate(tokens, cursor++, 1.0, gradients, losses);
+        objective.accumulate(tokens, same_tokens ? 0 : cursor++, 1.0, gradients, losses);
         const double norm = gradients.norm(s.threads);
         optimizer.step(gradients, 1.0, norm > 1.0 ? 1.0 / norm : 1.0, s.threads);
         if (s.device.is_cuda()) torch::cuda::synchronize();
@@ -116,16 +118,22 @@ void run(int argc, char** argv) {
     }
     const double align_flops =
         teacher_flops + 3.0 * double(s.layers) * mixer_flops(spec.config, "gated_delta_net", s.time);
-    spec.layout = benchmarks::hybrid(s.layers);
-    CausalLM student(spec, s.device, s.type, true);
-    fill_randomly(student);
-    TeacherStates states(teacher, 0);
-    DistillJob job;
-    Distillation distillation(student, states, job);
-    const double distill_seconds = time_steps("distill", distillation, tokens, s);
-    const double distill_flops =
-        teacher_flops + head_flops + 3.0 * forward_flops(spec.config, spec.layout, s.time, true);
-    std::cout << align_seconds << ' ' << distill_seconds << ' ' << align_flops << ' ' << distill_flops << '\n';
+    const auto distill = [&](const std::string& name, const Layout& layout, bool same_tokens) {
+        spec.layout = layout;
+        CausalLM student(spec, s.device, s.type, true);
+        fill_randomly(student);
+        TeacherStates states(teacher, 0);  // keeps the latest
+        Distillation distillation(student, states, DistillJob());
+        return time_steps(name, distillation, tokens, s, same_tokens);
+    };
+    const Layout hybrid = benchmarks::hybrid(s.layers),
+                 candidate = keep_softmax(s.layers, "gated_delta_net", {s.layers / 2});
+    const double distill_seconds = distill("distill", hybrid, false);
+    const double score_seconds = distill("score", candidate, true);
+    const double distill_flops = teacher_flops + head_flops + 3.0 * forward_flops(spec.config, hybrid, s.time, true);
+    const double score_flops = head_flops + 3.0 * forward_flops(spec.config, candidate, s.time, true);
+    std::cout << align_seconds << ' ' << distill_seconds << ' ' << score_seconds << ' ' << align_flops << ' '
+              << distill_flops << ' ' << score_flops << '\n';
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compares one alignment and one distillation step with the same steps written in PyTorch and transformers.
+"""Compares one alignment, one distillation and one score step with the same steps written in PyTorch and transformers.
 
 Both sides have the shapes of SmolLM2-135M with random weights, the same batch, type and number of threads, and whole
 steps: forward, backward, clipping, AdamW (the peer: torch.optim.AdamW, fused). The peer's linear layers are the gated
@@ -12,11 +12,15 @@ MFU counts the same operations for both sides, those that the benchmark program 
 peak, where the GPU is known. --triton-configs N keeps N of the variants that each Triton kernel would try, to save the time
 of compiling them; say so where you report such numbers. flash-linear-attention refuses its backward on Hopper GPUs with Triton
 3.4 to 3.7.0, whose gradients are wrong there (its issue 640); here it is timed all the same, since only its time matters.
+--profile FILE appends where our device time goes (GPUs only).
 
-usage: training_step_peer.py BENCHMARK_PROGRAM [--sequences 4 --time 512 --type bf16 --threads 2 --rounds 3 --layers 30]
-           [--device cpu|cuda --shape smollm2-135m|qwen2.5-1.5b --rule transformers|fla --triton-configs N]
+usage: training_step_peer.py BENCHMARK_PROGRAM [--case SHAPE:SEQUENCESxTIME ... ] [--type bf16 --threads 2 --rounds 3 --layers 30]
+           [--device cpu|cuda --rule transformers|fla --triton-configs N --profile FILE]
+SHAPE: smollm2-135m or qwen2.5-1.5b. Without --case: smollm2-135m:4x512.
 """
 import argparse
+import gc
+import re
 import shlex
 import statistics
 import subprocess
@@ -81,12 +85,15 @@ def make_models(shape, layers, dtype, device, rule):
     mixer = lambda: GatedDeltaNet(hidden, heads, hidden // heads, config.rms_norm_eps, rule)
     with torch.device(device):
         teacher = model_class(config).to(dtype).eval().requires_grad_(False)
-        student = model_class(config)
-        for i, layer in enumerate(student.model.layers):
-            if i % 4 != 3:
-                layer.self_attn = mixer()
+        students = []
+        for keeps_softmax in (lambda i: i % 4 == 3, lambda i: i == layers // 2):
+            student = model_class(config)
+            for i, layer in enumerate(student.model.layers):
+                if not keeps_softmax(i):
+                    layer.self_attn = mixer()
+            students.append(student.to(dtype).train())
         mixers = torch.nn.ModuleList(mixer() for _ in range(layers))
-        return teacher, student.to(dtype).train(), mixers.to(dtype)
+        return teacher, *students, mixers.to(dtype)
 
 
 def align_step(teacher, mixers, optimizer, tokens):
@@ -103,9 +110,11 @@ def align_step(teacher, mixers, optimizer, tokens):
     finish(mixers, optimizer)
 
 
-def distill_step(teacher, student, optimizer, tokens):
+def distill_step(teacher, student, optimizer, tokens, states=None):
+    """`states`: the teacher's hidden states of these tokens, where they are known."""
     with torch.no_grad():
-        target = teacher(tokens, use_cache=False).logits.float().log_softmax(-1)
+        target = teacher(tokens, use_cache=False).logits if states is None else teacher.lm_head(states)
+        target = target.float().log_softmax(-1)
     logits = student(tokens, use_cache=False).logits.float().log_softmax(-1)
     F.kl_div(logits.flatten(0, 1), target.flatten(0, 1), log_target=True, reduction="batchmean").backward()
     finish(student, optimizer)
@@ -126,62 +135,91 @@ def timed(function, *arguments):
     return time.perf_counter() - start
 
 
+def time_peer(a, shape, layers, tokens, rule):
+    """Seconds of each step in every round. One student's moments at a time: memory is what limits the shapes."""
+    dtype = torch.bfloat16 if a.type == "bf16" else torch.float32
+    teacher, student, candidate, mixers = make_models(shape, layers, dtype, a.device, rule)
+    with torch.no_grad():
+        states = teacher.model(tokens)[0]
+    seconds = []
+    for step, trained, *known in ((align_step, mixers), (distill_step, student), (distill_step, candidate, states)):
+        optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-5, fused=True)
+        arguments = (step, teacher, trained, optimizer, tokens, *known)
+        timed(*arguments)
+        seconds.append([timed(*arguments) for _ in range(0 if a.warm else a.rounds)])
+    return seconds
+
+
 def options():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("program", help="the built training_step_benchmark, or a command that starts it")
-    for name, standard in dict(sequences=4, time=512, threads=2, rounds=3, triton_configs=0).items():
+    for name, standard in dict(threads=2, rounds=3, triton_configs=0).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=standard)
     parser.add_argument("--layers", type=int, help="(default: the shape's)")
     parser.add_argument("--type", choices=["bf16", "fp32"], default="bf16")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--shape", choices=SHAPES, default="smollm2-135m")
+    parser.add_argument("--case", nargs="+", default=["smollm2-135m:4x512"], metavar="SHAPE:SEQUENCESxTIME")
+    parser.add_argument("--profile", metavar="FILE")
     parser.add_argument("--rule", choices=["transformers", "fla"], default="transformers")
     parser.add_argument("--warm", action="store_true", help="only run the peer once, which compiles its kernels; nothing is timed")
-    a = parser.parse_args()
-    a.layers = a.layers or SHAPES[a.shape][2]
-    return a
+    return parser.parse_args()
 
 
-def run_ours(command):
-    """Seconds of both steps, and operations per token of both."""
-    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-    return [float(value) for value in output[:2]], [float(value) for value in output[2:4]]
+def run_ours(a, shape, sequences, time, layers, rounds):
+    """Seconds of the steps, and operations per token of each."""
+    command = [*shlex.split(a.program), *map(str, (sequences, time, a.type, a.threads, rounds, layers, a.device, shape))]
+    if a.profile:
+        with open(a.profile, "a") as file:
+            output = subprocess.run([*command, "15"], stdout=subprocess.PIPE, stderr=file, text=True, check=True).stdout
+    else:
+        output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    values = [float(value) for value in output.split()]
+    return values[:3], values[3:]
+
+
+def compare(a, shape, sequences, time, rule):
+    layers = a.layers or SHAPES[shape][2]
+    tokens = torch.randint(SHAPES[shape][3]["vocab_size"], (sequences, time), device=a.device)
+    if a.warm:
+        time_peer(a, shape, layers, tokens, rule)
+        return
+    # The shares of memory must not meet on a GPU: ours is another process, which has ended before the peer begins. On a
+    # CPU the two take turns, so that both see the same machine.
+    if a.device == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
+        rounds = [run_ours(a, shape, sequences, time, layers, a.rounds)]
+        peer = time_peer(a, shape, layers, tokens, rule)
+    else:
+        rounds, peer, count = [], [[], [], []], a.rounds
+        a.rounds = 1
+        for _ in range(count):
+            rounds.append(run_ours(a, shape, sequences, time, layers, 1))
+            for all_seconds, seconds in zip(peer, time_peer(a, shape, layers, tokens, rule)):
+                all_seconds += seconds
+        a.rounds = count
+
+    count = sequences * time
+    device = torch.cuda.get_device_name() if a.device == "cuda" else "cpu"
+    peak = next((value for name, value in PEAKS.items() if name in device), None) if a.type == "bf16" else None
+    for i, step in enumerate(("alignment", "distillation", "score")):
+        ours, theirs = statistics.median(seconds[i] for seconds, _ in rounds), statistics.median(peer[i])
+        mfu = [f"{rounds[0][1][i] * count / t / peak:.3f}" if peak else "" for t in (ours, theirs)]
+        print(f"{step},{a.type},{a.threads},{count / ours:.0f},{count / theirs:.0f},{theirs / ours:.2f},{device},{shape},"
+              f"{sequences},{time},{a.rule},{mfu[0]},{mfu[1]}", flush=True)
 
 
 def main():
     a = options()
     torch.set_num_threads(a.threads)
     torch.manual_seed(0)
-    dtype = torch.bfloat16 if a.type == "bf16" else torch.float32
-    # The shares of memory must not meet on a GPU: our rounds come first there, the peer's after them.
-    apart = a.device == "cuda"
-    command = shlex.split(a.program) + [str(a.sequences), str(a.time), a.type, str(a.threads), str(a.rounds if apart else 1), str(a.layers), a.device, a.shape]
-    rounds = [run_ours(command)] if apart and not a.warm else []
-
-    teacher, student, mixers = make_models(a.shape, a.layers, dtype, a.device, load_rule(a.rule, a.triton_configs))
-    tokens = torch.randint(SHAPES[a.shape][3]["vocab_size"], (a.sequences, a.time), device=a.device)
-    optimizers = [torch.optim.AdamW(m.parameters(), lr=1e-5, fused=True) for m in (mixers, student)]
-    steps = [(align_step, teacher, mixers, optimizers[0], tokens), (distill_step, teacher, student, optimizers[1], tokens)]
-    for step in steps:
-        timed(*step)
-    if a.warm:
-        return
-    peer = []
-    for _ in range(a.rounds):
-        if not apart:
-            rounds.append(run_ours(command))
-        peer.append([timed(*step) for step in steps])
-
-    count = a.sequences * a.time
-    device = torch.cuda.get_device_name() if apart else "cpu"
-    peak = next((value for name, value in PEAKS.items() if name in device), None) if a.type == "bf16" else None
-    print(f"step,type,threads,amalgam_tokens_per_second,peer_tokens_per_second,ratio_of_medians,device,shape,sequences,time,peer_rule,"
-          f"amalgam_mfu,peer_mfu  ({a.rounds} rounds, {count} tokens a step)")
-    for i, step in enumerate(("alignment", "distillation")):
-        ours, theirs = statistics.median(seconds[i] for seconds, _ in rounds), statistics.median(seconds[i] for seconds in peer)
-        mfu = [f"{rounds[0][1][i] * count / t / peak:.3f}" if peak else "" for t in (ours, theirs)]
-        print(f"{step},{a.type},{a.threads},{count / ours:.0f},{count / theirs:.0f},{theirs / ours:.2f},{device},{a.shape},"
-              f"{a.sequences},{a.time},{a.rule},{mfu[0]},{mfu[1]}", flush=True)
+    rule = load_rule(a.rule, a.triton_configs)
+    if not a.warm:
+        print("step,type,threads,amalgam_tokens_per_second,peer_tokens_per_second,ratio_of_medians,device,shape,sequences,time,"
+              "peer_rule,amalgam_mfu,peer_mfu", flush=True)
+    for case in a.case:
+        shape, sequences, time = re.fullmatch(r"(.+):(\d+)x(\d+)", case).groups()
+        compare(a, shape, int(sequences), int(time), rule)
 
 
 if __name__ == "__main__":
