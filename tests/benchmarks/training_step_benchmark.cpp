@@ -122,7 +122,7 @@ void run(int argc, char** argv) {
         spec.layout = layout;
         CausalLM student(spec, s.device, s.type, true);
         fill_randomly(student);
-        TeacherStates states(teacher, 0);  // keeps the latest
+        TeacherStates states(teacher, same_tokens ? int64_t{1} << 40 : 0);
         Distillation distillation(student, states, DistillJob());
         return time_steps(name, distillation, tokens, s, same_tokens);
     };
