@@ -45,4 +45,8 @@ double distillation_flops(const ModelConfig& c, const Layout& layout, int64_t ti
     return 3.0 * forward_flops(c, layout, time, true) + forward_flops(c, all_softmax(c.layers), time, true);
 }
 
+double known_states_flops(const ModelConfig& c, const Layout& layout, int64_t time) {
+    return 3.0 * forward_flops(c, layout, time, true) + ModelSizes(shape_of(c), {}).head_flops();
+}
+
 }  // namespace amalgam

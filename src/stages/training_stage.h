@@ -21,5 +21,7 @@ double forward_flops(const ModelConfig& config, const Layout& layout, int64_t ti
 
 /// Of one distillation step, for one token: the student trained, the softmax teacher forward.
 double distillation_flops(const ModelConfig& config, const Layout& layout, int64_t time);
+/// The same where the teacher's states are known from before: only its head is computed.
+double known_states_flops(const ModelConfig& config, const Layout& layout, int64_t time);
 
 }  // namespace amalgam
