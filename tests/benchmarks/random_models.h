@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "model/config.h"
+#include "system/error.h"
 
 namespace amalgam::benchmarks {
 
@@ -30,6 +31,7 @@ inline ModelConfig smollm2(int64_t layers) {
     return c;
 }
 
+/// What the sizes of Qwen2.5 share; the numbers of the 1.5B model.
 inline ModelConfig qwen2_5(int64_t layers) {
     ModelConfig c = smollm2(layers);
     c.family = "qwen2";
@@ -44,6 +46,43 @@ inline ModelConfig qwen2_5(int64_t layers) {
     c.qkv_bias = true;
     c.rope.theta = 1000000.0;
     return c;
+}
+
+inline ModelConfig qwen2_5_3b(int64_t layers) {
+    ModelConfig c = qwen2_5(layers);
+    c.hidden_size = 2048;
+    c.query_heads = 16;
+    c.intermediate_size = 11008;
+    return c;
+}
+
+inline ModelConfig qwen2_5_7b(int64_t layers) {
+    ModelConfig c = qwen2_5(layers);
+    c.hidden_size = 3584;
+    c.query_heads = 28;
+    c.key_value_heads = 4;
+    c.intermediate_size = 18944;
+    c.vocabulary_size = 152064;
+    c.tied_head = false;
+    return c;
+}
+
+struct Shape {
+    const char* name;
+    int64_t layers;
+    ModelConfig (*config)(int64_t layers);
+};
+inline constexpr Shape shapes[] = {{"smollm2-135m", 30, smollm2},
+                                   {"qwen2.5-1.5b", 28, qwen2_5},
+                                   {"qwen2.5-3b", 36, qwen2_5_3b},
+                                   {"qwen2.5-7b", 28, qwen2_5_7b}};
+
+/// Throws Error(bad_input) for unknown names.
+inline const Shape& shape_named(const std::string& name) {
+    for (const Shape& shape : shapes)
+        if (shape.name == name) return shape;
+    throw Error(text("SHAPE: \"", name, "\" is not known (smollm2-135m, qwen2.5-1.5b, qwen2.5-3b, qwen2.5-7b)"),
+                ExitCode::bad_input);
 }
 
 /// Gated delta nets, and softmax in every fourth layer.

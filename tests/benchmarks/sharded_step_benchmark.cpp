@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// Times distillation steps of a student of SmolLM2-135M's shapes with random weights, under every way of sharding. The
-// ways take turns, so that what else the machine does falls on all of them; each is made anew in every round, since
-// together they would not fit into memory. Prints a CSV on rank 0: medians over the rounds.
+// Times distillation steps of a student with random weights, under every way of sharding. The ways take turns, so that
+// what else the machine does falls on all of them; each is made anew in every round, since together they would not fit
+// into memory. Prints a CSV on rank 0: medians over the rounds.
 //
-// usage: mpirun -np 2 sharded_step_benchmark [SEQUENCES TIME fp32|bf16 LAYERS ROUNDS STEPS]
-// SEQUENCES: of one rank in a step. STEPS: timed in each round, after one that is not.
+// usage: mpirun -np 2 sharded_step_benchmark [SEQUENCES TIME fp32|bf16 LAYERS ROUNDS STEPS [cpu|cuda [SHAPE [WAYS]]]]
+// SEQUENCES: of one rank in a step. LAYERS: 0: those of the shape. STEPS: timed in each round, after one that is not.
+// SHAPE: smollm2-135m (the default), qwen2.5-1.5b, -3b or -7b. WAYS: such as none,full; the default is all. On GPUs,
+// one a rank, the memory of a rank is printed instead of the share of waiting, which happens on the device.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#ifdef AMALGAM_CUDA
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAFunctions.h>
+#endif
 
 #include <cstdlib>
 #include <iostream>
@@ -16,6 +22,7 @@
 #include "app/memory.h"
 #include "comm/mpi_session.h"
 #include "random_models.h"
+#include "stages/compute.h"
 #include "system/clock.h"
 #include "system/error.h"
 #include "training/distillation.h"
@@ -25,8 +32,8 @@ namespace {
 
 using namespace amalgam;
 
-ModelSpec student_spec(int64_t layers) {
-    ModelSpec spec{benchmarks::smollm2(layers), benchmarks::hybrid(layers), {}};
+ModelSpec student_spec(const benchmarks::Shape& shape, int64_t layers) {
+    ModelSpec spec{shape.config(layers), benchmarks::hybrid(layers), {}};
     spec.linear.norm_eps = spec.config.rms_norm_eps;
     return spec;
 }
@@ -36,10 +43,9 @@ struct Sharded {
     std::unique_ptr<CausalLM> model;
     std::unique_ptr<ShardedModel> shards;
 
-    Sharded(const ModelSpec& spec, at::ScalarType type, bool trainable, const Communicator& world,
+    Sharded(const ModelSpec& spec, at::Device device, at::ScalarType type, bool trainable, const Communicator& world,
             const ShardingOptions& options, bool whole) {
-        model =
-            std::make_unique<CausalLM>(spec, at::kCPU, type, trainable, whole ? Allocation::now : Allocation::later);
+        model = std::make_unique<CausalLM>(spec, device, type, trainable, whole ? Allocation::now : Allocation::later);
         if (whole) {
             model->parameters().for_each_named(
                 [](const std::string& name, at::Tensor t, Parameter&) { benchmarks::fill_randomly(name, t); });
@@ -59,28 +65,53 @@ struct Way {
     bool gather_ahead;
 };
 
+const Way all_ways[] = {{"none", ShardingStrategy::none, true},
+                        {"optimizer", ShardingStrategy::optimizer, true},
+                        {"optimizer", ShardingStrategy::optimizer, false},
+                        {"full", ShardingStrategy::full, true},
+                        {"full", ShardingStrategy::full, false}};
+
 struct Measured {
     std::vector<double> seconds, waited;
+    double gigabytes = 0;  // most device memory of a rank
 };
 
 struct Settings {
     int64_t sequences, time, layers, rounds, steps;
     at::ScalarType type;
+    const benchmarks::Shape* shape;
+    std::string ways;  // names with commas between them
+    at::Device device = at::kCPU;
 };
+
+/// Waits for the device. Bytes of its memory that this process has had at most since the last call; 0 on CPUs.
+double finish_device_work([[maybe_unused]] at::Device device) {
+#ifdef AMALGAM_CUDA
+    if (device.is_cuda()) {
+        c10::cuda::device_synchronize();
+        namespace allocator = c10::cuda::CUDACachingAllocator;
+        const auto stats = allocator::getDeviceStats(device.index());
+        allocator::resetPeakStats(device.index());
+        return double(stats.allocated_bytes[0].peak);
+    }
+#endif
+    return 0;
+}
 
 void measure(const Way& way, const Settings& s, const Communicator& world, Measured& result) {
     const bool none = way.strategy == ShardingStrategy::none;
     ShardingOptions options;
     options.strategy = none ? ShardingStrategy::full : way.strategy;
     options.gather_ahead = way.gather_ahead;
-    const ModelSpec spec = student_spec(s.layers);
-    const Sharded student(spec, s.type, true, world, options, none);
-    const Sharded teacher({spec.config, all_softmax(s.layers), {}}, s.type, false, world, options,
+    const ModelSpec spec = student_spec(*s.shape, s.layers);
+    const Sharded student(spec, s.device, s.type, true, world, options, none);
+    const Sharded teacher({spec.config, all_softmax(s.layers), {}}, s.device, s.type, false, world, options,
                           none || way.strategy == ShardingStrategy::optimizer);
     TeacherStates states(*teacher.model, 0);
     Distillation objective(*student.model, states, DistillJob());
     const auto weights = make_trained_weights(*student.model, student.shards.get(), objective.trained(), world, {});
-    const at::Tensor tokens = at::randint(spec.config.vocabulary_size, {s.sequences, s.time}, at::kLong);
+    const at::Tensor tokens = at::randint(spec.config.vocabulary_size, {s.sequences, s.time}, at::kLong).to(s.device);
+    finish_device_work(s.device);
     for (int64_t step = 0; step <= s.steps; ++step) {
         world.barrier();
         const double waited = weights->seconds_waited();
@@ -92,6 +123,7 @@ void measure(const Way& way, const Settings& s, const Communicator& world, Measu
         weights->reduce();
         const double norm = weights->norm(1);
         weights->update(1.0, norm > 1.0 ? 1.0 / norm : 1.0, 1);
+        result.gigabytes = std::max(result.gigabytes, world.max(finish_device_work(s.device)) / 1e9);
         const double seconds = world.max(watch.seconds());
         if (step == 0) continue;
         result.seconds.push_back(seconds);
@@ -101,30 +133,43 @@ void measure(const Way& way, const Settings& s, const Communicator& world, Measu
 
 void run(int argc, char** argv, const Communicator& world) {
     const auto argument = [&](int i, const char* fallback) { return std::string(argc > i ? argv[i] : fallback); };
-    const Settings s{std::stoll(argument(1, "1")),  std::stoll(argument(2, "512")),
-                     std::stoll(argument(4, "30")), std::stoll(argument(5, "3")),
-                     std::stoll(argument(6, "2")),  argument(3, "fp32") == "bf16" ? at::kBFloat16 : at::kFloat};
+    const benchmarks::Shape& shape = benchmarks::shape_named(argument(8, "smollm2-135m"));
+    const int64_t layers = std::stoll(argument(4, "0"));
+    Settings s{std::stoll(argument(1, "1")),
+               std::stoll(argument(2, "512")),
+               layers > 0 ? layers : shape.layers,
+               std::stoll(argument(5, "3")),
+               std::stoll(argument(6, "2")),
+               argument(3, "fp32") == "bf16" ? at::kBFloat16 : at::kFloat,
+               &shape,
+               argument(9, "none,optimizer,full")};
+    if (asks_for_cuda("device", argument(7, "cpu")))
+        s.device = at::Device(at::kCUDA, c10::DeviceIndex(world.split_by_node().rank()));
+#ifdef AMALGAM_CUDA
+    if (s.device.is_cuda()) c10::cuda::set_device(s.device.index());
+#endif
     keep_freed_memory();
     at::set_num_threads(1);
     at::manual_seed(uint64_t(world.rank()));
-    const std::vector<Way> ways = {{"none", ShardingStrategy::none, true},
-                                   {"optimizer", ShardingStrategy::optimizer, true},
-                                   {"optimizer", ShardingStrategy::optimizer, false},
-                                   {"full", ShardingStrategy::full, true},
-                                   {"full", ShardingStrategy::full, false}};
+    set_product_precision(s.type);
+    std::vector<Way> ways;
+    for (const Way& way : all_ways)
+        if (s.ways.find(way.name) != std::string::npos) ways.push_back(way);
     std::vector<Measured> measured(ways.size());
     for (int64_t round = 0; round < s.rounds; ++round)
         for (size_t w = 0; w < ways.size(); ++w) measure(ways[w], s, world, measured[w]);
     if (!world.is_root()) return;
-    const double none = benchmarks::median(measured[0].seconds);
-    std::cout << "strategy,gather_ahead,ranks,sequences_per_rank,tokens,layers,type,steps,seconds_per_step,"
-                 "speed_of_none,share_waiting\n";
+    const bool cpu = s.device.is_cpu();
+    std::cout << "shape,strategy,gather_ahead,ranks,sequences_per_rank,tokens,layers,type,steps,seconds_per_step,"
+                 "tokens_per_second,"
+              << (cpu ? "share_waiting" : "gigabytes_per_rank") << '\n';
     for (size_t w = 0; w < ways.size(); ++w) {
         const double seconds = benchmarks::median(measured[w].seconds);
-        std::cout << ways[w].name << ',' << (ways[w].gather_ahead ? "yes" : "no") << ',' << world.size() << ','
-                  << s.sequences << ',' << s.time << ',' << s.layers << ',' << argument(3, "fp32") << ','
-                  << measured[w].seconds.size() << ',' << seconds << ',' << none / seconds << ','
-                  << benchmarks::median(measured[w].waited) << '\n';
+        std::cout << shape.name << ',' << ways[w].name << ',' << (ways[w].gather_ahead ? "yes" : "no") << ','
+                  << world.size() << ',' << s.sequences << ',' << s.time << ',' << s.layers << ','
+                  << argument(3, "fp32") << ',' << measured[w].seconds.size() << ',' << seconds << ','
+                  << double(world.size() * s.sequences * s.time) / seconds << ','
+                  << (cpu ? benchmarks::median(measured[w].waited) : measured[w].gigabytes) << '\n';
     }
 }
 

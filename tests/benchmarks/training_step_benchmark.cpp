@@ -5,9 +5,10 @@
 //     ALIGN_SECONDS DISTILL_SECONDS SCORE_SECONDS ALIGN_FLOPS DISTILL_FLOPS SCORE_FLOPS
 //
 // usage: training_step_benchmark [SEQUENCES TIME bf16|fp32 THREADS REPETITIONS [LAYERS [cpu|cuda [SHAPE [PROFILE]]]]]
-// SHAPE: smollm2-135m (30 layers) or qwen2.5-1.5b (28). PROFILE, GPUs only: rows of a table of device time by
-// operation, of one more step of each kind, on standard error. The distilled student keeps softmax in every fourth
-// layer, the scored one in its middle layer; a score step finds the teacher's hidden states kept from before.
+// SHAPE: smollm2-135m (the default), qwen2.5-1.5b, -3b or -7b, with as many layers unless LAYERS is given and not 0.
+// PROFILE, GPUs only: rows of a table of device time by operation, of one more step of each kind, on standard error.
+// The distilled student keeps softmax in every fourth layer, the scored one in its middle layer; a score step finds the
+// teacher's hidden states kept from before.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/cuda.h>
@@ -42,23 +43,22 @@ struct Settings {
     at::ScalarType type;
     at::Device device;
     int threads, repetitions;
-    std::string shape;
+    const benchmarks::Shape* shape;
 };
 
 Settings settings(int argc, char** argv) {
     const auto argument = [&](int i, const char* fallback) { return std::string(argc > i ? argv[i] : fallback); };
-    const std::string shape = argument(8, "smollm2-135m");
-    require(shape == "smollm2-135m" || shape == "qwen2.5-1.5b", "SHAPE: \"", shape, "\" is not known");
-    const char* layers = shape == "smollm2-135m" ? "30" : "28";
+    const benchmarks::Shape& shape = benchmarks::shape_named(argument(8, "smollm2-135m"));
+    const int64_t layers = std::stoll(argument(6, "0"));
     return {std::stoll(argument(1, "4")),
             std::stoll(argument(2, "512")),
-            std::stoll(argument(6, layers)),
+            layers > 0 ? layers : shape.layers,
             std::stoll(argument(9, "0")),
             argument(3, "bf16") == "bf16" ? at::kBFloat16 : at::kFloat,
             asks_for_cuda("device", argument(7, "cpu")) ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU),
             std::stoi(argument(4, "2")),
             std::stoi(argument(5, "3")),
-            shape};
+            &shape};
 }
 
 /// Median seconds of whole optimizer steps, after two that are not counted.
@@ -85,7 +85,7 @@ double time_steps(const std::string& name, Objective& objective, const at::Tenso
         if (i >= uncounted) seconds.push_back(watch.seconds());
     }
     if (s.profile_rows > 0 && s.device.is_cuda()) {
-        std::cerr << "profile," << s.shape << ',' << name << ',' << s.sequences << " x " << s.time << '\n';
+        std::cerr << "profile," << s.shape->name << ',' << name << ',' << s.sequences << " x " << s.time << '\n';
         print_device_profile(step, s.profile_rows, std::cerr);
     }
     return benchmarks::median(seconds);
@@ -98,9 +98,7 @@ void run(int argc, char** argv) {
     at::manual_seed(0);
     set_product_precision(s.type);
 
-    ModelSpec spec{s.shape == "smollm2-135m" ? benchmarks::smollm2(s.layers) : benchmarks::qwen2_5(s.layers),
-                   all_softmax(s.layers),
-                   {}};
+    ModelSpec spec{s.shape->config(s.layers), all_softmax(s.layers), {}};
     spec.linear.norm_eps = spec.config.rms_norm_eps;
     CausalLM teacher(spec, s.device, s.type, false);
     fill_randomly(teacher);

@@ -3,7 +3,7 @@
 # Runs a packed program (tests/gpu/pack.sh) with the LibTorch and CUDA libraries of this machine's python3.
 #
 # usage: tests/gpu/start.sh PROGRAM ARGUMENTS...      PROGRAM: one that pack.sh packed
-#        RANKS=2 tests/gpu/start.sh amalgam run ...   under mpirun, one rank a GPU (default for `run`: 1)
+#        RANKS=2 tests/gpu/start.sh PROGRAM ...   under mpirun, one rank a GPU (default for `amalgam run`: 1)
 set -euo pipefail
 
 carry=$(cd "$(dirname "$0")/../.." && pwd)/.carry
@@ -19,7 +19,8 @@ if ldd "$carry/$program" | grep "not found"; then
     echo "$program: the libraries above are missing on this machine (pack them, tests/gpu/pack.sh)" >&2
     exit 1
 fi
-if [ "$program" = amalgam ] && [ "${1:-}" = run ]; then
-    exec mpirun --bind-to none -np "${RANKS:-1}" "$carry/amalgam" "$@"
+if [ "$program" = amalgam ] && [ "${1:-}" = run ]; then RANKS=${RANKS:-1}; fi
+if [ -n "${RANKS:-}" ]; then
+    exec mpirun --bind-to none -np "$RANKS" "$carry/$program" "$@"
 fi
 exec "$carry/$program" "$@"
