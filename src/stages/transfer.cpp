@@ -7,7 +7,7 @@
 #include "stages/stages.h"
 #include "system/error.h"
 #include "system/log.h"
-#include "training/checkpoint.h"
+#include "training/checkpoint_writer.h"
 #include "training/sharded_pieces.h"
 
 namespace amalgam {
@@ -25,7 +25,7 @@ StageOutcome transfer(Run& run) {
         load_weights(shards, {&source});
     });
     CheckpointWriter writer(run.checkpoints("transfer").finished(),
-                            checkpoint_header(student, nullptr, {"transfer", 0, 0, 0, run.job.seed}, run.provenance()),
+                            {{"transfer", 0, 0, 0, run.job.seed}, spec, {}, run.provenance()},
                             weight_pieces(shards, true), run.world);
     writer.write();
     writer.finish();

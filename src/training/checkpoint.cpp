@@ -28,21 +28,6 @@ std::vector<TensorPiece> checkpoint_tensors(CausalLM& model, AdamW* optimizer) {
     return tensors;
 }
 
-CheckpointHeader checkpoint_header(CausalLM& model, const AdamW* optimizer, const CheckpointState& state,
-                                   const Provenance& provenance) {
-    CheckpointHeader header{state, model.spec(), {}, provenance};
-    if (optimizer) header.optimizer_steps = optimizer->steps();
-    return header;
-}
-
-void write_checkpoint(const std::filesystem::path& path, CausalLM& model, AdamW* optimizer,
-                      const CheckpointState& state, const Provenance& provenance, const Communicator& group) {
-    CheckpointWriter writer(path, checkpoint_header(model, optimizer, state, provenance),
-                            even_pieces(checkpoint_tensors(model, optimizer), group.rank(), group.size()), group);
-    writer.write();
-    writer.finish();
-}
-
 Checkpoint::Checkpoint(const std::filesystem::path& path) : file_(H5File::open(path)) {
     file_.expect_filetype("amalgam checkpoint", 2);
     if (file_.has_attribute("/", "complete") && file_.integer_attribute("/", "complete") != 1)
@@ -151,16 +136,6 @@ std::optional<at::Tensor> Checkpoint::find(const std::string& name) const {
     at::Tensor tensor = at::empty(file_.describe(dataset).shape, at::kFloat);
     read({whole_tensor(dataset, tensor)}, Communicator());
     return tensor;
-}
-
-void Checkpoint::load_optimizer(AdamW& optimizer) const {
-    optimizer.set_steps(file_.integer_attribute("/", "optimizer_steps"));
-    std::vector<TensorPiece> moments;
-    optimizer.for_each_moment([&](const std::string& name, at::Tensor exp_avg, at::Tensor exp_avg_sq) {
-        moments.push_back(whole_tensor("/optimizer/exp_avg/" + name, exp_avg));
-        moments.push_back(whole_tensor("/optimizer/exp_avg_sq/" + name, exp_avg_sq));
-    });
-    read_replicas(moments, Communicator());
 }
 
 }  // namespace amalgam

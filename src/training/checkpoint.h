@@ -16,15 +16,6 @@ class PosixFile;
 /// Of a model that this rank has whole: all tensors of a checkpoint, as views of the masters and moments.
 std::vector<TensorPiece> checkpoint_tensors(CausalLM& model, AdamW* optimizer);
 
-/// Header of a checkpoint of `model` with the moments of `optimizer`, if given.
-CheckpointHeader checkpoint_header(CausalLM& model, const AdamW* optimizer, const CheckpointState& state,
-                                   const Provenance& provenance);
-
-/// Writes the student's masters and, if `optimizer` is given, its moments, which all ranks of `group` have: each writes
-/// an equal share. Collective.
-void write_checkpoint(const std::filesystem::path& path, CausalLM& model, AdamW* optimizer,
-                      const CheckpointState& state, const Provenance& provenance, const Communicator& group = {});
-
 /// An open checkpoint: a source of weights, of moments and of the state.
 class Checkpoint : public TensorSource {
   public:
@@ -46,9 +37,6 @@ class Checkpoint : public TensorSource {
     /// Fills whole tensors on all ranks (any device): each rank reads an equal share of the file, and they exchange.
     /// Collective.
     void read_replicas(const std::vector<TensorPiece>& whole, const Communicator& group) const;
-
-    /// Whole moments of one process.
-    void load_optimizer(AdamW& optimizer) const;
 
   private:
     uint32_t read_piece(const PosixFile& bytes, const TensorPiece& piece) const;

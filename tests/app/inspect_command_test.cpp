@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "../stages/small_run.h"
+#include "../training/whole_checkpoint.h"
 #include "evaluation/evaluation_file.h"
 #include "selection/score_file.h"
-#include "training/checkpoint.h"
 
 namespace amalgam {
 namespace {
@@ -29,7 +29,7 @@ TEST_F(Inspect, scores) {
 
 TEST_F(Inspect, checkpoint) {
     const auto model = test::small_model({test::small_config(), all_linear(3, test::linear_mixer), {}}, 1, true);
-    write_checkpoint(path, *model, nullptr, {"align", 7, 100, 42, 5}, Provenance{});
+    test::write_checkpoint(path, *model, nullptr, {"align", 7, 100, 42, 5});
     expect_end(inspect(), 0,
                {"amalgam checkpoint", "gated_delta_net x 3", "data_cursor       42",
                 "/model/model.layers.0.linear_attn.A_log", "float32"});

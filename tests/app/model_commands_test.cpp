@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // logits and generate, of a Hugging Face folder and of a checkpoint, against the model in this process.
 #include "../stages/small_run.h"
+#include "../training/whole_checkpoint.h"
 #include "evaluation/generation.h"
 #include "training/batches.h"
-#include "training/checkpoint.h"
 
 namespace amalgam {
 namespace {
@@ -60,7 +60,7 @@ TEST_F(ModelCommands, of_a_checkpoint) {
     options.short_convolution = true;
     const auto model =
         test::small_model({test::small_config("qwen3"), keep_softmax(3, test::linear_mixer, {1}), options}, 1, true);
-    write_checkpoint(folder / "distill.h5", *model, nullptr, {"distill", 1, 1, 1, 1}, Provenance{});
+    test::write_checkpoint(folder / "distill.h5", *model, nullptr, {"distill", 1, 1, 1, 1});
     expect_commands(*model, folder / "distill.h5");
 }
 

@@ -8,11 +8,11 @@
 // The tensors are those of SmolLM2-135M with 30 layers (the default), with both moments. CSV on standard output.
 #include <ATen/ATen.h>
 
-#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 
 #include "comm/mpi_session.h"
+#include "random_models.h"
 #include "storage/posix_file.h"
 #include "training/checkpoint_saver.h"
 
@@ -20,6 +20,7 @@ namespace amalgam {
 namespace {
 
 namespace fs = std::filesystem;
+using benchmarks::median;
 
 std::vector<TensorPiece> tensors_of(int64_t layers) {
     constexpr int64_t hidden = 576, intermediate = 1536, vocabulary = 49152, key_value = 192;
@@ -39,11 +40,6 @@ std::vector<TensorPiece> tensors_of(int64_t layers) {
         }
     }
     return all;
-}
-
-double median(std::vector<double> values) {
-    std::sort(values.begin(), values.end());
-    return values[values.size() / 2];
 }
 
 /// Seconds that the slowest rank takes.

@@ -8,81 +8,34 @@
 #include <string>
 #include <vector>
 
+#include "job/known_shapes.h"
 #include "model/config.h"
 #include "system/error.h"
 
 namespace amalgam::benchmarks {
 
-inline ModelConfig smollm2(int64_t layers) {
+/// A published teacher (job/known_shapes.h: its layers unless `layers` is positive) of the families SmolLM2 and
+/// Qwen2.5. Throws Error(bad_input) for unknown names.
+inline ModelConfig config_of(const std::string& name, int64_t layers) {
+    const ModelShape shape = find_shape(name);
+    const bool qwen = name.starts_with("qwen2.5-");
+    require(qwen || name.starts_with("smollm2-"), name, ": no benchmark has this family (Qwen2.5 and SmolLM2)");
     ModelConfig c;
-    c.family = "llama";
-    c.hidden_size = 576;
-    c.layers = layers;
-    c.query_heads = 9;
-    c.key_value_heads = 3;
-    c.head_dim = 64;
-    c.intermediate_size = 1536;
-    c.vocabulary_size = 49152;
-    c.max_positions = 8192;
-    c.rms_norm_eps = 1e-5;
-    c.tied_head = true;
-    c.rope.theta = 100000.0;
-    c.window.assign(size_t(layers), 0);
+    c.family = qwen ? "qwen2" : "llama";
+    c.hidden_size = shape.hidden_size;
+    c.layers = layers > 0 ? layers : shape.layers;
+    c.query_heads = shape.query_heads;
+    c.key_value_heads = shape.key_value_heads;
+    c.head_dim = shape.head_dim;
+    c.intermediate_size = shape.intermediate_size;
+    c.vocabulary_size = shape.vocabulary_size;
+    c.max_positions = qwen ? 32768 : 8192;
+    c.rms_norm_eps = qwen ? 1e-6 : 1e-5;
+    c.tied_head = shape.tied;
+    c.qkv_bias = qwen;
+    c.rope.theta = qwen ? 1000000.0 : 100000.0;
+    c.window.assign(size_t(c.layers), 0);
     return c;
-}
-
-/// What the sizes of Qwen2.5 share; the numbers of the 1.5B model.
-inline ModelConfig qwen2_5(int64_t layers) {
-    ModelConfig c = smollm2(layers);
-    c.family = "qwen2";
-    c.hidden_size = 1536;
-    c.query_heads = 12;
-    c.key_value_heads = 2;
-    c.head_dim = 128;
-    c.intermediate_size = 8960;
-    c.vocabulary_size = 151936;
-    c.max_positions = 32768;
-    c.rms_norm_eps = 1e-6;
-    c.qkv_bias = true;
-    c.rope.theta = 1000000.0;
-    return c;
-}
-
-inline ModelConfig qwen2_5_3b(int64_t layers) {
-    ModelConfig c = qwen2_5(layers);
-    c.hidden_size = 2048;
-    c.query_heads = 16;
-    c.intermediate_size = 11008;
-    return c;
-}
-
-inline ModelConfig qwen2_5_7b(int64_t layers) {
-    ModelConfig c = qwen2_5(layers);
-    c.hidden_size = 3584;
-    c.query_heads = 28;
-    c.key_value_heads = 4;
-    c.intermediate_size = 18944;
-    c.vocabulary_size = 152064;
-    c.tied_head = false;
-    return c;
-}
-
-struct Shape {
-    const char* name;
-    int64_t layers;
-    ModelConfig (*config)(int64_t layers);
-};
-inline constexpr Shape shapes[] = {{"smollm2-135m", 30, smollm2},
-                                   {"qwen2.5-1.5b", 28, qwen2_5},
-                                   {"qwen2.5-3b", 36, qwen2_5_3b},
-                                   {"qwen2.5-7b", 28, qwen2_5_7b}};
-
-/// Throws Error(bad_input) for unknown names.
-inline const Shape& shape_named(const std::string& name) {
-    for (const Shape& shape : shapes)
-        if (shape.name == name) return shape;
-    throw Error(text("SHAPE: \"", name, "\" is not known (smollm2-135m, qwen2.5-1.5b, qwen2.5-3b, qwen2.5-7b)"),
-                ExitCode::bad_input);
 }
 
 /// Gated delta nets, and softmax in every fourth layer.

@@ -32,8 +32,8 @@ namespace {
 
 using namespace amalgam;
 
-ModelSpec student_spec(const benchmarks::Shape& shape, int64_t layers) {
-    ModelSpec spec{shape.config(layers), benchmarks::hybrid(layers), {}};
+ModelSpec student_spec(const ModelConfig& config) {
+    ModelSpec spec{config, benchmarks::hybrid(config.layers), {}};
     spec.linear.norm_eps = spec.config.rms_norm_eps;
     return spec;
 }
@@ -77,9 +77,9 @@ struct Measured {
 };
 
 struct Settings {
-    int64_t sequences, time, layers, rounds, steps;
+    int64_t sequences, time, rounds, steps;
     at::ScalarType type;
-    const benchmarks::Shape* shape;
+    ModelConfig config;
     std::string ways;  // names with commas between them
     at::Device device = at::kCPU;
 };
@@ -103,9 +103,9 @@ void measure(const Way& way, const Settings& s, const Communicator& world, Measu
     ShardingOptions options;
     options.strategy = none ? ShardingStrategy::full : way.strategy;
     options.gather_ahead = way.gather_ahead;
-    const ModelSpec spec = student_spec(*s.shape, s.layers);
+    const ModelSpec spec = student_spec(s.config);
     const Sharded student(spec, s.device, s.type, true, world, options, none);
-    const Sharded teacher({spec.config, all_softmax(s.layers), {}}, s.device, s.type, false, world, options,
+    const Sharded teacher({spec.config, all_softmax(spec.config.layers), {}}, s.device, s.type, false, world, options,
                           none || way.strategy == ShardingStrategy::optimizer);
     TeacherStates states(*teacher.model, 0);
     Distillation objective(*student.model, states, DistillJob());
@@ -133,15 +133,13 @@ void measure(const Way& way, const Settings& s, const Communicator& world, Measu
 
 void run(int argc, char** argv, const Communicator& world) {
     const auto argument = [&](int i, const char* fallback) { return std::string(argc > i ? argv[i] : fallback); };
-    const benchmarks::Shape& shape = benchmarks::shape_named(argument(8, "smollm2-135m"));
-    const int64_t layers = std::stoll(argument(4, "0"));
+    const std::string shape = argument(8, "smollm2-135m");
     Settings s{std::stoll(argument(1, "1")),
                std::stoll(argument(2, "512")),
-               layers > 0 ? layers : shape.layers,
                std::stoll(argument(5, "3")),
                std::stoll(argument(6, "2")),
                argument(3, "fp32") == "bf16" ? at::kBFloat16 : at::kFloat,
-               &shape,
+               benchmarks::config_of(shape, std::stoll(argument(4, "0"))),
                argument(9, "none,optimizer,full")};
     if (asks_for_cuda("device", argument(7, "cpu")))
         s.device = at::Device(at::kCUDA, c10::DeviceIndex(world.split_by_node().rank()));
@@ -165,9 +163,9 @@ void run(int argc, char** argv, const Communicator& world) {
               << (cpu ? "share_waiting" : "gigabytes_per_rank") << '\n';
     for (size_t w = 0; w < ways.size(); ++w) {
         const double seconds = benchmarks::median(measured[w].seconds);
-        std::cout << shape.name << ',' << ways[w].name << ',' << (ways[w].gather_ahead ? "yes" : "no") << ','
-                  << world.size() << ',' << s.sequences << ',' << s.time << ',' << s.layers << ','
-                  << argument(3, "fp32") << ',' << measured[w].seconds.size() << ',' << seconds << ','
+        std::cout << shape << ',' << ways[w].name << ',' << (ways[w].gather_ahead ? "yes" : "no") << ',' << world.size()
+                  << ',' << s.sequences << ',' << s.time << ',' << s.config.layers << ',' << argument(3, "fp32") << ','
+                  << measured[w].seconds.size() << ',' << seconds << ','
                   << double(world.size() * s.sequences * s.time) / seconds << ','
                   << (cpu ? benchmarks::median(measured[w].waited) : measured[w].gigabytes) << '\n';
     }

@@ -39,26 +39,26 @@ void fill_randomly(CausalLM& model) {
 }
 
 struct Settings {
-    int64_t sequences, time, layers, profile_rows;
+    int64_t sequences, time, profile_rows;
     at::ScalarType type;
     at::Device device;
     int threads, repetitions;
-    const benchmarks::Shape* shape;
+    std::string shape;
+    ModelConfig config;
 };
 
 Settings settings(int argc, char** argv) {
     const auto argument = [&](int i, const char* fallback) { return std::string(argc > i ? argv[i] : fallback); };
-    const benchmarks::Shape& shape = benchmarks::shape_named(argument(8, "smollm2-135m"));
-    const int64_t layers = std::stoll(argument(6, "0"));
+    const std::string shape = argument(8, "smollm2-135m");
     return {std::stoll(argument(1, "4")),
             std::stoll(argument(2, "512")),
-            layers > 0 ? layers : shape.layers,
             std::stoll(argument(9, "0")),
             argument(3, "bf16") == "bf16" ? at::kBFloat16 : at::kFloat,
             asks_for_cuda("device", argument(7, "cpu")) ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU),
             std::stoi(argument(4, "2")),
             std::stoi(argument(5, "3")),
-            &shape};
+            shape,
+            benchmarks::config_of(shape, std::stoll(argument(6, "0")))};
 }
 
 /// Median seconds of whole optimizer steps, after two that are not counted.
@@ -85,7 +85,7 @@ double time_steps(const std::string& name, Objective& objective, const at::Tenso
         if (i >= uncounted) seconds.push_back(watch.seconds());
     }
     if (s.profile_rows > 0 && s.device.is_cuda()) {
-        std::cerr << "profile," << s.shape->name << ',' << name << ',' << s.sequences << " x " << s.time << '\n';
+        std::cerr << "profile," << s.shape << ',' << name << ',' << s.sequences << " x " << s.time << '\n';
         print_device_profile(step, s.profile_rows, std::cerr);
     }
     return benchmarks::median(seconds);
@@ -98,7 +98,8 @@ void run(int argc, char** argv) {
     at::manual_seed(0);
     set_product_precision(s.type);
 
-    ModelSpec spec{s.shape->config(s.layers), all_softmax(s.layers), {}};
+    const int64_t layers = s.config.layers;
+    ModelSpec spec{s.config, all_softmax(layers), {}};
     spec.linear.norm_eps = spec.config.rms_norm_eps;
     CausalLM teacher(spec, s.device, s.type, false);
     fill_randomly(teacher);
@@ -106,7 +107,7 @@ void run(int argc, char** argv) {
     const double teacher_flops = forward_flops(spec.config, spec.layout, s.time, false),
                  head_flops = 2.0 * double(spec.config.hidden_size * spec.config.vocabulary_size);
 
-    spec.layout = all_linear(s.layers, "gated_delta_net");
+    spec.layout = all_linear(layers, "gated_delta_net");
     double align_seconds = 0.0;
     {
         CausalLM student(spec, s.device, s.type, true);
@@ -115,7 +116,7 @@ void run(int argc, char** argv) {
         align_seconds = time_steps("align", alignment, tokens, s);
     }
     const double align_flops =
-        teacher_flops + 3.0 * double(s.layers) * mixer_flops(spec.config, "gated_delta_net", s.time);
+        teacher_flops + 3.0 * double(layers) * mixer_flops(spec.config, "gated_delta_net", s.time);
     const auto distill = [&](const std::string& name, const Layout& layout, bool same_tokens) {
         spec.layout = layout;
         CausalLM student(spec, s.device, s.type, true);
@@ -124,8 +125,7 @@ void run(int argc, char** argv) {
         Distillation distillation(student, states, DistillJob());
         return time_steps(name, distillation, tokens, s, same_tokens);
     };
-    const Layout hybrid = benchmarks::hybrid(s.layers),
-                 candidate = keep_softmax(s.layers, "gated_delta_net", {s.layers / 2});
+    const Layout hybrid = benchmarks::hybrid(layers), candidate = keep_softmax(layers, "gated_delta_net", {layers / 2});
     const double distill_seconds = distill("distill", hybrid, false);
     const double score_seconds = distill("score", candidate, true);
     const double distill_flops = teacher_flops + head_flops + 3.0 * forward_flops(spec.config, hybrid, s.time, true);

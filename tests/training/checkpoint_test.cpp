@@ -4,6 +4,7 @@
 #include "../model/small_model.h"
 #include "../storage/temporary_folder.h"
 #include "training/objective.h"
+#include "whole_checkpoint.h"
 
 namespace amalgam {
 namespace {
@@ -24,7 +25,7 @@ class CheckpointTest : public test::TemporaryFolder {
                 gradients.add(*p, test::normal_numbers(p->shape, uint64_t(step), p->name));
             optimizer.step(gradients, 1.0, 1.0, 1);
         }
-        write_checkpoint(path, *model, &optimizer, {"align", 3, 1536, 12, 77}, Provenance{});
+        test::write_checkpoint(path, *model, &optimizer, {"align", 3, 1536, 12, 77});
     }
 
     /// Flips one bit of the first place in the file where the tensor's bytes are.
@@ -58,7 +59,7 @@ TEST_F(CheckpointTest, gives_everything_back) {
 
     ASSERT_TRUE(checkpoint.optimizer_steps().has_value());
     AdamW loaded(all_parameters(*copy), {});
-    checkpoint.load_optimizer(loaded);
+    test::load_optimizer(checkpoint, loaded);
     EXPECT_EQ(loaded.steps(), 3);
     std::map<std::string, std::pair<at::Tensor, at::Tensor>> moments;
     optimizer.for_each_moment([&](const std::string& name, at::Tensor m, at::Tensor v) { moments[name] = {m, v}; });
@@ -79,7 +80,7 @@ TEST_F(CheckpointTest, holds_pieces_under_the_names_of_the_world) {
 }
 
 TEST_F(CheckpointTest, a_finished_stage_needs_no_moments) {
-    write_checkpoint(folder / "align.h5", *model, nullptr, {"align", 3, 1536, 12, 77}, Provenance{});
+    test::write_checkpoint(folder / "align.h5", *model, nullptr, {"align", 3, 1536, 12, 77});
     EXPECT_FALSE(Checkpoint(folder / "align.h5").optimizer_steps().has_value());
     EXPECT_FALSE(Checkpoint(path).find("nothing").has_value());
 }
@@ -102,7 +103,7 @@ TEST_F(CheckpointTest, a_flipped_bit_of_a_moment_is_found) {
     const std::string name = "model.layers.0.linear_attn.k_proj.weight";
     optimizer.for_each_moment([&](const std::string& n, at::Tensor, at::Tensor v) { moment = n == name ? v : moment; });
     flip_a_bit_of(moment);
-    expect_error([&] { Checkpoint(path).load_optimizer(optimizer); }, ExitCode::damaged_file,
+    expect_error([&] { test::load_optimizer(Checkpoint(path), optimizer); }, ExitCode::damaged_file,
                  {path.string(), "/optimizer/exp_avg_sq/" + name});
 }
 
@@ -118,7 +119,7 @@ TEST_F(CheckpointTest, no_flipped_bit_anywhere_passes_for_something_else) {
         try {
             const Checkpoint checkpoint(path);
             AdamW loaded(all_parameters(*model), {});
-            checkpoint.load_optimizer(loaded);
+            test::load_optimizer(checkpoint, loaded);
             EXPECT_EQ(loaded.steps(), 3);
             EXPECT_EQ(checkpoint.state().step, 3);
             EXPECT_EQ(checkpoint.state().data_cursor, 12);
@@ -179,8 +180,8 @@ TEST_F(CheckpointTest, other_files_are_not_checkpoints) {
 TEST_F(CheckpointTest, missing_moments_are_an_error) {
     Parameter* known = all_parameters(*model)[0];
     AdamW part({known}, {});
-    write_checkpoint(folder / "part.h5", *model, &part, {"align", 3, 1536, 12, 77}, Provenance{});
-    expect_error([&] { Checkpoint(folder / "part.h5").load_optimizer(optimizer); }, ExitCode::damaged_file,
+    test::write_checkpoint(folder / "part.h5", *model, &part, {"align", 3, 1536, 12, 77});
+    expect_error([&] { test::load_optimizer(Checkpoint(folder / "part.h5"), optimizer); }, ExitCode::damaged_file,
                  {(folder / "part.h5").string(), "/optimizer/exp_avg/"});
 }
 

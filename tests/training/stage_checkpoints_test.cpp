@@ -3,6 +3,7 @@
 
 #include "../model/small_model.h"
 #include "../storage/temporary_folder.h"
+#include "whole_checkpoint.h"
 
 namespace amalgam {
 namespace {
@@ -56,7 +57,7 @@ TEST_F(StageCheckpointsTest, swapped_files_are_found) {
     const auto model =
         test::small_model({test::small_config("llama"), keep_softmax(3, test::linear_mixer, {1}), {}}, 1, true);
     const auto write = [&](const std::filesystem::path& path, const char* stage, int64_t step) {
-        write_checkpoint(path, *model, nullptr, {stage, step, 0, 0, 0}, Provenance{});
+        test::write_checkpoint(path, *model, nullptr, {stage, step, 0, 0, 0});
     };
     write(files.at_step(200), "align", 200);
     write(files.at_step(400), "align", 400);

@@ -2,6 +2,7 @@
 // Going on from a checkpoint must end where an uninterrupted run ends, bit for bit, and must not if a part of the state
 // is lost.
 #include "small_training.h"
+#include "whole_checkpoint.h"
 
 namespace amalgam {
 namespace {
@@ -85,7 +86,7 @@ void change_state(const std::filesystem::path& path, CausalLM& model, const Opti
     {
         const Checkpoint checkpoint(path);
         load_weights(model, {&checkpoint});
-        checkpoint.load_optimizer(optimizer);
+        test::load_optimizer(checkpoint, optimizer);
         state = checkpoint.state();
     }
     if (moments)
@@ -94,7 +95,7 @@ void change_state(const std::filesystem::path& path, CausalLM& model, const Opti
             v.zero_();
         });
     state.data_cursor += cursor_shift;
-    write_checkpoint(path, model, &optimizer, state, Provenance{});
+    test::write_checkpoint(path, model, &optimizer, state);
 }
 
 TEST_F(Resume, without_the_moments_it_ends_elsewhere) {
