@@ -72,8 +72,7 @@ void set_product_precision(at::ScalarType type) {
     at::globalContext().setAllowTF32CuBLAS(type == at::kBFloat16);
 }
 
-Compute set_up_compute(const Job& job, const Communicator& world) {
-    const Communicator node = world.split_by_node();
+Compute set_up_compute(const Job& job, const Communicator& node) {
     Compute compute;
     // Sums of LibTorch's products may be cut differently for another number of threads; one thread has one order.
     const int automatic = job.deterministic ? 1 : share_of_cores(node);

@@ -26,7 +26,8 @@ bool asks_for_cuda(const std::string& option, const std::string& name);
 void set_product_precision(at::ScalarType type);
 
 /// Chooses from the job and the machine, sets LibTorch's threads and determinism, binds the GPU of the node-local rank.
-/// Collective. Throws Error(bad_input) if the job asks for what is not there.
-Compute set_up_compute(const Job& job, const Communicator& world);
+/// `node`: the ranks of this rank's node; collective over it. Throws Error(bad_input) if the job asks for what is not
+/// there.
+Compute set_up_compute(const Job& job, const Communicator& node);
 
 }  // namespace amalgam

@@ -20,8 +20,9 @@ namespace amalgam {
 Run::Run(const Job& j, const Communicator& w)
     : job(j),
       world(w),
+      node(w.split_by_node()),
       folder(j.run_folder()),
-      compute(set_up_compute(j, w)),
+      compute(set_up_compute(j, node)),
       stop(folder, double(walltime_seconds(j.walltime))) {
     world.on_root([&] { open_run_folder(job); });
     if (world.is_root()) log_to_file((folder / "log.txt").string());
@@ -62,7 +63,6 @@ CausalLM& Run::teacher(ShardingStrategy sharding, const Communicator& group) {
         teacher_shards_ = std::make_unique<ShardedModel>(*teacher_, /*trainable=*/false, group,
                                                          sharding_options(job.sharding, sharding));
     int64_t bytes = 0;
-    const Communicator node = world.split_by_node();
     world.together([&] {  // of other nodes; the ranks of one node fail together
         const NodeSource source(*teacher_source_, node);
         if (teacher_shards_)
@@ -109,7 +109,7 @@ ModelSpec Run::student_spec(const Layout& layout) {
 }
 
 double Run::memory() {
-    if (!memory_) memory_ = memory_of_a_rank(compute, world);
+    if (!memory_) memory_ = memory_of_a_rank(compute, world, node);
     return *memory_;
 }
 
@@ -118,7 +118,7 @@ const StageEstimate& Run::estimate(const std::string& stage) {
         Machine machine;
         machine.ranks = world.size();
         machine.memory_per_rank = memory();
-        machine.ranks_per_node = world.broadcast(int64_t{world.split_by_node().size()});
+        machine.ranks_per_node = world.broadcast(int64_t{node.size()});
         estimate_ = estimate_job(job, shape_of(teacher_config()), machine);
     }
     for (const StageEstimate& found : estimate_->stages)

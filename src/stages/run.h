@@ -28,6 +28,7 @@ class Run {
 
     const Job job;
     const Communicator world;
+    const Communicator node;  // the ranks of this rank's node
     const std::filesystem::path folder;
     const Compute compute;
     StopRequest stop;

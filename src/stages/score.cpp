@@ -32,7 +32,6 @@ class Scoring {
         : run_(run),
           group_(group),
           job_(run.job.score),
-          ranks_on_node_(run.world.split_by_node().size()),
           set_(run.held_out(job_.validation_sequences, job_.sequence_length)),
           sharding_(run.sharding("score", run.job.score.ranks_per_candidate)),
           teacher_(run.teacher(sharding_, group)),
@@ -74,7 +73,7 @@ class Scoring {
     /// All candidates start from these weights; reading and checking the file for each took half of its time on a GPU.
     void keep_in_memory(CausalLM& student) {
         const int64_t bytes = student.parameters().elements() * int64_t(sizeof(float));
-        const int64_t share = available_memory() / ranks_on_node_;
+        const int64_t share = available_memory() / run_.node.size();
         if (run_.world.any(bytes > share / 4)) {
             info("score: too little host memory to keep the aligned student; it is read again for every candidate");
             return;
@@ -90,7 +89,6 @@ class Scoring {
     Run& run_;
     const Communicator& group_;
     const ScoreJob& job_;
-    int64_t ranks_on_node_;
     HeldOutSet set_;
     ShardingStrategy sharding_;
     const CausalLM& teacher_;

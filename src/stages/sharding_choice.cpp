@@ -47,13 +47,12 @@ int64_t candidates_that_fit(const StageEstimate& score, ShardingStrategy strateg
     return std::clamp(1 + int64_t(room / another), int64_t{1}, std::max<int64_t>(1, most));
 }
 
-double memory_of_a_rank(const Compute& compute, const Communicator& world) {
+double memory_of_a_rank(const Compute& compute, const Communicator& world, const Communicator& node) {
     double bytes = 0;
 #ifdef AMALGAM_CUDA
     if (compute.device.is_cuda()) bytes = double(at::cuda::getDeviceProperties(compute.device.index())->totalGlobalMem);
 #endif
-    const int ranks_on_node = world.split_by_node().size();
-    if (compute.device.is_cpu()) bytes = double(available_memory()) / double(ranks_on_node);
+    if (compute.device.is_cpu()) bytes = double(available_memory()) / double(node.size());
     return world.min(bytes);
 }
 

@@ -25,6 +25,6 @@ ShardingOptions sharding_options(const ShardingJob& job, ShardingStrategy strate
 int64_t candidates_that_fit(const StageEstimate& score, ShardingStrategy strategy, double memory, int64_t most);
 
 /// Bytes that a rank can take: a GPU's, or its share of what is free on the node. The least of all ranks. Collective.
-double memory_of_a_rank(const Compute& compute, const Communicator& world);
+double memory_of_a_rank(const Compute& compute, const Communicator& world, const Communicator& node);
 
 }  // namespace amalgam

@@ -17,9 +17,8 @@ StageOutcome transfer(Run& run) {
     CausalLM student(spec, at::kCPU, at::kFloat, /*trainable=*/true, Allocation::later);
     ShardedModel shards(student, /*trainable=*/true, run.world, {.strategy = ShardingStrategy::full});
     const HuggingFaceSource& teacher = run.teacher_source();
-    const Communicator node = run.world.split_by_node();
     run.world.together([&] {  // of other nodes; the ranks of one node fail together
-        const NodeSource on_node(teacher, node);
+        const NodeSource on_node(teacher, run.node);
         const TransferSource source(on_node, spec.config, spec.linear,
                                     parse_expansion(run.job.student.key_value_expansion), uint64_t(run.job.seed));
         load_weights(shards, {&source});
