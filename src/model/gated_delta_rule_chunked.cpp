@@ -107,10 +107,11 @@ at::Tensor gated_delta_rule_chunked(const at::Tensor& q, const at::Tensor& k, co
                                     const at::Tensor& beta, at::Tensor& state) {
     const int64_t batch = q.size(0), time = q.size(1), heads = q.size(2), key_dim = q.size(3), value_dim = v.size(3);
     const at::Tensor Q = in_chunks(q), K = in_chunks(k), V = in_chunks(v), b = in_chunks(beta).unsqueeze(-1);
-    const at::Tensor G = in_chunks(g).cumsum(-1), last = G.narrow(-1, chunk - 1, 1);
+    const at::Tensor upper = at::ones({chunk, chunk}, q.options().dtype(at::kBool)).triu(1);
+    // A cumulative sum; that of LibTorch refuses to be deterministic on GPUs.
+    const at::Tensor G = in_chunks(g).unsqueeze(-2).masked_fill(upper, 0.0).sum(-1), last = G.narrow(-1, chunk - 1, 1);
     const at::Tensor eg = G.exp().unsqueeze(-1), er = (last - G).exp().unsqueeze(-1), e_last = last.exp().unsqueeze(-1);
     // Masked before exp: above the diagonal the exponent is positive and may overflow.
-    const at::Tensor upper = at::ones({chunk, chunk}, q.options().dtype(at::kBool)).triu(1);
     const at::Tensor Gam = (G.unsqueeze(-1) - G.unsqueeze(-2)).masked_fill(upper, -INFINITY).exp();
     const at::Tensor Kt = K.transpose(-1, -2);
 

@@ -5,12 +5,9 @@
 
 #include <cmath>
 
-#include "kernels/adamw/adamw.h"
-#ifdef AMALGAM_CUDA
-#include <c10/cuda/CUDAStream.h>
-#endif
 #include "training/exact_norm.h"
 #include "training/fixed_point.h"
+#include "training/gradient_norm.h"
 
 namespace amalgam {
 Gradients::Gradients(const std::vector<Parameter*>& parameters, at::Device device, bool order_independent,
@@ -103,18 +100,7 @@ double Gradients::norm(int threads) {
         norm.add(flat_);
         return norm.value();
     }
-    if (flat_.device().is_cpu())
-        return std::sqrt(kernels::sum_of_squares(flat_.const_data_ptr<float>(), flat_.numel(), threads));
-#ifdef AMALGAM_CUDA
-    const at::Tensor squares = at::empty({}, flat_.options().dtype(at::kDouble)),
-                     workspace = at::empty({kernels::cuda::sum_of_squares_workspace}, flat_.options().dtype(at::kByte));
-    kernels::cuda::sum_of_squares(flat_.const_data_ptr<float>(), flat_.numel(), squares.data_ptr<double>(),
-                                  workspace.data_ptr(),
-                                  c10::cuda::getCurrentCUDAStream(flat_.device().index()).stream());
-    return std::sqrt(squares.item<double>());
-#else
-    return flat_.norm(2, at::kDouble).item<double>();
-#endif
+    return std::sqrt(sum_of_squares({flat_}, threads));
 }
 
 std::string Gradients::not_finite() {

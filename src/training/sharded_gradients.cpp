@@ -5,10 +5,10 @@
 
 #include <cmath>
 
-#include "kernels/adamw/adamw.h"
 #include "system/error.h"
 #include "training/exact_norm.h"
 #include "training/fixed_point.h"
+#include "training/gradient_norm.h"
 
 namespace amalgam {
 
@@ -164,12 +164,9 @@ double ShardedGradients::norm(int threads) {
         norm.reduce(*reductions_, model_.model().device());
         return norm.value();
     }
-    double squares = 0.0;
-    for (const Flat& flat : flats_)
-        squares += flat.gradient.is_cpu()
-                       ? kernels::sum_of_squares(flat.gradient.const_data_ptr<float>(), flat.gradient.numel(), threads)
-                       : flat.gradient.to(at::kDouble).square().sum().item<double>();
-    return std::sqrt(model_.groups().shards.sum(squares));
+    std::vector<at::Tensor> gradients;
+    for (const Flat& flat : flats_) gradients.push_back(flat.gradient);
+    return std::sqrt(model_.groups().shards.sum(sum_of_squares(gradients, threads)));
 }
 
 std::string ShardedGradients::not_finite() {
