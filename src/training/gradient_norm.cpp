@@ -31,8 +31,7 @@ double sum_of_squares(const std::vector<at::Tensor>& gradients, int threads) {
     if (!gradients.empty() && gradients.front().is_cuda()) return on_device(gradients);
 #endif
     double sum = 0.0;
-    for (const at::Tensor& g : gradients)
-        sum += kernels::sum_of_squares(g.const_data_ptr<float>(), g.numel(), threads);
+    for (const at::Tensor& g : gradients) sum += kernels::sum_of_squares(g.const_data_ptr<float>(), g.numel(), threads);
     return sum;
 }
 

@@ -51,6 +51,35 @@ Pauses pauses(const std::vector<torch::autograd::profiler::KinetoEvent>& events)
     return result;
 }
 
+/// Milliseconds in which collectives ran, and those of them in which nothing else did.
+struct Collectives {
+    double milliseconds = 0.0, alone = 0.0;
+};
+Collectives collectives(const std::vector<torch::autograd::profiler::KinetoEvent>& events) {
+    struct Edge {
+        uint64_t time;
+        int collectives, others;  // begun less ended
+    };
+    std::vector<Edge> edges;
+    for (const auto& event : events) {
+        if (event.deviceType() != c10::DeviceType::CUDA || event.isHiddenEvent()) continue;
+        const bool collective = event.name().find("nccl") != std::string::npos;
+        edges.push_back({uint64_t(event.startNs()), collective, !collective});
+        edges.push_back({uint64_t(event.endNs()), -int(collective), -int(!collective)});
+    }
+    std::sort(edges.begin(), edges.end(), [](const Edge& a, const Edge& b) { return a.time < b.time; });
+    Collectives result;
+    int running = 0, others = 0;
+    for (size_t i = 0; i + 1 < edges.size(); ++i) {
+        running += edges[i].collectives;
+        others += edges[i].others;
+        const double milliseconds = 1e-6 * double(edges[i + 1].time - edges[i].time);
+        if (running > 0) result.milliseconds += milliseconds;
+        if (running > 0 && others == 0) result.alone += milliseconds;
+    }
+    return result;
+}
+
 /// Device work under the name of the operation that launched it.
 std::vector<Share> by_operation(const std::vector<torch::autograd::profiler::KinetoEvent>& events) {
     std::map<uint64_t, std::string> operations;  // of the host, by correlation
@@ -94,9 +123,10 @@ void print_device_profile(const std::function<void()>& work, int64_t rows, std::
         all.milliseconds += share.milliseconds;
     }
     const Pauses idle = pauses(result->events());
-    out << "wall_ms,device_ms,launches,idle_share,pauses_ms\n"
+    const Collectives communication = collectives(result->events());
+    out << "wall_ms,device_ms,launches,idle_share,pauses_ms,collectives_ms,collectives_alone_ms\n"
         << wall << ',' << all.milliseconds << ',' << all.launches << ',' << 1.0 - all.milliseconds / wall << ','
-        << idle.milliseconds << '\n'
+        << idle.milliseconds << ',' << communication.milliseconds << ',' << communication.alone << '\n'
         << idle.longest << "operation,launches,device_ms,share\n";
     for (size_t i = 0; i < shares.size() && int64_t(i) < rows; ++i)
         out << shares[i].operation << ',' << shares[i].launches << ',' << shares[i].milliseconds << ','

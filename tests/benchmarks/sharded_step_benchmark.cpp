@@ -3,10 +3,13 @@
 // what else the machine does falls on all of them; each is made anew in every round, since together they would not fit
 // into memory. Prints a CSV on rank 0: medians over the rounds.
 //
-// usage: mpirun -np 2 sharded_step_benchmark [SEQUENCES TIME fp32|bf16 LAYERS ROUNDS STEPS [cpu|cuda [SHAPE [WAYS]]]]
+// usage: mpirun -np 2 sharded_step_benchmark [SEQUENCES TIME fp32|bf16 LAYERS ROUNDS STEPS
+//                                            [cpu|cuda [SHAPE [WAYS [ACTIVATIONS [PROFILE]]]]]]
 // SEQUENCES: of one rank in a step. LAYERS: 0: those of the shape. STEPS: timed in each round, after one that is not.
-// SHAPE: smollm2-135m (the default), qwen2.5-1.5b, -3b or -7b. WAYS: such as none,full; the default is all. On GPUs,
-// one a rank, the memory of a rank is printed instead of the share of waiting, which happens on the device.
+// SHAPE: smollm2-135m (the default), qwen2.5-1.5b, -3b or -7b. WAYS: such as none,full; the default is all.
+// ACTIVATIONS: keep or recompute. On GPUs, one a rank, the memory of a rank is printed instead of the share of waiting,
+// which happens on the device: after a step (weights, gradients, moments, teacher), and the most in a step. PROFILE,
+// GPUs only: rows of a table of rank 0's device time by operation, of one more step of each way, on standard error.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #ifdef AMALGAM_CUDA
@@ -21,6 +24,7 @@
 
 #include "app/memory.h"
 #include "comm/mpi_session.h"
+#include "device_profile.h"
 #include "random_models.h"
 #include "stages/compute.h"
 #include "system/clock.h"
@@ -73,7 +77,7 @@ const Way all_ways[] = {{"none", ShardingStrategy::none, true},
 
 struct Measured {
     std::vector<double> seconds, waited;
-    double gigabytes = 0;  // most device memory of a rank
+    double kept = 0, most = 0;  // device memory of a rank after a step, and in one; bytes
 };
 
 struct Settings {
@@ -81,24 +85,31 @@ struct Settings {
     at::ScalarType type;
     ModelConfig config;
     std::string ways;  // names with commas between them
+    Activations activations = Activations::keep;
+    int64_t profile_rows = 0;
     at::Device device = at::kCPU;
 };
 
-/// Waits for the device. Bytes of its memory that this process has had at most since the last call; 0 on CPUs.
-double finish_device_work([[maybe_unused]] at::Device device) {
+/// Bytes of device memory, now and at most since the last call; 0 on CPUs.
+struct DeviceMemory {
+    double now = 0, most = 0;
+};
+
+/// Waits for the device.
+DeviceMemory finish_device_work([[maybe_unused]] at::Device device) {
 #ifdef AMALGAM_CUDA
     if (device.is_cuda()) {
         c10::cuda::device_synchronize();
         namespace allocator = c10::cuda::CUDACachingAllocator;
         const auto stats = allocator::getDeviceStats(device.index());
         allocator::resetPeakStats(device.index());
-        return double(stats.allocated_bytes[0].peak);
+        return {double(stats.allocated_bytes[0].current), double(stats.allocated_bytes[0].peak)};
     }
 #endif
-    return 0;
+    return {};
 }
 
-void measure(const Way& way, const Settings& s, const Communicator& world, Measured& result) {
+void measure(const Way& way, const Settings& s, bool profile, const Communicator& world, Measured& result) {
     const bool none = way.strategy == ShardingStrategy::none;
     ShardingOptions options;
     options.strategy = none ? ShardingStrategy::full : way.strategy;
@@ -108,14 +119,11 @@ void measure(const Way& way, const Settings& s, const Communicator& world, Measu
     const Sharded teacher({spec.config, all_softmax(spec.config.layers), {}}, s.device, s.type, false, world, options,
                           none || way.strategy == ShardingStrategy::optimizer);
     TeacherStates states(*teacher.model, 0);
-    Distillation objective(*student.model, states, DistillJob());
+    Distillation objective(*student.model, states, DistillJob(), s.activations);
     const auto weights = make_trained_weights(*student.model, student.shards.get(), objective.trained(), world, {});
     const at::Tensor tokens = at::randint(spec.config.vocabulary_size, {s.sequences, s.time}, at::kLong).to(s.device);
     finish_device_work(s.device);
-    for (int64_t step = 0; step <= s.steps; ++step) {
-        world.barrier();
-        const double waited = weights->seconds_waited();
-        const Stopwatch watch;
+    const auto train = [&](int64_t step) {
         weights->begin_step();
         std::vector<double> losses(1);
         objective.accumulate(tokens, step, 1.0 / double(world.size()), weights->gradients(), losses);
@@ -123,11 +131,27 @@ void measure(const Way& way, const Settings& s, const Communicator& world, Measu
         weights->reduce();
         const double norm = weights->norm(1);
         weights->update(1.0, norm > 1.0 ? 1.0 / norm : 1.0, 1);
-        result.gigabytes = std::max(result.gigabytes, world.max(finish_device_work(s.device)) / 1e9);
+        return finish_device_work(s.device);
+    };
+    for (int64_t step = 0; step <= s.steps; ++step) {
+        world.barrier();
+        const double waited = weights->seconds_waited();
+        const Stopwatch watch;
+        const DeviceMemory memory = train(step);
         const double seconds = world.max(watch.seconds());
+        result.kept = std::max(result.kept, world.max(memory.now));
+        result.most = std::max(result.most, world.max(memory.most));
         if (step == 0) continue;
         result.seconds.push_back(seconds);
         result.waited.push_back(world.max(weights->seconds_waited() - waited) / seconds);
+    }
+    if (!profile) return;
+    world.barrier();
+    if (world.is_root()) {
+        std::cerr << "profile," << way.name << '\n';
+        print_device_profile([&] { train(s.steps + 1); }, s.profile_rows, std::cerr);
+    } else {
+        train(s.steps + 1);
     }
 }
 
@@ -140,7 +164,9 @@ void run(int argc, char** argv, const Communicator& world) {
                std::stoll(argument(6, "2")),
                argument(3, "fp32") == "bf16" ? at::kBFloat16 : at::kFloat,
                benchmarks::config_of(shape, std::stoll(argument(4, "0"))),
-               argument(9, "none,optimizer,full")};
+               argument(9, "none,optimizer,full"),
+               parse_activations(argument(10, "keep")),
+               std::stoll(argument(11, "0"))};
     if (asks_for_cuda("device", argument(7, "cpu")))
         s.device = at::Device(at::kCUDA, c10::DeviceIndex(world.split_by_node().rank()));
 #ifdef AMALGAM_CUDA
@@ -155,19 +181,26 @@ void run(int argc, char** argv, const Communicator& world) {
         if (s.ways.find(way.name) != std::string::npos) ways.push_back(way);
     std::vector<Measured> measured(ways.size());
     for (int64_t round = 0; round < s.rounds; ++round)
-        for (size_t w = 0; w < ways.size(); ++w) measure(ways[w], s, world, measured[w]);
+        for (size_t w = 0; w < ways.size(); ++w) {
+            const bool profile = s.profile_rows > 0 && round == s.rounds - 1;
+            measure(ways[w], s, profile, world, measured[w]);
+        }
     if (!world.is_root()) return;
     const bool cpu = s.device.is_cpu();
     std::cout << "shape,strategy,gather_ahead,ranks,sequences_per_rank,tokens,layers,type,steps,seconds_per_step,"
                  "tokens_per_second,"
-              << (cpu ? "share_waiting" : "gigabytes_per_rank") << '\n';
+              << (cpu ? "share_waiting" : "activations,gigabytes_kept,gigabytes_most") << '\n';
     for (size_t w = 0; w < ways.size(); ++w) {
         const double seconds = benchmarks::median(measured[w].seconds);
         std::cout << shape << ',' << ways[w].name << ',' << (ways[w].gather_ahead ? "yes" : "no") << ',' << world.size()
                   << ',' << s.sequences << ',' << s.time << ',' << s.config.layers << ',' << argument(3, "fp32") << ','
                   << measured[w].seconds.size() << ',' << seconds << ','
-                  << double(world.size() * s.sequences * s.time) / seconds << ','
-                  << (cpu ? benchmarks::median(measured[w].waited) : measured[w].gigabytes) << '\n';
+                  << double(world.size() * s.sequences * s.time) / seconds << ',';
+        if (cpu)
+            std::cout << benchmarks::median(measured[w].waited) << '\n';
+        else
+            std::cout << (s.activations == Activations::keep ? "keep," : "recompute,") << measured[w].kept / 1e9 << ','
+                      << measured[w].most / 1e9 << '\n';
     }
 }
 
