@@ -6,10 +6,11 @@
 // usage: mpirun -np 2 sharded_step_benchmark [SEQUENCES TIME fp32|bf16 LAYERS ROUNDS STEPS
 //                                            [cpu|cuda [SHAPE [WAYS [ACTIVATIONS [PROFILE]]]]]]
 // SEQUENCES: of one rank in a step. LAYERS: 0: those of the shape. STEPS: timed in each round, after one that is not.
-// SHAPE: smollm2-135m (the default), qwen2.5-1.5b, -3b or -7b. WAYS: such as none,full; the default is all.
-// ACTIVATIONS: keep or recompute. On GPUs, one a rank, the memory of a rank is printed instead of the share of waiting,
-// which happens on the device: after a step (weights, gradients, moments, teacher), and the most in a step. PROFILE,
-// GPUs only: rows of a table of rank 0's device time by operation, of one more step of each way, on standard error.
+// SHAPE: smollm2-135m (the default), qwen2.5-1.5b, -3b or -7b. WAYS: such as none,full (the default:
+// none,optimizer,full); reduced_in_bf16 is full, too. ACTIVATIONS: keep or recompute. On GPUs, one a rank, the memory
+// of a rank is printed instead of the share of waiting, which happens on the device: after a step (weights, gradients,
+// moments, teacher), and the most in a step. PROFILE, GPUs only: rows of a table of rank 0's device time by operation,
+// of one more step of each way, on standard error.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #ifdef AMALGAM_CUDA
@@ -67,13 +68,15 @@ struct Way {
     std::string name;
     ShardingStrategy strategy;
     bool gather_ahead;
+    bool reduce_in_bfloat16 = false;
 };
 
 const Way all_ways[] = {{"none", ShardingStrategy::none, true},
                         {"optimizer", ShardingStrategy::optimizer, true},
                         {"optimizer", ShardingStrategy::optimizer, false},
                         {"full", ShardingStrategy::full, true},
-                        {"full", ShardingStrategy::full, false}};
+                        {"full", ShardingStrategy::full, false},
+                        {"reduced_in_bf16", ShardingStrategy::full, true, true}};
 
 struct Measured {
     std::vector<double> seconds, waited;
@@ -114,6 +117,7 @@ void measure(const Way& way, const Settings& s, bool profile, const Communicator
     ShardingOptions options;
     options.strategy = none ? ShardingStrategy::full : way.strategy;
     options.gather_ahead = way.gather_ahead;
+    options.reduce_in_bfloat16 = way.reduce_in_bfloat16;
     const ModelSpec spec = student_spec(s.config);
     const Sharded student(spec, s.device, s.type, true, world, options, none);
     const Sharded teacher({spec.config, all_softmax(spec.config.layers), {}}, s.device, s.type, false, world, options,
