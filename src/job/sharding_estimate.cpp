@@ -46,8 +46,10 @@ ShardingEstimate estimate_sharding(ShardingStrategy strategy, const StageSizes& 
     }
     const double gathers_of_student = optimizer ? 1 : 2 * stage.micro_batches;
     const double gathers_of_teacher = optimizer ? 0 : stage.micro_batches;
+    // The teacher's embedding and head are gathered once and stay.
+    const double teacher_blocks = std::max(0.0, stage.teacher - stage.outside);
     result.gathered_per_step =
-        compute * ring(shards) * (gathers_of_student * stage.student + gathers_of_teacher * stage.teacher);
+        compute * ring(shards) * (gathers_of_student * stage.student + gathers_of_teacher * teacher_blocks);
     result.reduced_per_step = stage.micro_batches * stage.reduce_bytes * stage.trained * ring(shards);
     if (strategy == ShardingStrategy::hybrid)
         result.reduced_per_step += 2 * stage.reduce_bytes * stage.trained / shards * ring(all / shards);

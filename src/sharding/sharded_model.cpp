@@ -14,6 +14,7 @@ namespace amalgam {
 ShardedModel::ShardedModel(CausalLM& model, bool trainable, const Communicator& group, const ShardingOptions& options,
                            const std::function<bool(const Parameter&)>& is_used)
     : model_(model),
+      trainable_(trainable),
       options_(options),
       groups_(make_sharding_groups(options.strategy, group, options.ranks_per_node)),
       units_(1 + model.blocks().size()),
@@ -76,12 +77,16 @@ void ShardedModel::acquire(int64_t layer, int64_t next) {
     u.pending.clear();
     u.state = State::there;
     ++u.holds;
-    if (options_.gather_ahead && next != nothing && unit(next).state == State::absent) start_gathering(next);
+    if (next != nothing) prefetch(next);
+}
+
+void ShardedModel::prefetch(int64_t layer) {
+    if (options_.gather_ahead && unit(layer).state == State::absent) start_gathering(layer);
 }
 
 void ShardedModel::release(int64_t layer) {
     Unit& u = unit(layer);
-    if (--u.holds > 0 || stays_whole()) return;
+    if (--u.holds > 0 || stays_whole(layer)) return;
     for (const auto& flat : u.used) flat->release();
     u.state = State::absent;
     if (layer >= 0 && !u.used.empty()) --blocks_gathered_;

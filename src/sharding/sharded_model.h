@@ -35,6 +35,7 @@ class ShardedModel : public WeightsOnDemand {
 
     void acquire(int64_t layer, int64_t next) override;
     void release(int64_t layer) override;
+    void prefetch(int64_t layer) override;
     bool everywhere(bool value) override { return groups_.all.all(value); }
 
     /// To be called when shards were written: what was gathered before is out of date.
@@ -64,9 +65,13 @@ class ShardedModel : public WeightsOnDemand {
     };
     Unit& unit(int64_t layer) { return units_[size_t(layer + 1)]; }
     void start_gathering(int64_t layer);
-    bool stays_whole() const { return options_.strategy == ShardingStrategy::optimizer; }
+    /// A teacher's embedding and head are in use while most of a step is computed, and never change.
+    bool stays_whole(int64_t layer) const {
+        return options_.strategy == ShardingStrategy::optimizer || (!trainable_ && layer == outside_blocks);
+    }
 
     CausalLM& model_;
+    bool trainable_;
     ShardingOptions options_;
     ShardingGroups groups_;
     std::vector<Unit> units_;  // [1 + layer]

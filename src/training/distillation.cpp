@@ -30,7 +30,10 @@ at::Tensor TeacherStates::hidden(const at::Tensor& tokens, int64_t cursor) {
 
 void Distillation::accumulate(const at::Tensor& tokens, int64_t cursor, double weight, GradientSink& gradients,
                               std::vector<double>& losses) {
-    const WeightsHold teacher_head(teacher_.weights(), WeightsOnDemand::outside_blocks);
+    const WeightsHold teacher_head(teacher_.weights(), WeightsOnDemand::outside_blocks, 0);
+    // The student's first weights have all the time of the teacher's pass to arrive.
+    if (WeightsOnDemand* student = student_.weights_on_demand())
+        for (const int64_t layer : {WeightsOnDemand::outside_blocks, int64_t{0}}) student->prefetch(layer);
     const at::Tensor teacher = teacher_.hidden(tokens, cursor);
     BlockwiseForward forward(student_, tokens, activations_);
     const double per_token = tokens.numel() > 0 ? weight / double(tokens.numel()) : 0.0;

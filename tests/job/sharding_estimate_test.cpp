@@ -56,7 +56,7 @@ TEST(ShardingEstimate, Full) {
     EXPECT_DOUBLE_EQ(e.memory.masters, 250);
     EXPECT_DOUBLE_EQ(e.memory.gathered, 6 * 500);
     EXPECT_DOUBLE_EQ(e.memory.teacher, 2 * (50 + 300));
-    EXPECT_DOUBLE_EQ(e.gathered_per_step, 15.0 / 16 * 2 * (4 * 1000 + 2 * 800));
+    EXPECT_DOUBLE_EQ(e.gathered_per_step, 15.0 / 16 * 2 * (4 * 1000 + 2 * (800 - 300)));
     EXPECT_DOUBLE_EQ(e.reduced_per_step, 7500);
 }
 
@@ -65,7 +65,7 @@ TEST(ShardingEstimate, HybridSharesWithinANodeAndReducesShardsAcross) {
     EXPECT_DOUBLE_EQ(e.memory.masters, 500);
     EXPECT_DOUBLE_EQ(e.memory.moments, 1000);
     EXPECT_DOUBLE_EQ(e.memory.teacher, 2 * (100 + 300));
-    EXPECT_DOUBLE_EQ(e.gathered_per_step, 7.0 / 8 * 2 * (4 * 1000 + 2 * 800));
+    EXPECT_DOUBLE_EQ(e.gathered_per_step, 7.0 / 8 * 2 * (4 * 1000 + 2 * (800 - 300)));
     EXPECT_DOUBLE_EQ(e.reduced_per_step, 7.0 / 8 * 8000 + 2 * 500 * 3.0 / 4);
     // On one node there is nothing to reduce across nodes: it is full.
     const ShardingEstimate one = estimate_sharding(ShardingStrategy::hybrid, thousand(), 8, 8);
@@ -152,8 +152,9 @@ TEST(ShardingEstimate, Qwen72BByHand) {
     EXPECT_DOUBLE_EQ(full.memory.masters + full.memory.moments + full.memory.gradients, 16 * student / 1024);
     EXPECT_DOUBLE_EQ(full.memory.gathered, 6 * (outside + 2 * block));  // 27.7 GB
     EXPECT_EQ(distill.micro_batch_sequences, 1);
-    // 4 micro-batches: 2 x 4 gathers of the student, 4 of the teacher.
-    EXPECT_DOUBLE_EQ(full.gathered_per_step, 2 * 1023.0 / 1024 * (8 * student + 4 * estimate.teacher_parameters));
+    // 4 micro-batches: 2 x 4 gathers of the student, 4 of the teacher's blocks.
+    EXPECT_DOUBLE_EQ(full.gathered_per_step,
+                     2 * 1023.0 / 1024 * (8 * student + 4 * (estimate.teacher_parameters - outside)));
     EXPECT_DOUBLE_EQ(full.reduced_per_step, 4 * 4 * student * 1023 / 1024);
 }
 

@@ -47,13 +47,41 @@ TEST_F(ShardedModelTest, holds_two_blocks_at_most) {
         copy.model->logits(tokens);
         EXPECT_EQ(copy.shards->most_blocks_gathered(), ahead ? 2 : 1);
         EXPECT_EQ(copy.shards->blocks_gathered(), 0);
-        for (const FlatParameters* flat : copy.shards->flats()) EXPECT_FALSE(flat->is_allocated());
+        for (int64_t layer = 0; layer < int64_t(model->blocks().size()); ++layer)
+            for (const FlatParameters* flat : copy.shards->flats_of(layer)) EXPECT_FALSE(flat->is_allocated());
+    }
+}
+
+/// A student's change with every step, a teacher's never: those are gathered once.
+TEST_F(ShardedModelTest, only_a_teachers_embedding_and_head_stay) {
+    const c10::NoGradGuard no_grad;
+    const auto model = whole("llama", at::kFloat);
+    for (const bool trainable : {true, false}) {
+        const test::ShardedCopy copy(*model, trainable, world, test::sharding(ShardingStrategy::full));
+        copy.model->logits(tokens);
+        EXPECT_EQ(copy.shards->flat_of(copy.model->head()).is_allocated(), !trainable);
+    }
+}
+
+TEST_F(ShardedModelTest, what_was_prefetched_is_there_when_asked_for) {
+    const c10::NoGradGuard no_grad;
+    const auto model = whole("llama", at::kFloat);
+    for (const bool ahead : {true, false}) {
+        ShardingOptions options = test::sharding(ShardingStrategy::full);
+        options.gather_ahead = ahead;
+        const test::ShardedCopy copy(*model, true, world, options);
+        copy.shards->prefetch(WeightsOnDemand::outside_blocks);
+        copy.shards->prefetch(0);
+        copy.shards->prefetch(0);
+        EXPECT_EQ(copy.shards->blocks_gathered(), ahead ? 1 : 0);
+        EXPECT_TRUE(at::equal(copy.model->logits(tokens), model->logits(tokens)));
+        EXPECT_EQ(copy.shards->blocks_gathered(), 0);
     }
 }
 
 TEST_F(ShardedModelTest, weights_stay_while_anybody_holds_them) {
     const auto model = whole("llama", at::kFloat);
-    const test::ShardedCopy copy(*model, false, world, test::sharding(ShardingStrategy::full));
+    const test::ShardedCopy copy(*model, true, world, test::sharding(ShardingStrategy::full));
     const FlatParameters& flat = copy.shards->flat_of(copy.model->head());
     {
         const WeightsHold outer(copy.shards.get(), WeightsOnDemand::outside_blocks);
