@@ -227,9 +227,4 @@ inline void normalize_rows(int n, int cols, float* tile, float* inverse_lengths)
     }
 }
 
-inline int tokens_in_chunk(const GatedDeltaRuleShape& shape, int64_t n) {
-    const int64_t left = shape.time - n * chunk_tokens;
-    return static_cast<int>(left < chunk_tokens ? left : chunk_tokens);
-}
-
 }  // namespace amalgam::kernels::AMALGAM_ISA

@@ -274,21 +274,20 @@ void backward_head(const Dims& d, const BackwardCall& call, int64_t index, std::
     const BackwardTiles t(d, scratch);
     const auto& shape = call.shape;
     const auto& options = call.options;
-    const int64_t head = index % shape.heads;
-    const int64_t first_token = index / shape.heads * shape.time;
+    const HeadPlace place = place_of(shape, call.inputs, index);
+    const int64_t head = place.head;
     const int64_t state_size = shape.key_dim * shape.value_dim;
-    const int64_t n_chunks = chunks_of(shape);
     const auto* stored = reinterpret_cast<const Stored*>(call.workspace);
-    stored += index * n_chunks * stored_per_chunk(shape);
+    stored += place.first_slot * stored_per_chunk(shape);
     Gates gates;
     InverseLengths inverse_lengths;
     ParameterSums parameter_sums;
 
     const float* last = call.final_state_gradient;
     load_state(d, last == nullptr ? nullptr : last + index * state_size, t.dstate);
-    for (int64_t chunk = n_chunks - 1; chunk >= 0; --chunk) {
-        const int64_t token = first_token + chunk * chunk_tokens;
-        const int n = tokens_in_chunk(shape, chunk);
+    for (int64_t chunk = place.chunks() - 1; chunk >= 0; --chunk) {
+        const int64_t token = place.first_token + chunk * chunk_tokens;
+        const int n = place.tokens_in(chunk);
         const int rows = (n + 15) / 16 * 16;
         GateGradients sums_by_token;
         lay_out_state_gradient(d, t);

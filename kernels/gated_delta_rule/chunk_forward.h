@@ -192,18 +192,17 @@ void forward_head(const Dims& d, const ForwardCall& call, int64_t index, std::by
     const ForwardTiles t(d, scratch);
     Gates gates;
     const auto& [shape, options, inputs, outputs, workspace] = call;
-    const int64_t head = index % shape.heads;
-    const int64_t first_token = index / shape.heads * shape.time;
+    const HeadPlace place = place_of(shape, inputs, index);
+    const int64_t head = place.head;
     const int64_t state_size = shape.key_dim * shape.value_dim;
-    const int64_t n_chunks = chunks_of(shape);
     auto* stored = reinterpret_cast<Stored*>(workspace);
-    if (stored != nullptr) stored += index * n_chunks * stored_per_chunk(shape);
+    if (stored != nullptr) stored += place.first_slot * stored_per_chunk(shape);
 
     load_state(d, inputs.initial_state == nullptr ? nullptr : inputs.initial_state + index * state_size, t.state);
     make_pairs(t.state, t.state_pairs, d.key_padded, d.value_padded);
-    for (int64_t chunk = 0; chunk < n_chunks; ++chunk) {
-        const int64_t token = first_token + chunk * chunk_tokens;
-        const int n = tokens_in_chunk(shape, chunk);
+    for (int64_t chunk = 0; chunk < place.chunks(); ++chunk) {
+        const int64_t token = place.first_token + chunk * chunk_tokens;
+        const int n = place.tokens_in(chunk);
         const int rows = (n + 15) / 16 * 16;
         const Element* q = token_at<Element>(inputs.q, token) + head * d.key_dim;
         const Element* k = token_at<Element>(inputs.k, token) + head * d.key_dim;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "kernels/gated_delta_rule/chunk_slots.h"
 #include "kernels/gated_delta_rule/gated_delta_rule.h"
 
 /// What gated_delta_rule.cpp asks of the code that is compiled once per instruction set.
@@ -22,7 +23,7 @@ struct BackwardCall {
     const float* final_state_gradient;  ///< or null
     const std::byte* workspace;
     GatedDeltaRuleGradients gradients;
-    double* A_log_sums;    ///< [batch, heads]: sums over time, added up over batch by the caller
+    double* A_log_sums;    ///< [sequences, heads]: sums over time, added up over sequences by the caller
     double* dt_bias_sums;  ///< likewise
 };
 
@@ -60,8 +61,25 @@ inline constexpr int64_t stored_per_chunk(const GatedDeltaRuleShape& shape) {
     return static_cast<int64_t>(padded(shape.key_dim) + chunk_tokens) * padded(shape.value_dim);
 }
 
-inline constexpr int64_t chunks_of(const GatedDeltaRuleShape& shape) {
-    return (shape.time + chunk_tokens - 1) / chunk_tokens;
+/// Where a head of a sequence lies.
+struct HeadPlace {
+    int64_t head, first_token, time;
+    int64_t first_slot;  ///< of its saved chunks
+
+    int64_t chunks() const { return (time + chunk_tokens - 1) / chunk_tokens; }
+    int tokens_in(int64_t chunk) const {
+        const int64_t left = time - chunk * chunk_tokens;
+        return static_cast<int>(left < chunk_tokens ? left : chunk_tokens);
+    }
+};
+
+/// `index` is sequence * heads + head.
+inline HeadPlace place_of(const GatedDeltaRuleShape& shape, const GatedDeltaRuleInputs& inputs, int64_t index) {
+    const int64_t head = index % shape.heads, sequence = index / shape.heads;
+    if (shape.packed == 0) return {head, sequence * shape.time, shape.time, index * chunk_slots(shape)};
+    const int64_t start = inputs.sequence_starts[sequence];
+    return {head, start, inputs.sequence_starts[sequence + 1] - start,
+            head * chunk_slots(shape) + first_slot(start, sequence)};
 }
 
 }  // namespace amalgam::kernels

@@ -194,13 +194,14 @@ __device__ void prefetch_chunk(const CudaBackwardCall& backward) {
     constexpr int tiles = dim / 64, threads = 128 * tiles;
     constexpr int state_bytes = tiles * tiles * tile_bytes, value_bytes = tiles * tile_bytes;
     const int64_t n = int64_t(blockIdx.y) * call.chunks + blockIdx.x + backward.multiprocessors * blocks_at_once<dim>;
-    if (n >= int64_t(call.sequences_heads) * call.chunks) return;
+    if (n >= int64_t(gridDim.y) * call.chunks) return;
     if (threadIdx.x == 0) {
         bulk_prefetch(call.saved.states + n * state_bytes, state_bytes);
         bulk_prefetch(backward.error_gradients + n * value_bytes, value_bytes);
         bulk_prefetch(backward.state_gradients + n * state_bytes, state_bytes);
         bulk_prefetch(call.saved.values + n * value_bytes, value_bytes);
     }
+    if (call.packed > 0) return;  // where that block's tokens lie takes a search
     const int chain = static_cast<int>(n / call.chunks), first = static_cast<int>(n % call.chunks) * chunk_tokens;
     const int64_t start = int64_t(chain / call.heads) * call.time;
 #pragma unroll
@@ -220,10 +221,12 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
     extern __shared__ __align__(1024) char memory[];
     auto& shared = *reinterpret_cast<ChunkShared<dim>*>(memory);
     const int group = threadIdx.x / 128, thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
-    const int chunk = blockIdx.x, sequence = blockIdx.y / call.heads, head = blockIdx.y % call.heads;
-    const int64_t n = int64_t(blockIdx.y) * call.chunks + chunk;
-    const int64_t start = int64_t(sequence) * call.time;
-    const int first = chunk * chunk_tokens, tokens = min(chunk_tokens, call.time - first);
+    const auto [n, start, time, first, head] = chunk_of_block(call);
+    if (first >= time) {
+        if (threadIdx.x < 2) backward.sums[2 * n + threadIdx.x] = 0.0F;
+        return;
+    }
+    const int tokens = min(chunk_tokens, time - first);
     const Place at{16 * warp + lane / 4, lane};
     const ChunkScalars& s = shared.scalars;
 
@@ -243,7 +246,7 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
         bulk_load(shared_address(shared.dS), backward.state_gradients + n * state_bytes, state_bytes, states_loaded);
     }
     const auto load = [&](char* target, DeviceRows rows) {
-        load_tiles<dim, threads>(shared_address(target), rows, start, head * dim, first, call.time, threadIdx.x);
+        load_tiles<dim, threads>(shared_address(target), rows, start, head * dim, first, time, threadIdx.x);
     };
     load(shared.k[0], call.k);
     load(shared.dO[0], backward.output_gradient);
@@ -481,11 +484,11 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
 }
 
 /// Gradients of A_log and dt_bias: one block a head, sums in a fixed order.
-__global__ void sum_gates_kernel(const float* sums, float* A_log, float* dt_bias, int batch, int heads, int chunks) {
+__global__ void sum_gates_kernel(const float* sums, float* A_log, float* dt_bias, int rows, int heads, int chunks) {
     __shared__ float parts[2][256];
     const int head = blockIdx.x;
     float x[2] = {};
-    for (int i = threadIdx.x; i < batch * chunks; i += 256) {
+    for (int i = threadIdx.x; i < rows * chunks; i += 256) {
         const int64_t n = (int64_t(i / chunks) * heads + head) * chunks + i % chunks;
         x[0] += sums[2 * n], x[1] += sums[2 * n + 1];
     }
@@ -511,9 +514,9 @@ void launch_backward_chunks(const CudaBackwardCall& call, cudaStream_t stream) {
         cudaFuncSetAttribute(backward_chunks_kernel<dim>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     (void)set;
     const CudaForwardCall& f = call.forward;
-    backward_chunks_kernel<dim><<<dim3(f.chunks, f.sequences_heads), 2 * dim, bytes, stream>>>(call);
-    sum_gates_kernel<<<f.heads, 256, 0, stream>>>(call.sums, call.A_log, call.dt_bias, f.sequences_heads / f.heads,
-                                                  f.heads, f.chunks);
+    backward_chunks_kernel<dim><<<chunk_grid(f), 2 * dim, bytes, stream>>>(call);
+    const int rows = static_cast<int>(chunk_grid(f).y) / f.heads;
+    sum_gates_kernel<<<f.heads, 256, 0, stream>>>(call.sums, call.A_log, call.dt_bias, rows, f.heads, f.chunks);
 }
 
 template void launch_backward_chunks<64>(const CudaBackwardCall&, cudaStream_t);

@@ -14,7 +14,7 @@ struct BackwardShared {
     alignas(1024) char state[groups][dim / 64][tile_bytes];
 };
 
-template <int dim, int groups, int stages>
+template <int dim, int groups, int stages, bool packed>
 __global__ void __launch_bounds__(128 * (groups + 1), dim == 64 ? 2 : 1)
     backward_states_kernel(const __grid_constant__ CudaBackwardCall backward) {
     const CudaForwardCall& call = backward.forward;
@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(128 * (groups + 1), dim == 64 ? 2 : 1)
     const int group = threadIdx.x / 128, thread = threadIdx.x % 128, lane = thread % 32;
     const int first_value = blockIdx.y * groups * 64;
 
-    const Schedule schedule(call, true);
+    const Schedule<packed> schedule(call, true);
     if (threadIdx.x == 0) pipeline.initialize();
     __syncthreads();
 
@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(128 * (groups + 1), dim == 64 ? 2 : 1)
 
     for (int step = 0; step < schedule.steps; ++step) {
         const auto [chain, chunk, tile] = schedule[step];
-        if (chunk == call.chunks - 1) load_state<dim>(S, backward.final_state_gradient, chain, value, thread);
+        if (chunk == schedule.chunks - 1) load_state<dim>(S, backward.final_state_gradient, chain, value, thread);
         auto& loaded = pipeline.loaded[step % stages];
         const Prepared& prepared = pipeline.prepared[step % 2];
         const int64_t n = tile * key_tiles + value / 64;  // of value tiles
@@ -152,17 +152,27 @@ __global__ void __launch_bounds__(128 * (groups + 1), dim == 64 ? 2 : 1)
         if (chunk == 0 && backward.initial_state) store_state<dim>(S, backward.initial_state, chain, value, thread);
     }
     if (lane == 0) bulk_stores_complete();
+    if (packed && schedule.steps == 0 && backward.initial_state) {
+        load_state<dim>(S, backward.final_state_gradient, blockIdx.x, value, thread);
+        store_state<dim>(S, backward.initial_state, blockIdx.x, value, thread);
+    }
+}
+
+template <int dim, int groups, int stages, bool packed>
+void launch(const CudaBackwardCall& call, cudaStream_t stream) {
+    constexpr int bytes = sizeof(BackwardShared<dim, groups, stages>);
+    static_assert(bytes <= (dim == 64 ? 115712 : 232448));
+    static const cudaError_t set = cudaFuncSetAttribute(backward_states_kernel<dim, groups, stages, packed>,
+                                                        cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    (void)set;
+    backward_states_kernel<dim, groups, stages, packed>
+        <<<chain_grid(dim, groups, call.forward, call.multiprocessors), 128 * (groups + 1), bytes, stream>>>(call);
 }
 
 template <int dim, int groups, int stages>
 void launch(const CudaBackwardCall& call, cudaStream_t stream) {
-    constexpr int bytes = sizeof(BackwardShared<dim, groups, stages>);
-    static_assert(bytes <= (dim == 64 ? 115712 : 232448));
-    static const cudaError_t set = cudaFuncSetAttribute(backward_states_kernel<dim, groups, stages>,
-                                                        cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    (void)set;
-    backward_states_kernel<dim, groups, stages>
-        <<<chain_grid(dim, groups, call.forward, call.multiprocessors), 128 * (groups + 1), bytes, stream>>>(call);
+    call.forward.packed > 0 ? launch<dim, groups, stages, true>(call, stream)
+                            : launch<dim, groups, stages, false>(call, stream);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the kernels of the gated delta rule on GPUs pass to each other. Chunks of 64 tokens; tile index
-// n = (sequence * heads + head) * chunks + chunk.
+// n = (sequence * heads + head) * chunks + chunk. Of packed sequences, n = head * chunks + slot, where `chunks` counts
+// the slots and a sequence's chunks follow each other from its first slot (chunk_slots.h).
 #pragma once
 
 #include <cuda_runtime.h>
@@ -40,7 +41,10 @@ struct SavedChunks {
 };
 
 struct CudaForwardCall {
-    int time, heads, chunks, sequences_heads;
+    int time, heads, chunks;
+    int chains;  ///< sequences * heads
+    int packed;  ///< sequences in the one row, or 0
+    const int64_t* sequence_starts;
     float scale;
     bool l2_normalize;
     DeviceRows q, k, v;  ///< after SiLU
@@ -92,6 +96,45 @@ void launch_backward_states(const CudaBackwardCall& call, cudaStream_t stream);
 /// Everything else, for all chunks at once.
 template <int dim>
 void launch_backward_chunks(const CudaBackwardCall& call, cudaStream_t stream);
+
+/// A sequence: its first token, and how many it has.
+struct SequencePlace {
+    int64_t start;
+    int time;
+};
+__device__ inline SequencePlace packed_sequence(const CudaForwardCall& call, int sequence) {
+    const int64_t start = call.sequence_starts[sequence];
+    return {start, static_cast<int>(call.sequence_starts[sequence + 1] - start)};
+}
+__device__ inline int packed_first_slot(const CudaForwardCall& call, int sequence) {
+    return static_cast<int>(call.sequence_starts[sequence] / chunk_tokens) + sequence;
+}
+
+/// A chunk for kernels that take them all at once: blockIdx is (chunk or slot, row * heads + head). Slots that no
+/// sequence needs have `first` >= `time`.
+struct ChunkPlace {
+    int64_t n;      ///< tile index
+    int64_t start;  ///< first token of its sequence
+    int time, first, head;
+};
+__device__ inline ChunkPlace chunk_of_block(const CudaForwardCall& call) {
+    const int row = static_cast<int>(blockIdx.y) / call.heads, head = static_cast<int>(blockIdx.y) % call.heads;
+    const int64_t n = int64_t(blockIdx.y) * call.chunks + blockIdx.x;
+    int slot = static_cast<int>(blockIdx.x);
+    if (call.packed == 0) return {n, int64_t(row) * call.time, call.time, slot * chunk_tokens, head};
+    int sequence = 0;  // the last whose first slot is not behind this one
+    for (int above = call.packed; above - sequence > 1;) {
+        const int middle = (sequence + above) / 2;
+        (packed_first_slot(call, middle) <= slot ? sequence : above) = middle;
+    }
+    const auto [start, time] = packed_sequence(call, sequence);
+    slot -= packed_first_slot(call, sequence);
+    return {n, start, time, slot * chunk_tokens, head};
+}
+
+inline dim3 chunk_grid(const CudaForwardCall& call) {
+    return dim3(call.chunks, call.packed > 0 ? call.heads : call.chains);
+}
 
 /// Eight elements at an address that is a multiple of `alignment` (16, 4 or 2) bytes.
 template <int alignment>

@@ -18,7 +18,7 @@ struct ForwardShared {
     alignas(1024) char state[own_staging ? groups : 1][own_staging ? dim / 64 : 1][own_staging ? tile_bytes : 1];
 };
 
-template <int dim, int groups, int stages>
+template <int dim, int groups, int stages, bool packed>
 __global__ void __launch_bounds__(128 * (groups + 1), dim == 64 ? 2 : 1)
     forward_kernel(const __grid_constant__ CudaForwardCall call) {
     constexpr int key_tiles = dim / 64;
@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(128 * (groups + 1), dim == 64 ? 2 : 1)
     const int group = threadIdx.x / 128, thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
     const int first_value = blockIdx.y * groups * 64;
 
-    const Schedule schedule(call, false);
+    const Schedule<packed> schedule(call, false);
     if (threadIdx.x == 0) pipeline.initialize();
     __syncthreads();
 
@@ -52,12 +52,12 @@ __global__ void __launch_bounds__(128 * (groups + 1), dim == 64 ? 2 : 1)
 #pragma unroll
         for (int i = 0; i < 4; ++i) store_columns(shared_address(tile), i, output[i]);
         __syncwarp();
-        __nv_bfloat16* target = call.o.data + int64_t(chain / call.heads) * call.time * call.o.stride +
-                                int64_t(chain % call.heads) * dim + value;
+        const auto [start, time] = schedule.sequence(call, chain);
+        __nv_bfloat16* target = call.o.data + start * call.o.stride + int64_t(chain % call.heads) * dim + value;
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const int row = 16 * i + lane / 2, piece = 2 * warp + lane % 2, token = chunk * chunk_tokens + row;
-            if (token < call.time)
+            if (token < time)
                 *reinterpret_cast<uint4*>(target + int64_t(token) * call.o.stride + piece * 8) =
                     *reinterpret_cast<const uint4*>(tile + tile_offset(row, piece));
         }
@@ -183,20 +183,31 @@ __global__ void __launch_bounds__(128 * (groups + 1), dim == 64 ? 2 : 1)
 #pragma unroll
         for (int i = 0; i < 4; ++i) output[i] = left_operand(O, i);
         finish(step);
-        if (chunk == call.chunks - 1 && call.final_state) store_state<dim>(S, call.final_state, chain, value, thread);
+        if (chunk == schedule.chunks - 1 && call.final_state)
+            store_state<dim>(S, call.final_state, chain, value, thread);
     }
     if (lane == 0) bulk_stores_complete();
+    if (packed && schedule.steps == 0 && call.final_state) {
+        load_state<dim>(S, call.initial_state, blockIdx.x, value, thread);
+        store_state<dim>(S, call.final_state, blockIdx.x, value, thread);
+    }
+}
+
+template <int dim, int groups, int stages, bool packed>
+void launch(const CudaForwardCall& call, int multiprocessors, cudaStream_t stream) {
+    constexpr int bytes = sizeof(ForwardShared<dim, groups, stages>);
+    static_assert(bytes <= (dim == 64 ? 115712 : 232448));
+    static const cudaError_t set = cudaFuncSetAttribute(forward_kernel<dim, groups, stages, packed>,
+                                                        cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    (void)set;
+    forward_kernel<dim, groups, stages, packed>
+        <<<chain_grid(dim, groups, call, multiprocessors), 128 * (groups + 1), bytes, stream>>>(call);
 }
 
 template <int dim, int groups, int stages>
 void launch(const CudaForwardCall& call, int multiprocessors, cudaStream_t stream) {
-    constexpr int bytes = sizeof(ForwardShared<dim, groups, stages>);
-    static_assert(bytes <= (dim == 64 ? 115712 : 232448));
-    static const cudaError_t set =
-        cudaFuncSetAttribute(forward_kernel<dim, groups, stages>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    (void)set;
-    forward_kernel<dim, groups, stages>
-        <<<chain_grid(dim, groups, call, multiprocessors), 128 * (groups + 1), bytes, stream>>>(call);
+    call.packed > 0 ? launch<dim, groups, stages, true>(call, multiprocessors, stream)
+                    : launch<dim, groups, stages, false>(call, multiprocessors, stream);
 }
 
 }  // namespace

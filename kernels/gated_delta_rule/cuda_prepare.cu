@@ -95,17 +95,15 @@ __global__ void __launch_bounds__(threads) prepare_kernel(const CudaForwardCall 
     extern __shared__ __align__(1024) char memory[];
     auto& shared = *reinterpret_cast<PrepareShared<dim>*>(memory);
     const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
-    const int chunk = blockIdx.x, sequence = blockIdx.y / call.heads, head = blockIdx.y % call.heads;
-    const int64_t n = int64_t(blockIdx.y) * call.chunks + chunk;
-    const int64_t start = int64_t(sequence) * call.time;
-    const int first = chunk * chunk_tokens;
+    const auto [n, start, time, first, head] = chunk_of_block(call);
+    if (first >= time) return;
 
-    load_tiles<dim, threads>(shared_address(shared.k), call.k, start, head * dim, first, call.time, thread);
+    load_tiles<dim, threads>(shared_address(shared.k), call.k, start, head * dim, first, time, thread);
     copies_commit();
 
     if (thread < 64) {
         float g = 0, beta = 0;
-        if (first + thread < call.time) {
+        if (first + thread < time) {
             const int64_t token = start + first + thread;
             const float a = __bfloat162float(call.a.data[token * call.a.stride + head]) + call.dt_bias[head];
             const float b = __bfloat162float(call.b.data[token * call.b.stride + head]);
@@ -187,7 +185,7 @@ void launch_prepare(const CudaForwardCall& call, cudaStream_t stream) {
     static const cudaError_t set =
         cudaFuncSetAttribute(prepare_kernel<dim>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     (void)set;
-    prepare_kernel<dim><<<dim3(call.chunks, call.sequences_heads), threads, bytes, stream>>>(call);
+    prepare_kernel<dim><<<chunk_grid(call), threads, bytes, stream>>>(call);
 }
 
 template void launch_prepare<64>(const CudaForwardCall&, cudaStream_t);

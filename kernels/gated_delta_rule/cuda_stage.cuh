@@ -50,12 +50,17 @@ struct Step {
     int64_t n;  ///< tile index
 };
 
-/// Steps of this block. Chunks are taken backwards where `backwards`.
-struct Schedule {
+/// Steps of this block. Chunks are taken backwards where `backwards`. Chains of packed sequences have unequal lengths:
+/// each has a block of its own.
+template <bool packed>
+struct Schedule;
+
+template <>
+struct Schedule<false> {
     int chunks, steps;
     bool backwards;
     __device__ Schedule(const CudaForwardCall& call, bool backwards) : chunks(call.chunks), backwards(backwards) {
-        const int chains = (call.sequences_heads - static_cast<int>(blockIdx.x) + static_cast<int>(gridDim.x) - 1) /
+        const int chains = (call.chains - static_cast<int>(blockIdx.x) + static_cast<int>(gridDim.x) - 1) /
                            static_cast<int>(gridDim.x);
         steps = chains * chunks;
     }
@@ -64,6 +69,29 @@ struct Schedule {
         const int chunk = backwards ? chunks - 1 - at : at;
         return {chain, chunk, int64_t(chain) * chunks + chunk};
     }
+    __device__ SequencePlace sequence(const CudaForwardCall& call, int chain) const {
+        return {int64_t(chain / call.heads) * call.time, call.time};
+    }
+};
+
+template <>
+struct Schedule<true> {
+    int chunks, steps;
+    bool backwards;
+    int64_t first;  ///< tile index of the chain's first chunk
+    SequencePlace place;
+    __device__ Schedule(const CudaForwardCall& call, bool backwards) : backwards(backwards) {
+        const int sequence = static_cast<int>(blockIdx.x) / call.heads,
+                  head = static_cast<int>(blockIdx.x) % call.heads;
+        place = packed_sequence(call, sequence);
+        steps = chunks = (place.time + chunk_tokens - 1) / chunk_tokens;
+        first = int64_t(head) * call.chunks + packed_first_slot(call, sequence);
+    }
+    __device__ Step operator[](int step) const {
+        const int chunk = backwards ? chunks - 1 - step : step;
+        return {static_cast<int>(blockIdx.x), chunk, first + chunk};
+    }
+    __device__ SequencePlace sequence(const CudaForwardCall&, int) const { return place; }
 };
 
 /// The registers of a block, 128 or 168 a thread at its start, are all there is to give: 88 + 168 = 2 x 128 and
@@ -92,17 +120,17 @@ __device__ inline void load_inverse(uint32_t (&R)[16], const uint4* inverse, int
 }
 
 /// Begins to load the chunk of a step; steps that do not exist are passed over.
-template <int dim, int groups>
+template <int dim, int groups, bool packed>
 __device__ inline void load_chunk(const CudaForwardCall& call, DeviceRows rows, Loaded<dim, groups>& loaded,
-                                  const Schedule& schedule, int step, int first_value, int thread) {
+                                  const Schedule<packed>& schedule, int step, int first_value, int thread) {
     if (step < schedule.steps) {
         const auto [chain, chunk, n] = schedule[step];
         const int head = chain % call.heads;
-        const int64_t start = int64_t(chain / call.heads) * call.time;
+        const auto [start, time] = schedule.sequence(call, chain);
         const int first = chunk * chunk_tokens;
-        load_tiles<dim, 128>(shared_address(loaded.k), call.k, start, head * dim, first, call.time, thread);
-        load_tiles<dim, 128>(shared_address(loaded.q), call.q, start, head * dim, first, call.time, thread);
-        load_tiles<groups * 64, 128>(shared_address(loaded.v), rows, start, head * dim + first_value, first, call.time,
+        load_tiles<dim, 128>(shared_address(loaded.k), call.k, start, head * dim, first, time, thread);
+        load_tiles<dim, 128>(shared_address(loaded.q), call.q, start, head * dim, first, time, thread);
+        load_tiles<groups * 64, 128>(shared_address(loaded.v), rows, start, head * dim + first_value, first, time,
                                      thread);
         if (thread < 48)
             copy_async(shared_address(&loaded.scalars) + thread * 16,
@@ -169,13 +197,14 @@ __device__ inline void prepare_chunk(const CudaForwardCall& call, Loaded<dim, gr
     publish_shared();
 }
 
-template <int dim, int groups, int stages>
+template <int dim, int groups, int stages, bool packed>
 __device__ inline void run_auxiliary(const CudaForwardCall& call, Pipeline<dim, groups, stages>& pipeline,
-                                     const Schedule& schedule, DeviceRows rows, int first_value, bool save_q_factor,
-                                     int thread) {
+                                     const Schedule<packed>& schedule, DeviceRows rows, int first_value,
+                                     bool save_q_factor, int thread) {
     const auto load = [&](int step) {
         load_chunk(call, rows, pipeline.loaded[step % stages], schedule, step, first_value, thread);
     };
+    if (schedule.steps == 0) return;
     uint32_t R[16];
     load_inverse(R, call.saved.inverse, schedule[0].n, thread);
     for (int step = 0; step < stages - 1; ++step) load(step);
@@ -257,13 +286,13 @@ __device__ inline void save_columns(const Left (&x)[4], char* staged, char* targ
 
 /// Few chains of 128 columns: half of the columns a block, so that more multiprocessors have work.
 inline bool halves_values(const CudaForwardCall& call, int multiprocessors) {
-    return call.sequences_heads * 4 <= multiprocessors * 3;
+    return call.chains * 4 <= multiprocessors * 3;
 }
 
-/// Blocks for all chains, at most as many as run at once.
+/// Blocks for all chains, at most as many as run at once unless chains have blocks of their own.
 inline dim3 chain_grid(int dim, int groups, const CudaForwardCall& call, int multiprocessors) {
     const int parts = dim / 64 / groups, at_once = multiprocessors * (dim == 64 ? 2 : 1) / parts;
-    return dim3(call.sequences_heads < at_once ? call.sequences_heads : at_once, parts);
+    return dim3(call.packed > 0 || call.chains < at_once ? call.chains : at_once, parts);
 }
 
 }  // namespace amalgam::kernels

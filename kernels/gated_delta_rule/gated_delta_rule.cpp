@@ -34,6 +34,8 @@ void check(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& option
     const bool positive =
         shape.batch > 0 && shape.time > 0 && shape.heads > 0 && shape.key_dim > 0 && shape.value_dim > 0;
     require(positive, "a size in the shape is zero or negative (nothing to compute); check the caller's tensors");
+    require(shape.packed >= 0 && (shape.packed == 0 || shape.batch == 1),
+            "packed sequences lie in one row (batch is " + std::to_string(shape.batch) + "); pass batch 1");
     require(options.threads > 0, "threads is " + std::to_string(options.threads) + " (work needs one); pass 1 or more");
 }
 
@@ -45,6 +47,11 @@ void check(const GatedDeltaRuleShape& shape, const GatedDeltaRuleInputs& inputs)
     check_view(inputs.b.data, inputs.b.token_stride, shape.heads, "b");
     require(inputs.A_log != nullptr && inputs.dt_bias != nullptr,
             "A_log or dt_bias is null (the gate needs both); pass the fp32 parameters");
+    if (shape.packed == 0) return;
+    const int64_t* starts = inputs.sequence_starts;
+    require(starts != nullptr, "sequence_starts is null (packed sequences need it); pass their first tokens");
+    require(starts[0] == 0 && starts[shape.packed] == shape.time && std::is_sorted(starts, starts + shape.packed + 1),
+            "sequence_starts must rise from 0 to the " + std::to_string(shape.time) + " tokens of the row; check it");
 }
 
 GatedDeltaRuleOptions with_scale(const GatedDeltaRuleShape& shape, GatedDeltaRuleOptions options) {
@@ -84,7 +91,7 @@ std::byte* thread_scratch(size_t bytes) {
 /// Runs task(index, scratch) for every sequence and head. Which thread takes which does not matter: nothing is shared.
 template <class Task>
 void for_every_head(const GatedDeltaRuleShape& shape, int threads, size_t scratch_bytes, Task task) {
-    const int64_t n = shape.batch * shape.heads;
+    const int64_t n = sequences_of(shape) * shape.heads;
     const int used = static_cast<int>(std::min<int64_t>(threads, n));
     bool out_of_memory = false;
 #pragma omp parallel for schedule(dynamic) num_threads(used) if (used > 1)
@@ -110,7 +117,7 @@ size_t gated_delta_rule_workspace_bytes(const GatedDeltaRuleShape& shape, const 
     check(shape, options);
     const ChunkKernels* kernels = select_kernels(shape, options);
     if (kernels == nullptr) return 0;
-    return static_cast<size_t>(shape.batch * shape.heads * chunks_of(shape) * stored_per_chunk(shape)) *
+    return static_cast<size_t>(shape.batch * shape.heads * chunk_slots(shape) * stored_per_chunk(shape)) *
            kernels->stored_element_bytes;
 }
 
@@ -148,7 +155,8 @@ void gated_delta_rule_backward(const GatedDeltaRuleShape& shape, const GatedDelt
     require(kernels == nullptr || workspace != nullptr,
             "the workspace is null (backward reads what forward saved); pass the one given to forward");
 
-    std::vector<double> sums(2 * shape.batch * shape.heads);
+    const int64_t sequences = sequences_of(shape);
+    std::vector<double> sums(2 * sequences * shape.heads);
     const BackwardCall call{shape,
                             with_scale(shape, options),
                             inputs,
@@ -157,7 +165,7 @@ void gated_delta_rule_backward(const GatedDeltaRuleShape& shape, const GatedDelt
                             static_cast<const std::byte*>(workspace),
                             gradients,
                             sums.data(),
-                            sums.data() + shape.batch * shape.heads};
+                            sums.data() + sequences * shape.heads};
     if (kernels == nullptr) {
         for_every_head(shape, options.threads, 0, [&](int64_t index, std::byte*) { reference_backward(call, index); });
     } else {
@@ -167,7 +175,7 @@ void gated_delta_rule_backward(const GatedDeltaRuleShape& shape, const GatedDelt
     for (int64_t head = 0; head < shape.heads; ++head) {
         double A_log = 0;
         double dt_bias = 0;
-        for (int64_t sequence = 0; sequence < shape.batch; ++sequence) {
+        for (int64_t sequence = 0; sequence < sequences; ++sequence) {
             A_log += call.A_log_sums[sequence * shape.heads + head];
             dt_bias += call.dt_bias_sums[sequence * shape.heads + head];
         }
@@ -182,6 +190,7 @@ void gated_delta_rule_decode(const GatedDeltaRuleShape& shape, const GatedDeltaR
     check(shape, inputs);
     require(shape.time == 1, "decode was given " + std::to_string(shape.time) +
                                  " tokens (it takes one per sequence); use gated_delta_rule_forward");
+    require(shape.packed == 0, "decode was given packed sequences (each has one token here); pass them as a batch");
     require(state != nullptr && o != nullptr, "state or o is null (decode writes both); pass their data pointers");
     const DecodeCall call{shape, with_scale(shape, options), inputs, state, o};
     const ChunkKernels* kernels = select_kernels(shape, options);

@@ -24,6 +24,9 @@ struct GatedDeltaRuleShape {
     int64_t heads = 0;
     int64_t key_dim = 0;
     int64_t value_dim = 0;
+    /// > 0: the batch is one row, which holds so many sequences one after the other, of any lengths, also 0
+    /// (GatedDeltaRuleInputs::sequence_starts). States, [batch, heads, ...] below, are then [packed, heads, ...].
+    int64_t packed = 0;
 };
 
 /// What is fused into the operation, and how it runs. Results do not depend on `threads`; the same `isa` must be
@@ -58,6 +61,8 @@ struct GatedDeltaRuleInputs {
     const float* A_log = nullptr;          ///< [heads]
     const float* dt_bias = nullptr;        ///< [heads]
     const float* initial_state = nullptr;  ///< [batch, heads, key_dim, value_dim], or null for zeros
+    /// [packed + 1], from 0 to time and never falling ("cu_seqlens"); null if shape.packed is 0.
+    const int64_t* sequence_starts = nullptr;
 };
 
 struct GatedDeltaRuleOutputs {

@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "kernels/gated_delta_rule/chunk_slots.h"
 #include "kernels/gated_delta_rule/cuda_call.cuh"
 #include "kernels/gated_delta_rule/gated_delta_rule_cuda.h"
 
@@ -22,10 +23,13 @@ void check_launch(const char* what) {
                                  " (the launch failed); check the device and the library's GPU architectures");
 }
 
-void require_support(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options) {
+void require_support(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
+                     const GatedDeltaRuleInputs& inputs) {
     require(cuda::gated_delta_rule_supports(shape, options),
             "this shape or element type has no kernel (bf16 and head dimensions 64 and 128 have); ask "
             "gated_delta_rule_supports first");
+    require(shape.packed == 0 || inputs.sequence_starts != nullptr,
+            "sequence_starts is null (packed sequences need it); pass their first tokens, in device memory");
 }
 
 float scale_of(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options) {
@@ -66,7 +70,7 @@ bool needs_copy(const GatedDeltaRuleOptions& options, const GatedDeltaRuleInputs
 struct Layout {
     int64_t chunks, scalars = 0, inverse, states, values, copies, copy_bytes, end;
     Layout(const GatedDeltaRuleShape& shape, bool copied, bool for_backward) {
-        chunks = (shape.time + chunk_tokens - 1) / chunk_tokens;
+        chunks = chunk_slots(shape);
         const int64_t tiles = shape.batch * shape.heads * chunks;
         inverse = scalars + tiles * int64_t(sizeof(ChunkScalars));
         states = inverse + tiles * hopper::tile_bytes;
@@ -81,7 +85,7 @@ struct Layout {
 struct ScratchLayout {
     int64_t state_gradients = 0, error_gradients, sums, end;
     explicit ScratchLayout(const GatedDeltaRuleShape& shape) {
-        const int64_t tiles = shape.batch * shape.heads * ((shape.time + chunk_tokens - 1) / chunk_tokens);
+        const int64_t tiles = shape.batch * shape.heads * chunk_slots(shape);
         error_gradients = state_gradients + tiles * shape.key_dim * shape.value_dim * 2;
         sums = error_gradients + tiles * chunk_tokens * shape.value_dim * 2;
         end = sums + tiles * 2 * int64_t(sizeof(float));
@@ -131,7 +135,9 @@ CudaForwardCall make_call(const GatedDeltaRuleShape& shape, const GatedDeltaRule
     call.time = static_cast<int>(shape.time);
     call.heads = static_cast<int>(shape.heads);
     call.chunks = static_cast<int>(layout.chunks);
-    call.sequences_heads = static_cast<int>(shape.batch * shape.heads);
+    call.chains = static_cast<int>(sequences_of(shape) * shape.heads);
+    call.packed = static_cast<int>(shape.packed);
+    call.sequence_starts = inputs.sequence_starts;
     call.scale = scale_of(shape, options);
     call.l2_normalize = options.l2_normalize;
     const auto part = [&](const TokenView& view, int i) {
@@ -182,7 +188,8 @@ namespace cuda {
 
 bool gated_delta_rule_supports(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options) {
     return options.element_type == ElementType::bfloat16 && shape.key_dim == shape.value_dim &&
-           (shape.key_dim == 64 || shape.key_dim == 128) && shape.batch * shape.heads < 65536;
+           (shape.key_dim == 64 || shape.key_dim == 128) && shape.batch * shape.heads < 65536 &&
+           (shape.packed == 0 || shape.batch == 1);
 }
 
 size_t gated_delta_rule_workspace_bytes(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
@@ -193,7 +200,7 @@ size_t gated_delta_rule_workspace_bytes(const GatedDeltaRuleShape& shape, const 
 void gated_delta_rule_forward(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
                               const GatedDeltaRuleInputs& inputs, const GatedDeltaRuleOutputs& outputs, void* workspace,
                               bool for_backward, Stream stream) {
-    require_support(shape, options);
+    require_support(shape, options, inputs);
     require(outputs.o != nullptr && workspace != nullptr,
             "o or the workspace is null (both are written); pass device memory");
     CudaForwardCall call = make_call(shape, options, inputs, workspace, for_backward);
@@ -213,7 +220,7 @@ void gated_delta_rule_backward(const GatedDeltaRuleShape& shape, const GatedDelt
                                const GatedDeltaRuleInputs& inputs, const void* output_gradient,
                                const float* final_state_gradient, const void* workspace, void* scratch,
                                const GatedDeltaRuleGradients& gradients, Stream stream) {
-    require_support(shape, options);
+    require_support(shape, options, inputs);
     require(output_gradient != nullptr && workspace != nullptr && scratch != nullptr,
             "the output gradient, the workspace or the scratch is null (all are needed); pass device memory");
     CudaBackwardCall call{};
@@ -248,9 +255,10 @@ void gated_delta_rule_backward(const GatedDeltaRuleShape& shape, const GatedDelt
 
 void gated_delta_rule_decode(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
                              const GatedDeltaRuleInputs& inputs, float* state, void* o, Stream stream) {
-    require_support(shape, options);
+    require_support(shape, options, inputs);
     require(shape.time == 1, "decode was given " + std::to_string(shape.time) +
                                  " tokens (it takes one per sequence); use gated_delta_rule_forward");
+    require(shape.packed == 0, "decode was given packed sequences (each has one token here); pass them as a batch");
     require(state != nullptr && o != nullptr, "state or o is null (decode writes both); pass device memory");
     CudaDecodeCall call{};
     call.heads = static_cast<int>(shape.heads);

@@ -128,9 +128,9 @@ GatedDeltaRuleSequenceGradients<Real> gated_delta_rule_reference_backward(
 
     std::vector<Real>& dS = out.initial_state;
     dS = final_state_gradient;
-    for (int64_t first = (in.time - 1) / segment_tokens * segment_tokens; first >= 0; first -= segment_tokens) {
-        const int64_t last = std::min(in.time, first + segment_tokens);
-        std::vector<std::vector<Real>> states{segment_states[first / segment_tokens]};  // before each token
+    for (auto segment = static_cast<int64_t>(segment_states.size()) - 1; segment >= 0; --segment) {
+        const int64_t first = segment * segment_tokens, last = std::min(in.time, first + segment_tokens);
+        std::vector<std::vector<Real>> states{segment_states[segment]};  // before each token
         for (int64_t t = first; t < last; ++t) {
             states.push_back(states.back());
             update_state(Token<Real>(in, t), states.back());

@@ -56,25 +56,25 @@ void scatter(const std::vector<float>& values, const Rows& rows, void* data) {
     }
 }
 
-Rows rows_of(const GatedDeltaRuleShape& shape, ElementType type, int64_t index, int64_t width, int64_t stride) {
-    const int64_t head = index % shape.heads;
-    return {index / shape.heads * shape.time, shape.time, head * width, width, stride, type};
+Rows rows_of(const HeadPlace& place, ElementType type, int64_t width, int64_t stride) {
+    return {place.first_token, place.time, place.head * width, width, stride, type};
 }
 
 GatedDeltaRuleSequence<float> sequence_of(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
                                           const GatedDeltaRuleInputs& inputs, const float* state, int64_t index) {
+    const HeadPlace place = place_of(shape, inputs, index);
     const auto read = [&](const TokenView& view, int64_t width) {
-        return gather(view.data, rows_of(shape, options.element_type, index, width, view.token_stride));
+        return gather(view.data, rows_of(place, options.element_type, width, view.token_stride));
     };
     GatedDeltaRuleSequence<float> sequence;
-    sequence.time = shape.time;
+    sequence.time = place.time;
     sequence.key_dim = shape.key_dim;
     sequence.value_dim = shape.value_dim;
     sequence.silu = options.silu;
     sequence.l2_normalize = options.l2_normalize;
     sequence.scale = options.scale;
-    sequence.A_log = inputs.A_log[index % shape.heads];
-    sequence.dt_bias = inputs.dt_bias[index % shape.heads];
+    sequence.A_log = inputs.A_log[place.head];
+    sequence.dt_bias = inputs.dt_bias[place.head];
     sequence.q = read(inputs.q, shape.key_dim);
     sequence.k = read(inputs.k, shape.key_dim);
     sequence.v = read(inputs.v, shape.value_dim);
@@ -86,8 +86,12 @@ GatedDeltaRuleSequence<float> sequence_of(const GatedDeltaRuleShape& shape, cons
     return sequence;
 }
 
-Rows output_rows(const GatedDeltaRuleShape& shape, ElementType type, int64_t index) {
-    return rows_of(shape, type, index, shape.value_dim, shape.heads * shape.value_dim);
+/// Of the call's o and of its gradient.
+template <class Call>
+Rows output_rows(const Call& call, int64_t index) {
+    const GatedDeltaRuleShape& shape = call.shape;
+    return rows_of(place_of(shape, call.inputs, index), call.options.element_type, shape.value_dim,
+                   shape.heads * shape.value_dim);
 }
 
 }  // namespace
@@ -95,7 +99,7 @@ Rows output_rows(const GatedDeltaRuleShape& shape, ElementType type, int64_t ind
 void reference_forward(const ForwardCall& call, int64_t index) {
     const auto sequence = sequence_of(call.shape, call.options, call.inputs, call.inputs.initial_state, index);
     const auto result = gated_delta_rule_reference(sequence);
-    scatter(result.o, output_rows(call.shape, call.options.element_type, index), call.outputs.o);
+    scatter(result.o, output_rows(call, index), call.outputs.o);
     if (call.outputs.final_state != nullptr) {
         const auto size = static_cast<int64_t>(result.final_state.size());
         std::copy_n(result.final_state.begin(), size, call.outputs.final_state + index * size);
@@ -104,7 +108,7 @@ void reference_forward(const ForwardCall& call, int64_t index) {
 
 void reference_backward(const BackwardCall& call, int64_t index) {
     const auto& shape = call.shape;
-    const ElementType type = call.options.element_type;
+    const HeadPlace place = place_of(shape, call.inputs, index);
     const auto sequence = sequence_of(shape, call.options, call.inputs, call.inputs.initial_state, index);
     const auto size = static_cast<int64_t>(sequence.initial_state.size());
     std::vector<float> final_gradient(size, 0.0F);
@@ -112,9 +116,9 @@ void reference_backward(const BackwardCall& call, int64_t index) {
         std::copy_n(call.final_state_gradient + index * size, size, final_gradient.begin());
     }
     const auto gradients = gated_delta_rule_reference_backward(
-        sequence, gather(call.output_gradient, output_rows(shape, type, index)), final_gradient);
+        sequence, gather(call.output_gradient, output_rows(call, index)), final_gradient);
     const auto write = [&](const std::vector<float>& values, const MutableTokenView& view, int64_t width) {
-        scatter(values, rows_of(shape, type, index, width, view.token_stride), view.data);
+        scatter(values, rows_of(place, call.options.element_type, width, view.token_stride), view.data);
     };
     write(gradients.q, call.gradients.q, shape.key_dim);
     write(gradients.k, call.gradients.k, shape.key_dim);
@@ -131,7 +135,7 @@ void reference_backward(const BackwardCall& call, int64_t index) {
 void reference_decode(const DecodeCall& call, int64_t index) {
     const auto sequence = sequence_of(call.shape, call.options, call.inputs, call.state, index);
     const auto result = gated_delta_rule_reference(sequence);
-    scatter(result.o, output_rows(call.shape, call.options.element_type, index), call.o);
+    scatter(result.o, output_rows(call, index), call.o);
     const auto size = static_cast<int64_t>(result.final_state.size());
     std::copy_n(result.final_state.begin(), size, call.state + index * size);
 }

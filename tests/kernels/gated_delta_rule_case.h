@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/gated_delta_rule/chunk_slots.h"
 #include "kernels/gated_delta_rule/reference.h"
 
 namespace amalgam::kernels {
@@ -49,7 +50,7 @@ class Activations {
     std::vector<unsigned char> bytes_;
 };
 
-/// Results by name; every vector is flattened over batch, heads and the sequence's own layout, in that order.
+/// Results by name; every vector is flattened over sequences, heads and the sequence's own layout, in that order.
 using NamedValues = std::map<std::string, std::vector<double>>;
 
 struct GatedDeltaRuleCase {
@@ -59,6 +60,23 @@ struct GatedDeltaRuleCase {
     double gate_shift = 0;      ///< added to raw gates: large values make the log decays strong
     double largest_decay = 30;  ///< log decays are kept above minus this
     unsigned seed = 1;
+    std::vector<int64_t> starts;  ///< of packed sequences; set by pack()
+
+    /// One row that holds sequences of these lengths.
+    void pack(const std::vector<int64_t>& lengths) {
+        starts = {0};
+        for (int64_t length : lengths) starts.push_back(starts.back() + length);
+        shape.batch = 1;
+        shape.time = starts.back();
+        shape.packed = static_cast<int64_t>(lengths.size());
+    }
+    /// Sequences and heads; `index` below is sequence * heads + head.
+    int64_t chains() const { return sequences_of(shape) * shape.heads; }
+    int64_t first_token(int64_t index) const {
+        const int64_t sequence = index / shape.heads;
+        return starts.empty() ? sequence * shape.time : starts[sequence];
+    }
+    int64_t end_token(int64_t index) const { return first_token(index / shape.heads * shape.heads + shape.heads); }
 
     int64_t token_width() const { return shape.heads * (2 * shape.key_dim + shape.value_dim + 2) + 3; }
     int64_t offset(char part) const {
@@ -107,7 +125,7 @@ struct GatedDeltaRuleCase {
             }
         }
         for (int64_t i = 0; i < tokens * shape.heads * shape.value_dim; ++i) output_gradient.set(i, normal(random));
-        const int64_t states = shape.batch * shape.heads * shape.key_dim * shape.value_dim;
+        const int64_t states = chains() * shape.key_dim * shape.value_dim;
         initial_state.assign(states, 0);
         final_state_gradient.assign(states, 0);
         if (with_states) {
@@ -118,15 +136,22 @@ struct GatedDeltaRuleCase {
 
     GatedDeltaRuleInputs inputs() {
         const auto view = [&](char part) { return TokenView{fused.at(offset(part)), token_width()}; };
-        return {view('q'), view('k'),    view('v'),      view('a'),
-                view('b'), A_log.data(), dt_bias.data(), with_states ? initial_state.data() : nullptr};
+        return {view('q'),
+                view('k'),
+                view('v'),
+                view('a'),
+                view('b'),
+                A_log.data(),
+                dt_bias.data(),
+                with_states ? initial_state.data() : nullptr,
+                starts.empty() ? nullptr : starts.data()};
     }
 
     GatedDeltaRuleSequence<double> sequence(int64_t index) const {
         GatedDeltaRuleSequence<double> s;
         const int64_t head = index % shape.heads;
-        const int64_t first = index / shape.heads * shape.time;
-        s.time = shape.time;
+        const int64_t first = first_token(index), end = end_token(index);
+        s.time = end - first;
         s.key_dim = shape.key_dim;
         s.value_dim = shape.value_dim;
         s.silu = options.silu;
@@ -135,7 +160,7 @@ struct GatedDeltaRuleCase {
         s.A_log = A_log[head];
         s.dt_bias = dt_bias[head];
         const auto gather = [&](char part, std::vector<double>& out) {
-            for (int64_t t = first; t < first + shape.time; ++t) {
+            for (int64_t t = first; t < end; ++t) {
                 for (int64_t i = 0; i < width(part); ++i) {
                     out.push_back(fused.get(t * token_width() + offset(part) + head * width(part) + i));
                 }
@@ -159,12 +184,11 @@ struct GatedDeltaRuleCase {
         out["dA_log"].assign(shape.heads, 0);
         out["ddt_bias"].assign(shape.heads, 0);
         const int64_t size = shape.key_dim * shape.value_dim;
-        for (int64_t index = 0; index < shape.batch * shape.heads; ++index) {
+        for (int64_t index = 0; index < chains(); ++index) {
             const auto s = sequence(index);
             const auto result = gated_delta_rule_reference(s);
             std::vector<double> d_o;
-            for (int64_t t = 0; t < shape.time; ++t) {
-                const int64_t token = index / shape.heads * shape.time + t;
+            for (int64_t token = first_token(index); token < end_token(index); ++token) {
                 for (int64_t i = 0; i < shape.value_dim; ++i) {
                     d_o.push_back(
                         output_gradient.get((token * shape.heads + index % shape.heads) * shape.value_dim + i));
@@ -191,7 +215,7 @@ struct GatedDeltaRuleCase {
         options.isa = isa;
         options.threads = threads;
         const int64_t tokens = shape.batch * shape.time;
-        const int64_t heads = shape.batch * shape.heads;
+        const int64_t heads = chains();
         const int64_t size = shape.key_dim * shape.value_dim;
         Activations o(options.element_type, tokens * shape.heads * shape.value_dim);
         Activations gradient(options.element_type, tokens * token_width());
@@ -213,7 +237,7 @@ struct GatedDeltaRuleCase {
         NamedValues out;
         for (int64_t index = 0; index < heads; ++index) {
             const int64_t head = index % shape.heads;
-            for (int64_t t = index / shape.heads * shape.time; t < (index / shape.heads + 1) * shape.time; ++t) {
+            for (int64_t t = first_token(index); t < end_token(index); ++t) {
                 for (int64_t i = 0; i < shape.value_dim; ++i) {
                     out["o"].push_back(o.get((t * shape.heads + head) * shape.value_dim + i));
                 }

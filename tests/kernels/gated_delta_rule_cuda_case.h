@@ -62,17 +62,23 @@ inline std::vector<float> from_bf16(const std::vector<uint16_t>& x) {
 /// in rows that start at multiples of 16 bytes, which saves the kernels a copy.
 inline NamedValues run_cuda(GatedDeltaRuleCase& c, bool aligned) {
     const GatedDeltaRuleShape& shape = c.shape;
-    const int64_t tokens = shape.batch * shape.time, heads = shape.batch * shape.heads;
+    const int64_t tokens = shape.batch * shape.time, heads = c.chains();
     const int64_t stride = aligned ? (c.token_width() + 7) / 8 * 8 : c.token_width();
     std::vector<unsigned char> laid(tokens * stride * 2, 0xFF);
     for (int64_t t = 0; t < tokens; ++t)
         std::memcpy(&laid[t * stride * 2], c.fused.bytes().data() + t * c.token_width() * 2, c.token_width() * 2);
-    const DeviceBlock fused(laid), A_log(c.A_log), dt_bias(c.dt_bias), initial(c.initial_state);
+    const DeviceBlock fused(laid), A_log(c.A_log), dt_bias(c.dt_bias), initial(c.initial_state), starts(c.starts);
     const DeviceBlock o(tokens * shape.heads * shape.value_dim * 2), final_state(c.initial_state.size() * 4);
     const auto view = [&](char part) { return TokenView{fused.at(c.offset(part) * 2), stride}; };
-    const GatedDeltaRuleInputs inputs{
-        view('q'), view('k'),      view('v'),        view('a'),
-        view('b'), A_log.floats(), dt_bias.floats(), c.with_states ? initial.floats() : nullptr};
+    const GatedDeltaRuleInputs inputs{view('q'),
+                                      view('k'),
+                                      view('v'),
+                                      view('a'),
+                                      view('b'),
+                                      A_log.floats(),
+                                      dt_bias.floats(),
+                                      c.with_states ? initial.floats() : nullptr,
+                                      c.starts.empty() ? nullptr : static_cast<const int64_t*>(starts.data())};
     const DeviceBlock workspace(cuda::gated_delta_rule_workspace_bytes(shape, c.options, inputs, true));
     cuda::gated_delta_rule_forward(shape, c.options, inputs, {o.data(), c.with_states ? final_state.floats() : nullptr},
                                    workspace.data(), true, nullptr);
@@ -95,11 +101,11 @@ inline NamedValues run_cuda(GatedDeltaRuleCase& c, bool aligned) {
     NamedValues out;
     for (int64_t index = 0; index < heads; ++index) {
         const int64_t head = index % shape.heads;
-        for (int64_t t = index / shape.heads * shape.time; t < (index / shape.heads + 1) * shape.time; ++t)
+        for (int64_t t = c.first_token(index); t < c.end_token(index); ++t)
             for (int64_t i = 0; i < shape.value_dim; ++i)
                 out["o"].push_back(o_values[(t * shape.heads + head) * shape.value_dim + i]);
         for (char part : {'q', 'k', 'v', 'a', 'b'})
-            for (int64_t t = index / shape.heads * shape.time; t < (index / shape.heads + 1) * shape.time; ++t)
+            for (int64_t t = c.first_token(index); t < c.end_token(index); ++t)
                 for (int64_t i = 0; i < c.width(part); ++i)
                     out[std::string("d") + part].push_back(
                         gradients[t * stride + c.offset(part) + head * c.width(part) + i]);

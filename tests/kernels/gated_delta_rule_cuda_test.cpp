@@ -65,6 +65,35 @@ TEST_P(GatedDeltaRuleCudaTest, ManyHeadsMatchRecurrence) {
     check(c);
 }
 
+TEST_P(GatedDeltaRuleCudaTest, PackedSequencesMatchRecurrence) {
+    for (const std::vector<int64_t>& lengths : std::vector<std::vector<int64_t>>{
+             {5}, {64, 64}, {63, 1, 65, 0, 200}, {0, 0, 7, 0}, {1, 1, 1, 130, 1}, {300, 20, 129, 64, 77, 191, 3}}) {
+        for (bool silu : {false, true}) {
+            GatedDeltaRuleCase c = make_case(1, 1, 3);
+            c.pack(lengths);
+            c.options.silu = silu;
+            check(c, !silu);
+        }
+    }
+    GatedDeltaRuleCase c = make_case(1, 1, 30);  // more than run at once
+    c.pack(std::vector<int64_t>(12, 70));
+    check(c);
+}
+
+/// A sequence's results do not depend on what lies beside it.
+TEST_P(GatedDeltaRuleCudaTest, PackedSequencesAreThoseOfABatch) {
+    GatedDeltaRuleCase batch = make_case(5, 150, 3);
+    batch.fill();
+    GatedDeltaRuleCase packed = batch;
+    packed.pack(std::vector<int64_t>(5, 150));
+    NamedValues expected = run_cuda(batch, true), found = run_cuda(packed, true);
+    for (const char* name : {"dA_log", "ddt_bias"}) {  // sums in another order
+        EXPECT_LE(relative_error(found.at(name), expected.at(name)), 1e-5) << name;
+        expected.erase(name), found.erase(name);
+    }
+    EXPECT_EQ(found, expected);
+}
+
 TEST_P(GatedDeltaRuleCudaTest, OptionsMatchRecurrence) {
     for (bool silu : {false, true}) {
         for (bool normalize : {false, true}) {

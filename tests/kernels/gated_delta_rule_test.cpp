@@ -75,6 +75,18 @@ TEST_P(GatedDeltaRuleTest, AnyDimensionMatchesRecurrence) {
     }
 }
 
+TEST_P(GatedDeltaRuleTest, PackedSequencesMatchRecurrence) {
+    for (const std::vector<int64_t>& lengths : std::vector<std::vector<int64_t>>{
+             {5}, {64, 64}, {63, 1, 65, 0, 200}, {0, 0, 7, 0}, {1, 1, 1, 130, 1}, {300, 20, 129, 64, 77}})
+        for (const int64_t dim : {64, 13}) {  // by a kernel and by the recurrence
+            GatedDeltaRuleCase c;
+            c.shape = {1, 1, 3, dim, dim};
+            c.options.silu = true;
+            c.pack(lengths);
+            check(c);
+        }
+}
+
 TEST_P(GatedDeltaRuleTest, OptionsMatchRecurrence) {
     for (bool silu : {false, true}) {
         for (bool normalize : {false, true}) {
@@ -271,7 +283,14 @@ TEST(GatedDeltaRuleInterfaceTest, RefusesWhatCannotBeComputed) {
     std::vector<float> state(16 * 16);
     EXPECT_THROW(gated_delta_rule_decode(c.shape, c.options, c.inputs(), state.data(), o.data()),
                  std::invalid_argument);
-    c.shape.time = 0;
+    c.pack({1, 3});
+    c.starts = {0, 3, 2, 4};
+    c.shape.packed = 3;
+    EXPECT_THROW(gated_delta_rule_forward(c.shape, c.options, c.inputs(), {o.data(), nullptr}, nullptr),
+                 std::invalid_argument);
+    c.shape.batch = 2;
+    EXPECT_THROW(gated_delta_rule_workspace_bytes(c.shape, c.options), std::invalid_argument);
+    c.shape = {1, 0, 1, 16, 16};
     EXPECT_THROW(gated_delta_rule_workspace_bytes(c.shape, c.options), std::invalid_argument);
 }
 
