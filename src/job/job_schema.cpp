@@ -51,7 +51,8 @@ void add_run(std::vector<JobKey>& schema) {
     keys.add("name", &Job::name, "", "name of the run; its folder is OUTPUT/NAME");
     keys.add("output", &Job::output, "", "folder that holds the run folders");
     keys.add("reuse", &Job::reuse, "",
-             "run folder whose finished transfer, align and score stages are taken over; its job must agree in them");
+             "run folder whose finished transfer and align stages are taken over, its job must agree in them; and its "
+             "scores, if it agrees in those too");
     keys.add("seed", &Job::seed, "", "of initial values and of the order of sequences").range = at_least(0);
     keys.add("recipe", &Job::recipe, "",
              "defaults of the keys not given here; reference: as the published code does it")

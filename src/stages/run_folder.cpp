@@ -49,6 +49,12 @@ Job up_to_scores(Job job) {
     return job;
 }
 
+Job up_to_align(Job job) {
+    job = up_to_scores(job);
+    job.score = Job().score;
+    return job;
+}
+
 /// The keys in which two resolved jobs differ, for a message.
 std::string difference(const Job& before, const Job& now) {
     std::string result;
@@ -62,7 +68,7 @@ std::string difference(const Job& before, const Job& now) {
 void take_over(const Job& job) {
     const fs::path source = job.reuse, target = job.run_folder();
     const Job theirs = read_job(source / "job.yaml");
-    const std::string differs = difference(up_to_scores(theirs), up_to_scores(job));
+    const std::string differs = difference(up_to_align(theirs), up_to_align(job));
     require(differs.empty(), "reuse: ", source.string(),
             " was made by another job (its results would not be this job's):", differs);
     for (const char* file : {"checkpoints/transfer.h5", "checkpoints/align.h5"}) {
@@ -72,6 +78,12 @@ void take_over(const Job& job) {
         if (failed) fs::copy_file(source / file, target / file);
     }
     if (!fs::exists(source / "scores.h5") || fs::exists(target / "scores.h5")) return;
+    const std::string scored_otherwise = difference(up_to_scores(theirs), up_to_scores(job));
+    if (!scored_otherwise.empty()) {
+        info(text("reuse: the scores of ", source.string(),
+                  " are not taken (this job scores in another way):", scored_otherwise));
+        return;
+    }
     ScoreTable table = read_scores(source / "scores.h5");
     if (table.candidates.empty()) return;
     table.selection.reset();

@@ -138,6 +138,13 @@ TEST_F(Reuse, later_stages_may_differ) {
     EXPECT_NO_THROW(open_run_folder(job));
 }
 
+TEST_F(Reuse, of_a_job_that_scores_in_another_way_takes_the_alignment_alone) {
+    job.score.temperature = 2.0;
+    open_run_folder(job);
+    EXPECT_EQ(test::content_of(result("checkpoints/align.h5")), "aligned");
+    EXPECT_FALSE(fs::exists(result("scores.h5")));
+}
+
 TEST_F(Reuse, does_not_overwrite_what_is_there) {
     open_run_folder(job);
     ScoreTable table = read_scores(result("scores.h5"));
@@ -149,9 +156,9 @@ TEST_F(Reuse, does_not_overwrite_what_is_there) {
 
 TEST_F(Reuse, of_another_job_is_refused_and_its_keys_are_named) {
     job.align.optimizer.learning_rate = 0.5;
-    job.score.temperature = 2.0;
+    job.seed += 1;
     expect_error([&] { open_run_folder(job); }, ExitCode::bad_input,
-                 {source.string(), "align.optimizer.learning_rate", "score.temperature"});
+                 {source.string(), "align.optimizer.learning_rate", "seed"});
     EXPECT_FALSE(fs::exists(result("checkpoints/align.h5")));
 }
 
