@@ -17,20 +17,25 @@ __device__ float sum_warp(float x) {
     return x;
 }
 
-/// Thread (row group, four columns) of a block for one sequence and head.
-template <int dim>
-__global__ void __launch_bounds__(dim / 4 * (dim / rows_per_thread), dim == 128 ? 2 : 8)
+template <int dim, int parts>
+constexpr int decode_threads = dim / 4 / parts*(dim / rows_per_thread);
+
+/// Thread (row group, four columns) of a block for one sequence and head, or for one of `parts` of its columns of V.
+template <int dim, int parts>
+__global__ void __launch_bounds__(decode_threads<dim, parts>, 2048 / decode_threads<dim, parts> / 2)
     decode_kernel(const CudaDecodeCall call) {
-    constexpr int column_threads = dim / 4, groups = dim / rows_per_thread;
+    constexpr int column_threads = dim / 4 / parts, groups = dim / rows_per_thread;
+    static_assert(decode_threads<dim, parts> >= 96);  // three warps load q, k and v
     __shared__ float q[dim], k[dim], v[dim];
-    __shared__ float4 parts[groups][column_threads];
+    __shared__ float4 sums[groups][column_threads];
     const int sequence = blockIdx.x / call.heads, head = blockIdx.x % call.heads;
-    const int column = threadIdx.x % column_threads, group = threadIdx.x / column_threads;
+    const int of_block = threadIdx.x % column_threads, group = threadIdx.x / column_threads;
+    const int column = blockIdx.y * column_threads + of_block;  // in fours
     float4* state = reinterpret_cast<float4*>(call.state + int64_t(blockIdx.x) * dim * dim) +
-                    group * rows_per_thread * column_threads + column;
+                    group * rows_per_thread * (dim / 4) + column;
     float4 S[rows_per_thread];
 #pragma unroll
-    for (int i = 0; i < rows_per_thread; ++i) S[i] = state[i * column_threads];
+    for (int i = 0; i < rows_per_thread; ++i) S[i] = state[i * (dim / 4)];
 
     const float x = __bfloat162float(call.a.data[sequence * call.a.stride + head]) + call.dt_bias[head];
     const float decay = expf(-expf(call.A_log[head]) * (fmaxf(x, 0.0F) + log1pf(expf(-fabsf(x)))));
@@ -56,12 +61,12 @@ __global__ void __launch_bounds__(dim / 4 * (dim / rows_per_thread), dim == 128 
     __syncthreads();
 
     const auto sum_groups = [&](float4 part) {
-        parts[group][column] = part;
+        sums[group][of_block] = part;
         __syncthreads();
-        float4 sum = parts[0][column];
+        float4 sum = sums[0][of_block];
 #pragma unroll
         for (int g = 1; g < groups; ++g) {
-            const float4 y = parts[g][column];
+            const float4 y = sums[g][of_block];
             sum.x += y.x, sum.y += y.y, sum.z += y.z, sum.w += y.w;
         }
         __syncthreads();
@@ -82,7 +87,7 @@ __global__ void __launch_bounds__(dim / 4 * (dim / rows_per_thread), dim == 128 
     for (int i = 0; i < rows_per_thread; ++i) {
         const float key = k[group * rows_per_thread + i], query = q[group * rows_per_thread + i];
         S[i].x += key * r.x, S[i].y += key * r.y, S[i].z += key * r.z, S[i].w += key * r.w;
-        state[i * column_threads] = S[i];
+        state[i * (dim / 4)] = S[i];
         o.x += query * S[i].x, o.y += query * S[i].y, o.z += query * S[i].z, o.w += query * S[i].w;
     }
     o = sum_groups(o);
@@ -97,7 +102,11 @@ __global__ void __launch_bounds__(dim / 4 * (dim / rows_per_thread), dim == 128 
 
 template <int dim>
 void launch_decode(const CudaDecodeCall& call, int sequences_heads, cudaStream_t stream) {
-    decode_kernel<dim><<<sequences_heads, dim / 4 * (dim / rows_per_thread), 0, stream>>>(call);
+    constexpr int parts = dim == 128 ? 4 : 1;
+    if (sequences_heads < 64)  // too few blocks to have much of the memory's speed
+        decode_kernel<dim, parts><<<dim3(sequences_heads, parts), decode_threads<dim, parts>, 0, stream>>>(call);
+    else
+        decode_kernel<dim, 1><<<sequences_heads, decode_threads<dim, 1>, 0, stream>>>(call);
 }
 
 template void launch_decode<64>(const CudaDecodeCall&, int, cudaStream_t);

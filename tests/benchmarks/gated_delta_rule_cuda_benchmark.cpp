@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Times the gated delta rule on the GPU: forward (as in inference), forward that saves for a backward pass, backward,
-// and the decode step. Prints CSV; medians of repetitions over inputs in different memory, by CUDA events. The floors
-// are the bytes that must move (inputs once, outputs once, without anything saved between passes) at the measured speed
-// of a copy.
+// and the decode step (20 in a CUDA graph). Prints CSV; medians of repetitions over inputs in different memory, by CUDA
+// events. The floors are the bytes that must move (inputs once, outputs once, without anything saved between passes) at
+// the measured speed of a copy.
 //
-// usage: gated_delta_rule_cuda_benchmark [SEQUENCES TIME HEADS DIM [silu]]      default: a list of shapes
+// usage: gated_delta_rule_cuda_benchmark [SEQUENCES TIME HEADS DIM [silu|packed|decode]]      default: a list of shapes
+// packed: in one row, of lengths that rise evenly from a quarter of TIME to seven quarters. decode: TIME is ignored.
 
 #include <cuda_runtime.h>
 
@@ -50,7 +51,7 @@ uint16_t random_bf16(unsigned& state) {
     return static_cast<uint16_t>(bits >> 16);
 }
 
-double median_milliseconds(int repetitions, int runs_each, const std::function<void(int)>& run) {
+double median_milliseconds(int repetitions, const std::function<void(int)>& run) {
     cudaEvent_t start, end;
     cudaEventCreate(&start);
     cudaEventCreate(&end);
@@ -58,12 +59,12 @@ double median_milliseconds(int repetitions, int runs_each, const std::function<v
     std::vector<float> times;
     for (int i = 0; i < repetitions; ++i) {
         cudaEventRecord(start);
-        for (int j = 0; j < runs_each; ++j) run(i + j);
+        run(i);
         cudaEventRecord(end);
         check(cudaEventSynchronize(end), "run");
         float time = 0;
         cudaEventElapsedTime(&time, start, end);
-        times.push_back(time / static_cast<float>(runs_each));
+        times.push_back(time);
     }
     cudaEventDestroy(start);
     cudaEventDestroy(end);
@@ -74,21 +75,33 @@ double median_milliseconds(int repetitions, int runs_each, const std::function<v
 double copy_bytes_per_nanosecond() {
     constexpr size_t bytes = size_t(1) << 30;
     const Block from(bytes), to(bytes);
-    return 2.0 * bytes / 1e6 / median_milliseconds(9, 1, [&](int) {
-               cudaMemcpyAsync(to.data, from.data, bytes, cudaMemcpyDeviceToDevice);
-           });
+    return 2.0 * bytes / 1e6 /
+           median_milliseconds(9, [&](int) { cudaMemcpyAsync(to.data, from.data, bytes, cudaMemcpyDeviceToDevice); });
 }
 
 struct Shape {
     int64_t sequences, time, heads, dim;
 };
 
+/// First tokens of sequences of `time` tokens each on average, and the end of the last.
+std::vector<int64_t> rising_starts(int64_t sequences, int64_t time) {
+    std::vector<int64_t> starts;
+    for (int64_t i = 0; i <= sequences; ++i)
+        starts.push_back(i * time / 4 +
+                         (sequences > 1 ? 3 * time * i * (i - 1) / (4 * (sequences - 1)) : i * 3 * time / 4));
+    return starts;
+}
+
+enum class Variant { plain, silu, packed };
+
 /// One fused projection [tokens][q | k | v | a | b], padded to rows of a multiple of 16 bytes, and its gradient.
-void time_shape(const Shape& s, bool silu, double speed) {
-    const GatedDeltaRuleShape shape{s.sequences, s.time, s.heads, s.dim, s.dim};
+void time_shape(const Shape& s, Variant variant, double speed) {
+    const bool packed = variant == Variant::packed;
+    GatedDeltaRuleShape shape{s.sequences, s.time, s.heads, s.dim, s.dim};
+    if (packed) shape = {1, s.sequences * s.time, s.heads, s.dim, s.dim, s.sequences};
     GatedDeltaRuleOptions options;
     options.element_type = ElementType::bfloat16;
-    options.silu = silu;
+    options.silu = variant == Variant::silu;
     const int64_t tokens = s.sequences * s.time, width = s.heads * s.dim,
                   stride = (3 * width + 2 * s.heads + 7) / 8 * 8;
     const int copies = 3;
@@ -106,12 +119,17 @@ void time_shape(const Shape& s, bool silu, double speed) {
     const Block A_log(s.heads * 4), dt_bias(s.heads * 4), d_A_log(s.heads * 4), d_dt_bias(s.heads * 4);
     cudaMemcpy(A_log.data, A_log_host.data(), s.heads * 4, cudaMemcpyHostToDevice);
     cudaMemcpy(dt_bias.data, dt_bias_host.data(), s.heads * 4, cudaMemcpyHostToDevice);
+    const std::vector<int64_t> starts_host = rising_starts(s.sequences, s.time);
+    const Block starts(starts_host.size() * 8);
+    cudaMemcpy(starts.data, starts_host.data(), starts_host.size() * 8, cudaMemcpyHostToDevice);
     const Block o(tokens * width * 2), gradient(host.size() * 2);
     const int64_t first[5] = {0, width, 2 * width, 3 * width, 3 * width + s.heads};
     const auto inputs = [&](int i) {
         const auto view = [&](int part) { return TokenView{projected[i % copies]->at(2 * first[part]), stride}; };
-        return GatedDeltaRuleInputs{view(0), view(1),        view(2),          view(3),
-                                    view(4), A_log.floats(), dt_bias.floats(), nullptr};
+        return GatedDeltaRuleInputs{
+            view(0),          view(1), view(2),
+            view(3),          view(4), A_log.floats(),
+            dt_bias.floats(), nullptr, packed ? static_cast<const int64_t*>(starts.data) : nullptr};
     };
     const auto written = [&](int part) { return MutableTokenView{gradient.at(2 * first[part]), stride}; };
     const GatedDeltaRuleGradients gradients{written(0), written(1),       written(2),         written(3),
@@ -122,21 +140,22 @@ void time_shape(const Shape& s, bool silu, double speed) {
         cuda::gated_delta_rule_forward(shape, options, inputs(i), {o.data, nullptr}, workspace.data, for_backward,
                                        nullptr);
     };
-    const double inference = median_milliseconds(21, 1, [&](int i) { forward(i, false); });
-    const double training = median_milliseconds(21, 1, [&](int i) { forward(i, true); });
-    const double backward = median_milliseconds(21, 1, [&](int i) {
+    const double inference = median_milliseconds(21, [&](int i) { forward(i, false); });
+    const double training = median_milliseconds(21, [&](int i) { forward(i, true); });
+    const double backward = median_milliseconds(21, [&](int i) {
         cuda::gated_delta_rule_backward(shape, options, inputs(0), output_gradients[i % copies]->data, nullptr,
                                         workspace.data, scratch.data, gradients, nullptr);
     });
-    const double both = median_milliseconds(21, 1, [&](int i) {
+    const double both = median_milliseconds(21, [&](int i) {
         forward(i, true);
         cuda::gated_delta_rule_backward(shape, options, inputs(i), output_gradients[i % copies]->data, nullptr,
                                         workspace.data, scratch.data, gradients, nullptr);
     });
     const double count = static_cast<double>(tokens * s.heads) / 1e6, row = 2.0 * static_cast<double>(s.dim);
     const auto print = [&](const char* what, double time, double bytes) {
-        std::printf("%s%s,%ld,%ld,%ld,%ld,%.4f,%.3f,%.3f\n", what, silu ? " silu" : "", long(s.sequences), long(s.time),
-                    long(s.heads), long(s.dim), time, time / count, bytes / speed);
+        const char* kind = variant == Variant::silu ? " silu" : packed ? " packed" : "";
+        std::printf("%s%s,%ld,%ld,%ld,%ld,%.4f,%.3f,%.3f\n", what, kind, long(s.sequences), long(s.time), long(s.heads),
+                    long(s.dim), time, time / count, bytes / speed);
     };
     print("forward", inference, 4 * row);
     print("forward saving", training, 4 * row);
@@ -167,9 +186,21 @@ void time_decoding(int64_t sequences, int64_t heads, int64_t dim, double speed) 
     const GatedDeltaRuleInputs inputs{
         view(0),        view(width),    view(2 * width), view(3 * width), view(3 * width + heads),
         gates.floats(), gates.floats(), nullptr};
-    const double time = median_milliseconds(15, 20, [&](int i) {
-        cuda::gated_delta_rule_decode(shape, options, inputs, states[i % copies]->floats(), o.data, nullptr);
-    });
+    // A graph of several steps, so that the device is timed and not the host's launches.
+    constexpr int steps = 20;
+    cudaStream_t stream = nullptr;
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t graph_exec = nullptr;
+    check(cudaStreamCreate(&stream), "stream");
+    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), "capture");
+    for (int i = 0; i < steps; ++i)
+        cuda::gated_delta_rule_decode(shape, options, inputs, states[i % copies]->floats(), o.data, stream);
+    check(cudaStreamEndCapture(stream, &graph), "capture");
+    check(cudaGraphInstantiate(&graph_exec, graph, 0), "graph");
+    const double time = median_milliseconds(15, [&](int) { cudaGraphLaunch(graph_exec, nullptr); }) / steps;
+    cudaGraphExecDestroy(graph_exec);
+    cudaGraphDestroy(graph);
+    cudaStreamDestroy(stream);
     const double count = static_cast<double>(sequences * heads) / 1e6;
     std::printf("decode,%ld,1,%ld,%ld,%.4f,%.3f,%.3f\n", long(sequences), long(heads), long(dim), time, time / count,
                 2.0 * static_cast<double>(state_bytes) / (1e6 * count) / speed);
@@ -184,13 +215,23 @@ int main(int argc, char** argv) {
     std::printf("operation,sequences,time,heads,dim,milliseconds,ns_per_token_and_head,floor_ns\n");
     if (argc > 4) {
         const auto number = [&](int i) { return std::atol(argv[i]); };
-        time_shape({number(1), number(2), number(3), number(4)}, argc > 5 && std::string(argv[5]) == "silu", speed);
+        const std::string kind = argc > 5 ? argv[5] : "";
+        if (kind == "decode")
+            time_decoding(number(1), number(3), number(4), speed);
+        else
+            time_shape({number(1), number(2), number(3), number(4)},
+                       kind == "silu"     ? Variant::silu
+                       : kind == "packed" ? Variant::packed
+                                          : Variant::plain,
+                       speed);
         return 0;
     }
     for (const Shape& s : {Shape{8, 1024, 8, 64}, Shape{32, 512, 9, 64}, Shape{4, 2048, 16, 64},
                            Shape{4, 4096, 12, 128}, Shape{96, 512, 12, 128}, Shape{2, 8192, 32, 128}})
-        time_shape(s, false, speed);
-    time_shape({32, 512, 9, 64}, true, speed);
+        time_shape(s, Variant::plain, speed);
+    time_shape({32, 512, 9, 64}, Variant::silu, speed);
+    for (const Shape& s : {Shape{32, 512, 9, 64}, Shape{16, 1024, 12, 128}, Shape{96, 512, 12, 128}})
+        time_shape(s, Variant::packed, speed);
     for (int64_t dim : {64, 128})
         for (int64_t sequences : {1, 32, 256}) time_decoding(sequences, 16, dim, speed);
     return 0;

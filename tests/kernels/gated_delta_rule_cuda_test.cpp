@@ -140,8 +140,8 @@ TEST_P(GatedDeltaRuleCudaTest, RepetitionDoesNotChangeABit) {
 }
 
 TEST_P(GatedDeltaRuleCudaTest, DecodingMatchesRecurrence) {
-    for (bool silu : {false, true}) {
-        GatedDeltaRuleCase c = make_case(5, 1, 3);
+    for (const auto& [sequences, silu] : {std::pair{5, false}, {5, true}, {1, false}, {30, true}}) {
+        GatedDeltaRuleCase c = make_case(sequences, 1, 3);
         c.options.silu = silu;
         c.fill();
         const NamedValues reference = c.run_reference();
