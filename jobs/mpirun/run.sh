@@ -8,9 +8,10 @@
 # rank per socket (or per few cores) is a good start, because a rank uses several threads. The same command again goes on
 # where the run stopped, on any number of ranks.
 #
-# To stop it so that it can go on:  kill -USR1 PID_OF_MPIRUN   (mpirun passes USR1 and USR2 on to every rank)
-#   USR1  save and stop, exit code 75
-#   USR2  save and go on
+# To stop it so that it can go on:  touch RUN_FOLDER/stop   or   kill -USR1 PID_OF_MPIRUN
+#   stop, USR1  save and stop, exit code 75
+#   save, USR2  save and go on
+# mpirun passes USR1 and USR2 on to every rank, but not that of Open MPI 4.1.6 in Ubuntu 24.04: there, use the files.
 # TERM and Ctrl-C also reach the ranks, but mpirun kills them a few seconds later, saved or not.
 #
 # Environment: AMALGAM is the executable (default: amalgam), MPIRUN the launcher with its own options (default: mpirun).

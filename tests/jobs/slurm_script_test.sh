@@ -37,6 +37,14 @@ waits)
     touch "$WORK/waiting"
     for _ in $(seq 300); do sleep 0.1; done
     ;;
+deaf)  # as under an mpirun that passes no signals on
+    trap '' USR1
+    touch "$WORK/waiting"
+    for _ in $(seq 300); do
+        [ -e "outputs/$name/stop" ] && exit 75
+        sleep 0.1
+    done
+    ;;
 esac
 END
 chmod 755 bin/*
@@ -124,6 +132,15 @@ wait "$batch"
 expect "USR1 near the time limit" 75 $?
 expect "saved" 1 "$(find outputs -name 'step-1.h5' | wc -l)"
 expect "and queued again" 1 "$(requeues)"
+
+new_job deaf
+bash "$script" job.yaml > attempt.log 2>&1 &
+batch=$!
+wait_until_it_runs
+kill -USR1 "$batch"
+wait "$batch"
+expect "USR1 near the time limit, not passed on by mpirun" 75 $?
+expect "queued again, too" 1 "$(requeues)"
 
 if [ "$failures" -gt 0 ]; then
     echo "$failures checks failed"
