@@ -49,8 +49,6 @@ extern const ChunkKernels avx2_chunk_kernels;
 extern const ChunkKernels avx512_chunk_kernels;
 extern const ChunkKernels avx512_bf16_chunk_kernels;  ///< for bf16 activations only
 
-inline constexpr int chunk_tokens = 64;
-
 /// Dimensions are padded with zeros to whole blocks of 16 columns.
 inline constexpr int padded(int64_t dim) {
     return static_cast<int>((dim + 15) / 16 * 16);
@@ -66,7 +64,7 @@ struct HeadPlace {
     int64_t head, first_token, time;
     int64_t first_slot;  ///< of its saved chunks
 
-    int64_t chunks() const { return (time + chunk_tokens - 1) / chunk_tokens; }
+    int64_t chunks() const { return chunks_of(time); }
     int tokens_in(int64_t chunk) const {
         const int64_t left = time - chunk * chunk_tokens;
         return static_cast<int>(left < chunk_tokens ? left : chunk_tokens);

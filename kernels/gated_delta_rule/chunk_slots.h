@@ -3,18 +3,25 @@
 
 #include "kernels/gated_delta_rule/gated_delta_rule.h"
 
-/// Where the chunks of 64 tokens lie in what a forward pass saves. A head of a row has `chunk_slots` of them.
+/// Where the chunks of a sequence lie in what a forward pass saves. A head of a row has `chunk_slots` of them.
 namespace amalgam::kernels {
+
+inline constexpr int chunk_tokens = 64;
+
+/// Of a sequence of `tokens`.
+inline constexpr int64_t chunks_of(int64_t tokens) {
+    return (tokens + chunk_tokens - 1) / chunk_tokens;
+}
 
 /// Packed sequences need no table of their chunks: sequence s, which starts at token a, has the slots from a / 64 + s
 /// on (rounded down). They suffice for its n tokens: (a + n) / 64 + s + 1 - (a / 64 + s) >= n / 64 + 1, rounded down
 /// each, which is at least n / 64 rounded up.
 inline constexpr int64_t first_slot(int64_t start, int64_t sequence) {
-    return start / 64 + sequence;
+    return start / chunk_tokens + sequence;
 }
 
 inline constexpr int64_t chunk_slots(const GatedDeltaRuleShape& shape) {
-    return shape.packed > 0 ? first_slot(shape.time, shape.packed) : (shape.time + 63) / 64;
+    return shape.packed > 0 ? first_slot(shape.time, shape.packed) : chunks_of(shape.time);
 }
 
 /// Sequences whose states are kept apart.

@@ -8,11 +8,10 @@
 
 #include <cstdint>
 
+#include "kernels/gated_delta_rule/chunk_slots.h"
 #include "kernels/gated_delta_rule/hopper.cuh"
 
 namespace amalgam::kernels {
-
-constexpr int chunk_tokens = 64;
 
 /// Rows of bf16 as in TokenView; 16-byte aligned rows unless said otherwise.
 struct DeviceRows {
@@ -106,6 +105,7 @@ __device__ inline SequencePlace packed_sequence(const CudaForwardCall& call, int
     const int64_t start = call.sequence_starts[sequence];
     return {start, static_cast<int>(call.sequence_starts[sequence + 1] - start)};
 }
+/// As first_slot, in 32 bits.
 __device__ inline int packed_first_slot(const CudaForwardCall& call, int sequence) {
     return static_cast<int>(call.sequence_starts[sequence] / chunk_tokens) + sequence;
 }

@@ -49,6 +49,7 @@ Job up_to_scores(Job job) {
     return job;
 }
 
+/// What transfer and align depend on.
 Job up_to_align(Job job) {
     job = up_to_scores(job);
     job.score = Job().score;

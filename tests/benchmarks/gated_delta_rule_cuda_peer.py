@@ -105,7 +105,7 @@ def time_decoding(rule, shape, repetitions):
         return {"decode": median_milliseconds(lambda _: graph.replay(), repetitions) / DECODE_STEPS}
 
 
-def largest_difference(rule, other, shape):
+def relative_difference(rule, other, shape):
     """RMS of the difference of the outputs over RMS of the output."""
     inputs, options = random_inputs(shape)
     with torch.no_grad():
@@ -141,7 +141,7 @@ def main():
             peers = {"fla": time_training(fla_chunk, shape, repetitions)}
             if flash_qla and shape[3] == 128:
                 try:
-                    print("# FlashQLA's output against fla's:", largest_difference(flash_qla, fla_chunk, shape), flush=True)
+                    print("# FlashQLA's output against fla's:", relative_difference(flash_qla, fla_chunk, shape), flush=True)
                     peers["FlashQLA"] = time_training(flash_qla, shape, repetitions)
                 except Exception as error:  # a library that refuses a shape or this machine: the others are still timed
                     print(f"# FlashQLA on {shape}: {type(error).__name__}: {error}", flush=True)
@@ -151,7 +151,7 @@ def main():
         count = shape[0] * shape[1] * shape[2] / 1e6
         for peer, times in peers.items():
             for operation, time in times.items():
-                rows.append([*shape[:4], f"{operation} {shape[4]}".strip() if shape[4] == "packed" else operation, peer,
+                rows.append([*shape[:4], f"{operation} packed" if shape[4] == "packed" else operation, peer,
                              f"{ours[operation] / count:.3f}", f"{time / count:.3f}", f"{time / ours[operation]:.2f}"])
                 print(*rows[-1], sep=",", flush=True)
     if a.csv:

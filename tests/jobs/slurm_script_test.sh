@@ -123,23 +123,22 @@ rm -f waiting
 expect "after three attempts that were cut off the chain ends" 1 "$(attempt)"
 expect "without a fourth one" 0 "$(find . -name waiting | wc -l)"
 
-new_job waits
-bash "$script" job.yaml > attempt.log 2>&1 &
-batch=$!
-wait_until_it_runs
-kill -USR1 "$batch"
-wait "$batch"
-expect "USR1 near the time limit" 75 $?
+near_the_limit() {  # NAME: such a job, told that its time limit is near; leaves the attempt's exit code in `ended`
+    new_job "$1"
+    bash "$script" job.yaml > attempt.log 2>&1 &
+    batch=$!
+    wait_until_it_runs
+    kill -USR1 "$batch"
+    wait "$batch"
+    ended=$?
+}
+near_the_limit waits
+expect "USR1 near the time limit" 75 "$ended"
 expect "saved" 1 "$(find outputs -name 'step-1.h5' | wc -l)"
 expect "and queued again" 1 "$(requeues)"
 
-new_job deaf
-bash "$script" job.yaml > attempt.log 2>&1 &
-batch=$!
-wait_until_it_runs
-kill -USR1 "$batch"
-wait "$batch"
-expect "USR1 near the time limit, not passed on by mpirun" 75 $?
+near_the_limit deaf
+expect "USR1 near the time limit, not passed on by mpirun" 75 "$ended"
 expect "queued again, too" 1 "$(requeues)"
 
 if [ "$failures" -gt 0 ]; then
