@@ -8,6 +8,7 @@
 #include "kernels/adamw/adamw.h"
 #include "kernels/alignment_loss/alignment_loss.h"
 #include "kernels/cross_entropy/cross_entropy.h"
+#include "kernels/gated_linear_attention/gated_linear_attention.h"
 #include "kernels/gated_rms_norm/gated_rms_norm.h"
 #include "kernels/isa/isa.h"
 #include "kernels/kl_divergence/kl_divergence.h"
@@ -18,25 +19,30 @@
 
 namespace amalgam::kernels {
 
-#define AMALGAM_DECLARE_KERNELS(isa)                                     \
-    namespace isa {                                                      \
-    void rms_norm_forward(const RmsNormForward&, int);                   \
-    void rms_norm_backward(const RmsNormBackward&, int);                 \
-    void gated_rms_norm_forward(const GatedRmsNormForward&, int);        \
-    void gated_rms_norm_backward(const GatedRmsNormBackward&, int);      \
-    void swiglu_forward(const SwigluForward&, int);                      \
-    void swiglu_backward(const SwigluBackward&, int);                    \
-    void rotary_forward(const Rotary&, int);                             \
-    void rotary_backward(const Rotary&, int);                            \
-    void kl_divergence(const KlDivergence&, int);                        \
-    void kl_divergence_with_gradient(const KlDivergenceGradient&, int);  \
-    void cross_entropy(const CrossEntropy&, int);                        \
-    void cross_entropy_with_gradient(const CrossEntropyGradient&, int);  \
-    void adamw_step(const AdamwStep&, int);                              \
-    double sum_of_squares(const float*, std::int64_t, int);              \
-    void silu_convolution_forward(const SiluConvolutionForward&, int);   \
-    void silu_convolution_backward(const SiluConvolutionBackward&, int); \
-    void alignment_loss(const AlignmentLoss&, int);                      \
+#define AMALGAM_DECLARE_KERNELS(isa)                                                                                 \
+    namespace isa {                                                                                                  \
+    void rms_norm_forward(const RmsNormForward&, int);                                                               \
+    void rms_norm_backward(const RmsNormBackward&, int);                                                             \
+    void gated_rms_norm_forward(const GatedRmsNormForward&, int);                                                    \
+    void gated_rms_norm_backward(const GatedRmsNormBackward&, int);                                                  \
+    void swiglu_forward(const SwigluForward&, int);                                                                  \
+    void swiglu_backward(const SwigluBackward&, int);                                                                \
+    void rotary_forward(const Rotary&, int);                                                                         \
+    void rotary_backward(const Rotary&, int);                                                                        \
+    void kl_divergence(const KlDivergence&, int);                                                                    \
+    void kl_divergence_with_gradient(const KlDivergenceGradient&, int);                                              \
+    void cross_entropy(const CrossEntropy&, int);                                                                    \
+    void cross_entropy_with_gradient(const CrossEntropyGradient&, int);                                              \
+    void adamw_step(const AdamwStep&, int);                                                                          \
+    double sum_of_squares(const float*, std::int64_t, int);                                                          \
+    void silu_convolution_forward(const SiluConvolutionForward&, int);                                               \
+    void silu_convolution_backward(const SiluConvolutionBackward&, int);                                             \
+    void alignment_loss(const AlignmentLoss&, int);                                                                  \
+    void gated_linear_attention_forward(const GatedLinearAttentionShape&, const GatedLinearAttentionOptions&,        \
+                                        const GatedLinearAttentionInputs&, const GatedLinearAttentionOutputs&, int); \
+    void gated_linear_attention_backward(const GatedLinearAttentionShape&, const GatedLinearAttentionOptions&,       \
+                                         const GatedLinearAttentionInputs&, const void*, const float*,               \
+                                         const GatedLinearAttentionGradients&, int);                                 \
     }
 
 AMALGAM_DECLARE_KERNELS(portable)
@@ -158,6 +164,40 @@ void silu_convolution_backward(const SiluConvolutionBackward& arguments, int thr
     require(arguments.taps >= 2 && arguments.taps <= 4,
             "silu_convolution: the number of taps is not 2, 3 or 4 (no kernel is compiled for it)");
     AMALGAM_CALL(silu_convolution_backward, arguments, threads);
+}
+
+namespace {
+
+void check(const GatedLinearAttentionShape& shape, const GatedLinearAttentionOptions& options,
+           const GatedLinearAttentionInputs& inputs) {
+    require(shape.batch > 0 && shape.time > 0 && shape.heads > 0 && shape.key_dim > 0 && shape.value_dim > 0,
+            "gated linear attention: a size in the shape is zero or negative (nothing to compute); check the caller's "
+            "tensors");
+    require(options.gate_logit_normalizer > 0,
+            "gated linear attention: gate_logit_normalizer is not positive (gates would grow); pass 16");
+    require(inputs.q.data && inputs.k.data && inputs.v.data && inputs.gate.data,
+            "gated linear attention: q, k, v or gate is null (every token needs them); pass the tensors' data");
+}
+
+}  // namespace
+
+void gated_linear_attention_forward(const GatedLinearAttentionShape& shape, const GatedLinearAttentionOptions& options,
+                                    const GatedLinearAttentionInputs& inputs,
+                                    const GatedLinearAttentionOutputs& outputs, int threads) {
+    check(shape, options, inputs);
+    require(outputs.o, "gated linear attention: o is null (the output needs a place); pass the output's data");
+    AMALGAM_CALL(gated_linear_attention_forward, shape, options, inputs, outputs, threads);
+}
+
+void gated_linear_attention_backward(const GatedLinearAttentionShape& shape, const GatedLinearAttentionOptions& options,
+                                     const GatedLinearAttentionInputs& inputs, const void* output_gradient,
+                                     const float* final_state_gradient, const GatedLinearAttentionGradients& gradients,
+                                     int threads) {
+    check(shape, options, inputs);
+    require(output_gradient && gradients.q.data && gradients.k.data && gradients.v.data && gradients.gate.data,
+            "gated linear attention: a gradient is null (all but the initial state's are needed); pass their data");
+    AMALGAM_CALL(gated_linear_attention_backward, shape, options, inputs, output_gradient, final_state_gradient,
+                 gradients, threads);
 }
 
 }  // namespace amalgam::kernels

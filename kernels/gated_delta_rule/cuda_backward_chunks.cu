@@ -8,6 +8,7 @@
 // for normalised q and k; the factors of normalisation go into the factors per row and into dP and Z. A decay's
 // gradient is the sum over all uses that it lies on the way of: rows of Q dQ, K dK and of dP QK^T and Z KK^T, minus
 // their columns.
+#include "kernels/cuda/fragments.cuh"
 #include "kernels/gated_delta_rule/cuda_call.cuh"
 
 namespace amalgam::kernels {
@@ -34,25 +35,6 @@ struct ChunkShared {
 
     /// Parts of q.dq and k.dk, where the states have been.
     __device__ float* along(int which, int tile) { return reinterpret_cast<float*>(S) + (which * tiles + tile) * 64; }
-};
-
-/// Sum over the four lanes that share a row.
-__device__ float sum_columns(float x) {
-    x += __shfl_xor_sync(~0U, x, 1);
-    return x + __shfl_xor_sync(~0U, x, 2);
-}
-/// Sum over the eight lanes that share a column.
-__device__ float sum_rows(float x) {
-    x += __shfl_xor_sync(~0U, x, 4);
-    x += __shfl_xor_sync(~0U, x, 8);
-    return x + __shfl_xor_sync(~0U, x, 16);
-}
-
-/// Place of a thread in a 64 x 64 result.
-struct Place {
-    int top, lane;
-    __device__ int row(int r) const { return top + 8 * r; }
-    __device__ int column(int i) const { return 8 * i + lane % 4 * 2; }
 };
 
 /// x . (row of tile) over the 64 columns, for rows top and top + 8.
@@ -83,25 +65,6 @@ __device__ void decays(__half2 (&Gam)[16], const ChunkScalars& s, const Place& a
                                                column + 1 <= row ? exp2_fast(G - Gj.y) : 0.0F);
         }
     }
-}
-
-/// Adds the values of lane ^ bit: of the 2 `half` values a thread keeps the lower or the upper half, by its own bit.
-template <int half>
-__device__ void halve(float (&x)[16], int lane, int bit) {
-    const bool upper = (lane & bit) != 0;
-#pragma unroll
-    for (int i = 0; i < half; ++i) {
-        const float given = upper ? x[i] : x[i + half], kept = upper ? x[i + half] : x[i];
-        x[i] = kept + __shfl_xor_sync(~0U, given, bit);
-    }
-}
-
-/// x[2 i + c] is a thread's part of column 8 i + 2 (lane % 4) + c; the eight lanes of a column add theirs up.
-__device__ void write_column_sums(float (&columns)[4][64], float (&x)[16], const Place& at, int warp) {
-    halve<8>(x, at.lane, 16);
-    halve<4>(x, at.lane, 8);
-    halve<2>(x, at.lane, 4);
-    *reinterpret_cast<float2*>(&columns[warp][at.column(at.lane / 4)]) = make_float2(x[0], x[1]);
 }
 
 __device__ void write_row_sums(float (&rows)[64], const float (&row)[2], const Place& at) {

@@ -8,20 +8,10 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/token_rows.cuh"
 #include "kernels/gated_delta_rule/chunk_slots.h"
-#include "kernels/gated_delta_rule/hopper.cuh"
 
 namespace amalgam::kernels {
-
-/// Rows of bf16 as in TokenView; 16-byte aligned rows unless said otherwise.
-struct DeviceRows {
-    const __nv_bfloat16* data;
-    int64_t stride;
-};
-struct MutableDeviceRows {
-    __nv_bfloat16* data;
-    int64_t stride;
-};
 
 /// Per-token numbers of a chunk, 64 floats each.
 struct ChunkScalars {
@@ -161,23 +151,6 @@ __device__ inline void store_piece(__nv_bfloat16* target, uint4 piece) {
         auto* half = reinterpret_cast<uint16_t*>(target);
 #pragma unroll
         for (int i = 0; i < 4; ++i) half[2 * i] = uint16_t(x[i]), half[2 * i + 1] = uint16_t(x[i] >> 16);
-    }
-}
-
-/// Copies 64 rows of `dim` columns, starting at `first` and valid below `time`, into tiles, by `threads` threads.
-template <int dim, int threads>
-__device__ inline void load_tiles(uint32_t tiles, DeviceRows rows, int64_t sequence_start, int column, int first,
-                                  int time, int thread) {
-    constexpr int pieces = dim / 8, rows_at_once = threads / pieces;
-    static_assert(threads % pieces == 0 && rows_at_once % 8 == 0);  // the swizzle is the same for all rows of a thread
-    const int row = thread / pieces, piece = thread % pieces;
-    const __nv_bfloat16* source = rows.data + (sequence_start + first + row) * rows.stride + column + piece * 8;
-    const int64_t step = rows_at_once * rows.stride;
-    const uint32_t target = tiles + piece / 8 * hopper::tile_bytes + hopper::tile_offset(row, piece % 8);
-#pragma unroll
-    for (int i = 0; i < 64 / rows_at_once; ++i) {
-        const bool present = first + row + i * rows_at_once < time;
-        hopper::copy_async(target + i * rows_at_once * 128, present ? source + i * step : rows.data, present);
     }
 }
 

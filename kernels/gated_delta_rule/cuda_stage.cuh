@@ -4,6 +4,7 @@
 // each) blockIdx.x, blockIdx.x + gridDim.x, ... one after the other; the pipeline does not stop between them.
 #pragma once
 
+#include "kernels/cuda/fragments.cuh"
 #include "kernels/gated_delta_rule/cuda_call.cuh"
 
 namespace amalgam::kernels {
@@ -246,26 +247,6 @@ __device__ inline void store_state(const float (&S)[dim / 64][32], float* state,
             const int key = 64 * t + i / 4 * 8 + thread % 4 * 2 + i % 2, row = i / 2 % 2 * 8;
             state[base + int64_t(key) * dim + row] = S[t][i];
         }
-    }
-}
-
-/// Writes this warp's 16 rows of the state's tiles, [tile][row][64], to device memory at `target`, by way of `staged`.
-/// Only this warp touches these rows, so no other has to wait.
-template <int tiles>
-__device__ inline void save_state_rows(const Left (&state)[4 * tiles], char (&staged)[tiles][tile_bytes], char* target,
-                                       int thread) {
-    constexpr int bytes = 16 * 128;
-    const int warp = thread / 32;
-    if (thread % 32 == 0) bulk_stores_read();
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < 4 * tiles; ++i) store_rows(shared_address(staged[i / 4]), i % 4, state[i]);
-    publish_shared();
-    __syncwarp();
-    if (thread % 32 == 0) {
-#pragma unroll
-        for (int t = 0; t < tiles; ++t)
-            bulk_store(target + t * tile_bytes + warp * bytes, shared_address(staged[t]) + warp * bytes, bytes);
     }
 }
 

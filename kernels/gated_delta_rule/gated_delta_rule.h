@@ -6,6 +6,7 @@
 
 #include "kernels/element_type.h"
 #include "kernels/isa/isa.h"
+#include "kernels/token_view.h"
 
 /// The gated delta rule (Gated DeltaNet, Yang et al., arXiv 2412.06464) on CPUs: training forward and backward in
 /// chunks of 64 tokens, and a one-token decode step. Raw pointers only, no tensor library.
@@ -38,20 +39,6 @@ struct GatedDeltaRuleOptions {
     float scale = 0.0F;  ///< 0 stands for key_dim^-1/2
     int threads = 1;
     Isa isa = Isa::automatic;
-};
-
-/// Read-only [batch, time, heads * dim] view whose tokens lie `token_stride` elements apart (heads * dim elements are
-/// contiguous inside a token, sequences follow each other at time * token_stride). Several views may share one
-/// fused projection output.
-struct TokenView {
-    const void* data = nullptr;
-    int64_t token_stride = 0;
-};
-
-/// Writable counterpart of TokenView. Only heads * dim elements of each token are written.
-struct MutableTokenView {
-    void* data = nullptr;
-    int64_t token_stride = 0;
 };
 
 /// Inputs of the operation; q, k: [batch, time, heads, key_dim], v: [batch, time, heads, value_dim],

@@ -43,13 +43,6 @@ int multiprocessors() {
     return count;
 }
 
-DeviceRows rows(const TokenView& view) {
-    return {static_cast<const __nv_bfloat16*>(view.data), view.token_stride};
-}
-MutableDeviceRows rows(const MutableTokenView& view) {
-    return {static_cast<__nv_bfloat16*>(view.data), view.token_stride};
-}
-
 /// Bytes that the starts of all rows of these views are multiples of: 16, 4 or 2.
 template <class View>
 int alignment_of(std::initializer_list<View> views) {
@@ -141,15 +134,15 @@ CudaForwardCall make_call(const GatedDeltaRuleShape& shape, const GatedDeltaRule
     call.scale = scale_of(shape, options);
     call.l2_normalize = options.l2_normalize;
     const auto part = [&](const TokenView& view, int i) {
-        if (!copied) return rows(view);
+        if (!copied) return device_rows(view);
         return DeviceRows{reinterpret_cast<const __nv_bfloat16*>(base + layout.copies + i * layout.copy_bytes),
                           shape.heads * shape.key_dim};
     };
     call.q = part(inputs.q, 0);
     call.k = part(inputs.k, 1);
     call.v = part(inputs.v, 2);
-    call.a = rows(inputs.a);
-    call.b = rows(inputs.b);
+    call.a = device_rows(inputs.a);
+    call.b = device_rows(inputs.b);
     call.A_log = inputs.A_log;
     call.dt_bias = inputs.dt_bias;
     call.initial_state = inputs.initial_state;
@@ -164,7 +157,7 @@ template <int dim>
 void run_forward(const CudaForwardCall& call, const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
                  const GatedDeltaRuleInputs& inputs, cudaStream_t stream) {
     if (needs_copy(options, inputs)) {
-        copy_rows(rows(inputs.q), rows(inputs.k), rows(inputs.v), call.q.data, shape.batch * shape.time,
+        copy_rows(device_rows(inputs.q), device_rows(inputs.k), device_rows(inputs.v), call.q.data, shape.batch * shape.time,
                   shape.heads * dim, alignment_of({inputs.q, inputs.k, inputs.v}), options.silu, stream);
         check_launch("copy");
     }
@@ -232,17 +225,17 @@ void gated_delta_rule_backward(const GatedDeltaRuleShape& shape, const GatedDelt
     call.state_gradients = base + layout.state_gradients;
     call.error_gradients = base + layout.error_gradients;
     call.sums = reinterpret_cast<float*>(base + layout.sums);
-    call.raw_q = rows(inputs.q);
-    call.raw_k = rows(inputs.k);
-    call.raw_v = rows(inputs.v);
+    call.raw_q = device_rows(inputs.q);
+    call.raw_k = device_rows(inputs.k);
+    call.raw_v = device_rows(inputs.v);
     call.silu = options.silu;
     call.alignment = std::min(alignment_of({gradients.q, gradients.k, gradients.v}),
                               options.silu ? alignment_of({inputs.q, inputs.k, inputs.v}) : 16);
-    call.q = rows(gradients.q);
-    call.k = rows(gradients.k);
-    call.v = rows(gradients.v);
-    call.a = rows(gradients.a);
-    call.b = rows(gradients.b);
+    call.q = device_rows(gradients.q);
+    call.k = device_rows(gradients.k);
+    call.v = device_rows(gradients.v);
+    call.a = device_rows(gradients.a);
+    call.b = device_rows(gradients.b);
     call.A_log = gradients.A_log;
     call.dt_bias = gradients.dt_bias;
     call.initial_state = gradients.initial_state;
@@ -265,11 +258,11 @@ void gated_delta_rule_decode(const GatedDeltaRuleShape& shape, const GatedDeltaR
     call.scale = scale_of(shape, options);
     call.silu = options.silu;
     call.l2_normalize = options.l2_normalize;
-    call.q = rows(inputs.q);
-    call.k = rows(inputs.k);
-    call.v = rows(inputs.v);
-    call.a = rows(inputs.a);
-    call.b = rows(inputs.b);
+    call.q = device_rows(inputs.q);
+    call.k = device_rows(inputs.k);
+    call.v = device_rows(inputs.v);
+    call.a = device_rows(inputs.a);
+    call.b = device_rows(inputs.b);
     call.A_log = inputs.A_log;
     call.dt_bias = inputs.dt_bias;
     call.state = state;

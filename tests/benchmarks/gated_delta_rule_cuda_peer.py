@@ -16,11 +16,11 @@ import argparse
 import csv
 import importlib.util
 import os
-import statistics
 import subprocess
 
 import torch
-import triton
+
+from gpu_peers import limit_triton_configs, median_milliseconds, time_passes
 
 # sequences, time, heads, dim, kind
 SHAPES = [(32, 512, 9, 64, ""), (96, 512, 12, 128, ""), (4, 4096, 12, 128, ""), (8, 1024, 8, 64, ""),
@@ -31,24 +31,11 @@ DECODE_STEPS = 20
 
 def load_fla(count):
     os.environ["FLA_FLASH_QLA"] = "0"  # else fla calls FlashQLA where that is installed
-    autotune = triton.autotune
-    triton.autotune = lambda configs, **options: autotune(configs[::max(1, len(configs) // count)][:count], **options)
+    limit_triton_configs(count)
     from fla.ops.common import chunk_o
     from fla.ops.gated_delta_rule import chunk_gated_delta_rule, fused_recurrent_gated_delta_rule
     chunk_o.TRITON_ABOVE_3_7_1 = True
     return chunk_gated_delta_rule, fused_recurrent_gated_delta_rule
-
-
-def median_milliseconds(run, repetitions):
-    times = []
-    for i in range(repetitions + 3):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        run(i)
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return statistics.median(times[3:])
 
 
 def rising_starts(sequences, time):
@@ -74,18 +61,7 @@ def time_training(rule, shape, repetitions):
     for _ in range(2):
         inputs, options = random_inputs(shape)
         sets.append([x.requires_grad_() for x in inputs])
-    gradient = torch.randn_like(sets[0][2])
-    call = lambda i: rule(*sets[i % 2], **options)[0]
-
-    def forward(i):
-        with torch.no_grad():
-            call(i)
-
-    outputs = [call(i) for i in range(2)]
-    backward = lambda i: torch.autograd.grad(outputs[i % 2], sets[i % 2], gradient, retain_graph=True)
-    both = lambda i: torch.autograd.grad(call(i), sets[i % 2], gradient)
-    return {name: median_milliseconds(run, repetitions)
-            for name, run in (("forward", forward), ("backward", backward), ("forward and backward", both))}
+    return time_passes(lambda inputs: rule(*inputs, **options)[0], sets, repetitions)
 
 
 def time_decoding(rule, shape, repetitions):

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rows of tokens in device memory, and their way into tiles.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/hopper.cuh"
+#include "kernels/token_view.h"
+
+namespace amalgam::kernels {
+
+/// Rows of bf16 as in TokenView; 16-byte aligned rows unless said otherwise.
+struct DeviceRows {
+    const __nv_bfloat16* data;
+    int64_t stride;
+};
+struct MutableDeviceRows {
+    __nv_bfloat16* data;
+    int64_t stride;
+};
+
+inline DeviceRows device_rows(const TokenView& view) {
+    return {static_cast<const __nv_bfloat16*>(view.data), view.token_stride};
+}
+inline MutableDeviceRows device_rows(const MutableTokenView& view) {
+    return {static_cast<__nv_bfloat16*>(view.data), view.token_stride};
+}
+
+/// Copies 64 rows of `dim` columns, starting at `first` and valid below `time`, into tiles, by `threads` threads.
+template <int dim, int threads>
+__device__ inline void load_tiles(uint32_t tiles, DeviceRows rows, int64_t sequence_start, int column, int first,
+                                  int time, int thread) {
+    constexpr int pieces = dim / 8, rows_at_once = threads / pieces;
+    static_assert(threads % pieces == 0 && rows_at_once % 8 == 0);  // the swizzle is the same for all rows of a thread
+    const int row = thread / pieces, piece = thread % pieces;
+    const __nv_bfloat16* source = rows.data + (sequence_start + first + row) * rows.stride + column + piece * 8;
+    const int64_t step = rows_at_once * rows.stride;
+    const uint32_t target = tiles + piece / 8 * hopper::tile_bytes + hopper::tile_offset(row, piece % 8);
+#pragma unroll
+    for (int i = 0; i < 64 / rows_at_once; ++i) {
+        const bool present = first + row + i * rows_at_once < time;
+        hopper::copy_async(target + i * rows_at_once * 128, present ? source + i * step : rows.data, present);
+    }
+}
+
+}  // namespace amalgam::kernels

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the kernels that take all chunks at once share. Such a block has one chunk of one head, a warpgroup for 64 key
+// channels and 64 value channels. It holds, where the chunk is not steep,
+//     Qm = exp(G - G_mid) Q,  Km = exp(G_mid - G) K,  so that  sum_c Q_ic K_jc exp(G_ic - G_jc) = (Qm Km^T)_ij.
+#pragma once
+
+#include "kernels/gated_linear_attention/cuda_call.cuh"
+
+namespace amalgam::kernels::linear_attention {
+
+constexpr int parts = 4;  ///< of a chunk, in the work of a warpgroup on single elements
+
+/// Blocks are (chunk, chain).
+struct ChunkPlace {
+    int64_t n, start;
+    int head, first, tokens;
+    __device__ explicit ChunkPlace(const ForwardCall& call)
+        : n(int64_t(blockIdx.y) * call.chunks + blockIdx.x),
+          start(int64_t(blockIdx.y) / call.heads * call.time),
+          head(static_cast<int>(blockIdx.y) % call.heads),
+          first(static_cast<int>(blockIdx.x) * chunk_tokens),
+          tokens(min(chunk_tokens, call.time - first)) {}
+};
+
+/// A thread's cumulated log decays of its two channels. For the whole block.
+struct ChunkDecays {
+    float2 G[Column<parts>::rows];  ///< from the chunk's start
+    float2 middle, last;
+    bool is_steep;
+
+    __device__ ChunkDecays(char* gate_tile, const Column<parts>& at, int tokens, float factor, PartSums<parts>& sums) {
+        cumulate<parts>(
+            G, [&](int i) { return at.in(gate_tile, i); }, at, tokens, factor, sums);
+        __syncthreads();
+        const float2 before = sum_parts<parts>(sums, 0, at.part, at.pair);
+        middle = sum_parts<parts>(sums, 0, parts / 2, at.pair);
+        last = sum_parts<parts>(sums, 0, parts, at.pair);
+#pragma unroll
+        for (int i = 0; i < Column<parts>::rows; ++i) G[i].x += before.x, G[i].y += before.y;
+        // G falls: its first and last tokens are the farthest from the middle.
+        const float farthest = fmaxf(fmaxf(-middle.x, -middle.y), fmaxf(middle.x - last.x, middle.y - last.y));
+        is_steep = __syncthreads_or(farthest > steep) != 0;
+    }
+};
+
+/// Writes G to `out`, in the order of float_index.
+__device__ inline void write_decays(float* out, const ChunkDecays& decays, const Column<parts>& at) {
+#pragma unroll
+    for (int i = 0; i < Column<parts>::rows; ++i)
+        *reinterpret_cast<float2*>(out + float_index(at.row(i), 2 * at.pair)) = decays.G[i];
+}
+
+/// Element (row, channel) of a matrix of tiles of bf16, and of the floats behind write_decays.
+__device__ inline float bf16_at(const char* tiles, int row, int channel) {
+    const char* at = tiles + channel / 64 * tile_bytes + tile_offset(row, channel % 64 / 8) + channel % 8 * 2;
+    return __bfloat162float(*reinterpret_cast<const __nv_bfloat16*>(at));
+}
+__device__ inline float float_at(const float* tiles, int row, int channel) {
+    return tiles[channel / 64 * 4096 + float_index(row, channel % 64)];
+}
+
+/// sum_c Q_ic K_jc exp(G_ic - G_jc) by its definition, for one pair i >= j.
+template <int dim>
+__device__ float steep_pair(const char* q, const char* k, const float* G, int i, int j) {
+    float sum = 0;
+    for (int c = 0; c < dim; ++c)
+        sum += bf16_at(q, i, c) * bf16_at(k, j, c) * exp2_fast(float_at(G, i, c) - float_at(G, j, c));
+    return sum;
+}
+
+}  // namespace amalgam::kernels::linear_attention

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cmath>
+#include <initializer_list>
+#include <stdexcept>
+#include <string>
+
+#include "kernels/gated_linear_attention/cuda_call.cuh"
+#include "kernels/gated_linear_attention/gated_linear_attention.h"
+
+namespace amalgam::kernels {
+namespace {
+
+using namespace linear_attention;
+
+void require(bool condition, const char* problem) {
+    if (!condition) throw std::invalid_argument(std::string("gated linear attention on CUDA: ") + problem);
+}
+
+void check_launch(const char* what) {
+    const cudaError_t error = cudaGetLastError();
+    if (error != cudaSuccess)
+        throw std::runtime_error(std::string("gated linear attention on CUDA: ") + what + ": " +
+                                 cudaGetErrorString(error) +
+                                 " (the launch failed); check the device and the library's GPU architectures");
+}
+
+template <class View>
+void require_aligned(std::initializer_list<View> views) {
+    for (const View& view : views)
+        require(view.data != nullptr &&
+                    (reinterpret_cast<uintptr_t>(view.data) | uintptr_t(2 * view.token_stride)) % 16 == 0,
+                "a view is null or its rows do not start at multiples of 16 bytes (the kernels copy 16 bytes at a "
+                "time); copy it to aligned rows");
+}
+
+ForwardCall make_call(const GatedLinearAttentionShape& shape, const GatedLinearAttentionOptions& options,
+                      const GatedLinearAttentionInputs& inputs, const void* states) {
+    require(cuda::gated_linear_attention_supports(shape, options),
+            "this shape or element type has no kernel (bf16 and head dimensions 64 and 128 have); ask "
+            "gated_linear_attention_supports first");
+    require(options.gate_logit_normalizer > 0, "gate_logit_normalizer is not positive (gates would grow); pass 16");
+    require_aligned({inputs.q, inputs.k, inputs.v, inputs.gate});
+    require(states != nullptr, "the states are null (both passes use them); pass device memory");
+    ForwardCall call{};
+    call.time = static_cast<int>(shape.time);
+    call.heads = static_cast<int>(shape.heads);
+    call.chunks = (call.time + chunk_tokens - 1) / chunk_tokens;
+    call.chains = static_cast<int>(shape.batch * shape.heads);
+    call.scale = options.scale == 0.0F ? 1.0F / std::sqrt(static_cast<float>(shape.key_dim)) : options.scale;
+    call.gate_factor = 1.0F / options.gate_logit_normalizer;
+    call.q = device_rows(inputs.q);
+    call.k = device_rows(inputs.k);
+    call.v = device_rows(inputs.v);
+    call.gate = device_rows(inputs.gate);
+    call.initial_state = inputs.initial_state;
+    call.states = static_cast<char*>(const_cast<void*>(states));
+    return call;
+}
+
+template <int dim>
+void run_forward(const ForwardCall& call, cudaStream_t stream) {
+    launch_states<dim>(call, stream);
+    check_launch("states");
+    launch_outputs<dim>(call, stream);
+    check_launch("outputs");
+}
+
+template <int dim>
+void run_backward(const BackwardCall& call, cudaStream_t stream) {
+    launch_state_gradients<dim>(call, stream);
+    check_launch("state gradients");
+    launch_gradients<dim>(call, stream);
+    check_launch("gradients");
+}
+
+}  // namespace
+
+namespace cuda {
+
+bool gated_linear_attention_supports(const GatedLinearAttentionShape& shape,
+                                     const GatedLinearAttentionOptions& options) {
+    return options.element_type == ElementType::bfloat16 && shape.batch > 0 && shape.time > 0 && shape.heads > 0 &&
+           shape.key_dim == shape.value_dim && (shape.key_dim == 64 || shape.key_dim == 128) &&
+           shape.batch * shape.heads < 65536;
+}
+
+size_t gated_linear_attention_states_bytes(const GatedLinearAttentionShape& shape) {
+    const int64_t chunks = (shape.time + chunk_tokens - 1) / chunk_tokens;
+    return static_cast<size_t>(shape.batch * shape.heads * chunks * shape.key_dim * shape.value_dim * 2);
+}
+
+void gated_linear_attention_forward(const GatedLinearAttentionShape& shape, const GatedLinearAttentionOptions& options,
+                                    const GatedLinearAttentionInputs& inputs,
+                                    const GatedLinearAttentionOutputs& outputs, void* states, Stream stream) {
+    ForwardCall call = make_call(shape, options, inputs, states);
+    require(outputs.o != nullptr, "o is null (the output needs a place); pass device memory");
+    call.o = {static_cast<__nv_bfloat16*>(outputs.o), shape.heads * shape.value_dim};
+    call.final_state = outputs.final_state;
+    shape.key_dim == 64 ? run_forward<64>(call, stream) : run_forward<128>(call, stream);
+}
+
+void gated_linear_attention_backward(const GatedLinearAttentionShape& shape, const GatedLinearAttentionOptions& options,
+                                     const GatedLinearAttentionInputs& inputs, const void* output_gradient,
+                                     const float* final_state_gradient, const void* states, void* scratch,
+                                     const GatedLinearAttentionGradients& gradients, Stream stream) {
+    BackwardCall call{};
+    call.forward = make_call(shape, options, inputs, states);
+    require(output_gradient != nullptr && scratch != nullptr,
+            "the output gradient or the scratch is null (both are needed); pass device memory");
+    require_aligned({gradients.q, gradients.k, gradients.v, gradients.gate});
+    call.output_gradient = {static_cast<const __nv_bfloat16*>(output_gradient), shape.heads * shape.value_dim};
+    call.final_state_gradient = final_state_gradient;
+    call.state_gradients = static_cast<char*>(scratch);
+    call.q = device_rows(gradients.q);
+    call.k = device_rows(gradients.k);
+    call.v = device_rows(gradients.v);
+    call.gate = device_rows(gradients.gate);
+    call.initial_state = gradients.initial_state;
+    shape.key_dim == 64 ? run_backward<64>(call, stream) : run_backward<128>(call, stream);
+}
+
+}  // namespace cuda
+}  // namespace amalgam::kernels

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Device memory with random numbers, and medians of what runs on it, for benchmarks that need no tensor library.
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <vector>
+
+namespace amalgam::benchmarks {
+
+inline void check(cudaError_t error, const char* what) {
+    if (error == cudaSuccess) return;
+    std::fprintf(stderr, "%s: %s\n", what, cudaGetErrorString(error));
+    std::exit(1);
+}
+
+struct Block {
+    explicit Block(size_t bytes) { check(cudaMalloc(&data, bytes), "cudaMalloc"); }
+    Block(const Block&) = delete;
+    ~Block() { cudaFree(data); }
+    std::byte* at(int64_t byte) const { return static_cast<std::byte*>(data) + byte; }
+    float* floats() const { return static_cast<float*>(data); }
+    void* data = nullptr;
+};
+
+inline uint16_t random_bf16(unsigned& state) {
+    float sum = -2.0F;  // of four uniform numbers: near a normal one
+    for (int i = 0; i < 4; ++i) {
+        state = state * 1664525U + 1013904223U;
+        sum += static_cast<float>(state >> 8) / 16777216.0F;
+    }
+    sum *= 1.73F;
+    uint32_t bits;
+    std::memcpy(&bits, &sum, 4);
+    return static_cast<uint16_t>(bits >> 16);
+}
+
+inline double median_milliseconds(int repetitions, const std::function<void(int)>& run) {
+    cudaEvent_t start, end;
+    cudaEventCreate(&start);
+    cudaEventCreate(&end);
+    for (int i = 0; i < 4; ++i) run(i);
+    std::vector<float> times;
+    for (int i = 0; i < repetitions; ++i) {
+        cudaEventRecord(start);
+        run(i);
+        cudaEventRecord(end);
+        check(cudaEventSynchronize(end), "run");
+        float time = 0;
+        cudaEventElapsedTime(&time, start, end);
+        times.push_back(time);
+    }
+    cudaEventDestroy(start);
+    cudaEventDestroy(end);
+    std::nth_element(times.begin(), times.begin() + repetitions / 2, times.end());
+    return times[repetitions / 2];
+}
+
+inline double copy_bytes_per_nanosecond() {
+    constexpr size_t bytes = size_t(1) << 30;
+    const Block from(bytes), to(bytes);
+    return 2.0 * bytes / 1e6 /
+           median_milliseconds(9, [&](int) { cudaMemcpyAsync(to.data, from.data, bytes, cudaMemcpyDeviceToDevice); });
+}
+
+}  // namespace amalgam::benchmarks

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Blocks of device memory that tests fill and read.
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+namespace amalgam::kernels {
+
+inline void check_cuda(cudaError_t error, const char* what) {
+    if (error == cudaSuccess) return;
+    std::fprintf(stderr, "%s: %s\n", what, cudaGetErrorString(error));
+    std::exit(1);
+}
+
+/// A block of device memory, poisoned with NaN patterns or filled from the host.
+class DeviceBlock {
+  public:
+    explicit DeviceBlock(size_t bytes) : bytes_(bytes) {
+        check_cuda(cudaMalloc(&data_, bytes == 0 ? 1 : bytes), "cudaMalloc");
+        check_cuda(cudaMemset(data_, 0xFF, bytes), "cudaMemset");
+    }
+    template <class T>
+    explicit DeviceBlock(const std::vector<T>& host) : DeviceBlock(host.size() * sizeof(T)) {
+        check_cuda(cudaMemcpy(data_, host.data(), bytes_, cudaMemcpyHostToDevice), "copy to the device");
+    }
+    DeviceBlock(const DeviceBlock&) = delete;
+    DeviceBlock& operator=(const DeviceBlock&) = delete;
+    ~DeviceBlock() { cudaFree(data_); }
+    void* data() const { return data_; }
+    float* floats() const { return static_cast<float*>(data_); }
+    std::byte* at(int64_t byte) const { return static_cast<std::byte*>(data_) + byte; }
+    template <class T>
+    std::vector<T> host() const {
+        std::vector<T> result(bytes_ / sizeof(T));
+        check_cuda(cudaMemcpy(result.data(), data_, bytes_, cudaMemcpyDeviceToHost), "copy from the device");
+        return result;
+    }
+
+  private:
+    void* data_ = nullptr;
+    size_t bytes_;
+};
+
+inline std::vector<float> from_bf16(const std::vector<uint16_t>& x) {
+    std::vector<float> result(x.size());
+    for (size_t i = 0; i < x.size(); ++i) {
+        const uint32_t bits = uint32_t(x[i]) << 16;
+        std::memcpy(&result[i], &bits, 4);
+    }
+    return result;
+}
+
+}  // namespace amalgam::kernels

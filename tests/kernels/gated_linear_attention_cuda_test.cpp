@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CUDA kernels of gated linear attention against the fp64 recurrence. Skipped where there is no GPU.
+#include <gtest/gtest.h>
+
+#include "gated_linear_attention_cuda_case.h"
+
+namespace amalgam::kernels {
+namespace {
+
+/// Accepted RMS(error) / RMS(reference) over all cases of a test.
+double accepted_error(const std::string& name) {
+    if (name == "o" || name == "final_state") return 0.005;
+    return name == "dgate" ? 0.008 : 0.006;
+}
+
+class GatedLinearAttentionCudaTest : public testing::TestWithParam<int64_t> {
+  protected:
+    void SetUp() override {
+        int devices = 0;
+        if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) GTEST_SKIP() << "no GPU";
+    }
+    GatedLinearAttentionCase make_case(int64_t batch, int64_t time, int64_t heads) const {
+        GatedLinearAttentionCase c;
+        c.shape = {batch, time, heads, GetParam(), GetParam()};
+        c.options.element_type = ElementType::bfloat16;
+        return c;
+    }
+    /// Runs a case on the GPU and by the recurrence, and keeps both results for the comparison at the test's end.
+    void check(GatedLinearAttentionCase c) {
+        c.seed = ++cases_;
+        c.fill();
+        const NamedValues reference = c.run_reference(), results = run_cuda(c);
+        EXPECT_EQ(results.size(), reference.size() - (c.with_states ? 0 : 1));
+        for (const auto& [name, values] : results) {
+            ASSERT_EQ(values.size(), reference.at(name).size()) << name;
+            for (double value : values) ASSERT_TRUE(std::isfinite(value)) << name;
+            results_[name].insert(results_[name].end(), values.begin(), values.end());
+            reference_[name].insert(reference_[name].end(), reference.at(name).begin(), reference.at(name).end());
+        }
+    }
+    void TearDown() override {
+        for (const auto& [name, values] : results_) {
+            const double error = relative_error(values, reference_.at(name));
+            RecordProperty("error of " + name, std::to_string(error));
+            EXPECT_LE(error, accepted_error(name)) << name;
+        }
+    }
+
+    unsigned cases_ = 0;
+    NamedValues results_, reference_;
+};
+
+TEST_P(GatedLinearAttentionCudaTest, AnyLengthMatchesRecurrence) {
+    for (int64_t time = 1; time <= 33; ++time) check(make_case(1, time, 2));
+    for (int64_t time : {63, 64, 65, 127, 128, 130, 200, 513}) check(make_case(2, time, 2));
+}
+
+TEST_P(GatedLinearAttentionCudaTest, ManyHeadsMatchRecurrence) {
+    check(make_case(4, 130, 30));
+}
+
+TEST_P(GatedLinearAttentionCudaTest, OptionsMatchRecurrence) {
+    for (bool states : {false, true}) {
+        for (float normalizer : {1.0F, 4.0F, 16.0F}) {
+            GatedLinearAttentionCase c = make_case(1, 150, 3);
+            c.options.scale = 0.3F;
+            c.options.gate_logit_normalizer = normalizer;
+            c.with_states = states;
+            check(c);
+        }
+    }
+}
+
+/// From no decay to one that leaves nothing of a token after the next.
+TEST_P(GatedLinearAttentionCudaTest, WeakAndStrongGatesMatchRecurrence) {
+    for (float shift : {20.0F, 4.0F, -4.0F, -20.0F, -100.0F, -480.0F}) {
+        GatedLinearAttentionCase c = make_case(1, 150, 3);
+        c.gate_shift = shift;
+        check(c);
+    }
+}
+
+/// Channels that keep everything beside ones that forget at once: steep chunks beside others.
+TEST_P(GatedLinearAttentionCudaTest, UnequalGatesMatchRecurrence) {
+    for (float spread : {10.0F, 100.0F}) {
+        for (float normalizer : {16.0F, 1.0F}) {
+            GatedLinearAttentionCase c = make_case(2, 300, 2);
+            c.gate_spread = spread;
+            c.options.gate_logit_normalizer = normalizer;
+            check(c);
+        }
+    }
+}
+
+TEST_P(GatedLinearAttentionCudaTest, RepetitionDoesNotChangeABit) {
+    GatedLinearAttentionCase c = make_case(3, 200, 5);
+    c.fill();
+    const NamedValues once = run_cuda(c);
+    for (int i = 0; i < 3; ++i) EXPECT_EQ(once, run_cuda(c));
+}
+
+/// A negative control: these comparisons notice one wrong row.
+TEST_P(GatedLinearAttentionCudaTest, AWrongTokenIsNoticed) {
+    GatedLinearAttentionCase c = make_case(1, 200, 2);
+    c.fill();
+    const NamedValues right = c.run_reference();
+    c.fused.set(100 * c.stride() + 2 * c.width(), 30.0F);
+    EXPECT_GT(relative_error(run_cuda(c).at("o"), right.at("o")), 0.01);
+}
+
+TEST_P(GatedLinearAttentionCudaTest, WhatHasNoKernelIsRefused) {
+    GatedLinearAttentionCase c = make_case(1, 10, 1);
+    EXPECT_TRUE(cuda::gated_linear_attention_supports(c.shape, c.options));
+    EXPECT_THROW(cuda::gated_linear_attention_forward(c.shape, c.options, {}, {}, nullptr, nullptr),
+                 std::invalid_argument);
+    c.shape.value_dim = 32;
+    EXPECT_FALSE(cuda::gated_linear_attention_supports(c.shape, c.options));
+}
+
+INSTANTIATE_TEST_SUITE_P(HeadDimensions, GatedLinearAttentionCudaTest, testing::Values(64, 128));
+
+}  // namespace
+}  // namespace amalgam::kernels
