@@ -21,7 +21,8 @@ struct DataJob {
 
 struct StudentJob {
     std::string mixer = "gated_delta_net";  // of the linear layers
-    std::string variant = "gdn_v4";         // gdn_v1..gdn_v4, gdn_v6 of the paper's code; sets the four switches below
+    std::string variant = "gdn_v4";         // gdn_v1..gdn_v4, gdn_v6, gla_v1 of the paper's code; sets the mixer and
+                                            // the four switches below
     bool short_convolution = false;         // depthwise causal convolution of width 4 on q, k, v
     bool output_gate = true;                // SiLU(W_g x) on the normed output
     bool output_norm = true;                // RMSNorm per head on the output

@@ -25,6 +25,7 @@ class Check {
         check_files();
         check_stages();
         check_data();
+        check_student();
         check_selection();
         check_export();
         return findings_;
@@ -196,6 +197,14 @@ class Check {
                    " tokens (they would be counted twice) lower it");
     }
 
+    void check_student() {
+        const StudentJob& student = job_.student;
+        problem_if(student.mixer == "gated_linear_attention" &&
+                       (student.short_convolution || student.activation || student.rope),
+                   "student.mixer is gated_linear_attention (it has no convolution, no SiLU on q, k, v and no rotary "
+                   "embedding) set student.variant: gla_v1, which switches them off");
+    }
+
     void check_selection() {
         const SelectJob& select = job_.select;
         problem_if(
@@ -235,6 +244,7 @@ class Check {
 
     void check_export() {
         const StudentJob& student = job_.student;
+        const bool linear_attention = student.mixer == "gated_linear_attention";
         std::set<std::string> distinct;
         for (const std::string& format : job_.export_to.formats) {
             problem_if(!distinct.insert(format).second, "export.formats names ", format,
@@ -244,8 +254,9 @@ class Check {
                            " (the exported student would compute something else) change it, or take ", format,
                            " out of export.formats");
             };
+            cannot(linear_attention && format == "qwen3_5", "mixer: gated_linear_attention");
             cannot(!student.output_norm, "output_norm: false");
-            cannot(!student.activation, "activation: false");
+            cannot(!student.activation && !linear_attention, "activation: false");
             cannot(student.rope, "rope: true");
             cannot(!student.output_gate && format == "qwen3_5", "output_gate: false");
             note_if(student.output_norm_eps == "reference", "export.formats: ", format,

@@ -20,11 +20,12 @@ void apply_recipe(Job& job) {
 
 void apply_variant(StudentJob& student) {
     const std::string& variant = student.variant;
-    const bool bare = variant == "gdn_v6";
+    const bool bare = variant == "gdn_v6", linear_attention = variant == "gla_v1";
+    student.mixer = linear_attention ? "gated_linear_attention" : "gated_delta_net";
     student.short_convolution = variant == "gdn_v1" || variant == "gdn_v3";
-    student.output_gate = variant == "gdn_v3" || variant == "gdn_v4";
+    student.output_gate = variant == "gdn_v3" || variant == "gdn_v4" || linear_attention;
     student.output_norm = !bare;
-    student.activation = !bare;
+    student.activation = !bare && !linear_attention;
 }
 
 }  // namespace amalgam

@@ -17,9 +17,9 @@ namespace amalgam {
 /// Sets the defaults that `job.recipe` stands for. "amalgam" are the defaults of job.h.
 void apply_recipe(Job& job);
 
-/// Sets short_convolution, output_gate, output_norm and activation as `student.variant` says.
+/// Sets mixer, short_convolution, output_gate, output_norm and activation as `student.variant` says.
 /// The names are those of the published code: gdn_v1 convolution, gdn_v2 neither, gdn_v3 convolution and gate, gdn_v4
-/// gate, gdn_v6 bare: no convolution, gate, norm or SiLU.
+/// gate, gdn_v6 bare: no convolution, gate, norm or SiLU; gla_v1 gated linear attention with a gate.
 void apply_variant(StudentJob& student);
 
 }  // namespace amalgam

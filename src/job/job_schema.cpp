@@ -89,9 +89,11 @@ void add_inputs(std::vector<JobKey>& schema) {
 
 void add_student(std::vector<JobKey>& schema) {
     SectionKeys<StudentJob> keys(schema, "student", [](Job& job) -> StudentJob& { return job.student; });
-    keys.add("mixer", &StudentJob::mixer, "", "what mixes tokens in the linear layers").choices = {"gated_delta_net"};
-    JobKey& variant = keys.add("variant", &StudentJob::variant, "", "sets the four switches below that are not given");
-    variant.choices = {"gdn_v1", "gdn_v2", "gdn_v3", "gdn_v4", "gdn_v6"};
+    keys.add("mixer", &StudentJob::mixer, "", "what mixes tokens in the linear layers").choices = {
+        "gated_delta_net", "gated_linear_attention"};
+    JobKey& variant =
+        keys.add("variant", &StudentJob::variant, "", "sets the mixer and the four switches below that are not given");
+    variant.choices = {"gdn_v1", "gdn_v2", "gdn_v3", "gdn_v4", "gdn_v6", "gla_v1"};
     variant.refused = {{"gdn_v5", "gdn_v5 (two-factor key and value projections) is not offered"}};
     keys.add("short_convolution", &StudentJob::short_convolution, "",
              "depthwise causal convolution of width 4 on q, k, v");

@@ -4,6 +4,11 @@
 #include <algorithm>
 
 namespace amalgam {
+namespace {
+
+constexpr double decay_rank = 16;  // of gated linear attention (src/model/gated_linear_attention.h)
+
+}  // namespace
 
 ModelSizes::ModelSizes(const ModelShape& shape, const StudentJob& student)
     : hidden_(double(shape.hidden_size)),
@@ -15,6 +20,7 @@ ModelSizes::ModelSizes(const ModelShape& shape, const StudentJob& student)
       width_(heads_ * head_dim_),
       key_value_width_(double(shape.key_value_heads) * head_dim_),
       tied_(shape.tied),
+      linear_attention_(student.mixer == "gated_linear_attention"),
       output_gate_(student.output_gate),
       output_norm_(student.output_norm),
       short_convolution_(student.short_convolution) {}
@@ -24,7 +30,8 @@ double ModelSizes::softmax_mixer() const {
 }
 
 double ModelSizes::linear_mixer() const {
-    double parameters = 4 * hidden_ * width_ + 2 * hidden_ * heads_ + 2 * heads_;
+    double parameters = 4 * hidden_ * width_ + (linear_attention_ ? decay_rank * (hidden_ + width_) + width_
+                                                                  : 2 * hidden_ * heads_ + 2 * heads_);
     if (output_gate_) parameters += hidden_ * width_;
     if (output_norm_) parameters += head_dim_;
     if (short_convolution_) parameters += 12 * width_;
@@ -44,8 +51,11 @@ double ModelSizes::softmax_mixer_flops(double length) const {
 }
 
 double ModelSizes::linear_mixer_flops() const {
-    const double matrices = (output_gate_ ? 5 : 4) * hidden_ * width_ + 2 * hidden_ * heads_;
-    return 2 * matrices + heads_ * (6 * head_dim_ * head_dim_ + 512 * head_dim_);
+    const double matrices = (output_gate_ ? 5 : 4) * hidden_ * width_ +
+                            (linear_attention_ ? decay_rank * (hidden_ + width_) : 2 * hidden_ * heads_);
+    const double rule =
+        linear_attention_ ? 4 * head_dim_ * head_dim_ + 256 * head_dim_ : 6 * head_dim_ * head_dim_ + 512 * head_dim_;
+    return 2 * matrices + heads_ * rule;
 }
 
 double ModelSizes::block_flops(double kept, double length) const {

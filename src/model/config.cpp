@@ -312,13 +312,16 @@ std::vector<int64_t> softmax_layers(const Layout& layout) {
     return layers;
 }
 
+std::string linear_mixer(const Layout& layout) {
+    for (const auto& name : layout)
+        if (name != softmax_mixer) return name;
+    return "";
+}
+
 std::string describe(const Layout& layout) {
     const auto kept = softmax_layers(layout);
     if (kept.size() == layout.size()) return text("softmax x ", layout.size());
-    std::string linear;
-    for (const auto& name : layout)
-        if (name != softmax_mixer) linear = name;
-    std::string result = text(linear, " x ", layout.size() - kept.size());
+    std::string result = text(linear_mixer(layout), " x ", layout.size() - kept.size());
     if (kept.empty()) return result;
     result += ", softmax at {";
     for (size_t i = 0; i < kept.size(); ++i) result += text(i ? ", " : "", kept[i]);

@@ -41,7 +41,8 @@ struct ModelConfig {
 using Layout = std::vector<std::string>;
 inline constexpr const char* softmax_mixer = "softmax";
 
-/// Options of the gated delta net (METHOD.md of the paper's code: gdn_v1 to gdn_v6).
+/// Options of the linear mixers: the gated delta net has all (gdn_v1 to gdn_v6 of the paper's code), gated linear
+/// attention (gla_v1) the output gate and norm.
 struct LinearOptions {
     bool short_convolution = false;
     int64_t convolution_width = 4;
@@ -69,6 +70,8 @@ Layout all_softmax(int64_t layers);
 Layout keep_softmax(int64_t layers, const std::string& mixer, const std::vector<int64_t>& kept);
 /// Layers that are softmax, ascending.
 std::vector<int64_t> softmax_layers(const Layout& layout);
+/// The linear mixer of a hybrid's layers; empty if all are softmax.
+std::string linear_mixer(const Layout& layout);
 /// "gated_delta_net x 28, softmax at {5, 14}".
 std::string describe(const Layout& layout);
 

@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "model/gated_delta_net.h"
 #include "system/error.h"
 
 namespace amalgam {
@@ -38,7 +39,10 @@ void refuse_linear_options(const ModelSpec& spec) {
 void refuse_what_qwen3_5_lacks(const ModelSpec& spec) {
     const ModelConfig& c = spec.config;
     const auto softmax = softmax_layers(spec.layout);
-    if (softmax.size() < spec.layout.size()) refuse_linear_options(spec);
+    const std::string linear = linear_mixer(spec.layout);
+    require(linear.empty() || linear == gated_delta_net_mixer, "export qwen3_5: the linear layers are ", linear,
+            " (Qwen3.5 has gated delta nets only); try --to fla");
+    if (!linear.empty()) refuse_linear_options(spec);
     require(!c.mlp_bias, "export qwen3_5: the MLP has biases (Qwen3.5 has none); keep the checkpoint");
     for (int64_t layer : softmax)
         require(c.window[size_t(layer)] == 0, "export qwen3_5: softmax layer ", layer, " has a sliding window of ",

@@ -6,9 +6,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "kernels/gated_delta_rule/gated_delta_rule.h"
-#include "kernels/gated_rms_norm/gated_rms_norm.h"
 #include "model/gated_delta_rule.h"
-#include "model/kernel_views.h"
+#include "model/gated_norm_call.h"
 
 namespace amalgam {
 
@@ -18,10 +17,6 @@ struct GatedDeltaColumns {
     explicit GatedDeltaColumns(const GatedDeltaShape& s)
         : q(0), k(s.width()), v(2 * s.width()), gate(3 * s.width()), a((s.gate ? 4 : 3) * s.width()), b(a + s.heads) {}
 };
-
-inline void* at_column(const at::Tensor& t, int64_t column) {
-    return static_cast<char*>(t.data_ptr()) + column * t.element_size();
-}
 
 struct GatedDeltaCall {
     kernels::GatedDeltaRuleShape shape;
@@ -64,49 +59,8 @@ struct GatedDeltaCall {
     }
 };
 
-/// The output norm and gate of o [batch, time, heads, head_dim], with the gate's columns of `projected`.
-inline kernels::GatedRmsNormForward gated_norm_forward(const at::Tensor& o, const at::Tensor& projected,
-                                                       const at::Tensor& norm, const at::Tensor& y,
-                                                       const at::Tensor& rstd, const GatedDeltaShape& shape) {
-    kernels::GatedRmsNormForward call{};
-    call.type = element_type(o);
-    call.tokens = rstd.size(0);
-    call.heads = shape.heads;
-    call.width = shape.head_dim;
-    call.epsilon = float(shape.norm_eps);
-    call.o = const_rows(o, 2);
-    if (shape.gate) call.z = {at_column(projected, GatedDeltaColumns(shape).gate), projected.size(2)};
-    if (norm.defined()) call.weight = norm.const_data_ptr<float>();
-    call.y = rows(y, 1);
-    call.rstd = rstd.data_ptr<float>();
-    return call;
-}
-
-/// Its backward: gradients of o, of the gate (columns of `d_projected`) and, where there is a norm, of its weight.
-inline kernels::GatedRmsNormBackward gated_norm_backward(const at::Tensor& dy, const at::Tensor& o,
-                                                         const at::Tensor& projected, const at::Tensor& norm,
-                                                         const at::Tensor& rstd, const at::Tensor& d_o,
-                                                         const at::Tensor& d_projected, const at::Tensor& d_norm,
-                                                         const GatedDeltaShape& shape) {
-    const int64_t gate = GatedDeltaColumns(shape).gate;
-    kernels::GatedRmsNormBackward call{};
-    call.type = element_type(o);
-    call.tokens = rstd.size(0);
-    call.heads = shape.heads;
-    call.width = shape.head_dim;
-    call.y_gradient = const_rows(dy, 1);
-    call.o = const_rows(o, 2);
-    call.rstd = rstd.const_data_ptr<float>();
-    call.o_gradient = rows(d_o, 2);
-    if (shape.gate) {
-        call.z = {at_column(projected, gate), projected.size(2)};
-        call.z_gradient = {at_column(d_projected, gate), projected.size(2)};
-    }
-    if (norm.defined()) {
-        call.weight = norm.const_data_ptr<float>();
-        call.weight_gradient = d_norm.data_ptr<float>();
-    }
-    return call;
+inline GatedNormShape norm_shape(const GatedDeltaShape& s) {
+    return {s.heads, s.head_dim, s.gate ? GatedDeltaColumns(s).gate : -1};
 }
 
 /// What the backward pass of the mixing reads.

@@ -36,7 +36,7 @@ struct GatedDeltaMixing : Function<GatedDeltaMixing> {
 
         at::Tensor y = at::empty({projected.size(0), projected.size(1), shape.width()}, projected.options());
         const at::Tensor rstd = at::empty({o.size(0) * o.size(1), heads}, o.options().dtype(at::kFloat));
-        run(o, gated_norm_forward(o, projected, norm, y, rstd, shape));
+        run(o, gated_norm_forward(o, projected, norm, y, rstd, norm_shape(shape), shape.norm_eps));
 
         GatedDeltaSaved{projected, a_log, dt_bias, norm, o, rstd, workspace, shape}.keep_in(ctx);
         return y;
@@ -50,7 +50,7 @@ struct GatedDeltaMixing : Function<GatedDeltaMixing> {
         at::Tensor d_o = at::empty_like(o), d_norm;
 
         if (norm.defined()) d_norm = at::empty_like(norm);
-        run(o, gated_norm_backward(dy, o, projected, norm, rstd, d_o, d_projected, d_norm, shape));
+        run(o, gated_norm_backward(dy, o, projected, norm, rstd, d_o, d_projected, d_norm, norm_shape(shape)));
 
         GatedDeltaCall call(projected, a_log, dt_bias, shape);
         at::Tensor d_a_log = at::empty_like(a_log), d_dt_bias = at::empty_like(dt_bias);

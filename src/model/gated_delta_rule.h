@@ -21,8 +21,9 @@ struct GatedDeltaShape {
 };
 
 /// projected [batch, time, columns], a_log and dt_bias fp32 [heads], norm fp32 [head_dim] or undefined (no output norm)
-/// -> [batch, time, heads * head_dim]. On GPUs `projected` may have more columns, which mean nothing. `state`, where given, is fp32 [batch, heads, head_dim, head_dim]: read, and
-/// overwritten with the state after the last token (generation; no gradients then).
+/// -> [batch, time, heads * head_dim]. On GPUs `projected` may have more columns, which mean nothing. `state`, where
+/// given, is fp32 [batch, heads, head_dim, head_dim]: read, and overwritten with the state after the last token
+/// (generation; no gradients then).
 at::Tensor gated_delta_mixing(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
                               const at::Tensor& norm, const GatedDeltaShape& shape, at::Tensor* state);
 

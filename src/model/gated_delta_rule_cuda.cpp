@@ -75,7 +75,7 @@ at::Tensor norm_and_gate(const at::Tensor& o, const at::Tensor& projected, const
                          const GatedDeltaShape& shape, at::Tensor& rstd) {
     at::Tensor y = at::empty({o.size(0), o.size(1), shape.width()}, o.options());
     rstd = at::empty({o.size(0) * o.size(1), shape.heads}, o.options().dtype(at::kFloat));
-    run(o, gated_norm_forward(o, projected, norm, y, rstd, shape));
+    run(o, gated_norm_forward(o, projected, norm, y, rstd, norm_shape(shape), shape.norm_eps));
     return y;
 }
 
@@ -103,7 +103,7 @@ struct GatedDeltaMixingOnCuda : Function<GatedDeltaMixingOnCuda> {
             d_projected.narrow(-1, shape.columns(), extra).zero_();
         at::Tensor d_norm;
         if (norm.defined()) d_norm = at::empty_like(norm);
-        run(o, gated_norm_backward(dy, o, projected, norm, rstd, d_o, d_projected, d_norm, shape));
+        run(o, gated_norm_backward(dy, o, projected, norm, rstd, d_o, d_projected, d_norm, norm_shape(shape)));
 
         const GatedDeltaCall call(projected, a_log, dt_bias, shape);
         const at::Tensor d_a_log = at::empty_like(a_log), d_dt_bias = at::empty_like(dt_bias);

@@ -2,6 +2,7 @@
 #include "model/mixer.h"
 
 #include "model/gated_delta_net.h"
+#include "model/gated_linear_attention.h"
 #include "model/softmax_attention.h"
 #include "system/error.h"
 
@@ -11,8 +12,9 @@ std::unique_ptr<Mixer> make_mixer(const std::string& name, const ModelSpec& spec
                                   ParameterStore& store) {
     if (name == softmax_mixer) return std::make_unique<SoftmaxAttention>(spec, layer, store);
     if (name == gated_delta_net_mixer) return std::make_unique<GatedDeltaNet>(spec, layer, store);
+    if (name == gated_linear_attention_mixer) return std::make_unique<GatedLinearAttention>(spec, layer, store);
     throw Error(text("mixer \"", name, "\" of layer ", layer, " is not known (known: ", softmax_mixer, ", ",
-                     gated_delta_net_mixer, ")"),
+                     gated_delta_net_mixer, ", ", gated_linear_attention_mixer, ")"),
                 ExitCode::bad_input);
 }
 

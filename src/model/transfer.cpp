@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "model/gated_linear_attention.h"
 #include "system/error.h"
 #include "system/random.h"
 
@@ -58,10 +59,16 @@ at::Tensor TransferSource::initialise(const std::string& name, const std::string
     const RandomStream random(seed_, name);
     const int64_t heads = config_.query_heads, width = heads * config_.head_dim, hidden = config_.hidden_size;
     // torch.nn.Linear: uniform in +-1/sqrt(inputs).
-    const double bound = 1.0 / std::sqrt(double(hidden));
-    auto linear = [&](int64_t i) { return bound * (2.0 * random.uniform(i) - 1.0); };
-    if (part == "g_proj.weight") return drawn({width, hidden}, linear);
-    if (part == "a_proj.weight" || part == "b_proj.weight") return drawn({heads, hidden}, linear);
+    auto linear = [&](std::vector<int64_t> shape, int64_t inputs) {
+        const double bound = 1.0 / std::sqrt(double(inputs));
+        return drawn(std::move(shape), [&](int64_t i) { return bound * (2.0 * random.uniform(i) - 1.0); });
+    };
+    const int64_t rank = gated_linear_attention_rank;
+    if (part == "g_proj.weight") return linear({width, hidden}, hidden);
+    if (part == "a_proj.weight" || part == "b_proj.weight") return linear({heads, hidden}, hidden);
+    if (part == "gk_proj.0.weight") return linear({rank, hidden}, hidden);
+    if (part == "gk_proj.1.weight") return linear({width, rank}, rank);
+    if (part == "gk_proj.1.bias") return linear({width}, rank);
     if (part == "A_log") return drawn({heads}, [&](int64_t i) { return std::log(16.0 * random.uniform(i)); });
     if (part == "dt_bias")
         return drawn({heads}, [&](int64_t i) {

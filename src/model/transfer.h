@@ -20,7 +20,7 @@ KeyValueExpansion parse_expansion(const std::string& name);
 at::Tensor expand_key_value(const at::Tensor& weight, int64_t key_value_heads, int64_t query_heads,
                             KeyValueExpansion expansion);
 
-/// Answers the names of gated delta net parameters from a teacher's softmax attention, and everything else from the
+/// Answers the names of linear mixers' parameters from a teacher's softmax attention, and everything else from the
 /// teacher itself. Random numbers depend on seed and tensor name only.
 class TransferSource : public TensorSource {
   public:

@@ -21,7 +21,8 @@ class WeightsOnDemand {
     virtual void acquire(int64_t layer, int64_t next) = 0;
     virtual void release(int64_t layer) = 0;
 
-    /// `layer` will be asked for: it may be fetched from now on. Nothing happens if it is there or on its way. Collective.
+    /// `layer` will be asked for: it may be fetched from now on. Nothing happens if it is there or on its way.
+    /// Collective.
     virtual void prefetch(int64_t layer) = 0;
 
     /// Is `value` true on every rank? Collective. For decisions on which further forward passes depend.

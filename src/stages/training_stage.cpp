@@ -30,13 +30,24 @@ ModelShape shape_of(const ModelConfig& c) {
             c.intermediate_size, c.vocabulary_size, c.tied_head};
 }
 
+namespace {
+
+/// Of models with this linear mixer, if any.
+ModelSizes sizes_of(const ModelConfig& c, const std::string& linear) {
+    StudentJob student;
+    if (!linear.empty()) student.mixer = linear;
+    return {shape_of(c), student};
+}
+
+}  // namespace
+
 double mixer_flops(const ModelConfig& c, const std::string& mixer, int64_t time) {
-    const ModelSizes sizes(shape_of(c), {});
+    const ModelSizes sizes = sizes_of(c, mixer == softmax_mixer ? "" : mixer);
     return mixer == softmax_mixer ? sizes.softmax_mixer_flops(double(time)) : sizes.linear_mixer_flops();
 }
 
 double forward_flops(const ModelConfig& c, const Layout& layout, int64_t time, bool with_head) {
-    const ModelSizes sizes(shape_of(c), {});
+    const ModelSizes sizes = sizes_of(c, linear_mixer(layout));
     const double blocks = sizes.block_flops(double(softmax_layers(layout).size()), double(time));
     return blocks + (with_head ? sizes.head_flops() : 0.0);
 }
@@ -46,7 +57,7 @@ double distillation_flops(const ModelConfig& c, const Layout& layout, int64_t ti
 }
 
 double known_states_flops(const ModelConfig& c, const Layout& layout, int64_t time) {
-    return 3.0 * forward_flops(c, layout, time, true) + ModelSizes(shape_of(c), {}).head_flops();
+    return 3.0 * forward_flops(c, layout, time, true) + sizes_of(c, "").head_flops();
 }
 
 }  // namespace amalgam
