@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Are GPU results the CPU's? The unit tests of model and training on the device; logits and greedy generation of two models
-# in fp32 and bf16; a quickstart run in fp32; and the logits of the exported student in flash-linear-attention, where
-# python3 has it.
+# in fp32 and bf16; a quickstart run in fp32; and the logits of exported students (gated delta nets, gated linear attention)
+# in flash-linear-attention, where python3 has it.
 # `reference` runs on a machine without a GPU and writes into FOLDER, `compare` on the GPU machine with that FOLDER there.
 #
 # usage: tests/gpu/correctness.sh reference FOLDER AMALGAM     AMALGAM: program of the CPU build
@@ -29,6 +29,19 @@ models() {
     done
 }
 
+# linear_attention FOLDER PROGRAM...: a student of gated linear attention as FOLDER/gla, its logits as FOLDER/gla.h5
+linear_attention() {
+    local folder=$1
+    shift
+    mpirun --oversubscribe -np 2 "$@" run jobs/quickstart.yaml --set name=linear --set output="$folder" --set device=cpu \
+        --set student.variant=gla_v1 --set precision=float32 --set 'export.formats=[]' --set score.tokens=0 \
+        --set select.rule=explicit --set 'select.layers=[2, 3]' > "$folder/linear.log" 2>&1
+    "$@" logits --model "$folder/linear/checkpoints/distill.h5" --tokens $tokens --sequence-length 300 --sequences 2 \
+        --precision float32 --device cpu --out "$folder/gla.h5"
+    "$@" export "$folder/linear/checkpoints/distill.h5" "$folder/gla" --to fla --precision float32 --teacher $teacher
+    rm -r "$folder/linear"
+}
+
 if [ "$mode" = reference ]; then
     program=$3
     rm -rf "$folder"
@@ -40,6 +53,7 @@ if [ "$mode" = reference ]; then
     "$program" export "$hybrid" "$folder/fla" --to fla --precision float32 --teacher $teacher
     rm -r "$folder/quickstart"
     models "$program" cpu "$folder/cpu"
+    linear_attention "$folder" "$program"
 else
     output=$(mktemp -d)
     for program in model_test training_test; do  # suites about files keep to the CPU
@@ -53,6 +67,7 @@ else
     if python3 -c 'import fla' 2> /dev/null; then
         python3 "$here/fla_export.py" "$folder/fla" $tokens float32="$output/hybrid-float32.h5" bfloat16="$output/hybrid-bfloat16.h5" \
             ${3:+--csv "${3%.csv}-fla.csv"} || failed=1
+        python3 "$here/fla_export.py" "$folder/gla" $tokens float32="$folder/gla.h5" ${3:+--csv "${3%.csv}-gla.csv"} || failed=1
     fi
     exit ${failed:-0}
 fi

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Does flash-linear-attention compute what we compute? Loads a student exported with `--to fla` into its
-GatedDeltaNetForCausalLM on the GPU and compares the logits with those that `amalgam logits` wrote for the same tokens.
+GatedDeltaNetForCausalLM or GLAForCausalLM on the GPU and compares the logits with those that `amalgam logits` wrote for the same tokens.
 Its softmax layers call the package flash_attn; where that is missing, PyTorch's attention answers the calls.
 
 usage: fla_export.py FOLDER TOKENS.h5 PRECISION=LOGITS.h5 ... [--csv FILE]
 """
 import argparse
 import csv
+import json
+import pathlib
 import sys
 
 import triton
@@ -16,12 +18,11 @@ import triton
 autotune = triton.autotune
 triton.autotune = lambda configs, **options: autotune(configs[:1], **options)
 
-import fla
 import fla.layers.attn
+import fla.models
 import h5py
 import torch
 import torch.nn.functional as F
-from fla.models import GatedDeltaNetForCausalLM
 
 ALLOWED = {"float32": 1e-3, "bfloat16": 2e-2}  # relative error (Frobenius norm)
 
@@ -41,6 +42,8 @@ def main():
     a = parser.parse_args()
     if fla.layers.attn.flash_attn_func is None:
         fla.layers.attn.flash_attn_func = attention
+    config = json.loads((pathlib.Path(a.folder) / "config.json").read_text())
+    model_class = getattr(fla.models, config["architectures"][0])
     rows = [("quantity", "value", "allowed", "within")]
     for precision, file_name in (part.split("=", 1) for part in a.logits):
         with h5py.File(file_name) as file:
@@ -48,7 +51,7 @@ def main():
         sequences, time, _ = ours.shape
         with h5py.File(a.tokens) as file:
             tokens = torch.from_numpy(file["tokens"][: sequences * time].astype("int64")).view(sequences, time)
-        model = GatedDeltaNetForCausalLM.from_pretrained(a.folder, dtype=getattr(torch, precision)).cuda().eval()
+        model = model_class.from_pretrained(a.folder, dtype=getattr(torch, precision)).cuda().eval()
         with torch.no_grad():
             theirs = model(tokens.cuda(), use_cache=False).logits.double().cpu()
         error = float((theirs - ours).norm() / ours.norm())

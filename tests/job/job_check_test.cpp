@@ -208,5 +208,15 @@ TEST_F(JobCheck, ExportsThatCannotExpressTheStudent) {
     EXPECT_TRUE(contains(problem(), "names fla twice"));
 }
 
+TEST_F(JobCheck, GatedLinearAttentionHasFewOptions) {
+    job_.student.mixer = "gated_linear_attention";
+    job_.export_to.formats = {"fla"};
+    EXPECT_TRUE(contains(problem(), "set student.variant: gla_v1"));
+    job_.student.activation = false;
+    EXPECT_TRUE(check().problems.empty());
+    job_.export_to.formats = {"qwen3_5"};
+    EXPECT_TRUE(contains(problem(), "qwen3_5 cannot express student.mixer: gated_linear_attention"));
+}
+
 }  // namespace
 }  // namespace amalgam

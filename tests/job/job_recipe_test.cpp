@@ -45,11 +45,14 @@ TEST(JobRecipe, VariantsSetTheSwitches) {
     struct Expected {
         const char* variant;
         bool convolution, gate, norm, activation;
+        const char* mixer = "gated_delta_net";
     };
     for (const Expected& e : {Expected{"gdn_v1", true, false, true, true}, Expected{"gdn_v2", false, false, true, true},
                               Expected{"gdn_v3", true, true, true, true}, Expected{"gdn_v4", false, true, true, true},
-                              Expected{"gdn_v6", false, false, false, false}}) {
+                              Expected{"gdn_v6", false, false, false, false},
+                              Expected{"gla_v1", false, true, true, false, "gated_linear_attention"}}) {
         const StudentJob student = parse_job("", "job.yaml", {std::string("student.variant=") + e.variant}).student;
+        EXPECT_EQ(student.mixer, e.mixer) << e.variant;
         EXPECT_EQ(student.short_convolution, e.convolution) << e.variant;
         EXPECT_EQ(student.output_gate, e.gate) << e.variant;
         EXPECT_EQ(student.output_norm, e.norm) << e.variant;

@@ -71,6 +71,14 @@ TEST(CausalLM, hybrids_continue) {
         expect_same_in_parts({test::small_config("qwen3"), keep_softmax(3, test::linear_mixer, {1}), options}, name);
 }
 
+TEST(CausalLM, gated_linear_attention_continues) {
+    LinearOptions options;
+    options.activation = false;
+    const char* mixer = "gated_linear_attention";
+    expect_same_in_parts({test::small_config("llama"), all_linear(3, mixer), options}, "all linear");
+    expect_same_in_parts({test::small_config("qwen3"), keep_softmax(3, mixer, {1}), options}, "hybrid");
+}
+
 TEST(CausalLM, later_tokens_do_not_change_earlier_logits) {
     for (const auto& layout : {all_softmax(3), all_linear(3, test::linear_mixer)}) {
         const auto model = test::small_model({test::small_config(), layout, variants()["gdn_v3"]}, 7);

@@ -157,6 +157,33 @@ TEST_F(Export, softmax_options_that_fla_lacks) {
     EXPECT_FALSE(read_json(target / "config.json").contains("attn"));
 }
 
+TEST_F(Export, gated_linear_attention_is_flas_gla) {
+    ModelSpec spec = hybrid;
+    spec.layout = keep_softmax(3, "gated_linear_attention", {1});
+    spec.linear.activation = false;
+    expect_refused(spec, {"gated_linear_attention", "--to fla"});
+    spec.config.head_dim = 6;  // hidden size / heads, as fla's attention has it
+    run(spec, ExportFormat::fla);
+    const json config = read_json(target / "config.json");
+    EXPECT_EQ(config["model_type"], "gla");
+    EXPECT_EQ(config["architectures"], json({"GLAForCausalLM"}));
+    EXPECT_EQ(config["expand_k"], 1.0);
+    EXPECT_EQ(config["attn"]["layers"], json({1}));
+    const auto entries = read_safetensors_folder(target);
+    const std::string layer = "model.layers.2.attn.";
+    const std::vector<std::pair<std::string, std::vector<int64_t>>> expected = {
+        {"q_proj.weight", {24, 24}},    {"k_proj.weight", {24, 24}}, {"v_proj.weight", {24, 24}},
+        {"g_proj.weight", {24, 24}},    {"o_proj.weight", {24, 24}}, {"gk_proj.0.weight", {16, 24}},
+        {"gk_proj.1.weight", {24, 16}}, {"gk_proj.1.bias", {24}},    {"g_norm_swish_gate.weight", {6}}};
+    size_t found = 0;
+    for (const auto& [name, entry] : entries) found += name.starts_with(layer);
+    EXPECT_EQ(found, expected.size());
+    for (const auto& [name, shape] : expected) {
+        ASSERT_TRUE(entries.contains(layer + name)) << name;
+        EXPECT_EQ(entries.at(layer + name).shape, shape) << name;
+    }
+}
+
 TEST_F(Export, replaces_an_earlier_export) {
     std::filesystem::create_directories(target);
     for (const char* name : {"model-00001-of-00002.safetensors", "model.safetensors.index.json", "notes.txt"})

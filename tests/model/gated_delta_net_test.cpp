@@ -8,7 +8,7 @@
 #include <set>
 
 #include "../storage/temporary_folder.h"
-#include "small_model.h"
+#include "mixer_gradients.h"
 
 namespace amalgam {
 namespace {
@@ -62,35 +62,19 @@ TEST(GatedDeltaNet, every_parameter_gets_a_gradient) {
     }
 }
 
-/// Output, and gradients of the input and of every parameter.
-std::vector<at::Tensor> forward_and_backward(const LinearOptions& options, at::Device device, at::ScalarType type) {
-    ModelConfig config = test::small_config("llama", 1);
-    config.query_heads = config.key_value_heads = 3;  // rows of the fused projection: no multiple of what GPUs like
-    config.head_dim = 64;
-    ParameterStore store;
-    const auto mixer = make_mixer(gated_delta_net_mixer, {config, {gated_delta_net_mixer}, options}, 0, store);
-    store.allocate(device, type, true);
-    test::fill_randomly(store, 1);
-    const at::Tensor x = test::normal_numbers({2, 150, config.hidden_size}, 1).to(device, type).requires_grad_(true);
-    const at::Tensor y = mixer->forward(x, rotary_tables({}, config.head_dim, 0, 150, device), nullptr);
-    std::vector<at::Tensor> leaves = {x};
-    for (const Parameter& p : store.all()) leaves.push_back(p.compute);
-    std::vector<at::Tensor> results =
-        torch::autograd::grad({y}, leaves, {test::normal_numbers(y.sizes(), 2).to(device, type)});
-    results.push_back(y.detach());
-    for (at::Tensor& t : results) t = t.to(at::kCPU);
-    return results;
-}
-
 TEST(GatedDeltaNet, is_the_same_in_any_type_and_on_any_device) {
     for (const bool convolution : {false, true})
         for (const bool rope : {false, true}) {
             LinearOptions options;
             options.short_convolution = convolution;
             options.rope = rope;
-            const auto expected = forward_and_backward(options, at::kCPU, at::kFloat);
-            const auto exact = forward_and_backward(options, test::device(), at::kFloat),
-                       narrow = forward_and_backward(options, test::device(), at::kBFloat16);
+            ModelConfig config = test::small_config("llama", 1);
+            config.query_heads = config.key_value_heads = 3;  // rows of the projection: no multiple of what GPUs like
+            config.head_dim = 64;
+            const ModelSpec spec{config, {gated_delta_net_mixer}, options};
+            const auto expected = test::forward_and_backward(spec, at::kCPU, at::kFloat);
+            const auto exact = test::forward_and_backward(spec, test::device(), at::kFloat),
+                       narrow = test::forward_and_backward(spec, test::device(), at::kBFloat16);
             ASSERT_EQ(narrow.size(), expected.size());
             for (size_t i = 0; i < expected.size(); ++i) {
                 EXPECT_LT(test::relative_error(exact[i], expected[i]), 2e-5) << convolution << rope << " result " << i;

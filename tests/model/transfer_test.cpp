@@ -80,7 +80,8 @@ TEST_F(Transfer, per_head_keeps_the_products_of_queries_and_keys) {
 }
 
 TEST_F(Transfer, initial_values_depend_on_seed_and_name_only) {
-    for (const char* name : {"g_proj.weight", "a_proj.weight", "b_proj.weight", "A_log", "dt_bias"}) {
+    for (const char* name : {"g_proj.weight", "a_proj.weight", "b_proj.weight", "A_log", "dt_bias", "gk_proj.0.weight",
+                             "gk_proj.1.weight", "gk_proj.1.bias"}) {
         EXPECT_TRUE(at::equal(from(name), from(name))) << name;
         EXPECT_FALSE(at::equal(from(name), from(name, KeyValueExpansion::per_head, 6))) << name << " of another seed";
         const at::Tensor elsewhere = *transfer().find("model.layers.2.linear_attn." + std::string(name));
@@ -96,6 +97,10 @@ TEST_F(Transfer, initial_values_are_in_their_ranges) {
     EXPECT_LT(gate.abs().max().item<double>(), bound);
     EXPECT_NEAR(gate.mean().item<double>(), 0.0, 0.05 * bound);
     EXPECT_NEAR(gate.std().item<double>(), bound / std::sqrt(3.0), 0.05 * bound);
+    for (const char* name : {"gk_proj.1.weight", "gk_proj.1.bias"}) {  // its inputs are 16
+        EXPECT_LT(from(name).abs().max().item<double>(), 0.25) << name;
+        EXPECT_GT(from(name).abs().max().item<double>(), 0.2) << name;
+    }
     EXPECT_LT(from("A_log").max().item<double>(), std::log(16.0));
     const at::Tensor step = at::softplus(from("dt_bias"));
     EXPECT_GE(step.min().item<double>(), 0.999e-3);

@@ -38,6 +38,16 @@ TEST(ForwardFlops, of_linear_layers_do_not_depend_on_the_context) {
     EXPECT_GT(forward_flops(c, keep_softmax(3, test::linear_mixer, {1}), 100000, false), flops);
 }
 
+TEST(ForwardFlops, of_gated_linear_attention) {
+    const ModelConfig c = test::small_config("llama", 3);
+    LinearOptions options;
+    options.activation = false;
+    const Layout layout = all_linear(3, "gated_linear_attention");
+    // The chunk form: states 4 d^2, and 4 products with 64 tokens of d channels each.
+    const double rule = 3.0 * double(c.query_heads) * double(4 * c.head_dim * c.head_dim + 256 * c.head_dim);
+    EXPECT_DOUBLE_EQ(forward_flops(c, layout, 100, false), 2.0 * double(matrix_elements({c, layout, options})) + rule);
+}
+
 TEST(ForwardFlops, of_the_head) {
     const ModelConfig c = test::small_config("llama", 3);
     EXPECT_DOUBLE_EQ(forward_flops(c, all_softmax(3), 10, true) - forward_flops(c, all_softmax(3), 10, false),
