@@ -197,7 +197,7 @@ __global__ void __launch_bounds__(2 * dim, dim == 64 ? 3 : 1)
         make_left(dV, x);
     }
 
-    // exp(G_last) sum_v(S dS): two threads a channel, every other 16 bytes of four.
+    // exp(G_last) sum_v(S dS): two threads a key channel, each half of its values.
     {
         const int row = thread / 2;
         float sum = 0;
@@ -332,7 +332,7 @@ __global__ void __launch_bounds__(2 * dim, dim == 64 ? 3 : 1)
         sum.x += x.x, sum.y += x.y;
         suffix[i] = sum;
     }
-    // The sums of the parts' log decays are still needed: those of `along` go where G - or nothing - was.
+    // The sums of the parts' log decays are read once more before those of `along` take their place.
     float2 G = {0.0F, 0.0F};
     if (!is_steep) {
         const float2 before = sum_parts<parts>(shared.sums[group], 0, at.part, at.pair);
