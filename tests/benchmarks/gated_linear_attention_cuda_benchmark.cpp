@@ -20,6 +20,8 @@ using namespace amalgam::benchmarks;
 
 void time_shape(const GatedLinearAttentionShape& shape, double speed) {
     const int64_t tokens = shape.batch * shape.time, width = shape.heads * shape.key_dim;
+    GatedLinearAttentionOptions options;
+    options.element_type = ElementType::bfloat16;
     const int copies = 3;
     std::vector<uint16_t> host(tokens * 4 * width);  // rows of q | k | v | gate
     unsigned random = 1;
@@ -41,10 +43,10 @@ void time_shape(const GatedLinearAttentionShape& shape, double speed) {
     const auto written = [&](int part) { return MutableTokenView{gradient.at(2 * part * width), 4 * width}; };
     const GatedLinearAttentionGradients gradients{written(0), written(1), written(2), written(3), nullptr};
     const auto forward = [&](int i) {
-        cuda::gated_linear_attention_forward(shape, {}, arguments(i), {o.data, nullptr}, states.data, nullptr);
+        cuda::gated_linear_attention_forward(shape, options, arguments(i), {o.data, nullptr}, states.data, nullptr);
     };
     const auto backward = [&](int i, int inputs_at) {
-        cuda::gated_linear_attention_backward(shape, {}, arguments(inputs_at), output_gradients[i % copies]->data,
+        cuda::gated_linear_attention_backward(shape, options, arguments(inputs_at), output_gradients[i % copies]->data,
                                               nullptr, states.data, scratch.data, gradients, nullptr);
     };
     const double forward_time = median_milliseconds(21, forward);
