@@ -72,15 +72,11 @@ struct Column {
     }
 };
 
-/// Sums over the parts of a chunk, by part and pair of channels.
-template <int parts>
-using PartSums = float2[parts][32];
-
-/// Cumulated log decays from the part's first token on, by `gates(i)`, the raw gates of token row(i). Tokens from
-/// `tokens` on have none. The part's sum is left in `sums`, for all threads after a barrier.
+/// Cumulated log decays from the part's first token on, by `gates(i)`, the raw gates of token row(i); returns their
+/// sum. Tokens from `tokens` on have none.
 template <int parts, class Gates>
-__device__ void cumulate(float2 (&G)[Column<parts>::rows], Gates gates, const Column<parts>& at, int tokens,
-                         float factor, PartSums<parts>& sums) {
+__device__ float2 cumulate(float2 (&G)[Column<parts>::rows], Gates gates, const Column<parts>& at, int tokens,
+                           float factor) {
     float2 sum = {0.0F, 0.0F};
 #pragma unroll
     for (int i = 0; i < Column<parts>::rows; ++i) {
@@ -88,16 +84,16 @@ __device__ void cumulate(float2 (&G)[Column<parts>::rows], Gates gates, const Co
         if (at.row(i) < tokens) sum.x += log_decay(low_half(x), factor), sum.y += log_decay(high_half(x), factor);
         G[i] = sum;
     }
-    sums[at.part][at.pair] = sum;
+    return sum;
 }
 
-/// Sum over parts [first, end).
-template <int parts>
-__device__ float2 sum_parts(const PartSums<parts>& sums, int first, int end, int pair) {
+/// Sum over parts [first, end) of what `of_part(p)` holds for this thread's pair of channels.
+template <int parts, class OfPart>
+__device__ float2 sum_parts(OfPart of_part, int first, int end) {
     float2 sum = {0.0F, 0.0F};
 #pragma unroll
     for (int p = 0; p < parts; ++p)
-        if (p >= first && p < end) sum.x += sums[p][pair].x, sum.y += sums[p][pair].y;
+        if (p >= first && p < end) sum.x += of_part(p).x, sum.y += of_part(p).y;
     return sum;
 }
 

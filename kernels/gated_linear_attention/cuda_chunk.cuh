@@ -10,6 +10,9 @@ namespace amalgam::kernels::linear_attention {
 
 constexpr int parts = 4;  ///< of a chunk, in the work of a warpgroup on single elements
 
+/// Sums over the parts of a chunk, by part and pair of channels.
+using PartSums = float2[parts][32];
+
 /// Blocks are (chunk, chain).
 struct ChunkPlace {
     int64_t n, start;
@@ -28,13 +31,14 @@ struct ChunkDecays {
     float2 middle, last;
     bool is_steep;
 
-    __device__ ChunkDecays(char* gate_tile, const Column<parts>& at, int tokens, float factor, PartSums<parts>& sums) {
-        cumulate<parts>(
-            G, [&](int i) { return at.in(gate_tile, i); }, at, tokens, factor, sums);
+    __device__ ChunkDecays(char* gate_tile, const Column<parts>& at, int tokens, float factor, PartSums& sums) {
+        sums[at.part][at.pair] = cumulate<parts>(
+            G, [&](int i) { return at.in(gate_tile, i); }, at, tokens, factor);
         __syncthreads();
-        const float2 before = sum_parts<parts>(sums, 0, at.part, at.pair);
-        middle = sum_parts<parts>(sums, 0, parts / 2, at.pair);
-        last = sum_parts<parts>(sums, 0, parts, at.pair);
+        const auto of_part = [&](int p) { return sums[p][at.pair]; };
+        const float2 before = sum_parts<parts>(of_part, 0, at.part);
+        middle = sum_parts<parts>(of_part, 0, parts / 2);
+        last = sum_parts<parts>(of_part, 0, parts);
 #pragma unroll
         for (int i = 0; i < Column<parts>::rows; ++i) G[i].x += before.x, G[i].y += before.y;
         // G falls: its first and last tokens are the farthest from the middle.

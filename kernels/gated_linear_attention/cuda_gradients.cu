@@ -22,7 +22,7 @@ struct GradientShared {
     char gate[tiles][tile_bytes];  ///< then exp(G_last - G) K; of a steep chunk then dA, in the first
     char S[tiles][tiles][tile_bytes], dS[tiles][tiles][tile_bytes];
     float along[tiles][4096];  ///< G of a steep chunk, then Qm X - Km Y
-    PartSums<parts> sums[tiles];
+    PartSums sums[tiles];
     float state_columns[tiles][4][64];  ///< sums over a warp's rows of Km_i exp(G_last - G_mid) (V dS^T)_i
     float to_state_q[tiles][64];        ///< scale exp(G_mid); of a steep chunk scale
     float to_state_k[tiles][64];        ///< exp(G_last - G_mid); of a steep chunk G_last
@@ -102,8 +102,12 @@ __device__ void add_steep_pairs(float (&x)[32], const char* dA, const char* othe
     }
 }
 
+/// Blocks that a multiprocessor holds.
 template <int dim>
-__global__ void __launch_bounds__(2 * dim, dim == 64 ? 3 : 1)
+constexpr int blocks_at_once = dim == 64 ? 3 : 1;
+
+template <int dim>
+__global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
     gradients_kernel(const __grid_constant__ BackwardCall backward) {
     const ForwardCall& call = backward.forward;
     constexpr int tiles = dim / 64, threads = 128 * tiles, state_bytes = tiles * tiles * tile_bytes;
@@ -333,16 +337,16 @@ __global__ void __launch_bounds__(2 * dim, dim == 64 ? 3 : 1)
         suffix[i] = sum;
     }
     // The sums of the parts' log decays are read once more before those of `along` take their place.
+    const auto of_part = [&](int p) { return shared.sums[group][p][at.pair]; };
     float2 G = {0.0F, 0.0F};
     if (!is_steep) {
-        const float2 before = sum_parts<parts>(shared.sums[group], 0, at.part, at.pair);
-        const float2 middle = sum_parts<parts>(shared.sums[group], 0, parts / 2, at.pair);
+        const float2 before = sum_parts<parts>(of_part, 0, at.part), middle = sum_parts<parts>(of_part, 0, parts / 2);
         G = {before.x - middle.x, before.y - middle.y};
     }
     named_barrier(1 + group, 128);
     shared.sums[group][at.part][at.pair] = sum;
     named_barrier(1 + group, 128);
-    float2 rest = sum_parts<parts>(shared.sums[group], at.part + 1, parts, at.pair);
+    float2 rest = sum_parts<parts>(of_part, at.part + 1, parts);
     rest.x += shared.last[group][2 * at.pair], rest.y += shared.last[group][2 * at.pair + 1];
 #pragma unroll
     for (int w = 0; w < 4; ++w)
@@ -372,7 +376,7 @@ __global__ void __launch_bounds__(2 * dim, dim == 64 ? 3 : 1)
 template <int dim>
 void launch_gradients(const BackwardCall& call, cudaStream_t stream) {
     constexpr int bytes = sizeof(GradientShared<dim>);
-    static_assert(dim != 64 || 3 * (bytes + 1024) <= 233472);
+    static_assert(blocks_at_once<dim> * (bytes + 1024) <= 233472);
     static const cudaError_t set =
         cudaFuncSetAttribute(gradients_kernel<dim>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     (void)set;

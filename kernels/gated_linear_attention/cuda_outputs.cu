@@ -14,7 +14,7 @@ struct OutputShared {
         char S[tiles][tiles][tile_bytes];
         float G[tiles][4096];  ///< of a steep chunk, before S
     };
-    PartSums<parts> sums[tiles];
+    PartSums sums[tiles];
     uint64_t loaded;
 };
 

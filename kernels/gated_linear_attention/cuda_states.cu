@@ -7,6 +7,7 @@ namespace amalgam::kernels::linear_attention {
 namespace {
 
 constexpr int stages = 3;
+constexpr int blocks_at_once = 2;  ///< that a multiprocessor holds
 
 /// What one direction of the chain reads and writes.
 struct ChainCall {
@@ -25,7 +26,6 @@ struct ChainShared {
         char left[tile_bytes], gate[tile_bytes], right[tiles][tile_bytes];
     } stage[stages];
     char staged[tiles][1][tile_bytes];
-    PartSums<parts> sums;
     float decay[64];
 };
 
@@ -38,7 +38,7 @@ __device__ void for_state_pairs(int64_t chain, int key_tile, int value_tile, int
 }
 
 template <int dim, bool backward>
-__global__ void __launch_bounds__(2 * dim) chain_kernel(const __grid_constant__ ChainCall call) {
+__global__ void __launch_bounds__(2 * dim, blocks_at_once) chain_kernel(const __grid_constant__ ChainCall call) {
     constexpr int tiles = dim / 64, threads = 128 * tiles, parts = ChainShared<dim>::parts;
     extern __shared__ __align__(1024) char memory[];
     auto& shared = *reinterpret_cast<ChainShared<dim>*>(memory);
@@ -88,11 +88,16 @@ __global__ void __launch_bounds__(2 * dim) chain_kernel(const __grid_constant__ 
             thread);
 
         float2 G[Column<parts>::rows];
-        cumulate<parts>(
-            G, [&](int i) { return at.in(stage.gate, i); }, at, tokens, call.gate_factor, shared.sums);
+        const float2 sum = cumulate<parts>(
+            G, [&](int i) { return at.in(stage.gate, i); }, at, tokens, call.gate_factor);
+        // A part's sums take the place of its gates, which only its warp reads: so two blocks fit a multiprocessor.
+        const auto of_part = [&](int p) -> float2& {
+            return reinterpret_cast<float2*>(stage.gate + p * Column<parts>::rows * 128)[at.pair];
+        };
+        __syncwarp();
+        of_part(at.part) = sum;
         __syncthreads();
-        const float2 before = sum_parts<parts>(shared.sums, 0, at.part, at.pair);
-        const float2 last = sum_parts<parts>(shared.sums, 0, parts, at.pair);
+        const float2 before = sum_parts<parts>(of_part, 0, at.part), last = sum_parts<parts>(of_part, 0, parts);
 #pragma unroll
         for (int i = 0; i < Column<parts>::rows; ++i) {
             const float2 g = {G[i].x + before.x, G[i].y + before.y};
@@ -131,6 +136,7 @@ __global__ void __launch_bounds__(2 * dim) chain_kernel(const __grid_constant__ 
 template <int dim, bool backward>
 void launch(const ChainCall& call, int chains, cudaStream_t stream) {
     constexpr int bytes = sizeof(ChainShared<dim>);
+    static_assert(blocks_at_once * (bytes + 1024) <= 233472);
     static const cudaError_t set =
         cudaFuncSetAttribute(chain_kernel<dim, backward>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     (void)set;
