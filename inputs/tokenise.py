@@ -100,7 +100,8 @@ def tokenise_batches(
                 if batch is None:
                     break
         finally:
-            executor.shutdown(wait=False, cancel_futures=True)
+            # Waiting for the batches in work: a pool that still ends while Python exits prints a traceback now and then.
+            executor.shutdown(cancel_futures=True)
         if reader_fault is not None:
             raise reader_fault
 
