@@ -12,9 +12,8 @@
 #include "system/log.h"
 
 #ifdef AMALGAM_CUDA
-#include <c10/cuda/CUDAStream.h>
-
 #include "kernels/gated_delta_rule/gated_delta_rule_cuda.h"
+#include "model/cuda_stream.h"
 #endif
 
 namespace amalgam {
@@ -50,10 +49,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::tensor_list;
-
-kernels::cuda::Stream stream_of(const at::Tensor& t) {
-    return c10::cuda::getCurrentCUDAStream(t.device().index()).stream();
-}
 
 at::Tensor device_bytes(const at::Tensor& like, size_t bytes) {
     return at::empty({int64_t(bytes)}, like.options().dtype(at::kByte));

@@ -15,7 +15,7 @@
 #include "system/log.h"
 
 #ifdef AMALGAM_CUDA
-#include <c10/cuda/CUDAStream.h>
+#include "model/cuda_stream.h"
 #endif
 
 namespace amalgam {
@@ -52,9 +52,6 @@ struct Call {
 at::Tensor device_states(const Call& call, const at::Tensor& like) {
     const auto bytes = int64_t(kernels::cuda::gated_linear_attention_states_bytes(call.shape));
     return at::empty({bytes}, like.options().dtype(at::kByte));
-}
-kernels::cuda::Stream stream_of(const at::Tensor& t) {
-    return c10::cuda::getCurrentCUDAStream(t.device().index()).stream();
 }
 #endif
 

@@ -5,17 +5,13 @@
 
 #include "model/kernel_views.h"
 #ifdef AMALGAM_CUDA
-#include <c10/cuda/CUDAStream.h>
+#include "model/cuda_stream.h"
 #endif
 
 namespace amalgam {
 
 #ifdef AMALGAM_CUDA
 namespace {
-
-kernels::cuda::Stream stream_of(const at::Tensor& t) {
-    return c10::cuda::getCurrentCUDAStream(t.device().index()).stream();
-}
 
 at::Tensor workspace_for(const at::Tensor& t, int64_t bytes) {
     return at::empty({bytes}, t.options().dtype(at::kByte));

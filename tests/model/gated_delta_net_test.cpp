@@ -13,33 +13,21 @@
 namespace amalgam {
 namespace {
 
-std::set<std::string> parameters_of(const LinearOptions& options) {
-    ParameterStore store;
-    const ModelConfig config = test::small_config("qwen3", 1);
-    make_mixer(gated_delta_net_mixer, {config, {gated_delta_net_mixer}, options}, 0, store);
-    store.allocate(test::device(), at::kFloat, false);
-    std::set<std::string> names;
-    const std::string prefix = layer_prefix(0) + "linear_attn.";
-    store.for_each_named(
-        [&](const std::string& name, at::Tensor, Parameter&) { names.insert(name.substr(prefix.size())); });
-    return names;
-}
-
 TEST(GatedDeltaNet, variants_have_their_parameters) {
     std::set<std::string> bare = {"q_proj.weight", "k_proj.weight", "v_proj.weight", "a_proj.weight",
                                   "b_proj.weight", "A_log",         "dt_bias",       "o_proj.weight"};
     LinearOptions options;
     options.output_gate = options.output_norm = false;
-    EXPECT_EQ(parameters_of(options), bare);
+    EXPECT_EQ(test::parameters_of(gated_delta_net_mixer, options), bare);
     options.output_norm = true;
     bare.insert("o_norm.weight");
-    EXPECT_EQ(parameters_of(options), bare);
+    EXPECT_EQ(test::parameters_of(gated_delta_net_mixer, options), bare);
     options.output_gate = true;
     bare.insert("g_proj.weight");
-    EXPECT_EQ(parameters_of(options), bare);
+    EXPECT_EQ(test::parameters_of(gated_delta_net_mixer, options), bare);
     options.short_convolution = true;
     bare.insert("conv1d.weight");
-    EXPECT_EQ(parameters_of(options), bare);
+    EXPECT_EQ(test::parameters_of(gated_delta_net_mixer, options), bare);
 }
 
 TEST(GatedDeltaNet, every_parameter_gets_a_gradient) {

@@ -20,33 +20,18 @@ LinearOptions gla_v1() {
     return options;
 }
 
-std::unique_ptr<Mixer> make(const ModelConfig& config, const LinearOptions& options, ParameterStore& store) {
-    return make_mixer(gated_linear_attention_mixer, {config, {gated_linear_attention_mixer}, options}, 0, store);
-}
-
-std::set<std::string> parameters_of(const LinearOptions& options) {
-    ParameterStore store;
-    make(test::small_config("qwen3", 1), options, store);
-    store.allocate(test::device(), at::kFloat, false);
-    std::set<std::string> names;
-    const std::string prefix = layer_prefix(0) + "linear_attn.";
-    store.for_each_named(
-        [&](const std::string& name, at::Tensor, Parameter&) { names.insert(name.substr(prefix.size())); });
-    return names;
-}
-
 TEST(GatedLinearAttention, options_have_their_parameters) {
     std::set<std::string> bare = {"q_proj.weight",    "k_proj.weight",  "v_proj.weight", "gk_proj.0.weight",
                                   "gk_proj.1.weight", "gk_proj.1.bias", "o_proj.weight"};
     LinearOptions options = gla_v1();
     options.output_gate = options.output_norm = false;
-    EXPECT_EQ(parameters_of(options), bare);
+    EXPECT_EQ(test::parameters_of(gated_linear_attention_mixer, options), bare);
     options.output_norm = true;
     bare.insert("o_norm.weight");
-    EXPECT_EQ(parameters_of(options), bare);
+    EXPECT_EQ(test::parameters_of(gated_linear_attention_mixer, options), bare);
     options.output_gate = true;
     bare.insert("g_proj.weight");
-    EXPECT_EQ(parameters_of(options), bare);
+    EXPECT_EQ(test::parameters_of(gated_linear_attention_mixer, options), bare);
 }
 
 TEST(GatedLinearAttention, options_of_other_mixers_are_refused) {
@@ -54,7 +39,8 @@ TEST(GatedLinearAttention, options_of_other_mixers_are_refused) {
          {&LinearOptions::short_convolution, &LinearOptions::activation, &LinearOptions::rope}) {
         LinearOptions options = gla_v1();
         options.*option = true;
-        test::expect_error([&] { parameters_of(options); }, ExitCode::bad_input, {"layer 0", "gla_v1"});
+        test::expect_error([&] { test::parameters_of(gated_linear_attention_mixer, options); }, ExitCode::bad_input,
+                           {"layer 0", "gla_v1"});
     }
 }
 

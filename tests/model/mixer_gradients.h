@@ -1,14 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-// A mixer run forward and backward, to compare devices and types.
+// A mixer by itself: its parameters, and what it computes forward and backward, to compare devices and types.
 #pragma once
 
 #include <torch/csrc/autograd/autograd.h>
 
+#include <set>
 #include <vector>
 
 #include "small_model.h"
 
 namespace amalgam::test {
+
+/// Names of the parameters of this mixer, without what is before them.
+inline std::set<std::string> parameters_of(const std::string& mixer, const LinearOptions& options) {
+    ParameterStore store;
+    make_mixer(mixer, {small_config("qwen3", 1), {mixer}, options}, 0, store);
+    store.allocate(device(), at::kFloat, false);
+    std::set<std::string> names;
+    const std::string prefix = layer_prefix(0) + "linear_attn.";
+    store.for_each_named(
+        [&](const std::string& name, at::Tensor, Parameter&) { names.insert(name.substr(prefix.size())); });
+    return names;
+}
 
 /// Gradients of the input and of every parameter, and the output, of the mixer of layer 0 with random weights.
 inline std::vector<at::Tensor> forward_and_backward(const ModelSpec& spec, at::Device device, at::ScalarType type) {
