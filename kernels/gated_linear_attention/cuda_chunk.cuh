@@ -23,6 +23,11 @@ struct ChunkPlace {
           head(static_cast<int>(blockIdx.y) % call.heads),
           first(static_cast<int>(blockIdx.x) * chunk_tokens),
           tokens(min(chunk_tokens, call.time - first)) {}
+    /// Begins to copy the chunk's rows of one input, all channels of the head, to `tiles`.
+    template <int dim>
+    __device__ void load(char* tiles, const DeviceRows& rows, int time) const {
+        load_tiles<dim, 2 * dim>(shared_address(tiles), rows, start, head * dim, first, time, threadIdx.x);
+    }
 };
 
 /// A thread's cumulated log decays of its two channels. For the whole block.
@@ -63,13 +68,52 @@ __device__ inline float float_at(const float* tiles, int row, int channel) {
     return tiles[channel / 64 * 4096 + float_index(row, channel % 64)];
 }
 
-/// sum_c Q_ic K_jc exp(G_ic - G_jc) by its definition, for one pair i >= j.
+/// Qm and Km in place of two channels of Q and K, where m is G - G_mid.
+__device__ inline void divide_at_middle(uint32_t& q, uint32_t& k, float2 m) {
+    q = pack(low_half(q) * exp2_fast(m.x), high_half(q) * exp2_fast(m.y));
+    k = pack(low_half(k) * exp2_fast(-m.x), high_half(k) * exp2_fast(-m.y));
+}
+
+/// x = X Y^T over all channels.
 template <int dim>
-__device__ float steep_pair(const char* q, const char* k, const float* G, int i, int j) {
-    float sum = 0;
-    for (int c = 0; c < dim; ++c)
-        sum += bf16_at(q, i, c) * bf16_at(k, j, c) * exp2_fast(float_at(G, i, c) - float_at(G, j, c));
-    return sum;
+__device__ void pair_products(float (&x)[32], const char (&X)[dim / 64][tile_bytes],
+                              const char (&Y)[dim / 64][tile_bytes]) {
+    hold(x);
+    products_begin();
+#pragma unroll
+    for (int i = 0; i < dim / 16; ++i)
+        product<Lie::as_rows, Lie::as_columns>(x, shared_address(X[i / 4]), shared_address(Y[i / 4]), i % 4, i > 0);
+    products_commit();
+    products_wait<0>();
+    hold(x);
+}
+
+/// x_ij = sum_c Q_ic K_jc exp(G_ic - G_jc) by its definition, for i >= j, else 0; `transposed` puts it at
+/// (j, i).
+template <int dim, bool transposed>
+__device__ void steep_pairs(float (&x)[32], const char* q, const char* k, const float* G, const Place& at) {
+#pragma unroll
+    for (int e = 0; e < 32; ++e) {
+        const int row = at.row(e / 2 % 2), column = at.column(e / 4) + e % 2;
+        const int i = transposed ? column : row, j = transposed ? row : column;
+        float sum = 0;
+        for (int c = 0; i >= j && c < dim; ++c)
+            sum += bf16_at(q, i, c) * bf16_at(k, j, c) * exp2_fast(float_at(G, i, c) - float_at(G, j, c));
+        x[e] = sum;
+    }
+}
+
+/// Zero where `keep(row, column)` does not hold, times factor.
+template <class Keep>
+__device__ void mask(float (&x)[32], float factor, const Place& at, Keep keep) {
+#pragma unroll
+    for (int i = 0; i < 32; ++i) x[i] = keep(at.row(i / 2 % 2), at.column(i / 4) + i % 2) ? factor * x[i] : 0.0F;
+}
+
+/// The left operands of the next products from a fragment.
+__device__ inline void make_left(Left (&left)[4], const float (&x)[32]) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) left[i] = left_operand(x, i);
 }
 
 }  // namespace amalgam::kernels::linear_attention

@@ -30,33 +30,6 @@ struct GradientShared {
     uint64_t loaded;
 };
 
-/// Zero where `keep(row, column)` does not hold, times factor.
-template <class Keep>
-__device__ void mask(float (&x)[32], float factor, const Place& at, Keep keep) {
-#pragma unroll
-    for (int i = 0; i < 32; ++i) x[i] = keep(at.row(i / 2 % 2), at.column(i / 4) + i % 2) ? factor * x[i] : 0.0F;
-}
-
-/// The left operands of the next products from a fragment.
-__device__ void make_left(Left (&left)[4], const float (&x)[32]) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) left[i] = left_operand(x, i);
-}
-
-/// x = X Y^T over all channels.
-template <int dim>
-__device__ void pair_products(float (&x)[32], const char (&X)[dim / 64][tile_bytes],
-                              const char (&Y)[dim / 64][tile_bytes]) {
-    hold(x);
-    products_begin();
-#pragma unroll
-    for (int i = 0; i < dim / 16; ++i)
-        product<Lie::as_rows, Lie::as_columns>(x, shared_address(X[i / 4]), shared_address(Y[i / 4]), i % 4, i > 0);
-    products_commit();
-    products_wait<0>();
-    hold(x);
-}
-
 /// x += left Y, Y one tile of 64 tokens.
 __device__ void add_pairs(float (&x)[32], Left (&left)[4], const char* Y) {
 #pragma unroll
@@ -110,7 +83,7 @@ template <int dim>
 __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
     gradients_kernel(const __grid_constant__ BackwardCall backward) {
     const ForwardCall& call = backward.forward;
-    constexpr int tiles = dim / 64, threads = 128 * tiles, state_bytes = tiles * tiles * tile_bytes;
+    constexpr int tiles = dim / 64, state_bytes = tiles * tiles * tile_bytes;
     extern __shared__ __align__(1024) char memory[];
     auto& shared = *reinterpret_cast<GradientShared<dim>*>(memory);
     const int group = threadIdx.x / 128, thread = threadIdx.x % 128, warp = thread / 32;
@@ -126,15 +99,11 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
         bulk_load(shared_address(shared.S), call.states + chunk.n * state_bytes, state_bytes, loaded);
         bulk_load(shared_address(shared.dS), backward.state_gradients + chunk.n * state_bytes, state_bytes, loaded);
     }
-    const auto load = [&](char* target, DeviceRows rows) {
-        load_tiles<dim, threads>(shared_address(target), rows, chunk.start, chunk.head * dim, chunk.first, call.time,
-                                 threadIdx.x);
-    };
-    load(shared.gate[0], call.gate);
-    load(shared.q[0], call.q);
-    load(shared.k[0], call.k);
-    load(shared.v[0], call.v);
-    load(shared.dO[0], backward.output_gradient);
+    chunk.load<dim>(shared.gate[0], call.gate, call.time);
+    chunk.load<dim>(shared.q[0], call.q, call.time);
+    chunk.load<dim>(shared.k[0], call.k, call.time);
+    chunk.load<dim>(shared.v[0], call.v, call.time);
+    chunk.load<dim>(shared.dO[0], backward.output_gradient, call.time);
     copies_commit();
     copies_wait<0>();
     __syncthreads();
@@ -151,10 +120,7 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
             uint32_t &q = at.in(shared.q[group], i), &k = at.in(shared.k[group], i);
             at.in(shared.gate[group], i) =
                 pack(low_half(k) * exp2_fast(decays.last.x - G.x), high_half(k) * exp2_fast(decays.last.y - G.y));
-            if (!is_steep) {
-                q = pack(low_half(q) * exp2_fast(m.x), high_half(q) * exp2_fast(m.y));
-                k = pack(low_half(k) * exp2_fast(-m.x), high_half(k) * exp2_fast(-m.y));
-            }
+            if (!is_steep) divide_at_middle(q, k, m);
         }
         if (at.part == 0) {
             const int c = 2 * at.pair;
@@ -173,15 +139,10 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
     {
         float x[32];
         Left pairs[4];
-        if (is_steep) {
-#pragma unroll
-            for (int i = 0; i < 32; ++i) {
-                const int row = place.row(i / 2 % 2), column = place.column(i / 4) + i % 2;
-                x[i] = column >= row ? steep_pair<dim>(shared.q[0], shared.k[0], shared.along[0], column, row) : 0.0F;
-            }
-        } else {
+        if (is_steep)
+            steep_pairs<dim, true>(x, shared.q[0], shared.k[0], shared.along[0], place);
+        else
             pair_products<dim>(x, shared.k, shared.q);
-        }
         mask(x, call.scale, place, [](int row, int column) { return column >= row; });
         make_left(pairs, x);
         barrier_wait(shared_address(&shared.loaded), 0);

@@ -20,7 +20,7 @@ struct OutputShared {
 
 template <int dim>
 __global__ void __launch_bounds__(2 * dim, dim == 64 ? 4 : 1) outputs_kernel(const __grid_constant__ ForwardCall call) {
-    constexpr int tiles = dim / 64, threads = 128 * tiles, state_bytes = tiles * tiles * tile_bytes;
+    constexpr int tiles = dim / 64, state_bytes = tiles * tiles * tile_bytes;
     extern __shared__ __align__(1024) char memory[];
     auto& shared = *reinterpret_cast<OutputShared<dim>*>(memory);
     const int group = threadIdx.x / 128, thread = threadIdx.x % 128;
@@ -38,14 +38,10 @@ __global__ void __launch_bounds__(2 * dim, dim == 64 ? 4 : 1) outputs_kernel(con
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
         load_states();
     }
-    const auto load = [&](char* target, DeviceRows rows) {
-        load_tiles<dim, threads>(shared_address(target), rows, chunk.start, chunk.head * dim, chunk.first, call.time,
-                                 threadIdx.x);
-    };
-    load(shared.gate[0], call.gate);
-    load(shared.q[0], call.q);
-    load(shared.k[0], call.k);
-    load(shared.v[0], call.v);
+    chunk.load<dim>(shared.gate[0], call.gate, call.time);
+    chunk.load<dim>(shared.q[0], call.q, call.time);
+    chunk.load<dim>(shared.k[0], call.k, call.time);
+    chunk.load<dim>(shared.v[0], call.v, call.time);
     copies_commit();
     copies_wait<0>();
     __syncthreads();
@@ -62,33 +58,17 @@ __global__ void __launch_bounds__(2 * dim, dim == 64 ? 4 : 1) outputs_kernel(con
         uint32_t &q = at.in(shared.q[group], i), &k = at.in(shared.k[group], i);
         at.in(shared.gate[group], i) =
             pack(low_half(q) * call.scale * exp2_fast(G.x), high_half(q) * call.scale * exp2_fast(G.y));
-        if (!decays.is_steep) {
-            q = pack(low_half(q) * exp2_fast(m.x), high_half(q) * exp2_fast(m.y));
-            k = pack(low_half(k) * exp2_fast(-m.x), high_half(k) * exp2_fast(-m.y));
-        }
+        if (!decays.is_steep) divide_at_middle(q, k, m);
     }
     publish_shared();
     __syncthreads();
 
     float A[32];
-    if (!decays.is_steep) {
-        hold(A);
-        products_begin();
-#pragma unroll
-        for (int i = 0; i < dim / 16; ++i)
-            product<Lie::as_rows, Lie::as_columns>(A, shared_address(shared.q[i / 4]), shared_address(shared.k[i / 4]),
-                                                   i % 4, i > 0);
-        products_commit();
-        products_wait<0>();
-        hold(A);
-    }
-#pragma unroll
-    for (int i = 0; i < 32; ++i) {
-        const int row = place.row(i / 2 % 2), column = place.column(i / 4) + i % 2;
-        if (decays.is_steep && column <= row)
-            A[i] = steep_pair<dim>(shared.q[0], shared.k[0], shared.G[0], row, column);
-        A[i] = column <= row ? call.scale * A[i] : 0.0F;
-    }
+    if (decays.is_steep)
+        steep_pairs<dim, false>(A, shared.q[0], shared.k[0], shared.G[0], place);
+    else
+        pair_products<dim>(A, shared.q, shared.k);
+    mask(A, call.scale, place, [](int row, int column) { return column <= row; });
     if (decays.is_steep) {
         publish_shared();
         __syncthreads();
@@ -97,11 +77,9 @@ __global__ void __launch_bounds__(2 * dim, dim == 64 ? 4 : 1) outputs_kernel(con
     barrier_wait(shared_address(&shared.loaded), decays.is_steep ? 1 : 0);
 
     Left a[4];
+    make_left(a, A);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        a[i] = left_operand(A, i);
-        hold(a[i]);
-    }
+    for (int i = 0; i < 4; ++i) hold(a[i]);
     float O[32];
     hold(O);
     products_begin();
