@@ -93,19 +93,8 @@ HeldOutSet Run::held_out(int64_t sequences, int64_t sequence_length) {
     return set;
 }
 
-LinearOptions Run::linear_options() {
-    LinearOptions options;
-    options.short_convolution = job.student.short_convolution;
-    options.output_gate = job.student.output_gate;
-    options.output_norm = job.student.output_norm;
-    options.activation = job.student.activation;
-    options.rope = job.student.rope;
-    options.norm_eps = job.student.output_norm_eps == "reference" ? 1e-5 : teacher_config().rms_norm_eps;
-    return options;
-}
-
 ModelSpec Run::student_spec(const Layout& layout) {
-    return {teacher_config(), layout, linear_options()};
+    return {teacher_config(), layout, linear_options(job.student, teacher_config())};
 }
 
 double Run::memory() {

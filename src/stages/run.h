@@ -45,7 +45,6 @@ class Run {
     const TokenFile& validation_tokens();
     HeldOutSet held_out(int64_t sequences, int64_t sequence_length);
 
-    LinearOptions linear_options();
     ModelSpec student_spec(const Layout& layout);
     /// How `ranks` share the models of a stage that the job runs. Says why in the log.
     ShardingStrategy sharding(const std::string& stage, int64_t ranks);

@@ -30,6 +30,17 @@ ModelShape shape_of(const ModelConfig& c) {
             c.intermediate_size, c.vocabulary_size, c.tied_head};
 }
 
+LinearOptions linear_options(const StudentJob& student, const ModelConfig& teacher) {
+    LinearOptions options;
+    options.short_convolution = student.short_convolution;
+    options.output_gate = student.output_gate;
+    options.output_norm = student.output_norm;
+    options.activation = student.activation;
+    options.rope = student.rope;
+    options.norm_eps = student.output_norm_eps == "reference" ? 1e-5 : teacher.rms_norm_eps;
+    return options;
+}
+
 namespace {
 
 /// Of models with this linear mixer, if any.

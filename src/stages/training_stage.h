@@ -14,6 +14,9 @@ StageOutcome train_stage(Run& run, const std::string& stage, const Student& stud
 
 ModelShape shape_of(const ModelConfig& config);
 
+/// The linear mixers of a student, as the job wants them.
+LinearOptions linear_options(const StudentJob& student, const ModelConfig& teacher);
+
 /// Floating-point operations of a forward pass over one token of a sequence of `time` tokens: 2 for each multiplication
 /// with a weight, plus the attention products (job/model_sizes.h). Training costs three times that.
 double mixer_flops(const ModelConfig& config, const std::string& mixer, int64_t time);

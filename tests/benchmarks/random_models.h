@@ -38,9 +38,9 @@ inline ModelConfig config_of(const std::string& name, int64_t layers) {
     return c;
 }
 
-/// Gated delta nets, and softmax in every fourth layer.
-inline Layout hybrid(int64_t layers) {
-    Layout layout = all_linear(layers, "gated_delta_net");
+/// A linear mixer, and softmax in every fourth layer.
+inline Layout hybrid(int64_t layers, const std::string& mixer = "gated_delta_net") {
+    Layout layout = all_linear(layers, mixer);
     for (int64_t layer = 3; layer < layers; layer += 4) layout[size_t(layer)] = softmax_mixer;
     return layout;
 }

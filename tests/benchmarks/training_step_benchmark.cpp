@@ -4,9 +4,11 @@
 // operations per token (multiplications and additions, backward twice the forward):
 //     ALIGN_SECONDS DISTILL_SECONDS SCORE_SECONDS ALIGN_FLOPS DISTILL_FLOPS SCORE_FLOPS
 //
-// usage: training_step_benchmark [SEQUENCES TIME bf16|fp32 THREADS REPETITIONS [LAYERS [cpu|cuda [SHAPE [PROFILE]]]]]
+// usage: training_step_benchmark [SEQUENCES TIME bf16|fp32 THREADS REPETITIONS [LAYERS [cpu|cuda [SHAPE [PROFILE
+//            [VARIANT]]]]]]
 // SHAPE: smollm2-135m (the default), qwen2.5-1.5b, -3b or -7b, with as many layers unless LAYERS is given and not 0.
 // PROFILE, GPUs only: rows of a table of device time by operation, of one more step of each kind, on standard error.
+// VARIANT: of the student's linear layers, student.variant of a job (gdn_v4).
 // The distilled student keeps softmax in every fourth layer, the scored one in its middle layer; a score step finds the
 // teacher's hidden states kept from before.
 #include <ATen/ATen.h>
@@ -19,6 +21,7 @@
 
 #include "app/memory.h"
 #include "device_profile.h"
+#include "job/job_recipe.h"
 #include "random_models.h"
 #include "stages/compute.h"
 #include "stages/training_stage.h"
@@ -45,11 +48,15 @@ struct Settings {
     int threads, repetitions;
     std::string shape;
     ModelConfig config;
+    StudentJob student;
 };
 
 Settings settings(int argc, char** argv) {
     const auto argument = [&](int i, const char* fallback) { return std::string(argc > i ? argv[i] : fallback); };
     const std::string shape = argument(8, "smollm2-135m");
+    StudentJob student;
+    student.variant = argument(10, "gdn_v4");
+    apply_variant(student);
     return {std::stoll(argument(1, "4")),
             std::stoll(argument(2, "512")),
             std::stoll(argument(9, "0")),
@@ -58,7 +65,8 @@ Settings settings(int argc, char** argv) {
             std::stoi(argument(4, "2")),
             std::stoi(argument(5, "3")),
             shape,
-            benchmarks::config_of(shape, std::stoll(argument(6, "0")))};
+            benchmarks::config_of(shape, std::stoll(argument(6, "0"))),
+            student};
 }
 
 /// Median seconds of whole optimizer steps, after two that are not counted.
@@ -99,15 +107,15 @@ void run(int argc, char** argv) {
     set_product_precision(s.type);
 
     const int64_t layers = s.config.layers;
-    ModelSpec spec{s.config, all_softmax(layers), {}};
-    spec.linear.norm_eps = spec.config.rms_norm_eps;
+    const std::string& mixer = s.student.mixer;
+    ModelSpec spec{s.config, all_softmax(layers), linear_options(s.student, s.config)};
     CausalLM teacher(spec, s.device, s.type, false);
     fill_randomly(teacher);
     const at::Tensor tokens = at::randint(spec.config.vocabulary_size, {s.sequences, s.time}, at::kLong).to(s.device);
     const double teacher_flops = forward_flops(spec.config, spec.layout, s.time, false),
                  head_flops = 2.0 * double(spec.config.hidden_size * spec.config.vocabulary_size);
 
-    spec.layout = all_linear(layers, "gated_delta_net");
+    spec.layout = all_linear(layers, mixer);
     double align_seconds = 0.0;
     {
         CausalLM student(spec, s.device, s.type, true);
@@ -115,8 +123,7 @@ void run(int argc, char** argv) {
         Alignment alignment(student, teacher, AlignmentLoss::norm);
         align_seconds = time_steps("align", alignment, tokens, s);
     }
-    const double align_flops =
-        teacher_flops + 3.0 * double(layers) * mixer_flops(spec.config, "gated_delta_net", s.time);
+    const double align_flops = teacher_flops + 3.0 * double(layers) * mixer_flops(spec.config, mixer, s.time);
     const auto distill = [&](const std::string& name, const Layout& layout, bool same_tokens) {
         spec.layout = layout;
         CausalLM student(spec, s.device, s.type, true);
@@ -125,7 +132,7 @@ void run(int argc, char** argv) {
         Distillation distillation(student, states, DistillJob());
         return time_steps(name, distillation, tokens, s, same_tokens);
     };
-    const Layout hybrid = benchmarks::hybrid(layers), candidate = keep_softmax(layers, "gated_delta_net", {layers / 2});
+    const Layout hybrid = benchmarks::hybrid(layers, mixer), candidate = keep_softmax(layers, mixer, {layers / 2});
     const double distill_seconds = distill("distill", hybrid, false);
     const double score_seconds = distill("score", candidate, true);
     const double distill_flops = teacher_flops + head_flops + 3.0 * forward_flops(spec.config, hybrid, s.time, true);

@@ -3,9 +3,10 @@
 
 Both sides have the shapes of SmolLM2-135M with random weights, the same batch, type and number of threads, and whole
 steps: forward, backward, clipping, AdamW (the peer: torch.optim.AdamW, fused). The peer's linear layers are the gated
-delta net of the paper (gdn_v4) around transformers' torch_chunk_gated_delta_rule; its attention is transformers' own
-(sdpa). In bf16 the peer keeps bf16 weights and moments, which is faster than the fp32 masters it is compared with. The two
-take turns, so that both see the same machine; medians of the rounds are printed.
+delta net of the paper (gdn_v4) around transformers' torch_chunk_gated_delta_rule, or gated linear attention (--variant gla_v1)
+around flash-linear-attention's chunk_gla; its attention is transformers' own (sdpa). In bf16 the peer keeps bf16 weights and
+moments, which is faster than the fp32 masters it is compared with. The two take turns, so that both see the same machine;
+medians of the rounds are printed.
 
 On a GPU (--device cuda) the peer's rule can be flash-linear-attention's kernels (--rule fla), and another shape is there.
 MFU counts the same operations for both sides, those that the benchmark program prints, against the data sheet's dense bf16
@@ -15,7 +16,7 @@ of compiling them; say so where you report such numbers. flash-linear-attention 
 --profile FILE appends where our device time goes (GPUs only).
 
 usage: training_step_peer.py BENCHMARK_PROGRAM [--case SHAPE:SEQUENCESxTIME ... ] [--type bf16 --threads 2 --rounds 3 --layers 30]
-           [--device cpu|cuda --rule transformers|fla --triton-configs N --profile FILE]
+           [--device cpu|cuda --rule transformers|fla --variant gdn_v4|gla_v1 --triton-configs N --profile FILE]
 SHAPE: smollm2-135m or qwen2.5-1.5b. Without --case: smollm2-135m:4x512.
 """
 import argparse
@@ -41,8 +42,9 @@ SHAPES = {
 }
 
 
-def load_rule(name, triton_configs):
-    """The gated delta rule of the peer, as chunk_rule(q, k, v, g, beta, use_qk_l2norm_in_kernel=True)."""
+def load_rule(name, variant, triton_configs):
+    """The peer's gated delta rule, as chunk_rule(q, k, v, g, beta, use_qk_l2norm_in_kernel=True), or its gated linear attention,
+    as chunk_gla(q, k, v, g)."""
     if name == "transformers":
         from transformers.models.qwen3_next.modeling_qwen3_next import torch_chunk_gated_delta_rule
         return torch_chunk_gated_delta_rule
@@ -50,39 +52,64 @@ def load_rule(name, triton_configs):
     if triton_configs:
         autotune = triton.autotune
         triton.autotune = lambda configs, **options: autotune(configs[::max(1, len(configs) // triton_configs)][:triton_configs], **options)
+    if variant == "gla_v1":
+        from fla.ops.gla import chunk_gla
+        return chunk_gla
     from fla.ops.common import chunk_o
     from fla.ops.gated_delta_rule import chunk_gated_delta_rule
     chunk_o.TRITON_ABOVE_3_7_1 = True
     return chunk_gated_delta_rule
 
 
-class GatedDeltaNet(torch.nn.Module):
+class LinearMixer(torch.nn.Module):
+    """What the linear layers have in common: projections by head, norm and gate of the output."""
+
     def __init__(self, hidden, heads, dim, eps, rule):
         super().__init__()
         self.heads, self.dim, self.eps, self.rule = heads, dim, eps, rule
-        linear = lambda rows: torch.nn.Linear(hidden, rows, bias=False)
-        self.q_proj, self.k_proj, self.v_proj, self.g_proj = (linear(heads * dim) for _ in range(4))
-        self.a_proj, self.b_proj = linear(heads), linear(heads)
+        self.q_proj, self.k_proj, self.v_proj, self.g_proj = (torch.nn.Linear(hidden, heads * dim, bias=False) for _ in range(4))
         self.o_proj = torch.nn.Linear(heads * dim, hidden, bias=False)
-        self.A_log = torch.nn.Parameter(torch.rand(heads))
-        self.dt_bias = torch.nn.Parameter(torch.rand(heads))
         self.o_norm = torch.nn.Parameter(torch.ones(dim))
+
+    def split(self, x):
+        return x.unflatten(-1, (self.heads, self.dim))
 
     def forward(self, hidden_states, **_):
         x = hidden_states
-        split = lambda t: t.unflatten(-1, (self.heads, self.dim))
-        q, k, v = (split(F.silu(p(x))) for p in (self.q_proj, self.k_proj, self.v_proj))
-        g = -self.A_log.float().exp() * F.softplus(self.a_proj(x).float() + self.dt_bias.float())
-        o, _ = self.rule(q, k, v, g, self.b_proj(x).sigmoid(), use_qk_l2norm_in_kernel=True)
-        o = F.rms_norm(o, (self.dim,), self.o_norm, self.eps) * F.silu(split(self.g_proj(x)))
+        q, k, v, gate = (self.split(p(x)) for p in (self.q_proj, self.k_proj, self.v_proj, self.g_proj))
+        o = F.rms_norm(self.mix(x, q, k, v), (self.dim,), self.o_norm, self.eps) * F.silu(gate)
         return self.o_proj(o.flatten(-2)), None
 
 
-def make_models(shape, layers, dtype, device, rule):
+class GatedDeltaNet(LinearMixer):
+    def __init__(self, hidden, heads, *rest):
+        super().__init__(hidden, heads, *rest)
+        self.a_proj, self.b_proj = (torch.nn.Linear(hidden, heads, bias=False) for _ in range(2))
+        self.A_log = torch.nn.Parameter(torch.rand(heads))
+        self.dt_bias = torch.nn.Parameter(torch.rand(heads))
+
+    def mix(self, x, *qkv):
+        g = -self.A_log.float().exp() * F.softplus(self.a_proj(x).float() + self.dt_bias.float())
+        return self.rule(*map(F.silu, qkv), g, self.b_proj(x).sigmoid(), use_qk_l2norm_in_kernel=True)[0]
+
+
+class GatedLinearAttention(LinearMixer):
+    def __init__(self, hidden, heads, dim, *rest):
+        super().__init__(hidden, heads, dim, *rest)
+        self.gk_proj = torch.nn.Sequential(torch.nn.Linear(hidden, 16, bias=False), torch.nn.Linear(16, heads * dim))
+
+    def mix(self, x, *qkv):
+        return self.rule(*qkv, self.split(F.logsigmoid(self.gk_proj(x)) / 16))[0]
+
+
+MIXERS = {"gdn_v4": GatedDeltaNet, "gla_v1": GatedLinearAttention}
+
+
+def make_models(shape, layers, dtype, device, variant, rule):
     config_class, model_class, _, sizes = SHAPES[shape]
     config = config_class(num_hidden_layers=layers, **sizes)
     hidden, heads = config.hidden_size, config.num_attention_heads
-    mixer = lambda: GatedDeltaNet(hidden, heads, hidden // heads, config.rms_norm_eps, rule)
+    mixer = lambda: MIXERS[variant](hidden, heads, hidden // heads, config.rms_norm_eps, rule)
     with torch.device(device):
         teacher = model_class(config).to(dtype).eval().requires_grad_(False)
         students = []
@@ -138,7 +165,7 @@ def timed(function, *arguments):
 def time_peer(a, shape, layers, tokens, rule):
     """Seconds of each step in every round. One student's moments at a time: memory is what limits the shapes."""
     dtype = torch.bfloat16 if a.type == "bf16" else torch.float32
-    teacher, student, candidate, mixers = make_models(shape, layers, dtype, a.device, rule)
+    teacher, student, candidate, mixers = make_models(shape, layers, dtype, a.device, a.variant, rule)
     with torch.no_grad():
         states = teacher.model(tokens)[0]
     seconds = []
@@ -161,8 +188,12 @@ def options():
     parser.add_argument("--case", nargs="+", default=["smollm2-135m:4x512"], metavar="SHAPE:SEQUENCESxTIME")
     parser.add_argument("--profile", metavar="FILE")
     parser.add_argument("--rule", choices=["transformers", "fla"], default="transformers")
+    parser.add_argument("--variant", choices=MIXERS, default="gdn_v4")
     parser.add_argument("--warm", action="store_true", help="only run the peer once, which compiles its kernels; nothing is timed")
-    return parser.parse_args()
+    a = parser.parse_args()
+    if a.variant == "gla_v1" and a.rule != "fla":
+        parser.error("--variant gla_v1 needs --rule fla (transformers has no gated linear attention)")
+    return a
 
 
 def run_ours(a, shape, sequences, time, layers, rounds):
@@ -170,9 +201,9 @@ def run_ours(a, shape, sequences, time, layers, rounds):
     command = [*shlex.split(a.program), *map(str, (sequences, time, a.type, a.threads, rounds, layers, a.device, shape))]
     if a.profile:
         with open(a.profile, "a") as file:
-            output = subprocess.run([*command, "15"], stdout=subprocess.PIPE, stderr=file, text=True, check=True).stdout
+            output = subprocess.run([*command, "15", a.variant], stdout=subprocess.PIPE, stderr=file, text=True, check=True).stdout
     else:
-        output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        output = subprocess.run([*command, "0", a.variant], stdout=subprocess.PIPE, text=True, check=True).stdout
     values = [float(value) for value in output.split()]
     return values[:3], values[3:]
 
@@ -206,17 +237,17 @@ def compare(a, shape, sequences, time, rule):
         ours, theirs = statistics.median(seconds[i] for seconds, _ in rounds), statistics.median(peer[i])
         mfu = [f"{rounds[0][1][i] * count / t / peak:.3f}" if peak else "" for t in (ours, theirs)]
         print(f"{step},{a.type},{a.threads},{count / ours:.0f},{count / theirs:.0f},{theirs / ours:.2f},{device},{shape},"
-              f"{sequences},{time},{a.rule},{mfu[0]},{mfu[1]}", flush=True)
+              f"{sequences},{time},{a.rule},{mfu[0]},{mfu[1]},{a.variant}", flush=True)
 
 
 def main():
     a = options()
     torch.set_num_threads(a.threads)
     torch.manual_seed(0)
-    rule = load_rule(a.rule, a.triton_configs)
+    rule = load_rule(a.rule, a.variant, a.triton_configs)
     if not a.warm:
         print("step,type,threads,amalgam_tokens_per_second,peer_tokens_per_second,ratio_of_medians,device,shape,sequences,time,"
-              "peer_rule,amalgam_mfu,peer_mfu", flush=True)
+              "peer_rule,amalgam_mfu,peer_mfu,variant", flush=True)
     for case in a.case:
         shape, sequences, time = re.fullmatch(r"(.+):(\d+)x(\d+)", case).groups()
         compare(a, shape, int(sequences), int(time), rule)
