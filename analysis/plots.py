@@ -39,6 +39,13 @@ def new_figure(size=SMALL):
     return plt.subplots(figsize=size, layout="constrained")
 
 
+def shorten(tag):
+    """A page has tens of figures: hundredths of a point are enough, groups need no ids, and the font is the page's
+    (report.css)."""
+    tag = re.sub(r"(\.\d\d)\d+", r"\1", tag)
+    return re.sub(r'font-family: [^;]*; |(?<=<g) id="[^"]*"', "", tag)
+
+
 def to_svg(figure, label):
     """The figure as an <svg> element that scales with the page; its ids are made unique in the page."""
     global counter
@@ -54,6 +61,8 @@ def to_svg(figure, label):
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", svg, count=1)
     svg = re.sub(r'<svg ([^>]*?)height="[^"]*"', r"<svg \1", svg, count=1)
+    svg = re.sub(r"<[^>]*>", lambda tag: shorten(tag[0]), svg)
+    svg = re.sub(r"\n\s+", "\n", svg)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
 
 

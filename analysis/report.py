@@ -112,7 +112,15 @@ def layout_section(run):
     return html
 
 
-def score_section(run):
+def with_same_scores(run, earlier):
+    """The place of the first of the earlier runs that has the same scores (`reuse` in a job), or None."""
+    for place, other in enumerate(earlier):
+        if None not in (run.scores, other.scores) and np.array_equal(run.scores.kl, other.scores.kl, equal_nan=True):
+            return place
+    return None
+
+
+def score_section(run, earlier):
     html = "<h3>Importance of each layer</h3>"
     scores = run.scores
     if scores is None:
@@ -129,6 +137,9 @@ def score_section(run):
         else:
             html += (f"<p>The choice does not follow the scores: layer {outside}, left out, beats layer {inside}, "
                      f"kept, by {by}")
+    shown = with_same_scores(run, earlier)
+    if shown is not None:
+        return html + f'<p>The scores are those of <a href="#run{shown}">{escape(earlier[shown].name)}</a>.</p>'
     html += page.figure(plots.importance(run), "Importance per layer",
                         "Higher: restoring softmax attention there lowers the held-out KL more. Thin bars: standard "
                         "error over sequences. Thick bars: the same after the difficulty common to all candidates is "
@@ -228,9 +239,10 @@ def throughput_table(run):
     return page.table(["stage", "wall time", "steps", "tokens", "tokens/s (median)", "per rank", "memory (GiB)"], rows)
 
 
-def run_section(run, number, several):
+def run_section(runs, number):
+    run, several = runs[number], len(runs) > 1
     html = f'<h2 id="run{number}"{"" if several else " class=first"}>{escape(run.name)}</h2>' if several else ""
-    html += header(run) + layout_section(run) + score_section(run) + training_section(run)
+    html += header(run) + layout_section(run) + score_section(run, runs[:number]) + training_section(run)
     html += "<h3>Evaluation</h3>" + evaluation_table(run)
     if run.evaluation is not None:
         html += evaluation_section([run])
@@ -282,7 +294,7 @@ def build_report(runs):
     if several:
         links = "".join(f'<a href="#run{number}">{escape(run.name)}</a>' for number, run in enumerate(runs))
         body += f'<nav><a href="#comparison">Comparison</a>{links}</nav>' + comparison_section(runs)
-    body += "".join(run_section(run, number, several) for number, run in enumerate(runs))
+    body += "".join(run_section(runs, number) for number in range(len(runs)))
     style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
     return page.document(title, style, body)
 

@@ -5,6 +5,7 @@ import contextlib
 import csv
 import io
 import re
+import shutil
 import sys
 import tempfile
 import unittest
@@ -128,6 +129,15 @@ class ReportTest(unittest.TestCase):
         overlay = overlay[: overlay.index("</svg>")]
         for name in ("guided", "uniform", "random"):
             self.assertIn(f">{name}<", overlay, "the legend names every run")
+
+    def test_shared_scores_are_drawn_once(self):
+        shutil.copytree(self.guided, self.root / "again")
+        html, text = self.page(self.guided, self.root / "again")
+        self.assertIn("The scores are those of guided.", text)
+        self.assertEqual(html.count('aria-label="Importance per layer of guided"'), 2, "wide and narrow")
+        self.assertNotIn('aria-label="Importance per layer of again"', html)
+        html, text = self.page(self.guided, self.uniform)
+        self.assertNotIn("The scores are those of", text)
 
     def test_runs_at_every_stage(self):
         for until in ("transfer", "align", "score", "select", "distill", "finetune", "evaluate"):
