@@ -13,7 +13,7 @@
 
 #ifdef AMALGAM_CUDA
 #include "kernels/gated_delta_rule/gated_delta_rule_cuda.h"
-#include "model/cuda_stream.h"
+#include "model/cuda_resources.h"
 #endif
 
 namespace amalgam {
@@ -49,10 +49,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::tensor_list;
-
-at::Tensor device_bytes(const at::Tensor& like, size_t bytes) {
-    return at::empty({int64_t(bytes)}, like.options().dtype(at::kByte));
-}
 
 /// o [batch, time, heads, head_dim]; `workspace` is set to what a backward pass reads, where one is to follow.
 at::Tensor run_rule(const GatedDeltaCall& call, const at::Tensor& projected, float* final_state, bool for_backward,

@@ -15,7 +15,7 @@
 #include "system/log.h"
 
 #ifdef AMALGAM_CUDA
-#include "model/cuda_stream.h"
+#include "model/cuda_resources.h"
 #endif
 
 namespace amalgam {
@@ -50,8 +50,7 @@ struct Call {
 
 #ifdef AMALGAM_CUDA
 at::Tensor device_states(const Call& call, const at::Tensor& like) {
-    const auto bytes = int64_t(kernels::cuda::gated_linear_attention_states_bytes(call.shape));
-    return at::empty({bytes}, like.options().dtype(at::kByte));
+    return device_bytes(like, kernels::cuda::gated_linear_attention_states_bytes(call.shape));
 }
 #endif
 

@@ -5,28 +5,20 @@
 
 #include "model/kernel_views.h"
 #ifdef AMALGAM_CUDA
-#include "model/cuda_stream.h"
+#include "model/cuda_resources.h"
 #endif
 
 namespace amalgam {
 
 #ifdef AMALGAM_CUDA
-namespace {
-
-at::Tensor workspace_for(const at::Tensor& t, int64_t bytes) {
-    return at::empty({bytes}, t.options().dtype(at::kByte));
-}
-
-}  // namespace
-
 #define AMALGAM_RUN(function)                                                  \
     if (like.is_cuda()) return kernels::cuda::function(call, stream_of(like)); \
     kernels::function(call, kernel_threads())
-#define AMALGAM_RUN_WITH_WORKSPACE(function)                                                         \
-    if (like.is_cuda()) {                                                                            \
-        const at::Tensor workspace = workspace_for(like, kernels::cuda::function##_workspace(call)); \
-        return kernels::cuda::function(call, workspace.data_ptr(), stream_of(like));                 \
-    }                                                                                                \
+#define AMALGAM_RUN_WITH_WORKSPACE(function)                                                        \
+    if (like.is_cuda()) {                                                                           \
+        const at::Tensor workspace = device_bytes(like, kernels::cuda::function##_workspace(call)); \
+        return kernels::cuda::function(call, workspace.data_ptr(), stream_of(like));                \
+    }                                                                                               \
     kernels::function(call, kernel_threads())
 #else
 #define AMALGAM_RUN(function) \
