@@ -113,9 +113,9 @@ def layout_section(run):
 
 
 def with_same_scores(run, earlier):
-    """The place of the first of the earlier runs that has the same scores (`reuse` in a job), or None."""
+    """The place of the first of the earlier runs that has the scores of this run (`reuse` in a job), or None."""
     for place, other in enumerate(earlier):
-        if None not in (run.scores, other.scores) and np.array_equal(run.scores.kl, other.scores.kl, equal_nan=True):
+        if other.scores is not None and np.array_equal(run.scores.kl, other.scores.kl, equal_nan=True):
             return place
     return None
 

@@ -21,7 +21,7 @@
 
 #include "app/memory.h"
 #include "device_profile.h"
-#include "job/job_recipe.h"
+#include "job/job_reader.h"
 #include "random_models.h"
 #include "stages/compute.h"
 #include "stages/training_stage.h"
@@ -54,9 +54,6 @@ struct Settings {
 Settings settings(int argc, char** argv) {
     const auto argument = [&](int i, const char* fallback) { return std::string(argc > i ? argv[i] : fallback); };
     const std::string shape = argument(8, "smollm2-135m");
-    StudentJob student;
-    student.variant = argument(10, "gdn_v4");
-    apply_variant(student);
     return {std::stoll(argument(1, "4")),
             std::stoll(argument(2, "512")),
             std::stoll(argument(9, "0")),
@@ -66,7 +63,7 @@ Settings settings(int argc, char** argv) {
             std::stoi(argument(5, "3")),
             shape,
             benchmarks::config_of(shape, std::stoll(argument(6, "0"))),
-            student};
+            parse_job("", "VARIANT", {"student.variant=" + argument(10, "gdn_v4")}).student};
 }
 
 /// Median seconds of whole optimizer steps, after two that are not counted.

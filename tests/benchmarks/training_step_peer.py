@@ -20,6 +20,7 @@ usage: training_step_peer.py BENCHMARK_PROGRAM [--case SHAPE:SEQUENCESxTIME ... 
 SHAPE: smollm2-135m or qwen2.5-1.5b. Without --case: smollm2-135m:4x512.
 """
 import argparse
+import contextlib
 import gc
 import re
 import shlex
@@ -199,11 +200,9 @@ def options():
 def run_ours(a, shape, sequences, time, layers, rounds):
     """Seconds of the steps, and operations per token of each."""
     command = [*shlex.split(a.program), *map(str, (sequences, time, a.type, a.threads, rounds, layers, a.device, shape))]
-    if a.profile:
-        with open(a.profile, "a") as file:
-            output = subprocess.run([*command, "15", a.variant], stdout=subprocess.PIPE, stderr=file, text=True, check=True).stdout
-    else:
-        output = subprocess.run([*command, "0", a.variant], stdout=subprocess.PIPE, text=True, check=True).stdout
+    command += ["15" if a.profile else "0", a.variant]
+    with open(a.profile, "a") if a.profile else contextlib.nullcontext() as errors:
+        output = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, text=True, check=True).stdout
     values = [float(value) for value in output.split()]
     return values[:3], values[3:]
 
