@@ -4,9 +4,9 @@
 #include <iostream>
 
 #include "app/job_inputs.h"
-#include "job/job_check_table.h"
+#include "estimate/check_table.h"
+#include "estimate/known_shapes.h"
 #include "job/job_reader.h"
-#include "job/known_shapes.h"
 #include "system/error.h"
 
 namespace amalgam {

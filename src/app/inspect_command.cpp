@@ -5,8 +5,8 @@
 #include <iostream>
 
 #include "evaluation/statistics.h"
-#include "model/config.h"
 #include "selection/score_file.h"
+#include "specification/config.h"
 #include "storage/hdf5.h"
 #include "system/error.h"
 

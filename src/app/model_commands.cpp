@@ -6,15 +6,15 @@
 #include <algorithm>
 #include <iostream>
 
+#include "checkpoints/checkpoint.h"
 #include "evaluation/generation.h"
+#include "exports/export.h"
 #include "job/job_reader.h"
-#include "model/export.h"
 #include "stages/compute.h"
 #include "storage/checksum.h"
 #include "storage/token_file.h"
 #include "system/error.h"
 #include "training/batches.h"
-#include "training/checkpoint.h"
 
 namespace amalgam {
 namespace {

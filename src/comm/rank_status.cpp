@@ -64,7 +64,7 @@ RankStatus make_status(const Activity& activity, double seconds, double deadline
 
 std::string diagnosis(const Answers& answers) {
     std::vector<int64_t> silent, stuck;
-    bool all_wait = true;  // and nobody is silent
+    bool all_wait = true;                                 // and nobody is silent
     std::map<std::string, std::vector<int64_t>> waiting;  // by what they wait for
     for (size_t r = 0; r < answers.size(); ++r) {
         if (!answers[r]) {

@@ -3,10 +3,10 @@
 
 #include <ATen/ATen.h>
 
+#include "objectives/chunked_losses.h"
 #include "system/activity.h"
 #include "system/error.h"
 #include "training/batches.h"
-#include "training/chunked_losses.h"
 
 namespace amalgam {
 namespace {

@@ -4,8 +4,8 @@
 #pragma once
 
 #include "comm/communicator.h"
+#include "objectives/distillation.h"
 #include "storage/token_file.h"
-#include "training/distillation.h"
 
 namespace amalgam {
 

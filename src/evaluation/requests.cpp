@@ -8,9 +8,9 @@
 #include <numeric>
 
 #include "evaluation/generation.h"
+#include "objectives/chunked_losses.h"
 #include "system/activity.h"
 #include "system/error.h"
-#include "training/chunked_losses.h"
 
 namespace amalgam {
 namespace {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "job/job.h"
-#include "job/model_sizes.h"
+#include "specification/model_shape.h"
 
 namespace amalgam {
 

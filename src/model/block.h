@@ -2,7 +2,7 @@
 // One Transformer block: norm, mixer, residual, norm, MLP (SwiGLU), residual.
 #pragma once
 
-#include "model/mixer.h"
+#include "mixers/mixer.h"
 
 namespace amalgam {
 

@@ -3,7 +3,7 @@
 
 #include <ATen/ATen.h>
 
-#include "model/operations.h"
+#include "operations/operations.h"
 
 namespace amalgam {
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "model/block.h"
-#include "model/weights_on_demand.h"
+#include "parameters/weights_on_demand.h"
 
 namespace amalgam {
 

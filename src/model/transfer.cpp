@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include "model/gated_linear_attention.h"
+#include "mixers/gated_linear_attention/gated_linear_attention.h"
 #include "system/error.h"
 #include "system/random.h"
 

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "model/parameters.h"
+#include "parameters/parameters.h"
 
 namespace amalgam {
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "comm/communicator.h"
-#include "sharding/sharding_strategy.h"
+#include "job/sharding_strategy.h"
 
 namespace amalgam {
 

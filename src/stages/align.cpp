@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Align: every linear mixer is fitted to the teacher's attention output on the teacher's own hidden states.
+#include "objectives/alignment.h"
 #include "stages/training_stage.h"
-#include "training/alignment.h"
 
 namespace amalgam {
 

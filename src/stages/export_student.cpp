@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Export: the student as folders that other programs load.
-#include "model/export.h"
+#include "exports/export.h"
 #include "stages/stages.h"
 #include "system/error.h"
 #include "system/log.h"

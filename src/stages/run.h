@@ -7,10 +7,10 @@
 #include <optional>
 
 #include "evaluation/held_out.h"
+#include "objectives/blockwise_forward.h"
 #include "selection/score_file.h"
 #include "stages/compute.h"
 #include "stages/sharding_choice.h"
-#include "training/blockwise_forward.h"
 #include "training/trainer.h"
 
 namespace amalgam {

@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "job/job_estimate.h"
+#include "estimate/job_estimate.h"
 #include "sharding/sharded_model.h"
 #include "stages/compute.h"
 

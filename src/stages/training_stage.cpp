@@ -25,11 +25,6 @@ StageOutcome train_stage(Run& run, const std::string& stage, const Student& stud
     return outcome.finished ? StageOutcome::finished : StageOutcome::stopped;
 }
 
-ModelShape shape_of(const ModelConfig& c) {
-    return {c.hidden_size,       c.layers,          c.query_heads, c.key_value_heads, c.head_dim,
-            c.intermediate_size, c.vocabulary_size, c.tied_head};
-}
-
 LinearOptions linear_options(const StudentJob& student, const ModelConfig& teacher) {
     LinearOptions options;
     options.short_convolution = student.short_convolution;

@@ -3,7 +3,7 @@
 // checkpoints.
 #pragma once
 
-#include "job/model_sizes.h"
+#include "estimate/model_sizes.h"
 #include "stages/stages.h"
 
 namespace amalgam {
@@ -11,8 +11,6 @@ namespace amalgam {
 /// `teacher`: of the objective, or null.
 StageOutcome train_stage(Run& run, const std::string& stage, const Student& student, const CausalLM* teacher,
                          Objective& objective, const TrainingJob& plan, double flops_per_token);
-
-ModelShape shape_of(const ModelConfig& config);
 
 /// The linear mixers of a student, as the job wants them.
 LinearOptions linear_options(const StudentJob& student, const ModelConfig& teacher);

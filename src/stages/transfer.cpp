@@ -3,12 +3,12 @@
 // hold a whole model.
 #include "model/transfer.h"
 
+#include "checkpoints/checkpoint_writer.h"
+#include "checkpoints/sharded_pieces.h"
 #include "sharding/node_weights.h"
 #include "stages/stages.h"
 #include "system/error.h"
 #include "system/log.h"
-#include "training/checkpoint_writer.h"
-#include "training/sharded_pieces.h"
 
 namespace amalgam {
 

@@ -6,16 +6,16 @@
 #include <algorithm>
 #include <cmath>
 
+#include "checkpoints/checkpoint_saver.h"
 #include "job/job_values.h"
-#include "model/kernel_views.h"
+#include "operations/kernel_views.h"
+#include "optimizer/trained_weights.h"
+#include "optimizer/update_guard.h"
 #include "system/activity.h"
 #include "system/clock.h"
 #include "system/error.h"
 #include "system/fault_injection.h"
 #include "system/log.h"
-#include "training/checkpoint_saver.h"
-#include "training/trained_weights.h"
-#include "training/update_guard.h"
 
 namespace amalgam {
 

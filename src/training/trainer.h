@@ -7,12 +7,12 @@
 #include <memory>
 #include <optional>
 
+#include "checkpoints/stage_checkpoints.h"
 #include "job/job.h"
+#include "objectives/objective.h"
 #include "sharding/sharded_model.h"
 #include "training/batches.h"
 #include "training/metrics.h"
-#include "training/objective.h"
-#include "training/stage_checkpoints.h"
 #include "training/stop_request.h"
 
 namespace amalgam {

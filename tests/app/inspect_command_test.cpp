@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "../checkpoints/whole_checkpoint.h"
 #include "../stages/small_run.h"
-#include "../training/whole_checkpoint.h"
 #include "evaluation/evaluation_file.h"
 #include "selection/score_file.h"
 

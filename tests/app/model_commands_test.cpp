@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // logits and generate, of a Hugging Face folder and of a checkpoint, against the model in this process.
+#include "../checkpoints/whole_checkpoint.h"
 #include "../stages/small_run.h"
-#include "../training/whole_checkpoint.h"
 #include "evaluation/generation.h"
 #include "training/batches.h"
 

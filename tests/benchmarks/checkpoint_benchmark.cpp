@@ -11,10 +11,10 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "checkpoints/checkpoint_saver.h"
 #include "comm/mpi_session.h"
 #include "random_models.h"
 #include "storage/posix_file.h"
-#include "training/checkpoint_saver.h"
 
 namespace amalgam {
 namespace {

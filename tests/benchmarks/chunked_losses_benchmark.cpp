@@ -12,8 +12,8 @@
 #include <functional>
 #include <vector>
 
+#include "objectives/chunked_losses.h"
 #include "system/clock.h"
-#include "training/chunked_losses.h"
 
 namespace amalgam {
 namespace {

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "job/known_shapes.h"
-#include "model/config.h"
+#include "estimate/known_shapes.h"
+#include "specification/config.h"
 #include "system/error.h"
 
 namespace amalgam::benchmarks {

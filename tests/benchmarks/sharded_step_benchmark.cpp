@@ -26,12 +26,12 @@
 #include "app/memory.h"
 #include "comm/mpi_session.h"
 #include "device_profile.h"
+#include "objectives/distillation.h"
+#include "optimizer/trained_weights.h"
 #include "random_models.h"
 #include "stages/compute.h"
 #include "system/clock.h"
 #include "system/error.h"
-#include "training/distillation.h"
-#include "training/trained_weights.h"
 
 namespace {
 

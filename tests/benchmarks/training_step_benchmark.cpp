@@ -22,14 +22,14 @@
 #include "app/memory.h"
 #include "device_profile.h"
 #include "job/job_reader.h"
+#include "objectives/alignment.h"
+#include "objectives/distillation.h"
+#include "optimizer/adamw.h"
 #include "random_models.h"
 #include "stages/compute.h"
 #include "stages/training_stage.h"
 #include "system/clock.h"
 #include "system/error.h"
-#include "training/adamw.h"
-#include "training/alignment.h"
-#include "training/distillation.h"
 
 namespace {
 

@@ -5,7 +5,7 @@
 #include <cstdlib>
 
 #include "../stages/small_run.h"
-#include "training/stage_checkpoints.h"
+#include "checkpoints/stage_checkpoints.h"
 
 namespace amalgam::test {
 

@@ -56,8 +56,8 @@ if [ "$mode" = reference ]; then
     linear_attention "$folder" "$program"
 else
     output=$(mktemp -d)
-    for program in model_test training_test; do  # suites about files keep to the CPU
-        AMALGAM_TEST_DEVICE=cuda "$here/start.sh" $program --gtest_brief=1 --gtest_filter=-Export*:Weights*:Checkpoint* || failed=1
+    for program in operations_test mixers_test model_test optimizer_test objectives_test training_test; do
+        AMALGAM_TEST_DEVICE=cuda "$here/start.sh" $program --gtest_brief=1 --gtest_filter=-Weights* || failed=1
     done
     models "$here/start.sh" amalgam cuda "$output"
     "$here/start.sh" amalgam run jobs/quickstart.yaml --set output="$output" --set device=cuda --set precision=float32 \

@@ -4,9 +4,9 @@
 #include <stdlib.h>
 
 #include "../stages/small_run.h"
+#include "checkpoints/stage_checkpoints.h"
 #include "storage/checksum.h"
 #include "storage/posix_file.h"
-#include "training/stage_checkpoints.h"
 
 namespace amalgam {
 namespace {

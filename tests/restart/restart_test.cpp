@@ -2,8 +2,8 @@
 // Runs that are killed or stopped, and started again: nothing finished is computed twice, and the results are those of
 // a run that nobody disturbed, bit for bit.
 #include "../stages/small_run.h"
+#include "checkpoints/stage_checkpoints.h"
 #include "selection/score_file.h"
-#include "training/stage_checkpoints.h"
 
 namespace amalgam {
 namespace {
@@ -70,7 +70,8 @@ TEST_F(Restart, a_kill_during_scoring_loses_no_finished_candidate) {
 TEST_F(Restart, ranks_without_a_candidate_wait_for_the_others) {
     expect_end(run(1), 0, {});
     // One candidate is left for three ranks.
-    for (const char* file : {"scores.h5", "candidates/candidate-003.h5", "checkpoints/distill.h5"}) fs::remove(result(file));
+    for (const char* file : {"scores.h5", "candidates/candidate-003.h5", "checkpoints/distill.h5"})
+        fs::remove(result(file));
     expect_end(run(3), 0, {"score: 1 of 4 candidates to do, 3 groups of 1 ranks"});
     expect_same_results(undisturbed());
 }

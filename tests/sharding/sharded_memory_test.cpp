@@ -5,10 +5,10 @@
 #include "../model/small_model.h"
 #include "../storage/temporary_folder.h"
 #include "../training/counting_allocator.h"
-#include "job/sharding_estimate.h"
+#include "estimate/sharding_estimate.h"
+#include "objectives/distillation.h"
+#include "optimizer/trained_weights.h"
 #include "sharded_student.h"
-#include "training/distillation.h"
-#include "training/trained_weights.h"
 
 namespace amalgam {
 namespace {

@@ -3,10 +3,10 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "../training/small_training.h"
+#include "checkpoints/checkpoint.h"
+#include "objectives/alignment.h"
 #include "sharded_student.h"
 #include "system/error.h"
-#include "training/alignment.h"
-#include "training/checkpoint.h"
 
 namespace amalgam {
 namespace {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Inputs and results that are damaged: the program must end on all ranks, name file and field, and leave what is there
 // as it is.
+#include "checkpoints/checkpoint.h"
 #include "selection/score_file.h"
 #include "small_run.h"
 #include "system/sha256.h"
-#include "training/checkpoint.h"
 
 namespace amalgam {
 namespace {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The whole pipeline as users start it, on one rank and on several.
+#include "checkpoints/checkpoint.h"
 #include "evaluation/statistics.h"
 #include "selection/score_file.h"
 #include "small_run.h"
-#include "training/checkpoint.h"
 
 namespace amalgam {
 namespace {

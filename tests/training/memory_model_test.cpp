@@ -8,10 +8,10 @@
 #include "../model/small_model.h"
 #include "../storage/temporary_folder.h"
 #include "counting_allocator.h"
-#include "job/job_estimate.h"
+#include "estimate/job_estimate.h"
+#include "objectives/alignment.h"
+#include "objectives/distillation.h"
 #include "small_corpus.h"
-#include "training/alignment.h"
-#include "training/distillation.h"
 #include "training/trainer.h"
 
 namespace amalgam {

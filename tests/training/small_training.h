@@ -7,8 +7,8 @@
 #include "../model/small_model.h"
 #include "../storage/temporary_folder.h"
 #include "comm/communicator.h"
+#include "objectives/distillation.h"
 #include "small_corpus.h"
-#include "training/distillation.h"
 #include "training/trainer.h"
 
 namespace amalgam::test {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Going on from a checkpoint must end where an uninterrupted run ends, bit for bit, and must not if a part of the state
 // is lost.
+#include "../checkpoints/whole_checkpoint.h"
 #include "small_training.h"
-#include "whole_checkpoint.h"
 
 namespace amalgam {
 namespace {

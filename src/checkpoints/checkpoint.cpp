@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "checkpoints/checkpoint.h"
+
+#include <ATen/ATen.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cinttypes>
+#include <cstdio>
+
+#include "checkpoints/piece_checksums.h"
+#include "storage/checksum.h"
+#include "storage/posix_file.h"
+#include "system/error.h"
+
+namespace amalgam {
+
+Checkpoint::Checkpoint(const std::filesystem::path& path) : file_(H5File::open(path)) {
+    file_.expect_filetype("amalgam checkpoint", 2);
+    if (file_.has_attribute("/", "complete") && file_.integer_attribute("/", "complete") != 1)
+        throw Error(text(path.string(), ": was not written to its end (attribute complete is not 1); remove it"),
+                    ExitCode::damaged_file);
+    spec_ = spec_from_json(file_.string_attribute("/", "config"), path.string());
+    state_.stage = file_.string_attribute("/", "stage");
+    state_.step = file_.integer_attribute("/", "step");
+    state_.tokens = file_.integer_attribute("/", "tokens");
+    state_.data_cursor = file_.integer_attribute("/", "data_cursor");
+    if (file_.has_attribute("/", "update_guard")) state_.update_guard = file_.string_attribute("/", "update_guard");
+    state_.seed = file_.integer_attribute("/", "seed");
+    if (file_.has_attribute("/", "optimizer_steps")) optimizer_steps_ = file_.integer_attribute("/", "optimizer_steps");
+}
+
+void Checkpoint::damaged(const std::string& dataset) const {
+    throw Error(
+        text(where(), ": dataset ", dataset,
+             " does not match its checksum (the file is damaged); remove it to go on from the checkpoint before"),
+        ExitCode::damaged_file);
+}
+
+/// Files of format 1 have a hash of the whole dataset, which needs all of its bytes in one place.
+void Checkpoint::expect_old_hash(const std::string& dataset) const {
+    int64_t elements = 1;
+    for (const int64_t extent : file_.describe(dataset).shape) elements *= extent;
+    const at::Tensor all = at::empty({elements}, at::kFloat);
+    file_.read(dataset, StoredType::float32, all.data_ptr());
+    char hash[17];
+    std::snprintf(hash, sizeof hash, "%016" PRIx64, uint64_t(XXH3_64bits(all.const_data_ptr(), all.nbytes())));
+    if (hash != file_.string_attribute(dataset, "xxh3")) damaged(dataset);
+}
+
+uint32_t Checkpoint::read_piece(const PosixFile& bytes, const TensorPiece& piece) const {
+    const DatasetInfo info = file_.describe(piece.name);
+    if (info.type != StoredType::float32)
+        throw Error(text(where(), ": dataset ", piece.name, " is not float32 (checkpoints hold fp32 masters)"),
+                    ExitCode::damaged_file);
+    if (info.shape != piece.shape)
+        throw Error(text(where(), ": dataset ", piece.name, " has shape ", at::IntArrayRef(info.shape),
+                         " but the model's is ", at::IntArrayRef(piece.shape), " (it belongs to another model)"),
+                    ExitCode::damaged_file);
+    const int64_t count = piece.values.numel(), offset = file_.offset_of(piece.name);
+    if (count == 0) return 0;
+    if (offset < 0)
+        throw Error(
+            text(where(), ": dataset ", piece.name,
+                 " is compressed or chunked (no rank could read its part alone); use the file as it was written"),
+            ExitCode::damaged_file);
+    bytes.read_at(offset + piece.first * int64_t(sizeof(float)), piece.values.data_ptr<float>(),
+                  int64_t(piece.values.nbytes()));
+    return crc32_of(piece.values.const_data_ptr<float>(), int64_t(piece.values.nbytes()));
+}
+
+void Checkpoint::read(const std::vector<TensorPiece>& pieces, const Communicator& group) const {
+    PieceChecksums sums(pieces.size());
+    group.together([&] {
+        const PosixFile bytes = PosixFile::open(file_.path());
+        for (size_t i = 0; i < pieces.size(); ++i) {
+            const TensorPiece& piece = pieces[i];
+            const uint32_t checksum = read_piece(bytes, piece);
+            if (file_.has_attribute(piece.name, "xxh3")) {  // one rank checks it
+                if (int(i % size_t(group.size())) == group.rank()) expect_old_hash(piece.name);
+            } else if (piece.values.numel() < whole_elements(piece)) {
+                sums.add(i, piece, checksum);
+            } else if (checksum != file_.integer_attribute(piece.name, "crc32")) {
+                damaged(piece.name);
+            }
+        }
+    });
+    sums.reduce(group);
+    group.on_root([&] {
+        for (size_t i = 0; i < pieces.size(); ++i) {
+            if (sums.elements(i) == 0) continue;
+            if (sums.elements(i) != whole_elements(pieces[i]))
+                throw Error(text(where(), ": dataset ", pieces[i].name, ": the ranks read ", sums.elements(i), " of ",
+                                 whole_elements(pieces[i]), " elements, so that it cannot be checked"));
+            if (sums.of(i) != file_.integer_attribute(pieces[i].name, "crc32")) damaged(pieces[i].name);
+        }
+    });
+}
+
+void Checkpoint::read_replicas(const std::vector<TensorPiece>& whole, const Communicator& group) const {
+    std::vector<TensorPiece> mine = even_pieces(whole, group.rank(), group.size());
+    for (TensorPiece& piece : mine)
+        if (!piece.values.is_cpu()) piece.values = at::empty(piece.values.sizes(), at::kFloat);
+    read(mine, group);
+
+    const EvenCuts cuts(whole, group.size());
+    for (size_t i = 0; i < whole.size(); ++i) {
+        const at::Tensor target = whole[i].values,
+                         host = target.is_cpu() ? target : at::empty(target.sizes(), at::kFloat);
+        if (!target.is_cpu()) host.narrow(0, mine[i].first, mine[i].values.numel()).copy_(mine[i].values);
+        for (int rank = 0; rank < group.size(); ++rank) {
+            const auto [first, end] = cuts.of(i, rank);
+            if (first < end)
+                group.broadcast(std::span<float>(host.data_ptr<float>() + first, size_t(end - first)), rank);
+        }
+        if (!target.is_cpu()) target.copy_(host);
+    }
+}
+
+std::optional<at::Tensor> Checkpoint::find(const std::string& name) const {
+    const std::string dataset = "/model/" + name;
+    if (!file_.has(dataset)) return std::nullopt;
+    at::Tensor tensor = at::empty(file_.describe(dataset).shape, at::kFloat);
+    read({whole_tensor(dataset, tensor)}, Communicator());
+    return tensor;
+}
+
+}  // namespace amalgam

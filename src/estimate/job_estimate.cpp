@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "estimate/job_estimate.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "job/job_values.h"
+#include "system/error.h"
+
+namespace amalgam {
+
+namespace {
+
+// As in training/chunked_losses.cpp, where the job names no chunk.
+constexpr double cpu_chunk = 1024;                          // tokens
+constexpr double device_logits = 4.0 * 1024 * 1024 * 1024;  // bytes
+
+/// Sequences of a micro-batch, and how many of these the busiest rank has in a step: as training/trainer.cpp cuts them.
+struct Share {
+    int64_t sequences, micro_batches;
+};
+
+Share share_of_rank(const Job& job, const TrainingJob& stage, int64_t sharers) {
+    int64_t sequences = (stage.batch_sequences + sharers - 1) / sharers;
+    if (job.deterministic) sequences = 1;
+    if (stage.micro_batch_sequences > 0) sequences = std::min(stage.micro_batch_sequences, stage.batch_sequences);
+    const int64_t all = (stage.batch_sequences + sequences - 1) / sequences;
+    return {sequences, (all + sharers - 1) / sharers};
+}
+
+double trained_tokens(const TrainingJob& stage) {
+    return double(training_steps(stage)) * double(stage.batch_sequences) * double(stage.sequence_length);
+}
+
+class Estimator {
+  public:
+    Estimator(const Job& job, const ModelShape& shape, const Machine& machine)
+        : job_(job), machine_(machine), sizes_(shape, job.student), bytes_(double(compute_bytes(job))) {
+        kept_ = double(kept_layers(job.select, shape.layers));
+    }
+
+    Estimate all() {
+        Estimate result;
+        result.kept_layers = int64_t(kept_);
+        result.teacher_parameters = teacher();
+        result.student_parameters = sizes_.parameters(kept_);
+        if (job_.align.tokens > 0) result.stages.push_back(align());
+        if (job_.score.tokens > 0) result.stages.push_back(score());
+        result.stages.push_back(distill());  // without tokens it still makes the hybrid
+        if (job_.finetune.tokens > 0) result.stages.push_back(finetune());
+        if (job_.evaluate.sequences > 0) result.stages.push_back(evaluate());
+        double largest = 0;
+        for (const StageEstimate& stage : result.stages) {
+            result.flops += stage.flops;
+            result.seconds += stage.seconds;
+            const int64_t every = job_.checkpoint.keep_every_steps;
+            const int64_t kept = job_.checkpoint.keep_last + (every > 0 ? stage.steps / every : 0);
+            result.disk_bytes += stage.checkpoint_bytes * double(kept);
+            largest = std::max(largest, stage.checkpoint_bytes);
+        }
+        const double export_bytes = job_.export_to.precision == "bfloat16" ? 2 : 4;
+        result.disk_bytes += largest + 4 * sizes_.parameters(0) +
+                             export_bytes * result.student_parameters * double(job_.export_to.formats.size());
+        return result;
+    }
+
+  private:
+    double teacher() const { return sizes_.parameters(sizes_.layers()); }
+    double teacher_flops(double length) const { return sizes_.model_flops(sizes_.layers(), length); }
+    /// Of a training step, per token: forward and twice that for the backward pass; blocks once more if recomputed.
+    double student_flops(double kept, double length) const {
+        const bool again = job_.sharding.activations == "recompute";
+        return 3 * sizes_.model_flops(kept, length) + (again ? sizes_.block_flops(kept, length) : 0);
+    }
+    double seconds(double flops, double ranks) const {
+        return flops / (ranks * machine_.peak_flops * machine_.utilisation);
+    }
+
+    /// What all training stages have in common; `sharers` ranks share a batch.
+    StageEstimate training_stage(const std::string& name, const TrainingJob& job, int64_t sharers) const {
+        return {.name = name,
+                .steps = training_steps(job),
+                .micro_batch_sequences = share_of_rank(job_, job, sharers).sequences,
+                .tokens = trained_tokens(job)};
+    }
+
+    StageSizes stage_sizes(const TrainingJob& job, int64_t sharers, double kept, double trained) const {
+        StageSizes sizes;
+        sizes.trained = trained;
+        sizes.student = sizes_.parameters(kept);
+        sizes.block = std::max(sizes_.largest_block(kept), sizes_.softmax_block());
+        sizes.outside = sizes_.outside();
+        sizes.trained_block = trained > 0 ? sizes.block : 0;
+        sizes.trained_outside = trained > 0 ? sizes.outside : 0;
+        sizes.compute_bytes = bytes_;
+        sizes.reduce_bytes = job_.sharding.reduce == "bfloat16" ? 2 : 4;
+        sizes.deterministic = job_.deterministic;
+        sizes.micro_batches = double(share_of_rank(job_, job, sharers).micro_batches);
+        return sizes;
+    }
+
+    double micro_batch_tokens(const TrainingJob& job, int64_t sharers) const {
+        return double(share_of_rank(job_, job, sharers).sequences) * double(job.sequence_length);
+    }
+
+    /// Logits of `models` for a chunk of the tokens (the gradient takes the student's place), and what the gradient of
+    /// the head needs on its way into the sum.
+    double logit_bytes(int64_t asked_chunk, double tokens, int models) const {
+        return chunk_bytes(asked_chunk, tokens, models) +
+               (on_cpu() || bytes_ == 4 ? bytes_ * sizes_.vocabulary() * sizes_.hidden() : 0);
+    }
+
+    double chunk_bytes(int64_t asked_chunk, double tokens, int models) const {
+        const double of_token = models * bytes_ * sizes_.vocabulary();
+        const double automatic =
+            on_cpu() ? cpu_chunk : std::max(256.0, std::floor(device_logits / of_token / 256) * 256);
+        return of_token * std::min(asked_chunk > 0 ? double(asked_chunk) : automatic, tokens);
+    }
+
+    bool on_cpu() const { return job_.device == "cpu"; }
+
+    /// Everything of the student is trained on a loss of its logits.
+    StageSizes whole_student(const DistillJob& job, int64_t sharers, double kept, bool with_teacher) const {
+        StageSizes sizes = stage_sizes(job, sharers, kept, sizes_.parameters(kept));
+        const double tokens = micro_batch_tokens(job, sharers);
+        sizes.teacher = with_teacher ? teacher() : 0;
+        sizes.activation_bytes = tokens * (block_activations(kept) + 3 * bytes_ * sizes_.hidden());
+        sizes.logit_bytes = logit_bytes(job.loss_chunk_tokens, tokens, with_teacher ? 2 : 1);
+        return sizes;
+    }
+
+    /// Per token: of all blocks, or the inputs of all and what one keeps while it is computed again.
+    double block_activations(double kept) const {
+        if (job_.sharding.activations == "keep") return sizes_.activations(kept, bytes_);
+        return sizes_.layers() * bytes_ * sizes_.hidden() + sizes_.largest_block_activations(kept, bytes_);
+    }
+
+    void shard(StageEstimate& stage, const StageSizes& sizes, int64_t sharers) const {
+        stage.shardings = estimate_all_shardings(sizes, sharers, machine_.ranks_on_node());
+        stage.automatic = size_t(&choose_sharding(stage.shardings, machine_.memory_per_rank) - stage.shardings.data());
+        stage.chosen = stage.automatic;
+        for (size_t i = 0; i < stage.shardings.size(); ++i)
+            if (describe(stage.shardings[i].strategy) == job_.sharding.strategy) stage.chosen = i;
+    }
+
+    void save(StageEstimate& stage, double bytes) const {
+        stage.checkpoint_bytes = bytes;
+        stage.checkpoint_seconds = bytes / (double(machine_.nodes()) * machine_.node_bandwidth);
+    }
+
+    StageEstimate align() const {
+        const AlignJob& job = job_.align;
+        StageEstimate stage = training_stage("align", job, machine_.ranks);
+        StageSizes sizes = stage_sizes(job, machine_.ranks, 0, sizes_.layers() * sizes_.linear_mixer());
+        sizes.teacher = teacher();
+        sizes.trained_block = sizes_.linear_mixer();
+        sizes.trained_outside = 0;
+        sizes.activation_bytes = micro_batch_tokens(job, machine_.ranks) *
+                                 (sizes_.linear_mixer_activations(bytes_) + sizes_.linear_mixer_gradients(bytes_) +
+                                  (2 * bytes_ + 12) * sizes_.hidden());
+        shard(stage, sizes, machine_.ranks);
+        stage.flops = stage.tokens * (sizes_.block_flops(sizes_.layers(), double(job.sequence_length)) +
+                                      3 * sizes_.layers() * sizes_.linear_mixer_flops());
+        stage.seconds = seconds(stage.flops, double(machine_.ranks));
+        save(stage, 4 * sizes.student + 8 * sizes.trained);
+        return stage;
+    }
+
+    StageEstimate score() const {
+        const ScoreJob& score = job_.score;
+        const double candidates = sizes_.layers(), length = double(score.sequence_length);
+        StageEstimate stage = training_stage("score", score, score.ranks_per_candidate);
+        stage.tokens *= candidates;
+        StageSizes sizes = whole_student(score, score.ranks_per_candidate, 1, true);
+        sizes.activation_bytes += kept_teacher_states();
+        shard(stage, sizes, score.ranks_per_candidate);
+        const double student = sizes_.model_flops(1, length), trained = student_flops(1, length);
+        const double measured = double(score.measurements) * double(score.validation_sequences) * length;
+        const double of_candidate =
+            trained_tokens(score) * (teacher_flops(length) + trained) + measured * (teacher_flops(length) + student);
+        stage.flops = candidates * of_candidate;
+        const int64_t groups = std::max<int64_t>(1, machine_.ranks / score.ranks_per_candidate);
+        const int64_t rounds = (int64_t(candidates) + groups - 1) / groups;
+        stage.seconds = double(rounds) * seconds(of_candidate, double(score.ranks_per_candidate));
+        return stage;
+    }
+
+    /// Candidates train on the same sequences, so the teacher's states are kept as far as the job allows: of this
+    /// rank's share of the training sequences, and as much again of the held-out ones.
+    double kept_teacher_states() const {
+        const ScoreJob& score = job_.score;
+        const double most = score.teacher_cache_gib * double(1 << 30), group = double(score.ranks_per_candidate);
+        const double per_sequence = double(score.sequence_length) * sizes_.hidden() * bytes_;
+        const double trained = double(training_steps(score)) * double(score.batch_sequences) / group;
+        return std::min(most, trained * per_sequence) +
+               std::min(most, double(score.validation_sequences) / group * per_sequence);
+    }
+
+    /// All parameters of the selected hybrid are trained; `teacher_forward` flop per token come on top.
+    StageEstimate train_hybrid(const std::string& name, const DistillJob& job, bool with_teacher) const {
+        StageEstimate stage = training_stage(name, job, machine_.ranks);
+        const double length = double(job.sequence_length);
+        const StageSizes sizes = whole_student(job, machine_.ranks, kept_, with_teacher);
+        shard(stage, sizes, machine_.ranks);
+        stage.flops = stage.tokens * ((with_teacher ? teacher_flops(length) : 0) + student_flops(kept_, length));
+        stage.seconds = seconds(stage.flops, double(machine_.ranks));
+        save(stage, 12 * sizes.trained);
+        return stage;
+    }
+
+    StageEstimate distill() const { return train_hybrid("distill", job_.distill, true); }
+    StageEstimate finetune() const { return train_hybrid("finetune", job_.finetune, false); }
+
+    /// A trainable student (with masters) and the teacher, forward only.
+    StageEstimate evaluate() const {
+        const double length = double(job_.evaluate.sequence_length);
+        StageEstimate stage{.name = "evaluate"};
+        StageSizes sizes = stage_sizes({}, machine_.ranks, kept_, 0);
+        sizes.teacher = teacher();
+        sizes.micro_batches = 0;
+        sizes.logit_bytes = chunk_bytes(job_.distill.loss_chunk_tokens, length, 2);
+        shard(stage, sizes, machine_.ranks);
+        const double tokens = double(job_.evaluate.sequences) * length;
+        stage.flops = tokens * (teacher_flops(length) + sizes_.model_flops(kept_, length));
+        stage.seconds = seconds(stage.flops, double(std::min(machine_.ranks, job_.evaluate.sequences)));
+        return stage;
+    }
+
+    const Job& job_;
+    const Machine& machine_;
+    ModelSizes sizes_;
+    double bytes_;
+    double kept_ = 0;
+};
+
+}  // namespace
+
+int64_t compute_bytes(const Job& job) {
+    if (job.precision == "float32") return 4;
+    if (job.precision == "bfloat16") return 2;
+    return job.device == "cpu" ? 4 : 2;
+}
+
+Estimate estimate_job(const Job& job, const ModelShape& shape, const Machine& machine) {
+    return Estimator(job, shape, machine).all();
+}
+
+}  // namespace amalgam

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a job will need: memory of a rank for every way of sharding, bytes moved, arithmetic, time, disk. Arithmetic on
+// sizes only, no measurement: good to a factor of about 1.5 in time, meant to tell "fits" from "does not" and hours
+// from weeks before an allocation is spent. Formulas: model_sizes.h (parameters, flop, activations),
+// sharding_estimate.h (memory of a rank, traffic), and these:
+//
+// Activations  distill, score, finetune: of all blocks (with sharding.activations: recompute b H of each, and all of
+//              one), and the hidden states with their gradient and the teacher's, 3 b H per token. align: of one mixer
+//              at a time, 6 b A of its gradients, and 2 b H + 12 H of teacher's and student's outputs.
+// Logits       b V of student and teacher per token of a loss chunk (on GPUs 4 GiB where the job names no chunk), and
+//              except for bf16 on GPUs the head's gradient of a chunk, b V H. Only where there is a KL or next-token
+//              loss.
+// Arithmetic   a distillation step is three forwards of the student (and the blocks once more if recomputed) and one of
+//              the teacher; align: teacher without head, and three forwards of all linear mixers.
+// Time         flop / (ranks x peak x utilisation). score: candidates are dealt to ranks / ranks_per_candidate groups,
+//              so its time is that of the largest number of candidates in one group. Checkpoints: bytes / (nodes x
+//              bandwidth of a node).
+// Checkpoint   4 bytes per student parameter + 8 per trained one.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "estimate/sharding_estimate.h"
+#include "job/job.h"
+#include "specification/model_shape.h"
+
+namespace amalgam {
+
+struct Machine {
+    int64_t ranks = 1;
+    double memory_per_rank = 0;   // bytes; 0: unknown
+    double peak_flops = 989e12;   // flop/s of a rank in the compute precision; default: one H100, dense bfloat16
+    double utilisation = 0.35;    // assumed fraction of it
+    int64_t ranks_per_node = 8;   // at most: fewer ranks are on one node
+    double node_bandwidth = 2e9;  // byte/s to the file system from a node; an assumption too
+
+    int64_t ranks_on_node() const { return std::min(ranks, ranks_per_node); }
+    int64_t nodes() const { return (ranks + ranks_per_node - 1) / ranks_per_node; }
+};
+
+struct StageEstimate {
+    std::string name;
+    int64_t steps = 0;
+    int64_t micro_batch_sequences = 0;        // of one rank in one forward; 0: not a training stage
+    double tokens = 0;                        // trained on, over all candidates
+    std::vector<ShardingEstimate> shardings;  // that make sense here, none first
+    size_t chosen = 0;                        // of them: what the job runs with
+    size_t automatic = 0;                     // of them: what auto takes
+    double flops = 0;                         // over all ranks
+    double seconds = 0;
+    double checkpoint_bytes = 0;  // one file; 0: the stage writes none
+    double checkpoint_seconds = 0;
+
+    const ShardingEstimate& sharding() const { return shardings.at(chosen); }
+    double memory_bytes() const { return sharding().memory.total(); }
+};
+
+struct Estimate {
+    double teacher_parameters = 0;
+    double student_parameters = 0;  // of the selected hybrid
+    int64_t kept_layers = 0;
+    std::vector<StageEstimate> stages;  // that the job runs, in order
+    double flops = 0;
+    double seconds = 0;
+    double disk_bytes =
+        0;  // of the run folder at its fullest: all kept checkpoints, one being written, exported students
+};
+
+/// Throws Error(bad_input) if select.budget is not understood; otherwise any job that read_job accepts is estimated.
+Estimate estimate_job(const Job& job, const ModelShape& shape, const Machine& machine);
+
+/// Bytes of a number in the compute precision of the job: auto counts as bfloat16 unless the device is the CPU.
+int64_t compute_bytes(const Job& job);
+
+}  // namespace amalgam

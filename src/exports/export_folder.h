@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the export formats share: tensors read in fp32 from the student one after the other, written under new names as
+// safetensors with config.json and the teacher's tokenizer files.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <nlohmann/json.hpp>
+
+#include "exports/export.h"
+#include "storage/safetensors.h"
+
+namespace amalgam {
+
+class ExportFolder {
+  public:
+    ExportFolder(const TensorSource& student, ExportPrecision precision, std::filesystem::path teacher_folder,
+                 std::filesystem::path target);
+
+    /// A tensor of the student, fp32. Throws Error(bad_input) if it is missing.
+    at::Tensor take(const std::string& name) const;
+    /// Writes `tensor`, in the export's precision unless `full_precision`.
+    void put(const std::string& name, const at::Tensor& tensor, bool full_precision = false);
+    /// take and put.
+    void copy(const std::string& from, const std::string& to) { put(to, take(from)); }
+
+    /// To be called when all tensors were put: replaces an earlier export, whose config.json goes first; the new one
+    /// comes last.
+    void finish(const nlohmann::json& config);
+
+    const char* dtype() const { return precision_ == ExportPrecision::bfloat16 ? "bfloat16" : "float32"; }
+
+  private:
+    void write_tokenizer() const;
+    void write_generation_config(bool use_cache) const;
+
+    const TensorSource& student_;
+    ExportPrecision precision_;
+    std::filesystem::path teacher_folder_, target_;
+    SafetensorsWriter tensors_;
+};
+
+/// "model.layers.N." and the mixer's part of a name.
+std::string layer_name(int64_t layer, const std::string& rest);
+
+/// bos_token_id and eos_token_id as the config has them.
+void add_special_tokens(nlohmann::json& json, const ModelConfig& config);
+
+}  // namespace amalgam

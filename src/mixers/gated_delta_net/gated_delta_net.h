@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+// The gated delta net as the paper's student layers have it (Yang et al., arXiv 2412.06464; gdn_v1 to gdn_v6 of the
+// reference code): q, k, v = SiLU(W x), q and k L2-normalised, beta = sigmoid(W_b x),
+// g = -exp(A_log) softplus(W_a x + dt_bias), the gated delta rule, then RMSNorm per head * SiLU(W_g x), and W_o.
+// Options: short convolution before the SiLU, no output gate, no output norm, no SiLU, rotary embedding on q and k.
+#pragma once
+
+#include "mixers/mixer.h"
+
+namespace amalgam {
+
+inline constexpr const char* gated_delta_net_mixer = "gated_delta_net";
+
+class GatedDeltaNet : public Mixer {
+  public:
+    GatedDeltaNet(const ModelSpec& spec, int64_t layer, ParameterStore& store);
+    at::Tensor forward(const at::Tensor& x, const RotaryTables& rotary, MixerCache* cache) const override;
+    std::unique_ptr<MixerCache> make_cache(int64_t batch, at::Device device) const override;
+
+  private:
+    int64_t heads_, head_dim_;
+    LinearOptions options_;
+    // Rows of in_proj: q | k | v | g (if gated) | a | b.
+    const Parameter *in_, *output_, *a_log_, *dt_bias_, *norm_ = nullptr, *convolution_ = nullptr;
+};
+
+}  // namespace amalgam

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// Gated linear attention as the paper's gla_v1 and flash-linear-attention have it (Yang et al., arXiv 2312.06635):
+// q, k, v = W x, a decay for every key channel, g = log(sigmoid(W_2 W_1 x + b)) / 16 with W_1 of rank 16, the
+// recurrence of kernels/gated_linear_attention, then RMSNorm per head * SiLU(W_g x), and W_o. Options: no output gate,
+// no output norm. There is no SiLU on q, k, v, no convolution, no rotary embedding.
+#pragma once
+
+#include "mixers/mixer.h"
+
+namespace amalgam {
+
+inline constexpr const char* gated_linear_attention_mixer = "gated_linear_attention";
+inline constexpr int64_t gated_linear_attention_rank = 16;  // of the decays' projection
+
+class GatedLinearAttention : public Mixer {
+  public:
+    /// Throws Error(bad_input) for options that it does not have.
+    GatedLinearAttention(const ModelSpec& spec, int64_t layer, ParameterStore& store);
+    at::Tensor forward(const at::Tensor& x, const RotaryTables& rotary, MixerCache* cache) const override;
+    std::unique_ptr<MixerCache> make_cache(int64_t batch, at::Device device) const override;
+
+  private:
+    int64_t heads_, head_dim_;
+    LinearOptions options_;
+    // Rows of in_: q | k | v | g (if gated).
+    const Parameter *in_, *decay_down_, *decay_up_, *decay_bias_, *output_, *norm_ = nullptr;
+};
+
+}  // namespace amalgam

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "objectives/alignment.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include "operations/kernel_calls.h"
+#include "operations/kernel_views.h"
+#include "system/error.h"
+
+namespace amalgam {
+
+AlignmentLoss parse_alignment_loss(const std::string& name) {
+    if (name == "norm") return AlignmentLoss::norm;
+    if (name == "relative") return AlignmentLoss::relative;
+    throw Error(text("align.loss: \"", name, "\" is not known (norm or relative)"), ExitCode::bad_input);
+}
+
+Alignment::Alignment(CausalLM& student, CausalLM& teacher, AlignmentLoss loss)
+    : student_(student), teacher_(teacher), loss_(loss), by_layer_(teacher.config().layers) {
+    for (Parameter& p : student_.parameters().all())
+        if (trains(student_.spec(), p)) by_layer_[p.layer].push_back(&p);
+}
+
+bool Alignment::trains(const ModelSpec& student, const Parameter& parameter) {
+    return parameter.layer >= 0 && student.layout[parameter.layer] != softmax_mixer &&
+           parameter.name.find(".linear_attn.") != std::string::npos;
+}
+
+std::vector<Parameter*> Alignment::trained() {
+    std::vector<Parameter*> all;
+    for (const auto& parameters : by_layer_) all.insert(all.end(), parameters.begin(), parameters.end());
+    return all;
+}
+
+at::Tensor Alignment::loss_by_kernel(const at::Tensor& teacher, const at::Tensor& student, double weight,
+                                     at::Tensor& gradient) const {
+    const at::Tensor s = collapsible(student, 1), t = collapsible(teacher, 1);
+    const int64_t tokens = s.numel() / s.size(-1);
+    gradient = at::empty(s.sizes(), s.options());
+    const at::Tensor loss = at::empty({tokens}, s.options().dtype(at::kFloat));
+    kernels::AlignmentLoss call{};
+    call.type = element_type(s);
+    call.rows = tokens;
+    call.width = s.size(-1);
+    call.distance = loss_ == AlignmentLoss::norm ? kernels::Distance::norm : kernels::Distance::relative;
+    call.gradient_weight = float(weight / double(tokens));
+    call.student = const_rows(s, 1);
+    call.teacher = const_rows(t, 1);
+    call.gradient = rows(gradient, 1);
+    call.loss = loss.data_ptr<float>();
+    run(s, call);
+    return loss.sum(at::kDouble) / double(tokens);
+}
+
+at::Tensor Alignment::loss_and_gradient(const at::Tensor& teacher, const at::Tensor& student, double weight,
+                                        at::Tensor& gradient) const {
+    if (runs_on_kernels(student) && teacher.scalar_type() == student.scalar_type())
+        return loss_by_kernel(teacher, student, weight, gradient);
+    const at::Tensor target = teacher.to(at::kFloat), difference = student.to(at::kFloat) - target;
+    const double tokens = double(difference.numel() / difference.size(-1));
+    if (loss_ == AlignmentLoss::norm) {
+        const double scale = 1.0 / std::sqrt(double(difference.size(-1)));
+        const at::Tensor norm = at::linalg_vector_norm(difference, 2, {-1}, true);
+        gradient = (difference * (scale * weight / tokens) / norm.clamp_min(1e-12)).to(student.scalar_type());
+        return norm.sum(at::kDouble) * (scale / tokens);
+    }
+    const at::Tensor inverse = target.square().sum(-1, true).clamp_min(1e-12).reciprocal();
+    gradient = (difference * inverse * (2.0 * weight / tokens)).to(student.scalar_type());
+    return (difference.square().sum(-1, true) * inverse).sum(at::kDouble) / tokens;
+}
+
+at::Tensor Alignment::train_layer(int64_t layer, const at::Tensor& input, const at::Tensor& target,
+                                  const RotaryTables& rotary, double weight, GradientSink& gradients) const {
+    const at::Tensor output = student_.blocks()[layer].mixer().forward(input, rotary, nullptr);
+    at::Tensor d_output;
+    const at::Tensor loss = loss_and_gradient(target, output.detach(), weight, d_output);
+    std::vector<at::Tensor> inputs;
+    for (const Parameter* p : by_layer_[layer]) inputs.push_back(p->compute);
+    const auto found = torch::autograd::grad({output}, inputs, {d_output});
+    for (size_t i = 0; i < inputs.size(); ++i) gradients.add(*by_layer_[layer][i], found[i]);
+    return loss;
+}
+
+void Alignment::accumulate(const at::Tensor& tokens, int64_t, double weight, GradientSink& gradients,
+                           std::vector<double>& losses) {
+    const int64_t layers = teacher_.config().layers;
+    const RotaryTables rotary = teacher_.rotary(0, tokens.size(1));
+    at::Tensor x;
+    {
+        const WeightsHold embedding(teacher_.weights_on_demand(), WeightsOnDemand::outside_blocks, 0);
+        x = teacher_.embed(tokens);
+    }
+    std::vector<at::Tensor> layer_losses(static_cast<size_t>(layers));  // read at the end: reading waits for the device
+    for (int64_t layer = 0; layer < layers; ++layer) {
+        const int64_t next = layer + 1 < layers ? layer + 1 : WeightsOnDemand::nothing;
+        const bool next_is_trained = layer + 1 < layers && !by_layer_[layer + 1].empty();
+        at::Tensor input, target;
+        {
+            const WeightsHold weights(teacher_.weights_on_demand(), layer, next);
+            if (x.size(0) > 0) {
+                const at::NoGradGuard no_grad;
+                const Block& block = teacher_.blocks()[layer];
+                input = block.mixer_input(x);
+                target = block.mixer().forward(input, rotary, nullptr);
+                x = block.finish(x, target);
+            }
+        }
+        if (by_layer_[layer].empty()) continue;
+        {
+            const WeightsHold weights(student_.weights_on_demand(), layer,
+                                      next_is_trained ? next : WeightsOnDemand::nothing);
+            // The mean over layers is what the reference trains; it only matters to clipping.
+            if (x.size(0) > 0)
+                layer_losses[size_t(layer)] =
+                    train_layer(layer, input, target, rotary, weight / double(layers), gradients);
+        }
+        gradients.complete(layer);
+    }
+    for (size_t layer = 0; layer < layer_losses.size(); ++layer) {
+        if (!layer_losses[layer].defined()) continue;
+        const double loss = layer_losses[layer].item<double>();
+        losses[0] += weight * loss / double(layers);
+        losses[1 + layer] += weight * loss;
+    }
+}
+
+}  // namespace amalgam

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// Hidden-state alignment (the paper's stage 1, after RADLADS): in every layer, the student's mixer gets the teacher's
+// own mixer input and is fitted to the teacher's attention output. Nothing flows between layers.
+#pragma once
+
+#include "objectives/objective.h"
+
+namespace amalgam {
+
+enum class AlignmentLoss {
+    norm,     // mean over tokens of ||u_T - u_S||_2 / sqrt(hidden size), as the reference code has it
+    relative  // mean over tokens of ||u_T - u_S||^2 / ||u_T||^2: layers of any scale weigh the same
+};
+
+AlignmentLoss parse_alignment_loss(const std::string& name);
+
+class Alignment : public Objective {
+  public:
+    /// Student and teacher have the same sizes; the student's linear mixers are trained.
+    Alignment(CausalLM& student, CausalLM& teacher, AlignmentLoss loss);
+    std::vector<Parameter*> trained() override;
+    /// Is `parameter` of a student of this kind trained?
+    static bool trains(const ModelSpec& student, const Parameter& parameter);
+    int64_t losses() const override { return 1 + teacher_.config().layers; }
+    void accumulate(const at::Tensor& tokens, int64_t cursor, double weight, GradientSink& gradients,
+                    std::vector<double>& losses) override;
+
+  private:
+    /// Loss of one layer (fp64 scalar on the device), and its gradient with respect to the student's output.
+    at::Tensor loss_and_gradient(const at::Tensor& teacher, const at::Tensor& student, double weight,
+                                 at::Tensor& gradient) const;
+    /// Adds the gradients of one layer's mixer; returns its loss.
+    at::Tensor train_layer(int64_t layer, const at::Tensor& input, const at::Tensor& target, const RotaryTables& rotary,
+                           double weight, GradientSink& gradients) const;
+    at::Tensor loss_by_kernel(const at::Tensor& teacher, const at::Tensor& student, double weight,
+                              at::Tensor& gradient) const;
+
+    CausalLM& student_;
+    CausalLM& teacher_;
+    AlignmentLoss loss_;
+    std::vector<std::vector<Parameter*>> by_layer_;
+};
+
+}  // namespace amalgam

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// The student's forward and backward pass block by block. Every block is a graph of its own, so that its weights need
+// to be there only while it is computed, and its activations may be computed again instead of kept.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/causal_lm.h"
+#include "optimizer/gradient_sink.h"
+
+namespace amalgam {
+
+enum class Activations {
+    keep,      // what a block's backward pass needs stays in memory
+    recompute  // only the inputs of blocks stay; each block is computed once more in the backward pass
+};
+
+Activations parse_activations(const std::string& name);
+
+class BlockwiseForward {
+  public:
+    /// tokens [sequences, time]. Holds the weights of embedding, norm and head as long as it lives.
+    BlockwiseForward(CausalLM& student, const at::Tensor& tokens, Activations activations);
+
+    /// After the final norm, without a graph: [sequences * time, width].
+    at::Tensor hidden() const { return hidden_.detach().flatten(0, 1); }
+
+    /// Backward from d_hidden [sequences * time, width] into `gradients`. Once. The gradient of the embeddings reaches
+    /// their table by index_add in fp32, without a dense gradient of the table.
+    void backward(const at::Tensor& d_hidden, GradientSink& gradients);
+
+  private:
+    struct Saved {
+        at::Tensor input, output;  // output (with its graph) only where activations are kept
+    };
+    bool is_empty() const { return tokens_.size(0) == 0; }
+    /// Gradient with respect to the block's input.
+    at::Tensor backward_block(int64_t layer, const at::Tensor& d_output, GradientSink& gradients);
+
+    CausalLM& student_;
+    at::Tensor tokens_;
+    Activations activations_;
+    RotaryTables rotary_;
+    std::vector<std::vector<const Parameter*>> of_layer_;
+    WeightsHold outside_blocks_;
+    std::optional<WeightsHold> last_block_;  // its backward pass comes next, so it stays in between
+    std::vector<Saved> saved_;
+    at::Tensor last_, hidden_;  // input (a leaf) and output of the final norm
+};
+
+}  // namespace amalgam

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// Distillation by forward KL divergence to the teacher's logits, all parameters trained (the paper's stage 2), and
+// plain next-token training (stage 3).
+#pragma once
+
+#include <map>
+#include <optional>
+
+#include "job/job.h"
+#include "objectives/blockwise_forward.h"
+#include "objectives/objective.h"
+
+namespace amalgam {
+
+/// The teacher's final hidden states of training sequences. What fits into `cache_bytes` is kept, since all candidates
+/// of the score stage train on the same sequences: each is then computed once. Candidates trained in step share
+/// those of each step besides.
+class TeacherStates {
+  public:
+    TeacherStates(const CausalLM& teacher, int64_t cache_bytes) : teacher_(teacher), cache_bytes_(cache_bytes) {}
+    /// [sequences * time, width] for the micro-batch that starts at global sequence `cursor`.
+    at::Tensor hidden(const at::Tensor& tokens, int64_t cursor);
+    /// Keeps everything from now on until forget(), which is to be called after each step of all candidates.
+    void keep_until_forgotten() { keeps_ = true; }
+    void forget() { kept_.clear(); }
+    /// Micro-batches that the teacher has computed.
+    int64_t computed() const { return computed_; }
+    /// For use while `weights()` are held.
+    const at::Tensor& head() const { return teacher_.head().compute; }
+    WeightsOnDemand* weights() const { return teacher_.weights_on_demand(); }
+
+  private:
+    using Key = std::pair<int64_t, int64_t>;  // cursor, sequences
+    std::optional<at::Tensor> find(const Key& key) const;
+
+    const CausalLM& teacher_;
+    int64_t cache_bytes_;
+    std::map<Key, at::Tensor> cache_, kept_;
+    bool keeps_ = false;
+    int64_t computed_ = 0;
+};
+
+class Distillation : public Objective {
+  public:
+    Distillation(CausalLM& student, TeacherStates& teacher, const DistillJob& job,
+                 Activations activations = Activations::keep)
+        : student_(student), teacher_(teacher), job_(job), activations_(activations) {}
+    std::vector<Parameter*> trained() override { return all_parameters(student_); }
+    void accumulate(const at::Tensor& tokens, int64_t cursor, double weight, GradientSink& gradients,
+                    std::vector<double>& losses) override;
+
+  private:
+    CausalLM& student_;
+    TeacherStates& teacher_;
+    DistillJob job_;
+    Activations activations_;
+};
+
+class NextToken : public Objective {
+  public:
+    NextToken(CausalLM& student, int64_t chunk, Activations activations = Activations::keep)
+        : student_(student), chunk_(chunk), activations_(activations) {}
+    std::vector<Parameter*> trained() override { return all_parameters(student_); }
+    void accumulate(const at::Tensor& tokens, int64_t cursor, double weight, GradientSink& gradients,
+                    std::vector<double>& losses) override;
+
+  private:
+    CausalLM& student_;
+    int64_t chunk_;
+    Activations activations_;
+};
+
+/// The token after each token of a sequence, -1 after the last: tokens [sequences, time] -> [sequences * time].
+at::Tensor next_tokens(const at::Tensor& tokens);
+
+}  // namespace amalgam

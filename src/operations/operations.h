@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// The operations of a block that LibTorch lacks or is slow in, with autograd. In fp32 and bf16 they run kernels/, on
+// CPUs and on NVIDIA GPUs; otherwise LibTorch operations of the same formula. Statistics are fp32 whatever the type of
+// the data.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "operations/rope.h"
+
+namespace amalgam {
+
+/// x / sqrt(mean(x^2) + eps) * weight over the last dimension; weight fp32.
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
+
+/// x + residual, and rms_norm of that; x and residual of the same shape.
+struct SumAndNorm {
+    at::Tensor sum, normed;
+};
+SumAndNorm add_rms_norm(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight, double eps);
+
+/// silu(gate) * up; fused [..., 2 * width] holds gate | up.
+at::Tensor swiglu(const at::Tensor& fused);
+
+/// Rotary embedding of x [batch, time, heads, dim].
+at::Tensor rotate(const at::Tensor& x, const RotaryTables& tables);
+
+/// Causal attention, q [batch, heads, time, dim], k and v [batch, kv heads, time, dim] -> as q.
+at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
+
+/// RMSNorm per head (skipped if weight is undefined) times SiLU(gate) (skipped if gate is undefined).
+/// o [batch, time, heads, dim], gate [batch, time, heads * dim] -> [batch, time, heads * dim].
+at::Tensor gated_rms_norm(const at::Tensor& o, const at::Tensor& gate, const at::Tensor& weight, double eps);
+
+/// Depthwise causal convolution over time, then SiLU if `activation`. x [batch, time, channels], weight fp32 [channels,
+/// width]; the last tap is the current token. `recent` [batch, width - 1, channels], where given, holds the inputs
+/// before and is advanced (generation); undefined or absent: zeros.
+at::Tensor short_convolution(const at::Tensor& x, const at::Tensor& weight, bool activation, at::Tensor* recent);
+
+}  // namespace amalgam

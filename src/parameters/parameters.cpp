@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "parameters/parameters.h"
+
+#include <ATen/ATen.h>
+
+namespace amalgam {
+
+int64_t Parameter::elements() const {
+    int64_t count = 1;
+    for (int64_t extent : shape) count *= extent;
+    return count;
+}
+
+Parameter* ParameterStore::add(const std::string& name, std::vector<int64_t> shape, ParameterGroup group, int64_t layer,
+                               bool full_precision) {
+    parameters_.push_back({name, std::move(shape), group, layer, full_precision, {}, {}, {}});
+    return &parameters_.back();
+}
+
+Parameter* ParameterStore::add_fused(const std::string& name,
+                                     const std::vector<std::pair<std::string, int64_t>>& pieces,
+                                     std::vector<int64_t> trailing_shape, ParameterGroup group, int64_t layer) {
+    std::vector<Piece> rows;
+    int64_t total = 0;
+    for (const auto& [piece, count] : pieces) {
+        rows.push_back({piece, total, count});
+        total += count;
+    }
+    trailing_shape.insert(trailing_shape.begin(), total);
+    Parameter* parameter = add(name, std::move(trailing_shape), group, layer);
+    parameter->pieces = std::move(rows);
+    return parameter;
+}
+
+void ParameterStore::allocate(at::Device device, at::ScalarType compute_type, bool trainable) {
+    trainable_ = trainable;
+    for (Parameter& p : parameters_) {
+        const at::ScalarType type = p.full_precision ? at::kFloat : compute_type;
+        p.compute = at::empty(p.shape, at::TensorOptions(device).dtype(type));
+        if (!trainable) continue;
+        p.master =
+            type == at::kFloat ? p.compute.detach() : at::empty(p.shape, at::TensorOptions(device).dtype(at::kFloat));
+        p.compute.requires_grad_(true);
+    }
+}
+
+void ParameterStore::refresh_compute() {
+    for (Parameter& p : parameters_)
+        if (p.master.defined() && p.compute.scalar_type() != at::kFloat) p.compute.detach().copy_(p.master);
+}
+
+void ParameterStore::for_each_named(const std::function<void(const std::string&, at::Tensor, Parameter&)>& visit) {
+    for (Parameter& p : parameters_) {
+        const at::Tensor whole = p.master.defined() ? p.master : p.compute.detach();
+        if (p.pieces.empty()) visit(p.name, whole, p);
+        for (const Piece& piece : p.pieces) visit(piece.name, whole.narrow(0, piece.first, piece.rows), p);
+    }
+}
+
+int64_t ParameterStore::elements() const {
+    int64_t count = 0;
+    for (const Parameter& p : parameters_) count += p.elements();
+    return count;
+}
+
+}  // namespace amalgam

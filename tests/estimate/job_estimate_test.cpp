@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "estimate/job_estimate.h"
+
+#include <gtest/gtest.h>
+
+#include "../job/error_text.h"
+#include "estimate/check_table.h"
+
+namespace amalgam {
+namespace {
+
+const ModelShape qwen_1_5b = {1536, 28, 12, 2, 128, 8960, 151936, true};
+const ModelShape qwen_7b = {3584, 28, 28, 4, 128, 18944, 152064, false};
+
+Job paper_job() {
+    Job job;
+    job.align.tokens = 100000000;
+    job.score.tokens = 200000000;
+    job.distill.tokens = 600000000;
+    job.score.micro_batch_sequences = job.distill.micro_batch_sequences = 1;
+    return job;
+}
+
+const StageEstimate& stage(const Estimate& estimate, const std::string& name) {
+    for (const StageEstimate& stage : estimate.stages)
+        if (stage.name == name) return stage;
+    throw Error("no stage " + name);
+}
+
+TEST(JobEstimate, ParametersOfTheTeachers) {
+    // The published counts are 1,543,714,304 and 7,615,616,512; the difference is the projection biases.
+    const Estimate small = estimate_job(paper_job(), qwen_1_5b, {});
+    EXPECT_EQ(small.teacher_parameters + 28 * (12 + 2 * 2) * 128, 1543714304.0);
+    const Estimate large = estimate_job(paper_job(), qwen_7b, {});
+    EXPECT_EQ(large.teacher_parameters + 28 * (28 + 2 * 4) * 128, 7615616512.0);
+}
+
+TEST(JobEstimate, ParametersOfTheStudentByHand) {
+    Job job = paper_job();
+    job.select.rule = "all_linear";
+    const ModelShape tiny = {8, 2, 2, 1, 4, 16, 32, true};
+    // Mixer: q, k, v, o, gate 5 x 64; beta, decay 2 x 8 x 2; A_log, dt_bias 2 x 2; norm 4. Block: + MLP 3 x 128 +
+    // norms 16.
+    const double mixer = 5 * 64 + 32 + 4 + 4, block = mixer + 384 + 16;
+    EXPECT_EQ(estimate_job(job, tiny, {}).student_parameters, 2 * block + 32 * 8 + 8);
+    job.student.output_gate = job.student.output_norm = false;
+    job.student.short_convolution = true;
+    EXPECT_EQ(estimate_job(job, tiny, {}).student_parameters, 2 * (block - 64 - 4 + 12 * 8) + 32 * 8 + 8);
+}
+
+TEST(JobEstimate, DistillationMemoryAndCheckpoint) {
+    const Estimate estimate = estimate_job(paper_job(), qwen_1_5b, {});
+    const StageEstimate& distill = stage(estimate, "distill");
+    ASSERT_EQ(distill.shardings.size(), 1u);  // one rank has nobody to share with
+    const RankMemory& memory = distill.sharding().memory;
+    const double student = estimate.student_parameters;
+    EXPECT_DOUBLE_EQ(memory.weights, 2 * student);
+    EXPECT_DOUBLE_EQ(memory.masters, 4 * student);
+    EXPECT_DOUBLE_EQ(memory.moments, 8 * student);
+    EXPECT_DOUBLE_EQ(memory.gradients, 4 * student);
+    EXPECT_DOUBLE_EQ(memory.gathered, 0);
+    EXPECT_DOUBLE_EQ(memory.teacher, 2 * estimate.teacher_parameters);
+    EXPECT_DOUBLE_EQ(distill.checkpoint_bytes, 12 * student);
+    // 4096 tokens; per token 28 (4 H + 3 I) + 7 (3 A + 3 g d) + 21 (6 A + A d / 64 + A) + 3 H, all bf16.
+    const double blocks = 28 * (4 * 1536 + 3 * 8960) + 7 * (3 * 1536 + 3 * 256) + 21 * (9 * 1536);
+    EXPECT_DOUBLE_EQ(memory.activations, 2 * 4096 * (blocks + 3 * 1536));
+    // All 4096 tokens at once: two bf16 logits; the head's gradient needs no place of its own on a GPU.
+    EXPECT_DOUBLE_EQ(memory.logits, 151936.0 * 4096 * 2 * 2);
+    Job cpu = paper_job();
+    cpu.device = "cpu";  // fp32, 1024 tokens at once
+    EXPECT_DOUBLE_EQ(stage(estimate_job(cpu, qwen_1_5b, {}), "distill").sharding().memory.logits,
+                     151936.0 * (1024 * 2 * 4 + 4 * 1536));
+    Job job = paper_job();
+    job.precision = "float32";
+    const Estimate full = estimate_job(job, qwen_1_5b, {});
+    EXPECT_DOUBLE_EQ(stage(full, "distill").sharding().memory.weights, 0);  // the masters are computed with
+    EXPECT_DOUBLE_EQ(stage(full, "distill").sharding().memory.teacher, 4 * full.teacher_parameters);
+    job.deterministic = true;
+    EXPECT_DOUBLE_EQ(stage(estimate_job(job, qwen_1_5b, {}), "distill").sharding().memory.gradients, 12 * student);
+}
+
+TEST(JobEstimate, RecomputedActivations) {
+    Job job = paper_job();
+    const double kept_flops = stage(estimate_job(job, qwen_1_5b, {}), "distill").flops;
+    job.sharding.activations = "recompute";
+    job.sharding.reduce = "bfloat16";
+    const StageEstimate distill = stage(estimate_job(job, qwen_1_5b, {.ranks = 2}), "distill");
+    // 28 inputs of blocks, one linear block (4 H + 3 I + 9 A), 3 H around the head, all bf16.
+    EXPECT_DOUBLE_EQ(distill.sharding().memory.activations,
+                     2.0 * 4096 * (28 * 1536 + 4 * 1536 + 3 * 8960 + 9 * 1536 + 3 * 1536));
+    EXPECT_GT(distill.flops, 1.2 * kept_flops);
+    EXPECT_LT(distill.flops, 1.26 * kept_flops);  // of 8 parts a quarter more
+    const ShardingEstimate& optimizer = distill.shardings.at(1);
+    // 16 micro-batches, half of 2 bytes for each parameter.
+    EXPECT_DOUBLE_EQ(optimizer.reduced_per_step, 16 * 2 * estimate_job(job, qwen_1_5b, {}).student_parameters / 2);
+}
+
+TEST(JobEstimate, AlignTrainsMixersButHoldsTheWholeStudent) {
+    const Estimate estimate = estimate_job(paper_job(), qwen_1_5b, {});
+    const RankMemory& memory = stage(estimate, "align").sharding().memory;
+    // A linear mixer of H = A = 1536, 12 heads of 128: 5 H A + 2 H h + 2 h + d.
+    const double mixers = 28.0 * (5 * 1536 * 1536 + 2 * 1536 * 12 + 24 + 128);
+    const double rest = 28.0 * (3 * 1536 * 8960 + 2 * 1536) + 151936 * 1536 + 1536;
+    EXPECT_DOUBLE_EQ(memory.masters, 4 * (mixers + rest));
+    EXPECT_DOUBLE_EQ(memory.moments, 8 * mixers);
+    EXPECT_DOUBLE_EQ(memory.gradients, 4 * mixers);
+    EXPECT_DOUBLE_EQ(stage(estimate, "align").checkpoint_bytes, 4 * (mixers + rest) + 8 * mixers);
+}
+
+TEST(JobEstimate, CheckpointsAreWrittenByAllNodes) {
+    const auto seconds = [](int64_t ranks) {
+        return stage(estimate_job(paper_job(), qwen_1_5b, {.ranks = ranks, .node_bandwidth = 2e9}), "distill")
+            .checkpoint_seconds;
+    };
+    const double bytes = stage(estimate_job(paper_job(), qwen_1_5b, {}), "distill").checkpoint_bytes;
+    EXPECT_DOUBLE_EQ(seconds(1), bytes / 2e9);
+    EXPECT_DOUBLE_EQ(seconds(8), bytes / 2e9);  // one node
+    EXPECT_DOUBLE_EQ(seconds(32), bytes / 8e9);
+}
+
+TEST(JobEstimate, ArithmeticIsAboutEightFlopPerParameterAndToken) {
+    // Teacher forward 2 + student forward and backward 6, and mixing on top.
+    const Estimate estimate = estimate_job(paper_job(), qwen_1_5b, {});
+    const StageEstimate& distill = stage(estimate, "distill");
+    const double rough = distill.tokens * (2 * estimate.teacher_parameters + 6 * estimate.student_parameters);
+    EXPECT_GT(distill.flops, rough);
+    EXPECT_LT(distill.flops, 1.15 * rough);
+    EXPECT_EQ(distill.steps, 4577);
+    EXPECT_EQ(distill.tokens, 4577.0 * 32 * 4096);
+}
+
+TEST(JobEstimate, TimeScalesWithRanksAndRounds) {
+    const Job job = paper_job();
+    const Estimate one = estimate_job(job, qwen_1_5b, {.ranks = 1}), eight = estimate_job(job, qwen_1_5b, {.ranks = 8});
+    EXPECT_NEAR(stage(one, "distill").seconds / stage(eight, "distill").seconds, 8, 1e-9);
+    EXPECT_NEAR(stage(one, "score").seconds / stage(eight, "score").seconds, 28.0 / 4,
+                1e-9);  // 28 candidates: 4 rounds
+    EXPECT_EQ(one.flops, eight.flops);
+    Job grouped = job;
+    grouped.score.ranks_per_candidate = 2;
+    const Estimate groups = estimate_job(grouped, qwen_1_5b, {.ranks = 8});  // 4 groups: 7 rounds of half the time
+    EXPECT_NEAR(stage(one, "score").seconds / stage(groups, "score").seconds, 8, 1e-9);
+    const double expected = stage(one, "distill").flops / (989e12 * 0.35);
+    EXPECT_NEAR(stage(one, "distill").seconds, expected, 1e-6 * expected);
+}
+
+TEST(JobEstimate, SkippedStagesAreAbsent) {
+    Job job = paper_job();
+    job.score.tokens = 0;
+    job.evaluate.sequences = 0;
+    const Estimate estimate = estimate_job(job, qwen_1_5b, {});
+    ASSERT_EQ(estimate.stages.size(), 2u);
+    EXPECT_EQ(estimate.stages[0].name, "align");
+    EXPECT_EQ(estimate.stages[1].name, "distill");
+    job.distill.tokens = 0;  // the hybrid is made all the same
+    const StageEstimate untrained = stage(estimate_job(job, qwen_1_5b, {}), "distill");
+    EXPECT_EQ(untrained.steps, 0);
+    EXPECT_EQ(untrained.seconds, 0);
+    EXPECT_GT(untrained.sharding().memory.total(), 0);
+    job.finetune.tokens = 100000000;
+    EXPECT_EQ(stage(estimate_job(job, qwen_1_5b, {}), "finetune").sharding().memory.teacher, 0);
+}
+
+TEST(JobEstimate, WrongBudgetIsAnError) {
+    Job job = paper_job();
+    job.select.budget = "x";
+    EXPECT_TRUE(contains(error_text([&] { estimate_job(job, qwen_1_5b, {}); }), "select.budget"));
+}
+
+TEST(JobCheckTable, ReadableNumbers) {
+    EXPECT_EQ(readable_bytes(3.09e9), "3.09 GB");
+    EXPECT_EQ(readable_bytes(0), "0 B");
+    EXPECT_EQ(readable_bytes(999.9e6), "1 GB");
+    EXPECT_EQ(readable_count(1.5437e9), "1.54 G");
+    EXPECT_EQ(readable_seconds(0.1), "1 s");
+    EXPECT_EQ(readable_seconds(3599.6), "1 h 0 min");
+    EXPECT_EQ(readable_seconds(90061), "1 d 1 h");
+}
+
+TEST(JobCheckTable, SaysWhatDoesNotFitAndWhy) {
+    Job job = paper_job();
+    const auto table = [&](const ModelShape& shape, double memory, int64_t ranks) {
+        const Machine machine{.ranks = ranks, .memory_per_rank = memory};
+        return print_check(job, {}, estimate_job(job, shape, machine), machine);
+    };
+    EXPECT_TRUE(contains(table(qwen_1_5b, 80e9, 1), "Every stage fits the 80 GB of a rank."));
+    EXPECT_TRUE(contains(table(qwen_7b, 80e9, 1), "Does not fit: distill"));
+    EXPECT_TRUE(contains(table(qwen_7b, 80e9, 1), "Weights and optimizer alone need"));
+    EXPECT_FALSE(contains(table(qwen_7b, 80e9, 32), "Does not fit: distill")) << "auto shards";
+    job.sharding.strategy = "none";
+    EXPECT_TRUE(contains(table(qwen_7b, 80e9, 32), "Sharding optimizer would fit"));
+    job.sharding.strategy = "auto";
+    EXPECT_TRUE(contains(table(qwen_1_5b, 42e9, 1), "use sharding.activations: recompute"));
+    job.distill.micro_batch_sequences = 4;
+    EXPECT_TRUE(contains(table(qwen_1_5b, 60e9, 1), "Lower distill.micro_batch_sequences, now 4."));
+}
+
+TEST(JobCheckTable, ListsEveryShardingAndMarksWhatAutoTakes) {
+    const Machine machine{.ranks = 64, .memory_per_rank = 80e9};
+    const std::string table = print_check(paper_job(), {}, estimate_job(paper_job(), qwen_7b, machine), machine);
+    for (const char* part : {"64 ranks on 8 nodes", "none ", "optimizer *", "hybrid ", "full "})
+        EXPECT_TRUE(contains(table, part)) << part << "\n" << table;
+}
+
+TEST(JobCheckTable, PrintsFindings) {
+    const std::string bad = print_check(Job(), {{"first", "second"}, {"by the way"}}, std::nullopt, {});
+    EXPECT_TRUE(contains(bad, "Problems: this job cannot run\n  - first\n  - second\nNotes\n  - by the way\n"));
+    EXPECT_FALSE(contains(bad, "No problems"));
+    EXPECT_TRUE(contains(print_check(Job(), {}, std::nullopt, {}), "No problems found."));
+}
+
+TEST(JobEstimate, CheckpointsThatAreKeptTakeDiskSpace) {
+    Job job = paper_job();
+    const double before = estimate_job(job, qwen_1_5b, {}).disk_bytes;
+    const StageEstimate align = stage(estimate_job(job, qwen_1_5b, {}), "align"),
+                        distill = stage(estimate_job(job, qwen_1_5b, {}), "distill");
+    job.checkpoint.keep_every_steps = distill.steps / 2;
+    ASSERT_LT(align.steps, job.checkpoint.keep_every_steps);
+    EXPECT_NEAR(estimate_job(job, qwen_1_5b, {}).disk_bytes, before + 2 * distill.checkpoint_bytes, 1e3);
+}
+
+}  // namespace
+}  // namespace amalgam

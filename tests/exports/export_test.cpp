@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+// What an exported folder holds and what is refused. That transformers computes the same is tested in tests/parity.
+#include "exports/export.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "../model/small_model.h"
+#include "../storage/temporary_folder.h"
+#include "exports/qwen3_5/export_qwen3_5.h"
+
+namespace amalgam {
+namespace {
+
+using nlohmann::json;
+using test::expect_error;
+
+json read_json(const std::filesystem::path& path) {
+    std::ifstream stream(path);
+    return json::parse(stream);
+}
+
+class Export : public test::TemporaryFolder {
+  protected:
+    Export() { std::filesystem::create_directories(teacher); }
+
+    void run(const ModelSpec& spec, ExportFormat format = ExportFormat::qwen3_5,
+             ExportPrecision precision = ExportPrecision::float32) {
+        const auto model = test::small_model(spec, 1, /*trainable=*/true);
+        export_model(ModelSource(*model, "the student"), spec, format, precision, teacher, target);
+    }
+    void expect_refused(const ModelSpec& spec, std::initializer_list<std::string> parts,
+                        ExportFormat format = ExportFormat::qwen3_5) {
+        expect_error([&] { run(spec, format); }, ExitCode::bad_input, parts);
+        EXPECT_FALSE(std::filesystem::exists(target)) << "refused before anything is written";
+    }
+
+    const std::filesystem::path teacher = folder / "teacher", target = folder / "target";
+    const ModelSpec hybrid{test::small_config("qwen2"), keep_softmax(3, test::linear_mixer, {1}), {}};
+};
+
+TEST(NeutralNorm, weights_are_exact_in_bfloat16_and_undo_the_scale) {
+    for (const double eps : {1e-5, 1e-6}) {
+        const auto [a, b] = neutral_norm_weights(eps);
+        for (const double stored : {a, b}) EXPECT_EQ(double(float(at::BFloat16(float(stored)))), stored);
+        EXPECT_NEAR((1.0 + a) * (1.0 + b) / (eps * 0x1p40), 1.0, 1e-5);
+    }
+}
+
+TEST_F(Export, names_shapes_and_types_in_bfloat16) {
+    run(hybrid, ExportFormat::qwen3_5, ExportPrecision::bfloat16);
+    auto entries = read_safetensors_folder(target);
+    const auto expect = [&](const std::string& name, SafetensorsType type, const std::vector<int64_t>& shape) {
+        ASSERT_TRUE(entries.contains(name)) << name;
+        EXPECT_EQ(entries.at(name).type, type) << name;
+        EXPECT_EQ(entries.at(name).shape, shape) << name;
+        entries.erase(name);
+    };
+    using enum SafetensorsType;
+    for (const std::string layer : {"model.layers.0.", "model.layers.1.", "model.layers.2."}) {
+        for (const char* norm : {"input_layernorm.weight", "post_attention_layernorm.weight"})
+            expect(layer + norm, bf16, {24});
+        for (const char* part : {"mlp.gate_proj.weight", "mlp.up_proj.weight"}) expect(layer + part, bf16, {40, 24});
+        expect(layer + "mlp.down_proj.weight", bf16, {24, 40});
+        if (layer == "model.layers.1.") continue;
+        expect(layer + "linear_attn.in_proj_qkv.weight", bf16, {96, 24});
+        expect(layer + "linear_attn.in_proj_z.weight", bf16, {32, 24});
+        for (const char* part : {"in_proj_a.weight", "in_proj_b.weight"})
+            expect(layer + "linear_attn." + part, bf16, {4, 24});
+        expect(layer + "linear_attn.conv1d.weight", bf16, {96, 1, 4});
+        for (const char* part : {"A_log", "dt_bias"}) expect(layer + "linear_attn." + part, f32, {4});
+        expect(layer + "linear_attn.norm.weight", f32, {8});
+        expect(layer + "linear_attn.out_proj.weight", bf16, {24, 32});
+    }
+    const std::string attention = "model.layers.1.self_attn.";
+    expect(attention + "q_proj.weight", bf16, {64, 24});
+    expect(attention + "q_proj.bias", bf16, {64});
+    for (const char* part : {"k_proj", "v_proj"}) {
+        expect(attention + part + ".weight", bf16, {16, 24});
+        expect(attention + part + ".bias", bf16, {16});
+    }
+    expect(attention + "o_proj.weight", bf16, {24, 32});
+    expect(attention + "o_proj.bias", bf16, {24});
+    for (const char* part : {"q_norm.weight", "k_norm.weight"}) expect(attention + part, bf16, {8});
+    expect("model.embed_tokens.weight", bf16, {61, 24});
+    expect("model.norm.weight", bf16, {24});
+    expect("lm_head.weight", bf16, {61, 24});
+    for (const auto& [name, entry] : entries) ADD_FAILURE() << name << " is not known to Qwen3.5";
+
+    const json config = read_json(target / "config.json");
+    EXPECT_EQ(config["layer_types"], json({"linear_attention", "full_attention", "linear_attention"}));
+    EXPECT_EQ(config["dtype"], "bfloat16");
+    EXPECT_EQ(config["attention_bias"], true);
+}
+
+TEST_F(Export, a_tied_head_stays_tied_and_its_norm_unfolded) {
+    ModelSpec spec = hybrid;
+    spec.config = test::small_config("llama");
+    run(spec, ExportFormat::qwen3_5, ExportPrecision::bfloat16);
+    const HuggingFaceSource written(target);
+    EXPECT_FALSE(written.find("lm_head.weight"));
+    EXPECT_EQ(read_json(target / "config.json")["tie_word_embeddings"], true);
+    const at::Tensor norm = test::random_weight("model.norm.weight", {24}, 1);
+    EXPECT_TRUE(at::equal(*written.find("model.norm.weight"), norm - 1.0)) << "in fp32";
+}
+
+TEST_F(Export, linear_options_that_qwen3_5_lacks) {
+    ModelSpec spec = hybrid;
+    const auto refused_with = [&](auto change, std::initializer_list<std::string> parts) {
+        spec = hybrid;
+        change(spec.linear);
+        expect_refused(spec, parts);
+    };
+    refused_with([](LinearOptions& o) { o.output_norm = false; }, {"no output norm"});
+    refused_with([](LinearOptions& o) { o.output_gate = false; }, {"no output gate", "--to fla"});
+    refused_with([](LinearOptions& o) { o.activation = false; }, {"no SiLU"});
+    refused_with([](LinearOptions& o) { o.rope = true; }, {"rotary embedding"});
+    refused_with([](LinearOptions& o) { o.norm_eps = 1e-5; }, {"eps is 1e-05", "student.output_norm_eps: teacher"});
+    refused_with([](LinearOptions& o) { o.short_convolution = true, o.convolution_width = 3; }, {"width 3"});
+
+    spec.layout = all_softmax(3);
+    run(spec);  // without linear layers their options do not matter
+    EXPECT_TRUE(std::filesystem::exists(target / "config.json"));
+}
+
+TEST_F(Export, windows_matter_where_softmax_is_kept) {
+    ModelSpec spec = hybrid;
+    spec.config.head_dim = 6;  // hidden size / heads, as fla's attention has it
+    spec.config.window = {0, 16, 0};
+    expect_refused(spec, {"softmax layer 1", "window of 16"});
+    expect_refused(spec, {"softmax layer 1", "window"}, ExportFormat::fla);
+    spec.config.window = {16, 0, 16};
+    run(spec);
+    EXPECT_TRUE(std::filesystem::exists(target / "config.json"));
+}
+
+TEST_F(Export, biases_of_the_mlp) {
+    ModelSpec spec = hybrid;
+    spec.config.head_dim = 6;  // hidden size / heads, as fla's attention has it
+    spec.config.mlp_bias = true;
+    expect_refused(spec, {"MLP has biases"});
+    expect_refused(spec, {"MLP has biases"}, ExportFormat::fla);
+}
+
+TEST_F(Export, softmax_options_that_fla_lacks) {
+    ModelSpec spec = hybrid;  // its head_dim is not hidden size / heads
+    expect_refused(spec, {"head_dim 8", "--to qwen3_5"}, ExportFormat::fla);
+    spec.config.head_dim = 6;
+    spec.config.rope.type = "llama3";
+    expect_refused(spec, {"llama3", "--to qwen3_5"}, ExportFormat::fla);
+    spec.config.rope.type = "default";
+    spec.config.qk_norm = true;
+    expect_refused(spec, {"q/k norm", "--to qwen3_5"}, ExportFormat::fla);
+    spec.layout = all_linear(3, test::linear_mixer);
+    run(spec, ExportFormat::fla);
+    EXPECT_FALSE(read_json(target / "config.json").contains("attn"));
+}
+
+TEST_F(Export, gated_linear_attention_is_flas_gla) {
+    ModelSpec spec = hybrid;
+    spec.layout = keep_softmax(3, "gated_linear_attention", {1});
+    spec.linear.activation = false;
+    expect_refused(spec, {"gated_linear_attention", "--to fla"});
+    spec.config.head_dim = 6;  // hidden size / heads, as fla's attention has it
+    run(spec, ExportFormat::fla);
+    const json config = read_json(target / "config.json");
+    EXPECT_EQ(config["model_type"], "gla");
+    EXPECT_EQ(config["architectures"], json({"GLAForCausalLM"}));
+    EXPECT_EQ(config["expand_k"], 1.0);
+    EXPECT_EQ(config["attn"]["layers"], json({1}));
+    const auto entries = read_safetensors_folder(target);
+    const std::string layer = "model.layers.2.attn.";
+    const std::vector<std::pair<std::string, std::vector<int64_t>>> expected = {
+        {"q_proj.weight", {24, 24}},    {"k_proj.weight", {24, 24}}, {"v_proj.weight", {24, 24}},
+        {"g_proj.weight", {24, 24}},    {"o_proj.weight", {24, 24}}, {"gk_proj.0.weight", {16, 24}},
+        {"gk_proj.1.weight", {24, 16}}, {"gk_proj.1.bias", {24}},    {"g_norm_swish_gate.weight", {6}}};
+    size_t found = 0;
+    for (const auto& [name, entry] : entries) found += name.starts_with(layer);
+    EXPECT_EQ(found, expected.size());
+    for (const auto& [name, shape] : expected) {
+        ASSERT_TRUE(entries.contains(layer + name)) << name;
+        EXPECT_EQ(entries.at(layer + name).shape, shape) << name;
+    }
+}
+
+TEST_F(Export, replaces_an_earlier_export) {
+    std::filesystem::create_directories(target);
+    for (const char* name : {"model-00001-of-00002.safetensors", "model.safetensors.index.json", "notes.txt"})
+        std::ofstream(target / name) << "old";
+    run(hybrid);
+    EXPECT_FALSE(std::filesystem::exists(target / "model-00001-of-00002.safetensors"));
+    EXPECT_FALSE(std::filesystem::exists(target / "model.safetensors.index.json"));
+    EXPECT_TRUE(std::filesystem::exists(target / "notes.txt"));
+}
+
+TEST_F(Export, never_into_the_teacher) {
+    const auto model = test::small_model(hybrid, 1, true);
+    expect_error(
+        [&] {
+            export_model(ModelSource(*model, "the student"), hybrid, ExportFormat::qwen3_5, ExportPrecision::float32,
+                         teacher, teacher);
+        },
+        ExitCode::bad_input, {"teacher's folder"});
+    EXPECT_TRUE(std::filesystem::is_empty(teacher));
+}
+
+TEST_F(Export, tokenizer_json_is_to_be_taken_as_it_stands) {
+    std::ofstream(teacher / "tokenizer.json") << "{}";
+    std::ofstream(teacher / "tokenizer_config.json")
+        << R"({"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<end>"})";
+    std::ofstream(teacher / "chat_template.jinja") << "{{ messages }}";
+    run(hybrid);
+    const json expected = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"eos_token", "<end>"}};
+    EXPECT_EQ(read_json(target / "tokenizer_config.json"), expected);
+    EXPECT_EQ(read_json(target / "tokenizer.json"), json::object());
+    EXPECT_TRUE(std::filesystem::exists(target / "chat_template.jinja"));
+}
+
+TEST_F(Export, generation_settings_come_along_and_know_whether_a_cache_can_be_used) {
+    std::ofstream(teacher / "generation_config.json") << R"({"eos_token_id": [1, 2], "use_cache": true})";
+    run(hybrid);
+    EXPECT_EQ(read_json(target / "generation_config.json"), read_json(teacher / "generation_config.json"));
+    EXPECT_EQ(read_json(target / "config.json")["use_cache"], true);
+    ModelSpec linear = hybrid;
+    linear.layout = all_linear(3, test::linear_mixer);
+    run(linear);
+    EXPECT_EQ(read_json(target / "generation_config.json"), json({{"eos_token_id", {1, 2}}, {"use_cache", false}}));
+    EXPECT_EQ(read_json(target / "config.json")["use_cache"], false);
+}
+
+TEST_F(Export, damaged_tokenizer_config) {
+    std::ofstream(teacher / "tokenizer.json") << "{}";
+    std::ofstream(teacher / "tokenizer_config.json") << "{";
+    expect_error([&] { run(hybrid); }, ExitCode::bad_input, {"tokenizer_config.json", "JSON"});
+    EXPECT_FALSE(std::filesystem::exists(target / "config.json"));
+}
+
+}  // namespace
+}  // namespace amalgam

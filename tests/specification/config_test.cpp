@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "specification/config.h"
+
+#include <nlohmann/json.hpp>
+
+#include "../model/small_model.h"
+#include "../storage/temporary_folder.h"
+
+namespace amalgam {
+namespace {
+
+using nlohmann::json;
+using test::expect_error;
+
+json minimal(const std::string& family = "llama") {
+    return {{"model_type", family},     {"hidden_size", 64},       {"num_hidden_layers", 4},
+            {"num_attention_heads", 8}, {"intermediate_size", 96}, {"vocab_size", 100}};
+}
+
+ModelConfig parse(const json& root) {
+    return parse_config(root, "folder/config.json");
+}
+
+/// Refused as bad input, with the file and all of `parts` in the message.
+void expect_refused(const json& root, std::initializer_list<std::string> parts) {
+    expect_error([&] { parse(root); }, ExitCode::bad_input, {"folder/config.json"});
+    expect_error([&] { parse(root); }, ExitCode::bad_input, parts);
+}
+
+template <class Value>
+json with(json root, const std::string& key, const Value& value) {
+    root[key] = value;
+    return root;
+}
+
+TEST(Config, dynamic_scaling_begins_beyond_max_position_embeddings) {
+    json root = minimal();
+    root["max_position_embeddings"] = 512;
+    root["rope_scaling"] = {{"rope_type", "dynamic"}, {"factor", 2.0}, {"original_max_position_embeddings", 64}};
+    EXPECT_EQ(parse(root).rope.original_max_position, 512) << "transformers does not read the other key";
+}
+
+TEST(Config, defaults) {
+    const ModelConfig c = parse(minimal());
+    EXPECT_EQ(c.family, "llama");
+    EXPECT_EQ(c.key_value_heads, 8);
+    EXPECT_EQ(c.head_dim, 8);
+    EXPECT_EQ(c.max_positions, 2048);
+    EXPECT_DOUBLE_EQ(c.rms_norm_eps, 1e-6);
+    EXPECT_FALSE(c.tied_head);
+    EXPECT_EQ(c.rope.type, "default");
+    EXPECT_DOUBLE_EQ(c.rope.theta, 10000.0);
+    EXPECT_EQ(c.window, std::vector<int64_t>(4, 0));
+    EXPECT_TRUE(c.bos.empty());
+    EXPECT_TRUE(c.eos.empty());
+}
+
+TEST(Config, families_differ_in_biases_and_norms) {
+    const ModelConfig llama = parse(minimal("llama")), qwen2 = parse(minimal("qwen2")), qwen3 = parse(minimal("qwen3"));
+    EXPECT_FALSE(llama.qkv_bias || llama.output_bias || llama.mlp_bias || llama.qk_norm);
+    EXPECT_TRUE(qwen2.qkv_bias);
+    EXPECT_FALSE(qwen2.output_bias || qwen2.qk_norm);
+    EXPECT_TRUE(qwen3.qk_norm);
+    EXPECT_EQ(qwen3.head_dim, 128) << "the default of transformers, whatever hidden_size / heads is";
+    EXPECT_FALSE(qwen3.qkv_bias || qwen3.output_bias);
+
+    const ModelConfig biased = parse(with(with(minimal("llama"), "attention_bias", true), "mlp_bias", true));
+    EXPECT_TRUE(biased.qkv_bias && biased.output_bias && biased.mlp_bias);
+}
+
+TEST(Config, scaling_in_the_style_of_transformers_4) {
+    json root = with(minimal(), "rope_theta", 500000.0);
+    EXPECT_DOUBLE_EQ(parse(root).rope.theta, 500000.0);
+    root["rope_scaling"] = nullptr;
+    EXPECT_EQ(parse(root).rope.type, "default");
+    root["rope_scaling"] = {{"rope_type", "llama3"},
+                            {"factor", 8.0},
+                            {"low_freq_factor", 1.0},
+                            {"high_freq_factor", 4.0},
+                            {"original_max_position_embeddings", 8192}};
+    const RopeConfig rope = parse(root).rope;
+    EXPECT_EQ(rope.type, "llama3");
+    EXPECT_DOUBLE_EQ(rope.theta, 500000.0);
+    EXPECT_DOUBLE_EQ(rope.factor, 8.0);
+    EXPECT_EQ(rope.original_max_position, 8192);
+    root["rope_scaling"] = {{"type", "linear"}, {"factor", 2.0}};  // the older name of the key
+    EXPECT_EQ(parse(root).rope.type, "linear");
+    EXPECT_DOUBLE_EQ(parse(root).rope.factor, 2.0);
+}
+
+TEST(Config, scaling_in_the_style_of_transformers_5) {
+    json root = minimal("qwen2");
+    root["rope_parameters"] = {{"rope_type", "yarn"},
+                               {"rope_theta", 1000000.0},
+                               {"factor", 4.0},
+                               {"original_max_position_embeddings", 512},
+                               {"truncate", false}};
+    const RopeConfig rope = parse(root).rope;
+    EXPECT_EQ(rope.type, "yarn");
+    EXPECT_DOUBLE_EQ(rope.theta, 1000000.0);
+    EXPECT_EQ(rope.original_max_position, 512);
+    EXPECT_FALSE(rope.truncate);
+    root["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 7.0}};
+    root["rope_theta"] = 10000.0;  // both are written at times: the newer place counts
+    EXPECT_DOUBLE_EQ(parse(root).rope.theta, 7.0);
+}
+
+TEST(Config, yarn_takes_its_factor_from_the_contexts) {
+    json root = with(minimal(), "max_position_embeddings", 2048);
+    root["rope_scaling"] = {{"rope_type", "yarn"}, {"original_max_position_embeddings", 512}};
+    EXPECT_DOUBLE_EQ(parse(root).rope.factor, 4.0);
+}
+
+TEST(Config, windows) {
+    json root = minimal("qwen2");
+    root["sliding_window"] = 16;
+    root["max_window_layers"] = 1;
+    EXPECT_EQ(parse(root).window, std::vector<int64_t>(4, 0)) << "use_sliding_window is false unless given";
+    root["use_sliding_window"] = true;
+    EXPECT_EQ(parse(root).window, (std::vector<int64_t>{0, 16, 16, 16}));
+    root["layer_types"] = {"full_attention", "sliding_attention", "full_attention", "sliding_attention"};
+    EXPECT_EQ(parse(root).window, (std::vector<int64_t>{0, 16, 0, 16}));
+    root["model_type"] = "llama";
+    EXPECT_EQ(parse(root).window, std::vector<int64_t>(4, 0)) << "Llama knows no window";
+}
+
+TEST(Config, token_ids_are_one_or_many) {
+    json root = with(with(minimal(), "bos_token_id", 3), "eos_token_id", std::vector<int>{5, 7});
+    EXPECT_EQ(parse(root).bos, (std::vector<int64_t>{3}));
+    EXPECT_EQ(parse(root).eos, (std::vector<int64_t>{5, 7}));
+}
+
+TEST(Config, missing_keys_are_named) {
+    for (const char* key :
+         {"model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"}) {
+        json root = minimal();
+        root.erase(key);
+        expect_refused(root, {key, "missing"});
+    }
+}
+
+TEST(Config, wrong_types_are_named) {
+    expect_refused(with(minimal(), "hidden_size", "large"), {"hidden_size", "large"});
+    expect_refused(with(minimal(), "tie_word_embeddings", 3.5), {"tie_word_embeddings"});
+    expect_refused(with(minimal(), "eos_token_id", "end"), {"eos_token_id"});
+    expect_refused(with(minimal(), "rope_scaling", "yarn"), {"rope_scaling"});
+    expect_refused(with(with(minimal("qwen2"), "use_sliding_window", "yes"), "sliding_window", 4),
+                   {"use_sliding_window"});
+}
+
+TEST(Config, sizes_must_fit_together) {
+    expect_refused(with(minimal(), "vocab_size", 0), {"vocab_size", "positive"});
+    expect_refused(with(minimal(), "hidden_size", -64), {"hidden_size", "positive"});
+    expect_refused(with(minimal(), "num_key_value_heads", 3), {"num_key_value_heads", "num_attention_heads"});
+    expect_refused(with(minimal(), "hidden_size", 60), {"hidden_size", "head_dim"});
+    expect_refused(with(minimal(), "head_dim", 7), {"head_dim", "7"});
+    EXPECT_EQ(parse(with(minimal(), "head_dim", 128)).head_dim, 128) << "needs not be hidden_size / heads";
+}
+
+TEST(Config, what_is_not_supported_is_refused) {
+    expect_refused(minimal("mamba"), {"model_type", "mamba", "qwen3"});
+    expect_refused(with(minimal(), "hidden_act", "gelu"), {"hidden_act", "gelu"});
+    expect_refused(with(minimal(), "rope_scaling", json{{"rope_type", "longrope"}, {"factor", 2.0}}), {"longrope"});
+    expect_refused(with(minimal(), "rope_scaling", json{{"rope_type", "linear"}}), {"rope_scaling", "factor"});
+    expect_refused(with(minimal(), "rope_scaling", json{{"rope_type", "linear"}, {"factor", 0.5}}), {"factor"});
+    expect_refused(with(minimal(), "rope_scaling", json{{"rope_type", "llama3"}, {"factor", 8.0}}),
+                   {"low_freq_factor"});
+    expect_refused(with(minimal(), "rope_parameters", json{{"rope_type", "default"}, {"partial_rotary_factor", 0.5}}),
+                   {"partial_rotary_factor"});
+}
+
+TEST(Config, impossible_windows_are_refused) {
+    json root = with(with(minimal("qwen3"), "use_sliding_window", true), "sliding_window", 0);
+    expect_refused(root, {"sliding_window"});
+    root["sliding_window"] = 8;
+    root["layer_types"] = {"full_attention"};
+    expect_refused(root, {"layer_types", "4 layers"});
+    root["layer_types"] = {"full_attention", "full_attention", "full_attention", "chunked_attention"};
+    expect_refused(root, {"layer_types[3]", "chunked_attention"});
+    root.erase("layer_types");
+    root["max_window_layers"] = -1;
+    expect_refused(root, {"max_window_layers"});
+}
+
+class ConfigFile : public test::TemporaryFolder {};
+
+TEST_F(ConfigFile, is_read_from_a_folder) {
+    test::put(folder / "config.json", minimal().dump());
+    EXPECT_EQ(read_config(folder).hidden_size, 64);
+}
+
+TEST_F(ConfigFile, must_be_there_and_be_json) {
+    const std::string path = (folder / "config.json").string();
+    expect_error([&] { read_config(folder); }, ExitCode::bad_input, {path, "cannot be read"});
+    test::put(path, "{\"model_type\": ");
+    expect_error([&] { read_config(folder); }, ExitCode::bad_input, {path, "JSON"});
+    test::put(path, "[1, 2]");
+    expect_error([&] { read_config(folder); }, ExitCode::bad_input, {path, "JSON"});
+}
+
+TEST(ModelSpec, survives_json) {
+    ModelSpec spec{test::small_config("qwen2"), {test::linear_mixer, "softmax", test::linear_mixer}, {}};
+    spec.config.window = {0, 5, 0};
+    spec.config.rope = {"yarn", 5e5, 4.0, 1.5, 3.5, 99, 31.0, 2.0, 0.7, 0.8, 0.9, false};
+    spec.config.bos = {1};
+    spec.config.eos = {2, 3};
+    spec.linear = {true, 3, false, false, false, true, 1e-4};
+    const std::string text = to_json(spec);
+    EXPECT_EQ(to_json(spec_from_json(text, "file")), text);
+    const ModelSpec back = spec_from_json(text, "file");
+    EXPECT_EQ(back.layout, spec.layout);
+    EXPECT_EQ(back.config.window, spec.config.window);
+    EXPECT_FALSE(back.config.rope.truncate);
+    EXPECT_EQ(back.linear.convolution_width, 3);
+}
+
+TEST(ModelSpec, damaged_descriptions_name_the_file) {
+    for (const char* text : {"", "{}", "[]", "{\"family\": 3}"})
+        expect_error([&] { spec_from_json(text, "align.h5"); }, ExitCode::damaged_file, {"align.h5", "config"});
+    ModelSpec spec{test::small_config(), all_softmax(3), {}};
+    spec.layout.pop_back();
+    expect_error([&] { spec_from_json(to_json(spec), "align.h5"); }, ExitCode::damaged_file, {"align.h5", "layout"});
+}
+
+TEST(Layout, keeps_softmax_where_told) {
+    const Layout layout = keep_softmax(5, "gated_delta_net", {3, 1});
+    EXPECT_EQ(layout, (Layout{"gated_delta_net", "softmax", "gated_delta_net", "softmax", "gated_delta_net"}));
+    EXPECT_EQ(softmax_layers(layout), (std::vector<int64_t>{1, 3}));
+    EXPECT_EQ(describe(layout), "gated_delta_net x 3, softmax at {1, 3}");
+    EXPECT_EQ(describe(all_linear(4, "gated_delta_net")), "gated_delta_net x 4");
+    EXPECT_EQ(describe(all_softmax(4)), "softmax x 4");
+    EXPECT_TRUE(softmax_layers(all_linear(4, "gated_delta_net")).empty());
+    EXPECT_THROW(keep_softmax(5, "gated_delta_net", {5}), std::out_of_range);
+}
+
+TEST(Layout, counted_parameters_are_those_of_the_model) {
+    for (const char* family : {"llama", "qwen2", "qwen3"}) {
+        ModelConfig c = test::small_config(family);
+        c.mlp_bias = c.output_bias = c.family == "llama";
+        CausalLM model({c, all_softmax(3), {}}, at::kCPU, at::kFloat, false);
+        EXPECT_EQ(count_parameters(c), model.parameters().elements()) << family;
+    }
+}
+
+}  // namespace
+}  // namespace amalgam
