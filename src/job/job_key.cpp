@@ -1,27 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a key says about itself, and which key is nearest to a misspelt one.
 #include <algorithm>
+#include <limits>
 
 #include "job/job_schema.h"
 #include "system/error.h"
 
 namespace amalgam {
-
-bool Range::contains(double value) const {
-    const bool above_low = low_excluded ? value > low : value >= low;
-    const bool below_high = high_excluded ? value < high : value <= high;
-    return above_low && below_high;
-}
-
-std::string Range::describe() const {
-    const bool has_low = low != -std::numeric_limits<double>::infinity();
-    const bool has_high = high != std::numeric_limits<double>::infinity();
-    const std::string lower = text(low_excluded ? "above " : "at least ", low);
-    const std::string upper = text(high_excluded ? "below " : "at most ", high);
-    if (has_low && has_high) return lower + " and " + upper;
-    if (has_low) return lower;
-    return has_high ? upper : "";
-}
 
 std::string JobKey::allowed() const {
     if (choices.empty()) return range.describe();

@@ -5,29 +5,18 @@
 
 #include <cstdint>
 #include <functional>
-#include <limits>
 #include <map>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "job/job.h"
+#include "options/options.h"
 
 namespace amalgam {
 
 /// Where the value of a key lives in a Job.
 using Member = std::variant<std::string*, int64_t*, double*, bool*, std::vector<int64_t>*, std::vector<std::string>*>;
-
-/// Allowed numbers (of lists: allowed elements). Both ends belong to it unless the lower one is excluded.
-struct Range {
-    double low = -std::numeric_limits<double>::infinity();
-    double high = std::numeric_limits<double>::infinity();
-    bool low_excluded = false;
-    bool high_excluded = false;
-
-    bool contains(double value) const;
-    std::string describe() const;  // "at least 1", "from 0 to below 1"; empty if everything is allowed
-};
 
 struct JobKey {
     std::string path;         // "align.optimizer.beta1"
