@@ -15,7 +15,7 @@ void check_command(const std::string& job_file, const std::vector<std::string>& 
                    const CheckOptions& options) {
     const Job job = read_job(job_file, overrides);
     const JobInputs inputs = look_at_inputs(job);
-    Findings findings = check_job(job, options.ranks, inputs.shape, inputs.counts);
+    Findings findings = check_job(job, options.ranks, inputs.teacher, inputs.counts);
     findings.problems.insert(findings.problems.end(), inputs.problems.begin(), inputs.problems.end());
     const Machine machine{.ranks = options.ranks,
                           .memory_per_rank = options.memory_gb * 1e9,
@@ -23,10 +23,10 @@ void check_command(const std::string& job_file, const std::vector<std::string>& 
                           .utilisation = options.utilisation,
                           .ranks_per_node = options.ranks_per_node,
                           .node_bandwidth = options.node_bandwidth_gb * 1e9};
-    const std::optional<ModelShape> shape =
-        options.shape.empty() ? inputs.shape : std::optional(find_shape(options.shape));
+    const std::optional<ModelConfig> teacher =
+        options.shape.empty() ? inputs.teacher : std::optional(find_shape(options.shape));
     std::optional<Estimate> estimate;
-    if (shape) estimate = estimate_job(job, *shape, machine);
+    if (teacher) estimate = estimate_job(job, *teacher, machine);
     std::cout << print_check(job, findings, estimate, machine);
     require(findings.problems.empty(), job_file, ": the job cannot run (", findings.problems.size(),
             " problems above)");

@@ -48,7 +48,7 @@ JobInputs look_at_inputs(const Job& job) {
         }
     };
     look(job.teacher.path, [&] {
-        inputs.shape = shape_of(read_config(job.teacher.path));
+        inputs.teacher = read_config(job.teacher.path);
         read_safetensors_folder(job.teacher.path);
     });
     TokenCounts counts;
@@ -76,9 +76,9 @@ JobInputs look_at_inputs(const Job& job) {
     }
     look(job.evaluate.requests, [&] {
         const RequestFile requests(job.evaluate.requests);
-        require(!inputs.shape || requests.vocabulary_size() <= inputs.shape->vocabulary_size,
+        require(!inputs.teacher || requests.vocabulary_size() <= inputs.teacher->vocabulary_size,
                 "evaluate.requests: ", job.evaluate.requests, " was made with a tokenizer of ",
-                requests.vocabulary_size(), " tokens (the teacher knows ", inputs.shape->vocabulary_size,
+                requests.vocabulary_size(), " tokens (the teacher knows ", inputs.teacher->vocabulary_size,
                 ") export it again");
         if (!job.data.allow_other_tokenizer)
             expect_same_tokenizer("evaluate.requests", job.evaluate.requests, requests.tokenizer_sha256(), tokenizer,

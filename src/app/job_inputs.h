@@ -11,7 +11,7 @@
 namespace amalgam {
 
 struct JobInputs {
-    std::optional<ModelShape> shape;
+    std::optional<ModelConfig> teacher;
     std::optional<TokenCounts> counts;
     std::vector<std::string> problems;  // files that are there but cannot be read
 };

@@ -90,7 +90,7 @@ void export_checkpoint_command(const std::string& path, const std::string& folde
     const H5File file = H5File::open(path);
     const std::string teacher_folder =
         teacher.empty() ? parse_job(file.string_attribute("/", "job"), path + ": attribute job").teacher.path : teacher;
-    export_model(checkpoint, checkpoint.spec(), parse_export_format(format), parse_export_precision(precision),
+    export_model(checkpoint, checkpoint.spec(), find_export_format(format), parse_export_precision(precision),
                  teacher_folder, folder);
     std::cout << folder << '\n';
 }

@@ -19,7 +19,7 @@ namespace {
 Job read_and_check(const std::string& file, const std::vector<std::string>& overrides, int64_t ranks) {
     const Job job = read_job(file, overrides);
     const JobInputs inputs = look_at_inputs(job);
-    Findings findings = check_job(job, ranks, inputs.shape, inputs.counts);
+    Findings findings = check_job(job, ranks, inputs.teacher, inputs.counts);
     findings.problems.insert(findings.problems.end(), inputs.problems.begin(), inputs.problems.end());
     if (findings.problems.empty()) return job;
     std::string message = text(file, ": the job cannot run:");

@@ -34,9 +34,12 @@ double trained_tokens(const TrainingJob& stage) {
 
 class Estimator {
   public:
-    Estimator(const Job& job, const ModelShape& shape, const Machine& machine)
-        : job_(job), machine_(machine), sizes_(shape, job.student), bytes_(double(compute_bytes(job))) {
-        kept_ = double(kept_layers(job.select, shape.layers));
+    Estimator(const Job& job, const ModelConfig& teacher, const Machine& machine)
+        : job_(job),
+          machine_(machine),
+          sizes_(teacher, job.student.mixer, job.student.options),
+          bytes_(double(compute_bytes(job))) {
+        kept_ = double(kept_layers(job.select, teacher.layers));
     }
 
     Estimate all() {
@@ -160,7 +163,7 @@ class Estimator {
                                   (2 * bytes_ + 12) * sizes_.hidden());
         shard(stage, sizes, machine_.ranks);
         stage.flops = stage.tokens * (sizes_.block_flops(sizes_.layers(), double(job.sequence_length)) +
-                                      3 * sizes_.layers() * sizes_.linear_mixer_flops());
+                                      3 * sizes_.layers() * sizes_.linear_mixer_flops(double(job.sequence_length)));
         stage.seconds = seconds(stage.flops, double(machine_.ranks));
         save(stage, 4 * sizes.student + 8 * sizes.trained);
         return stage;
@@ -241,8 +244,8 @@ int64_t compute_bytes(const Job& job) {
     return job.device == "cpu" ? 4 : 2;
 }
 
-Estimate estimate_job(const Job& job, const ModelShape& shape, const Machine& machine) {
-    return Estimator(job, shape, machine).all();
+Estimate estimate_job(const Job& job, const ModelConfig& teacher, const Machine& machine) {
+    return Estimator(job, teacher, machine).all();
 }
 
 }  // namespace amalgam

@@ -26,7 +26,7 @@
 
 #include "estimate/sharding_estimate.h"
 #include "job/job.h"
-#include "specification/model_shape.h"
+#include "specification/config.h"
 
 namespace amalgam {
 
@@ -71,7 +71,7 @@ struct Estimate {
 };
 
 /// Throws Error(bad_input) if select.budget is not understood; otherwise any job that read_job accepts is estimated.
-Estimate estimate_job(const Job& job, const ModelShape& shape, const Machine& machine);
+Estimate estimate_job(const Job& job, const ModelConfig& teacher, const Machine& machine);
 
 /// Bytes of a number in the compute precision of the job: auto counts as bfloat16 unless the device is the CPU.
 int64_t compute_bytes(const Job& job);

@@ -1,25 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// A student as a Hugging Face folder. qwen3_5: stock transformers (Qwen3_5ForCausalLM), vLLM and llama.cpp load it
-// without custom code, for every teacher family; fla: flash-linear-attention's gated_deltanet. Tokenizer and chat
-// template come along from the teacher's folder.
+// A student as a Hugging Face folder, in one of the formats of list.h. Tokenizer and chat template come along from the
+// teacher's folder.
 #pragma once
 
 #include <filesystem>
 
+#include "exports/export_folder.h"
+#include "exports/formats.h"
 #include "model/weights.h"
 
 namespace amalgam {
 
-enum class ExportFormat { qwen3_5, fla };
-enum class ExportPrecision { float32, bfloat16 };
-
-ExportFormat parse_export_format(const std::string& name);
 ExportPrecision parse_export_precision(const std::string& name);
 
 /// Writes config.json, generation_config.json, model.safetensors and the tokenizer files into `target` (config.json
-/// last: a folder without it is not complete), over an earlier export. Throws Error(bad_input) naming what the format
-/// cannot express, before anything is written.
-void export_model(const TensorSource& student, const ModelSpec& spec, ExportFormat format, ExportPrecision precision,
-                  const std::filesystem::path& teacher_folder, const std::filesystem::path& target);
+/// last: a folder without it is not complete), over an earlier export. Throws Error(bad_input) with the format's
+/// refusal before anything is written.
+void export_model(const TensorSource& student, const ModelSpec& spec, const ExportFormat& format,
+                  ExportPrecision precision, const std::filesystem::path& teacher_folder,
+                  const std::filesystem::path& target);
 
 }  // namespace amalgam

@@ -91,10 +91,6 @@ void ExportFolder::write_generation_config(bool use_cache) const {
     if (!settings.empty()) write_text_once(target_ / "generation_config.json", settings.dump(2) + "\n");
 }
 
-std::string layer_name(int64_t layer, const std::string& rest) {
-    return layer_prefix(layer) + rest;
-}
-
 void add_special_tokens(nlohmann::json& json, const ModelConfig& config) {
     const auto add = [&](const char* key, const std::vector<int64_t>& ids) {
         if (ids.size() == 1) json[key] = ids[0];

@@ -7,22 +7,21 @@
 
 #include <nlohmann/json.hpp>
 
-#include "exports/export.h"
+#include "mixers/implementation.h"
+#include "model/weights.h"
 #include "storage/safetensors.h"
 
 namespace amalgam {
 
-class ExportFolder {
+enum class ExportPrecision { float32, bfloat16 };
+
+class ExportFolder : public TensorWriter {
   public:
     ExportFolder(const TensorSource& student, ExportPrecision precision, std::filesystem::path teacher_folder,
                  std::filesystem::path target);
 
-    /// A tensor of the student, fp32. Throws Error(bad_input) if it is missing.
-    at::Tensor take(const std::string& name) const;
-    /// Writes `tensor`, in the export's precision unless `full_precision`.
-    void put(const std::string& name, const at::Tensor& tensor, bool full_precision = false);
-    /// take and put.
-    void copy(const std::string& from, const std::string& to) { put(to, take(from)); }
+    at::Tensor take(const std::string& name) const override;
+    void put(const std::string& name, const at::Tensor& tensor, bool full_precision = false) override;
 
     /// To be called when all tensors were put: replaces an earlier export, whose config.json goes first; the new one
     /// comes last.
@@ -39,9 +38,6 @@ class ExportFolder {
     std::filesystem::path teacher_folder_, target_;
     SafetensorsWriter tensors_;
 };
-
-/// "model.layers.N." and the mixer's part of a name.
-std::string layer_name(int64_t layer, const std::string& rest);
 
 /// bos_token_id and eos_token_id as the config has them.
 void add_special_tokens(nlohmann::json& json, const ModelConfig& config);

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "job/job.h"
-#include "specification/model_shape.h"
+#include "specification/config.h"
 
 namespace amalgam {
 
@@ -25,9 +25,9 @@ struct Findings {
     std::vector<std::string> notes;     // it can, but somebody should know
 };
 
-/// Checks `job` on `ranks` ranks. Without `shape` or `counts` (a file could not be read; the caller says why) the
+/// Checks `job` on `ranks` ranks. Without `teacher` or `counts` (a file could not be read; the caller says why) the
 /// checks that need them are left out. Looks at the file system: do the inputs exist?
-Findings check_job(const Job& job, int64_t ranks, const std::optional<ModelShape>& shape,
+Findings check_job(const Job& job, int64_t ranks, const std::optional<ModelConfig>& teacher,
                    const std::optional<TokenCounts>& counts);
 
 }  // namespace amalgam

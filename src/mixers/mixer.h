@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// What mixes tokens in a block. One interface, one file for each mixer; make_mixer knows their names.
+// What mixes tokens in a block: the module. One interface; every mixer has a folder, and list.h names them all.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <map>
 #include <memory>
 #include <string>
 
+#include "mixers/declaration.h"
 #include "operations/rope.h"
 #include "parameters/parameters.h"
-#include "specification/config.h"
 
 namespace amalgam {
 
@@ -29,12 +30,17 @@ class Mixer {
     virtual std::unique_ptr<MixerCache> make_cache(int64_t batch, at::Device device) const = 0;
 };
 
-/// Registers the mixer's parameters in `store` under "model.layers.LAYER.". Throws Error(bad_input) for unknown names.
-std::unique_ptr<Mixer> make_mixer(const std::string& name, const ModelSpec& spec, int64_t layer, ParameterStore& store);
+/// The parameters that a mixer's declaration names, registered in a store for one layer.
+class MixerParameters {
+  public:
+    MixerParameters(const MixerDeclaration& mixer, const ModelSpec& spec, int64_t layer, ParameterStore& store);
+    /// By its name after "model.layers.N.", of a fused parameter that of the whole; null if it is not declared.
+    const Parameter* find(const std::string& name) const;
 
-/// What the names of a layer's parameters start with.
-inline std::string layer_prefix(int64_t layer) {
-    return "model.layers." + std::to_string(layer) + ".";
-}
+  private:
+    void keep(const std::string& name, Parameter* parameter);
+
+    std::map<std::string, const Parameter*> by_name_;
+};
 
 }  // namespace amalgam

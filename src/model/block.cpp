@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 
+#include "mixers/implementation.h"
 #include "operations/operations.h"
 
 namespace amalgam {
@@ -12,7 +13,7 @@ Block::Block(const ModelSpec& spec, int64_t layer, ParameterStore& store) : norm
     const std::string prefix = layer_prefix(layer);
     // The paper's code trains this norm at the mixer's rate: its name there is attn_norm.
     mixer_norm_ = store.add(prefix + "input_layernorm.weight", {c.hidden_size}, ParameterGroup::mixer, layer, true);
-    mixer_ = make_mixer(spec.layout[layer], spec, layer, store);
+    mixer_ = find_implementation(spec.layout[layer]).make(spec, layer, store);
     mlp_norm_ =
         store.add(prefix + "post_attention_layernorm.weight", {c.hidden_size}, ParameterGroup::rest, layer, true);
     const std::string mlp = prefix + "mlp.";

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention weight transfer: the weights of linear mixers made from the teacher's softmax attention. q_proj and o_proj
-// are copied, k_proj and v_proj cloned for every query head, the rest initialised as flash-linear-attention does (A_log
-// = log U(0, 16), dt_bias the inverse softplus of a log-uniform step in [1e-3, 0.1], gates as torch's Linear).
+// Attention weight transfer: the weights of linear mixers made from the teacher's softmax attention, as the mixers'
+// declarations say: copied, expanded to all query heads, or drawn.
 #pragma once
 
 #include "model/weights.h"
@@ -20,21 +19,19 @@ KeyValueExpansion parse_expansion(const std::string& name);
 at::Tensor expand_key_value(const at::Tensor& weight, int64_t key_value_heads, int64_t query_heads,
                             KeyValueExpansion expansion);
 
-/// Answers the names of linear mixers' parameters from a teacher's softmax attention, and everything else from the
-/// teacher itself. Random numbers depend on seed and tensor name only.
+/// Answers the names of the parameters of a student's mixers from a teacher's softmax attention, and everything else
+/// from the teacher itself. Random numbers depend on seed and tensor name only.
 class TransferSource : public TensorSource {
   public:
-    TransferSource(const TensorSource& teacher, const ModelConfig& config, const LinearOptions& linear,
-                   KeyValueExpansion expansion, uint64_t seed);
+    TransferSource(const TensorSource& teacher, const ModelSpec& student, KeyValueExpansion expansion, uint64_t seed);
     std::optional<at::Tensor> find(const std::string& name) const override;
     std::string where() const override { return teacher_.where() + " (transferred)"; }
 
   private:
-    at::Tensor initialise(const std::string& name, const std::string& part) const;
-
     const TensorSource& teacher_;
     ModelConfig config_;
-    LinearOptions linear_;
+    std::map<std::string, ParameterDeclaration> declared_;  // by the tensor's name
+    std::map<std::string, std::string> prefixes_;           // "model.layers.N." of these names
     KeyValueExpansion expansion_;
     uint64_t seed_;
 };

@@ -24,8 +24,7 @@ Alignment::Alignment(CausalLM& student, CausalLM& teacher, AlignmentLoss loss)
 }
 
 bool Alignment::trains(const ModelSpec& student, const Parameter& parameter) {
-    return parameter.layer >= 0 && student.layout[parameter.layer] != softmax_mixer &&
-           parameter.name.find(".linear_attn.") != std::string::npos;
+    return parameter.in_mixer && find_mixer(student.layout.at(size_t(parameter.layer))).is_linear();
 }
 
 std::vector<Parameter*> Alignment::trained() {

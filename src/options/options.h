@@ -44,4 +44,10 @@ Options default_values(const std::vector<Option>& declared);
 template <class Value>
 const Value& option(const Options& options, const std::string& name);
 
+/// The same where it may be missing: `value` then stays as it is.
+template <class Value>
+void read_option(const Options& options, const std::string& name, Value& value) {
+    if (options.contains(name)) value = option<Value>(options, name);
+}
+
 }  // namespace amalgam

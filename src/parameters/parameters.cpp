@@ -13,8 +13,13 @@ int64_t Parameter::elements() const {
 
 Parameter* ParameterStore::add(const std::string& name, std::vector<int64_t> shape, ParameterGroup group, int64_t layer,
                                bool full_precision) {
-    parameters_.push_back({name, std::move(shape), group, layer, full_precision, {}, {}, {}});
-    return &parameters_.back();
+    Parameter& parameter = parameters_.emplace_back();
+    parameter.name = name;
+    parameter.shape = std::move(shape);
+    parameter.group = group;
+    parameter.layer = layer;
+    parameter.full_precision = full_precision;
+    return &parameter;
 }
 
 Parameter* ParameterStore::add_fused(const std::string& name,

@@ -26,12 +26,13 @@ struct Piece {
 struct Parameter {
     std::string name;
     std::vector<int64_t> shape;
-    ParameterGroup group;
-    int64_t layer;              // -1: outside the blocks
-    bool full_precision;        // norms, gates: computed in fp32 whatever the compute type
-    std::vector<Piece> pieces;  // empty: the parameter is its own only piece
-    at::Tensor master;          // fp32; undefined in a frozen model
-    at::Tensor compute;         // leaf; is `master` itself where the types agree
+    ParameterGroup group = ParameterGroup::rest;
+    int64_t layer = -1;           // -1: outside the blocks
+    bool full_precision = false;  // norms, gates: computed in fp32 whatever the compute type
+    bool in_mixer = false;        // of the mixer itself, not of the norm before it
+    std::vector<Piece> pieces;    // empty: the parameter is its own only piece
+    at::Tensor master;            // fp32; undefined in a frozen model
+    at::Tensor compute;           // leaf; is `master` itself where the types agree
 
     int64_t elements() const;
 };

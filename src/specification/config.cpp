@@ -154,6 +154,32 @@ RopeConfig rope_from_json(const json& j) {
     return rope;
 }
 
+/// The options of the linear mixer, and the eps of its output norm beside them.
+json linear_to_json(const ModelSpec& spec) {
+    json linear = json::object();
+    for (const auto& [name, value] : spec.options)
+        std::visit([&, &name = name](const auto& one) { linear[name] = one; }, value);
+    linear["norm_eps"] = spec.output_norm_eps;
+    return linear;
+}
+
+void linear_from_json(const json& linear, ModelSpec& spec) {
+    spec.output_norm_eps = linear.at("norm_eps");
+    for (const auto& [name, value] : linear.items()) {
+        if (name == "norm_eps") continue;
+        if (value.is_boolean())
+            spec.options[name] = value.get<bool>();
+        else if (value.is_number_integer())
+            spec.options[name] = value.get<int64_t>();
+        else if (value.is_number())
+            spec.options[name] = value.get<double>();
+        else if (value.is_string())
+            spec.options[name] = value.get<std::string>();
+        else
+            spec.options[name] = value.get<std::vector<int64_t>>();
+    }
+}
+
 }  // namespace
 
 ModelConfig parse_config(const json& root, const std::string& where) {
@@ -239,14 +265,7 @@ std::string to_json(const ModelSpec& spec) {
                     {"bos", c.bos},
                     {"eos", c.eos},
                     {"layout", spec.layout},
-                    {"linear",
-                     {{"short_convolution", spec.linear.short_convolution},
-                      {"convolution_width", spec.linear.convolution_width},
-                      {"output_gate", spec.linear.output_gate},
-                      {"output_norm", spec.linear.output_norm},
-                      {"activation", spec.linear.activation},
-                      {"rope", spec.linear.rope},
-                      {"norm_eps", spec.linear.norm_eps}}}};
+                    {"linear", linear_to_json(spec)}};
     return j.dump(2);
 }
 
@@ -275,14 +294,7 @@ ModelSpec spec_from_json(const std::string& source, const std::string& where) {
         c.bos = j.at("bos").get<std::vector<int64_t>>();
         c.eos = j.at("eos").get<std::vector<int64_t>>();
         spec.layout = j.at("layout").get<Layout>();
-        const json& linear = j.at("linear");
-        spec.linear.short_convolution = linear.at("short_convolution");
-        spec.linear.convolution_width = linear.at("convolution_width");
-        spec.linear.output_gate = linear.at("output_gate");
-        spec.linear.output_norm = linear.at("output_norm");
-        spec.linear.activation = linear.at("activation");
-        spec.linear.rope = linear.at("rope");
-        spec.linear.norm_eps = linear.at("norm_eps");
+        linear_from_json(j.at("linear"), spec);
         if (int64_t(spec.layout.size()) != c.layers) throw Error("layout does not fit the number of layers");
         return spec;
     } catch (const std::exception& e) {

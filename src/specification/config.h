@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "options/options.h"
+
 namespace amalgam {
 
 /// Rotary position embedding. Types and formulas as transformers' modeling_rope_utils names them.
@@ -41,19 +43,11 @@ struct ModelConfig {
 using Layout = std::vector<std::string>;
 inline constexpr const char* softmax_mixer = "softmax";
 
-/// Options of the linear mixers: the gated delta net has all (gdn_v1 to gdn_v6 of the paper's code), gated linear
-/// attention (gla_v1) the output gate and norm.
-struct LinearOptions {
-    bool short_convolution = false;
-    int64_t convolution_width = 4;
-    bool output_gate = true, output_norm = true, activation = true, rope = false;
-    double norm_eps = 1e-6;
-};
-
 struct ModelSpec {
     ModelConfig config;
     Layout layout;
-    LinearOptions linear;
+    Options options;                // of the linear mixer, as its declaration names them
+    double output_norm_eps = 1e-6;  // of the linear mixer's output norm
 };
 
 /// Reads config.json of a Hugging Face folder as transformers 4 and 5 write it. Throws Error(bad_input) naming the key:

@@ -6,8 +6,7 @@
 namespace amalgam {
 
 StageOutcome align(Run& run) {
-    const ModelConfig& config = run.teacher_config();
-    const ModelSpec spec = run.student_spec(all_linear(config.layers, run.job.student.mixer));
+    const ModelSpec spec = run.student_spec(all_linear(run.teacher_config().layers, run.job.student.mixer));
     const auto is_trained = [&](const Parameter& p) { return Alignment::trains(spec, p); };
     const ShardingStrategy sharding = run.sharding("align", run.world.size());
     CausalLM& teacher = run.teacher(sharding, run.world);
@@ -15,9 +14,7 @@ StageOutcome align(Run& run) {
     run.world.together([&] { transferred = run.checkpoints("transfer").open(run.checkpoints("transfer").finished()); });
     const Student student = run.make_student(spec.layout, {transferred.get()}, run.world, sharding, is_trained);
     Alignment objective(*student.model, teacher, parse_alignment_loss(run.job.align.loss));
-    const int64_t time = run.job.align.sequence_length;
-    const double flops = forward_flops(config, teacher.spec().layout, time, false) +
-                         3.0 * double(config.layers) * mixer_flops(config, run.job.student.mixer, time);
+    const double flops = alignment_flops(spec, run.job.align.sequence_length);
     return train_stage(run, "align", student, &teacher, objective, run.job.align, flops);
 }
 

@@ -10,11 +10,12 @@ namespace amalgam {
 StageOutcome export_student(Run& run) {
     const auto checkpoint = run.newest_student();
     run.world.on_root([&] {
-        for (const std::string& format : run.job.export_to.formats) {
-            const auto target = run.folder / (format == "fla" ? "student-fla" : "student");
-            export_model(*checkpoint, checkpoint->spec(), parse_export_format(format),
-                         parse_export_precision(run.job.export_to.precision), run.job.teacher.path, target);
-            info(text("export: ", target.string(), " (", format, ", ", run.job.export_to.precision, ")"));
+        for (const std::string& name : run.job.export_to.formats) {
+            const ExportFormat& format = find_export_format(name);
+            const auto target = run.folder / format.folder();
+            export_model(*checkpoint, checkpoint->spec(), format, parse_export_precision(run.job.export_to.precision),
+                         run.job.teacher.path, target);
+            info(text("export: ", target.string(), " (", name, ", ", run.job.export_to.precision, ")"));
         }
     });
     return StageOutcome::finished;

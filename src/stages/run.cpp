@@ -94,7 +94,9 @@ HeldOutSet Run::held_out(int64_t sequences, int64_t sequence_length) {
 }
 
 ModelSpec Run::student_spec(const Layout& layout) {
-    return {teacher_config(), layout, linear_options(job.student, teacher_config())};
+    ModelSpec spec = {teacher_config(), layout, job.student.options};
+    spec.output_norm_eps = output_norm_eps(job.student, spec.config);
+    return spec;
 }
 
 double Run::memory() {
@@ -108,7 +110,7 @@ const StageEstimate& Run::estimate(const std::string& stage) {
         machine.ranks = world.size();
         machine.memory_per_rank = memory();
         machine.ranks_per_node = world.broadcast(int64_t{node.size()});
-        estimate_ = estimate_job(job, shape_of(teacher_config()), machine);
+        estimate_ = estimate_job(job, teacher_config(), machine);
     }
     for (const StageEstimate& found : estimate_->stages)
         if (found.name == stage) return found;

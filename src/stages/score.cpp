@@ -152,8 +152,7 @@ class Scoring::Candidate {
         setup.shards = student_.shards.get();
         setup.in_step = student_.shards || scoring_.teacher_.weights_on_demand();
         // Most candidates find the teacher's states kept by those before or beside them.
-        setup.flops_per_token =
-            known_states_flops(student_.model->config(), student_.model->spec().layout, job.sequence_length);
+        setup.flops_per_token = known_states_flops(student_.model->spec(), job.sequence_length);
         setup.peak_flops = scoring_.run_.compute.peak_flops * scoring_.group_.size();
         setup.on_step = [this, &job, steps = measured_steps(job)](int64_t done) {
             if (std::find(steps.begin(), steps.end(), done) == steps.end()) return;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "stages/stages.h"
 
+#include "exports/formats.h"
+
 namespace amalgam {
 namespace {
 
@@ -9,8 +11,7 @@ bool always(const Run&) {
 }
 bool export_done(const Run& run) {
     for (const std::string& format : run.job.export_to.formats)
-        if (!std::filesystem::exists(run.folder / (format == "fla" ? "student-fla" : "student") / "config.json"))
-            return false;
+        if (!std::filesystem::exists(run.folder / find_export_format(format).folder() / "config.json")) return false;
     return true;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "stages/training_stage.h"
 
+#include "estimate/model_sizes.h"
 #include "system/clock.h"
 #include "system/error.h"
 #include "system/log.h"
@@ -25,45 +26,36 @@ StageOutcome train_stage(Run& run, const std::string& stage, const Student& stud
     return outcome.finished ? StageOutcome::finished : StageOutcome::stopped;
 }
 
-LinearOptions linear_options(const StudentJob& student, const ModelConfig& teacher) {
-    LinearOptions options;
-    options.short_convolution = student.short_convolution;
-    options.output_gate = student.output_gate;
-    options.output_norm = student.output_norm;
-    options.activation = student.activation;
-    options.rope = student.rope;
-    options.norm_eps = student.output_norm_eps == "reference" ? 1e-5 : teacher.rms_norm_eps;
-    return options;
-}
-
 namespace {
 
-/// Of models with this linear mixer, if any.
-ModelSizes sizes_of(const ModelConfig& c, const std::string& linear) {
-    StudentJob student;
-    if (!linear.empty()) student.mixer = linear;
-    return {shape_of(c), student};
+ModelSizes sizes_of(const ModelSpec& spec) {
+    const std::string linear = linear_mixer(spec.layout);
+    return {spec.config, linear.empty() ? softmax_mixer : linear, spec.options};
+}
+
+ModelSpec teacher_of(const ModelSpec& student) {
+    return {student.config, all_softmax(student.config.layers), {}};
 }
 
 }  // namespace
 
-double mixer_flops(const ModelConfig& c, const std::string& mixer, int64_t time) {
-    const ModelSizes sizes = sizes_of(c, mixer == softmax_mixer ? "" : mixer);
-    return mixer == softmax_mixer ? sizes.softmax_mixer_flops(double(time)) : sizes.linear_mixer_flops();
-}
-
-double forward_flops(const ModelConfig& c, const Layout& layout, int64_t time, bool with_head) {
-    const ModelSizes sizes = sizes_of(c, linear_mixer(layout));
-    const double blocks = sizes.block_flops(double(softmax_layers(layout).size()), double(time));
+double forward_flops(const ModelSpec& spec, int64_t time, bool with_head) {
+    const ModelSizes sizes = sizes_of(spec);
+    const double blocks = sizes.block_flops(double(softmax_layers(spec.layout).size()), double(time));
     return blocks + (with_head ? sizes.head_flops() : 0.0);
 }
 
-double distillation_flops(const ModelConfig& c, const Layout& layout, int64_t time) {
-    return 3.0 * forward_flops(c, layout, time, true) + forward_flops(c, all_softmax(c.layers), time, true);
+double alignment_flops(const ModelSpec& student, int64_t time) {
+    return forward_flops(teacher_of(student), time, false) +
+           3.0 * double(student.config.layers) * sizes_of(student).linear_mixer_flops(double(time));
 }
 
-double known_states_flops(const ModelConfig& c, const Layout& layout, int64_t time) {
-    return 3.0 * forward_flops(c, layout, time, true) + sizes_of(c, "").head_flops();
+double distillation_flops(const ModelSpec& student, int64_t time) {
+    return 3.0 * forward_flops(student, time, true) + forward_flops(teacher_of(student), time, true);
+}
+
+double known_states_flops(const ModelSpec& student, int64_t time) {
+    return 3.0 * forward_flops(student, time, true) + sizes_of(student).head_flops();
 }
 
 }  // namespace amalgam

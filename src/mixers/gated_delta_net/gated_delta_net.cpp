@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 
+#include "mixers/gated_delta_net/exports.h"
 #include "mixers/gated_delta_net/gated_delta_rule.h"
 #include "operations/operations.h"
 
@@ -24,22 +25,17 @@ at::Tensor padded_for_gpu(const at::Tensor& weight) {
 }  // namespace
 
 GatedDeltaNet::GatedDeltaNet(const ModelSpec& spec, int64_t layer, ParameterStore& store)
-    : heads_(spec.config.query_heads), head_dim_(spec.config.head_dim), options_(spec.linear) {
-    const std::string prefix = layer_prefix(layer) + "linear_attn.";
-    const auto group = ParameterGroup::mixer;
-    const int64_t width = heads_ * head_dim_, hidden = spec.config.hidden_size;
-    std::vector<std::pair<std::string, int64_t>> rows = {
-        {prefix + "q_proj.weight", width}, {prefix + "k_proj.weight", width}, {prefix + "v_proj.weight", width}};
-    if (options_.output_gate) rows.push_back({prefix + "g_proj.weight", width});
-    rows.push_back({prefix + "a_proj.weight", heads_});
-    rows.push_back({prefix + "b_proj.weight", heads_});
-    in_ = store.add_fused(prefix + "in_proj.weight", rows, {hidden}, group, layer);
-    a_log_ = store.add(prefix + "A_log", {heads_}, group, layer, true);
-    dt_bias_ = store.add(prefix + "dt_bias", {heads_}, group, layer, true);
-    if (options_.output_norm) norm_ = store.add(prefix + "o_norm.weight", {head_dim_}, group, layer, true);
-    if (options_.short_convolution)
-        convolution_ = store.add(prefix + "conv1d.weight", {3 * width, options_.convolution_width}, group, layer, true);
-    output_ = store.add(prefix + "o_proj.weight", {hidden, width}, group, layer);
+    : heads_(spec.config.query_heads),
+      head_dim_(spec.config.head_dim),
+      options_(spec.options),
+      norm_eps_(spec.output_norm_eps) {
+    const MixerParameters parameters(gated_delta_net_declaration(), spec, layer, store);
+    in_ = parameters.find("linear_attn.in_proj.weight");
+    a_log_ = parameters.find("linear_attn.A_log");
+    dt_bias_ = parameters.find("linear_attn.dt_bias");
+    norm_ = parameters.find("linear_attn.o_norm.weight");
+    convolution_ = parameters.find("linear_attn.conv1d.weight");
+    output_ = parameters.find("linear_attn.o_proj.weight");
 }
 
 at::Tensor GatedDeltaNet::forward(const at::Tensor& x, const RotaryTables& rotary, MixerCache* cache) const {
@@ -47,7 +43,7 @@ at::Tensor GatedDeltaNet::forward(const at::Tensor& x, const RotaryTables& rotar
     auto* seen = static_cast<GatedDeltaCache*>(cache);
     const auto projected = at::linear(x, padded_for_gpu(in_->compute));
     const auto norm = norm_ ? norm_->compute : at::Tensor();
-    GatedDeltaShape shape{heads_, head_dim_, options_.output_gate, options_.activation, options_.norm_eps};
+    GatedDeltaShape shape{heads_, head_dim_, options_.output_gate, options_.activation, norm_eps_};
 
     at::Tensor mixed;  // [batch, time, width]
     if (!convolution_ && !options_.rope) {
@@ -82,9 +78,18 @@ std::unique_ptr<MixerCache> GatedDeltaNet::make_cache(int64_t batch, at::Device 
     auto cache = std::make_unique<GatedDeltaCache>();
     cache->state = at::zeros({batch, heads_, head_dim_, head_dim_}, at::TensorOptions(device).dtype(at::kFloat));
     if (convolution_)
-        cache->recent = at::zeros({batch, options_.convolution_width - 1, 3 * heads_ * head_dim_},
+        cache->recent = at::zeros({batch, gated_delta_net_taps - 1, 3 * heads_ * head_dim_},
                                   at::TensorOptions(device).dtype(in_->compute.scalar_type()));
     return cache;
+}
+
+const MixerImplementation& gated_delta_net_implementation() {
+    static const MixerImplementation implementation = {
+        [](const ModelSpec& spec, int64_t layer, ParameterStore& store) -> std::unique_ptr<Mixer> {
+            return std::make_unique<GatedDeltaNet>(spec, layer, store);
+        },
+        gated_delta_net_exports()};
+    return implementation;
 }
 
 }  // namespace amalgam

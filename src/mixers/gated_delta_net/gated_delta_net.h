@@ -5,11 +5,12 @@
 // Options: short convolution before the SiLU, no output gate, no output norm, no SiLU, rotary embedding on q and k.
 #pragma once
 
+#include "mixers/gated_delta_net/options.h"
 #include "mixers/mixer.h"
 
 namespace amalgam {
 
-inline constexpr const char* gated_delta_net_mixer = "gated_delta_net";
+const MixerDeclaration& gated_delta_net_declaration();
 
 class GatedDeltaNet : public Mixer {
   public:
@@ -19,9 +20,11 @@ class GatedDeltaNet : public Mixer {
 
   private:
     int64_t heads_, head_dim_;
-    LinearOptions options_;
+    GatedDeltaNetOptions options_;
+    double norm_eps_;
     // Rows of in_proj: q | k | v | g (if gated) | a | b.
-    const Parameter *in_, *output_, *a_log_, *dt_bias_, *norm_ = nullptr, *convolution_ = nullptr;
+    const Parameter *in_, *output_, *a_log_, *dt_bias_;
+    const Parameter *norm_, *convolution_;  // null where the options leave them out
 };
 
 }  // namespace amalgam

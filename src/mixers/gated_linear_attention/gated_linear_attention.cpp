@@ -3,8 +3,8 @@
 
 #include <ATen/ATen.h>
 
+#include "mixers/gated_linear_attention/exports.h"
 #include "mixers/gated_linear_attention/gated_linear_attention_mixing.h"
-#include "system/error.h"
 
 namespace amalgam {
 namespace {
@@ -17,23 +17,17 @@ struct GatedLinearAttentionCache : MixerCache {
 }  // namespace
 
 GatedLinearAttention::GatedLinearAttention(const ModelSpec& spec, int64_t layer, ParameterStore& store)
-    : heads_(spec.config.query_heads), head_dim_(spec.config.head_dim), options_(spec.linear) {
-    require(!options_.short_convolution && !options_.activation && !options_.rope, "gated linear attention of layer ",
-            layer,
-            ": has no convolution, no SiLU on q, k, v and no rotary embedding; switch them off (student.variant: "
-            "gla_v1)");
-    const std::string prefix = layer_prefix(layer) + "linear_attn.";
-    const auto group = ParameterGroup::mixer;
-    const int64_t width = heads_ * head_dim_, hidden = spec.config.hidden_size, rank = gated_linear_attention_rank;
-    std::vector<std::pair<std::string, int64_t>> rows = {
-        {prefix + "q_proj.weight", width}, {prefix + "k_proj.weight", width}, {prefix + "v_proj.weight", width}};
-    if (options_.output_gate) rows.push_back({prefix + "g_proj.weight", width});
-    in_ = store.add_fused(prefix + "in_proj.weight", rows, {hidden}, group, layer);
-    decay_down_ = store.add(prefix + "gk_proj.0.weight", {rank, hidden}, group, layer);
-    decay_up_ = store.add(prefix + "gk_proj.1.weight", {width, rank}, group, layer);
-    decay_bias_ = store.add(prefix + "gk_proj.1.bias", {width}, group, layer);
-    if (options_.output_norm) norm_ = store.add(prefix + "o_norm.weight", {head_dim_}, group, layer, true);
-    output_ = store.add(prefix + "o_proj.weight", {hidden, width}, group, layer);
+    : heads_(spec.config.query_heads),
+      head_dim_(spec.config.head_dim),
+      options_(spec.options),
+      norm_eps_(spec.output_norm_eps) {
+    const MixerParameters parameters(gated_linear_attention_declaration(), spec, layer, store);
+    in_ = parameters.find("linear_attn.in_proj.weight");
+    decay_down_ = parameters.find("linear_attn.gk_proj.0.weight");
+    decay_up_ = parameters.find("linear_attn.gk_proj.1.weight");
+    decay_bias_ = parameters.find("linear_attn.gk_proj.1.bias");
+    norm_ = parameters.find("linear_attn.o_norm.weight");
+    output_ = parameters.find("linear_attn.o_proj.weight");
 }
 
 at::Tensor GatedLinearAttention::forward(const at::Tensor& x, const RotaryTables&, MixerCache* cache) const {
@@ -41,7 +35,7 @@ at::Tensor GatedLinearAttention::forward(const at::Tensor& x, const RotaryTables
     const at::Tensor decay = at::linear(at::linear(x, decay_down_->compute), decay_up_->compute, decay_bias_->compute);
     const at::Tensor mixed = gated_linear_attention_mixing(
         at::linear(x, in_->compute), decay, norm_ ? norm_->compute : at::Tensor(),
-        {heads_, head_dim_, options_.output_gate, options_.norm_eps}, seen ? &seen->state : nullptr);
+        {heads_, head_dim_, options_.output_gate, norm_eps_}, seen ? &seen->state : nullptr);
     return at::linear(mixed, output_->compute);
 }
 
@@ -49,6 +43,15 @@ std::unique_ptr<MixerCache> GatedLinearAttention::make_cache(int64_t batch, at::
     auto cache = std::make_unique<GatedLinearAttentionCache>();
     cache->state = at::zeros({batch, heads_, head_dim_, head_dim_}, at::TensorOptions(device).dtype(at::kFloat));
     return cache;
+}
+
+const MixerImplementation& gated_linear_attention_implementation() {
+    static const MixerImplementation implementation = {
+        [](const ModelSpec& spec, int64_t layer, ParameterStore& store) -> std::unique_ptr<Mixer> {
+            return std::make_unique<GatedLinearAttention>(spec, layer, store);
+        },
+        gated_linear_attention_exports()};
+    return implementation;
 }
 
 }  // namespace amalgam

@@ -5,25 +5,26 @@
 // no output norm. There is no SiLU on q, k, v, no convolution, no rotary embedding.
 #pragma once
 
+#include "mixers/gated_linear_attention/options.h"
 #include "mixers/mixer.h"
 
 namespace amalgam {
 
-inline constexpr const char* gated_linear_attention_mixer = "gated_linear_attention";
-inline constexpr int64_t gated_linear_attention_rank = 16;  // of the decays' projection
+const MixerDeclaration& gated_linear_attention_declaration();
 
 class GatedLinearAttention : public Mixer {
   public:
-    /// Throws Error(bad_input) for options that it does not have.
     GatedLinearAttention(const ModelSpec& spec, int64_t layer, ParameterStore& store);
     at::Tensor forward(const at::Tensor& x, const RotaryTables& rotary, MixerCache* cache) const override;
     std::unique_ptr<MixerCache> make_cache(int64_t batch, at::Device device) const override;
 
   private:
     int64_t heads_, head_dim_;
-    LinearOptions options_;
+    GatedLinearAttentionOptions options_;
+    double norm_eps_;
     // Rows of in_: q | k | v | g (if gated).
-    const Parameter *in_, *decay_down_, *decay_up_, *decay_bias_, *output_, *norm_ = nullptr;
+    const Parameter *in_, *decay_down_, *decay_up_, *decay_bias_, *output_;
+    const Parameter* norm_;  // null where the options leave it out
 };
 
 }  // namespace amalgam

@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 
+#include "mixers/softmax_attention/exports.h"
 #include "operations/operations.h"
 
 namespace amalgam {
@@ -25,25 +26,13 @@ SoftmaxAttention::SoftmaxAttention(const ModelSpec& spec, int64_t layer, Paramet
       head_dim_(spec.config.head_dim),
       window_(spec.config.window[layer]),
       norm_eps_(spec.config.rms_norm_eps) {
-    const ModelConfig& c = spec.config;
-    const std::string prefix = layer_prefix(layer) + "self_attn.";
-    const auto group = ParameterGroup::mixer;
-    const int64_t q = c.query_heads * c.head_dim, kv = c.key_value_heads * c.head_dim;
-    qkv_ =
-        store.add_fused(prefix + "qkv_proj.weight",
-                        {{prefix + "q_proj.weight", q}, {prefix + "k_proj.weight", kv}, {prefix + "v_proj.weight", kv}},
-                        {c.hidden_size}, group, layer);
-    if (c.qkv_bias)
-        qkv_bias_ =
-            store.add_fused(prefix + "qkv_proj.bias",
-                            {{prefix + "q_proj.bias", q}, {prefix + "k_proj.bias", kv}, {prefix + "v_proj.bias", kv}},
-                            {}, group, layer);
-    output_ = store.add(prefix + "o_proj.weight", {c.hidden_size, q}, group, layer);
-    if (c.output_bias) output_bias_ = store.add(prefix + "o_proj.bias", {c.hidden_size}, group, layer);
-    if (c.qk_norm) {
-        q_norm_ = store.add(prefix + "q_norm.weight", {c.head_dim}, group, layer, true);
-        k_norm_ = store.add(prefix + "k_norm.weight", {c.head_dim}, group, layer, true);
-    }
+    const MixerParameters parameters(softmax_attention_declaration(), spec, layer, store);
+    qkv_ = parameters.find("self_attn.qkv_proj.weight");
+    qkv_bias_ = parameters.find("self_attn.qkv_proj.bias");
+    output_ = parameters.find("self_attn.o_proj.weight");
+    output_bias_ = parameters.find("self_attn.o_proj.bias");
+    q_norm_ = parameters.find("self_attn.q_norm.weight");
+    k_norm_ = parameters.find("self_attn.k_norm.weight");
 }
 
 at::Tensor SoftmaxAttention::attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
@@ -88,6 +77,15 @@ at::Tensor SoftmaxAttention::forward(const at::Tensor& x, const RotaryTables& ro
 
 std::unique_ptr<MixerCache> SoftmaxAttention::make_cache(int64_t, at::Device) const {
     return std::make_unique<KeyValueCache>();
+}
+
+const MixerImplementation& softmax_attention_implementation() {
+    static const MixerImplementation implementation = {
+        [](const ModelSpec& spec, int64_t layer, ParameterStore& store) -> std::unique_ptr<Mixer> {
+            return std::make_unique<SoftmaxAttention>(spec, layer, store);
+        },
+        softmax_attention_exports()};
+    return implementation;
 }
 
 }  // namespace amalgam

@@ -7,6 +7,8 @@
 
 namespace amalgam {
 
+const MixerDeclaration& softmax_attention_declaration();
+
 class SoftmaxAttention : public Mixer {
   public:
     SoftmaxAttention(const ModelSpec& spec, int64_t layer, ParameterStore& store);
@@ -18,8 +20,8 @@ class SoftmaxAttention : public Mixer {
 
     int64_t query_heads_, key_value_heads_, head_dim_, window_;
     double norm_eps_;
-    const Parameter *qkv_, *qkv_bias_ = nullptr, *output_, *output_bias_ = nullptr, *q_norm_ = nullptr,
-                           *k_norm_ = nullptr;
+    // The biases and the norms are null where the teacher has none.
+    const Parameter *qkv_, *qkv_bias_, *output_, *output_bias_, *q_norm_, *k_norm_;
 };
 
 }  // namespace amalgam

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "exports/formats.h"
+
+#include <set>
+
+#include "exports/list.h"
+#include "mixers/declaration.h"
+#include "system/error.h"
+
+namespace amalgam {
+
+#define AMALGAM_DECLARE(name) const ExportFormat& name##_format();
+AMALGAM_EXPORT_FORMATS(AMALGAM_DECLARE)
+
+std::optional<std::string> ExportFormat::refusal(const ModelSpec& spec) const {
+    const std::set<std::string> mixers(spec.layout.begin(), spec.layout.end());
+    for (const std::string& name : mixers) {
+        const MixerDeclaration& mixer = find_mixer(name);
+        if (const auto why = mixer.refusal(this->name(), spec)) return text("export ", this->name(), ": ", *why);
+        if (mixer.is_linear() && spec.output_norm_eps != spec.config.rms_norm_eps)
+            return text("export ", this->name(), ": the output norm's eps is ", spec.output_norm_eps,
+                        " but rms_norm_eps is ", spec.config.rms_norm_eps,
+                        " (the format has one for both); train with student.output_norm_eps: teacher");
+    }
+    if (const auto why = refusal_outside_mixers(spec)) return text("export ", name(), ": ", *why);
+    return std::nullopt;
+}
+
+const std::vector<const ExportFormat*>& export_formats() {
+#define AMALGAM_ADDRESS(name) &name##_format(),
+    static const std::vector<const ExportFormat*> all = {AMALGAM_EXPORT_FORMATS(AMALGAM_ADDRESS)};
+    return all;
+}
+
+const ExportFormat& find_export_format(const std::string& name) {
+    std::string known;
+    for (const ExportFormat* format : export_formats()) {
+        if (format->name() == name) return *format;
+        known += (known.empty() ? "" : " or ") + format->name();
+    }
+    throw Error(text("export format \"", name, "\" is not known (", known, ")"), ExitCode::bad_input);
+}
+
+}  // namespace amalgam
