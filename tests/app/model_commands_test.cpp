@@ -56,8 +56,7 @@ TEST_F(ModelCommands, of_a_folder) {
 }
 
 TEST_F(ModelCommands, of_a_checkpoint) {
-    LinearOptions options;
-    options.short_convolution = true;
+    const Options options = {{"short_convolution", true}};
     const auto model =
         test::small_model({test::small_config("qwen3"), keep_softmax(3, test::linear_mixer, {1}), options}, 1, true);
     test::write_checkpoint(folder / "distill.h5", *model, nullptr, {"distill", 1, 1, 1, 1});

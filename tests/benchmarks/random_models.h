@@ -14,25 +14,15 @@
 
 namespace amalgam::benchmarks {
 
-/// A published teacher (job/known_shapes.h: its layers unless `layers` is positive) of the families SmolLM2 and
+/// A published teacher (estimate/known_shapes.h: its layers unless `layers` is positive) of the families SmolLM2 and
 /// Qwen2.5. Throws Error(bad_input) for unknown names.
 inline ModelConfig config_of(const std::string& name, int64_t layers) {
-    const ModelShape shape = find_shape(name);
+    ModelConfig c = find_shape(name);
     const bool qwen = name.starts_with("qwen2.5-");
     require(qwen || name.starts_with("smollm2-"), name, ": no benchmark has this family (Qwen2.5 and SmolLM2)");
-    ModelConfig c;
-    c.family = qwen ? "qwen2" : "llama";
-    c.hidden_size = shape.hidden_size;
-    c.layers = layers > 0 ? layers : shape.layers;
-    c.query_heads = shape.query_heads;
-    c.key_value_heads = shape.key_value_heads;
-    c.head_dim = shape.head_dim;
-    c.intermediate_size = shape.intermediate_size;
-    c.vocabulary_size = shape.vocabulary_size;
+    if (layers > 0) c.layers = layers;
     c.max_positions = qwen ? 32768 : 8192;
     c.rms_norm_eps = qwen ? 1e-6 : 1e-5;
-    c.tied_head = shape.tied;
-    c.qkv_bias = qwen;
     c.rope.theta = qwen ? 1000000.0 : 100000.0;
     c.window.assign(size_t(c.layers), 0);
     return c;

@@ -39,7 +39,7 @@ using namespace amalgam;
 
 ModelSpec student_spec(const ModelConfig& config) {
     ModelSpec spec{config, benchmarks::hybrid(config.layers), {}};
-    spec.linear.norm_eps = spec.config.rms_norm_eps;
+    spec.output_norm_eps = spec.config.rms_norm_eps;
     return spec;
 }
 

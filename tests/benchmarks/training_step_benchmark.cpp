@@ -105,12 +105,10 @@ void run(int argc, char** argv) {
 
     const int64_t layers = s.config.layers;
     const std::string& mixer = s.student.mixer;
-    ModelSpec spec{s.config, all_softmax(layers), linear_options(s.student, s.config)};
+    ModelSpec spec{s.config, all_softmax(layers), s.student.options, s.config.rms_norm_eps};
     CausalLM teacher(spec, s.device, s.type, false);
     fill_randomly(teacher);
     const at::Tensor tokens = at::randint(spec.config.vocabulary_size, {s.sequences, s.time}, at::kLong).to(s.device);
-    const double teacher_flops = forward_flops(spec.config, spec.layout, s.time, false),
-                 head_flops = 2.0 * double(spec.config.hidden_size * spec.config.vocabulary_size);
 
     spec.layout = all_linear(layers, mixer);
     double align_seconds = 0.0;
@@ -120,7 +118,7 @@ void run(int argc, char** argv) {
         Alignment alignment(student, teacher, AlignmentLoss::norm);
         align_seconds = time_steps("align", alignment, tokens, s);
     }
-    const double align_flops = teacher_flops + 3.0 * double(layers) * mixer_flops(spec.config, mixer, s.time);
+    const double align_flops = alignment_flops(spec, s.time);
     const auto distill = [&](const std::string& name, const Layout& layout, bool same_tokens) {
         spec.layout = layout;
         CausalLM student(spec, s.device, s.type, true);
@@ -132,8 +130,10 @@ void run(int argc, char** argv) {
     const Layout hybrid = benchmarks::hybrid(layers, mixer), candidate = keep_softmax(layers, mixer, {layers / 2});
     const double distill_seconds = distill("distill", hybrid, false);
     const double score_seconds = distill("score", candidate, true);
-    const double distill_flops = teacher_flops + head_flops + 3.0 * forward_flops(spec.config, hybrid, s.time, true);
-    const double score_flops = head_flops + 3.0 * forward_flops(spec.config, candidate, s.time, true);
+    spec.layout = hybrid;
+    const double distill_flops = distillation_flops(spec, s.time);
+    spec.layout = candidate;
+    const double score_flops = known_states_flops(spec, s.time);
     std::cout << align_seconds << ' ' << distill_seconds << ' ' << score_seconds << ' ' << align_flops << ' '
               << distill_flops << ' ' << score_flops << '\n';
 }

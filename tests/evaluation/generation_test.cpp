@@ -21,9 +21,9 @@ at::Tensor without_cache(const CausalLM& model, at::Tensor tokens, int64_t count
 TEST(Generation, is_the_argmax_of_a_whole_pass_at_every_step) {
     for (const auto& kept : {std::vector<int64_t>{}, {1}, {0, 1, 2}})
         for (const bool convolution : {false, true}) {
-            LinearOptions options;
-            options.short_convolution = convolution;
-            const ModelSpec spec{test::small_config("qwen3"), keep_softmax(3, test::linear_mixer, kept), options};
+            const ModelSpec spec{test::small_config("qwen3"),
+                                 keep_softmax(3, test::linear_mixer, kept),
+                                 {{"short_convolution", convolution}}};
             const auto model = test::small_model(spec, 3);
             const at::Tensor prompt = test::random_tokens(3, 66, spec.config.vocabulary_size, 1);
             const at::Tensor found = generate_greedily(*model, prompt, 12);

@@ -8,7 +8,7 @@
 
 #include "../model/small_model.h"
 #include "../storage/temporary_folder.h"
-#include "exports/qwen3_5/export_qwen3_5.h"
+#include "mixers/softmax_attention/exports.h"
 
 namespace amalgam {
 namespace {
@@ -25,13 +25,13 @@ class Export : public test::TemporaryFolder {
   protected:
     Export() { std::filesystem::create_directories(teacher); }
 
-    void run(const ModelSpec& spec, ExportFormat format = ExportFormat::qwen3_5,
+    void run(const ModelSpec& spec, const std::string& format = "qwen3_5",
              ExportPrecision precision = ExportPrecision::float32) {
         const auto model = test::small_model(spec, 1, /*trainable=*/true);
-        export_model(ModelSource(*model, "the student"), spec, format, precision, teacher, target);
+        export_model(ModelSource(*model, "the student"), spec, find_export_format(format), precision, teacher, target);
     }
     void expect_refused(const ModelSpec& spec, std::initializer_list<std::string> parts,
-                        ExportFormat format = ExportFormat::qwen3_5) {
+                        const std::string& format = "qwen3_5") {
         expect_error([&] { run(spec, format); }, ExitCode::bad_input, parts);
         EXPECT_FALSE(std::filesystem::exists(target)) << "refused before anything is written";
     }
@@ -49,7 +49,7 @@ TEST(NeutralNorm, weights_are_exact_in_bfloat16_and_undo_the_scale) {
 }
 
 TEST_F(Export, names_shapes_and_types_in_bfloat16) {
-    run(hybrid, ExportFormat::qwen3_5, ExportPrecision::bfloat16);
+    run(hybrid, "qwen3_5", ExportPrecision::bfloat16);
     auto entries = read_safetensors_folder(target);
     const auto expect = [&](const std::string& name, SafetensorsType type, const std::vector<int64_t>& shape) {
         ASSERT_TRUE(entries.contains(name)) << name;
@@ -97,7 +97,7 @@ TEST_F(Export, names_shapes_and_types_in_bfloat16) {
 TEST_F(Export, a_tied_head_stays_tied_and_its_norm_unfolded) {
     ModelSpec spec = hybrid;
     spec.config = test::small_config("llama");
-    run(spec, ExportFormat::qwen3_5, ExportPrecision::bfloat16);
+    run(spec, "qwen3_5", ExportPrecision::bfloat16);
     const HuggingFaceSource written(target);
     EXPECT_FALSE(written.find("lm_head.weight"));
     EXPECT_EQ(read_json(target / "config.json")["tie_word_embeddings"], true);
@@ -107,17 +107,16 @@ TEST_F(Export, a_tied_head_stays_tied_and_its_norm_unfolded) {
 
 TEST_F(Export, linear_options_that_qwen3_5_lacks) {
     ModelSpec spec = hybrid;
-    const auto refused_with = [&](auto change, std::initializer_list<std::string> parts) {
-        spec = hybrid;
-        change(spec.linear);
+    const auto refused_with = [&](const Options& options, std::initializer_list<std::string> parts) {
+        spec.options = options;
         expect_refused(spec, parts);
     };
-    refused_with([](LinearOptions& o) { o.output_norm = false; }, {"no output norm"});
-    refused_with([](LinearOptions& o) { o.output_gate = false; }, {"no output gate", "--to fla"});
-    refused_with([](LinearOptions& o) { o.activation = false; }, {"no SiLU"});
-    refused_with([](LinearOptions& o) { o.rope = true; }, {"rotary embedding"});
-    refused_with([](LinearOptions& o) { o.norm_eps = 1e-5; }, {"eps is 1e-05", "student.output_norm_eps: teacher"});
-    refused_with([](LinearOptions& o) { o.short_convolution = true, o.convolution_width = 3; }, {"width 3"});
+    refused_with({{"output_norm", false}}, {"no output norm"});
+    refused_with({{"output_gate", false}}, {"no output gate", "--to fla"});
+    refused_with({{"activation", false}}, {"no SiLU"});
+    refused_with({{"rope", true}}, {"rotary embedding"});
+    spec.output_norm_eps = 1e-5;
+    refused_with({}, {"eps is 1e-05", "student.output_norm_eps: teacher"});
 
     spec.layout = all_softmax(3);
     run(spec);  // without linear layers their options do not matter
@@ -129,7 +128,7 @@ TEST_F(Export, windows_matter_where_softmax_is_kept) {
     spec.config.head_dim = 6;  // hidden size / heads, as fla's attention has it
     spec.config.window = {0, 16, 0};
     expect_refused(spec, {"softmax layer 1", "window of 16"});
-    expect_refused(spec, {"softmax layer 1", "window"}, ExportFormat::fla);
+    expect_refused(spec, {"softmax layer 1", "window"}, "fla");
     spec.config.window = {16, 0, 16};
     run(spec);
     EXPECT_TRUE(std::filesystem::exists(target / "config.json"));
@@ -140,30 +139,29 @@ TEST_F(Export, biases_of_the_mlp) {
     spec.config.head_dim = 6;  // hidden size / heads, as fla's attention has it
     spec.config.mlp_bias = true;
     expect_refused(spec, {"MLP has biases"});
-    expect_refused(spec, {"MLP has biases"}, ExportFormat::fla);
+    expect_refused(spec, {"MLP has biases"}, "fla");
 }
 
 TEST_F(Export, softmax_options_that_fla_lacks) {
     ModelSpec spec = hybrid;  // its head_dim is not hidden size / heads
-    expect_refused(spec, {"head_dim 8", "--to qwen3_5"}, ExportFormat::fla);
+    expect_refused(spec, {"head_dim 8", "--to qwen3_5"}, "fla");
     spec.config.head_dim = 6;
     spec.config.rope.type = "llama3";
-    expect_refused(spec, {"llama3", "--to qwen3_5"}, ExportFormat::fla);
+    expect_refused(spec, {"llama3", "--to qwen3_5"}, "fla");
     spec.config.rope.type = "default";
     spec.config.qk_norm = true;
-    expect_refused(spec, {"q/k norm", "--to qwen3_5"}, ExportFormat::fla);
+    expect_refused(spec, {"q/k norm", "--to qwen3_5"}, "fla");
     spec.layout = all_linear(3, test::linear_mixer);
-    run(spec, ExportFormat::fla);
+    run(spec, "fla");
     EXPECT_FALSE(read_json(target / "config.json").contains("attn"));
 }
 
 TEST_F(Export, gated_linear_attention_is_flas_gla) {
     ModelSpec spec = hybrid;
     spec.layout = keep_softmax(3, "gated_linear_attention", {1});
-    spec.linear.activation = false;
     expect_refused(spec, {"gated_linear_attention", "--to fla"});
     spec.config.head_dim = 6;  // hidden size / heads, as fla's attention has it
-    run(spec, ExportFormat::fla);
+    run(spec, "fla");
     const json config = read_json(target / "config.json");
     EXPECT_EQ(config["model_type"], "gla");
     EXPECT_EQ(config["architectures"], json({"GLAForCausalLM"}));
@@ -198,8 +196,8 @@ TEST_F(Export, never_into_the_teacher) {
     const auto model = test::small_model(hybrid, 1, true);
     expect_error(
         [&] {
-            export_model(ModelSource(*model, "the student"), hybrid, ExportFormat::qwen3_5, ExportPrecision::float32,
-                         teacher, teacher);
+            export_model(ModelSource(*model, "the student"), hybrid, find_export_format("qwen3_5"),
+                         ExportPrecision::float32, teacher, teacher);
         },
         ExitCode::bad_input, {"teacher's folder"});
     EXPECT_TRUE(std::filesystem::is_empty(teacher));

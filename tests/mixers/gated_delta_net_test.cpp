@@ -13,31 +13,31 @@
 namespace amalgam {
 namespace {
 
+constexpr const char* gated_delta_net_mixer = "gated_delta_net";
+
 TEST(GatedDeltaNet, variants_have_their_parameters) {
     std::set<std::string> bare = {"q_proj.weight", "k_proj.weight", "v_proj.weight", "a_proj.weight",
                                   "b_proj.weight", "A_log",         "dt_bias",       "o_proj.weight"};
-    LinearOptions options;
-    options.output_gate = options.output_norm = false;
+    Options options = {{"output_gate", false}, {"output_norm", false}};
     EXPECT_EQ(test::parameters_of(gated_delta_net_mixer, options), bare);
-    options.output_norm = true;
+    options["output_norm"] = true;
     bare.insert("o_norm.weight");
     EXPECT_EQ(test::parameters_of(gated_delta_net_mixer, options), bare);
-    options.output_gate = true;
+    options["output_gate"] = true;
     bare.insert("g_proj.weight");
     EXPECT_EQ(test::parameters_of(gated_delta_net_mixer, options), bare);
-    options.short_convolution = true;
+    options["short_convolution"] = true;
     bare.insert("conv1d.weight");
     EXPECT_EQ(test::parameters_of(gated_delta_net_mixer, options), bare);
 }
 
 TEST(GatedDeltaNet, every_parameter_gets_a_gradient) {
     for (const bool rope : {false, true}) {
-        LinearOptions options;
-        options.short_convolution = true;
-        options.rope = rope;
+        const Options options = {{"short_convolution", true}, {"rope", rope}};
         const ModelConfig config = test::small_config("llama", 1);
         ParameterStore store;
-        const auto mixer = make_mixer(gated_delta_net_mixer, {config, {gated_delta_net_mixer}, options}, 0, store);
+        const auto mixer =
+            find_implementation(gated_delta_net_mixer).make({config, {gated_delta_net_mixer}, options}, 0, store);
         store.allocate(test::device(), at::kFloat, true);
         test::fill_randomly(store, 1);
         const at::Tensor x = test::normal_numbers({2, 20, config.hidden_size}, 1);
@@ -53,9 +53,7 @@ TEST(GatedDeltaNet, every_parameter_gets_a_gradient) {
 TEST(GatedDeltaNet, is_the_same_in_any_type_and_on_any_device) {
     for (const bool convolution : {false, true})
         for (const bool rope : {false, true}) {
-            LinearOptions options;
-            options.short_convolution = convolution;
-            options.rope = rope;
+            const Options options = {{"short_convolution", convolution}, {"rope", rope}};
             ModelConfig config = test::small_config("llama", 1);
             config.query_heads = config.key_value_heads = 3;  // rows of the projection: no multiple of what GPUs like
             config.head_dim = 64;
@@ -72,13 +70,8 @@ TEST(GatedDeltaNet, is_the_same_in_any_type_and_on_any_device) {
 }
 
 TEST(Mixer, unknown_names_are_refused) {
-    ParameterStore store;
-    const ModelConfig config = test::small_config("llama", 1);
-    test::expect_error(
-        [&] {
-            make_mixer("mamba", {config, {"mamba"}, {}}, 0, store);
-        },
-        ExitCode::bad_input, {"mamba", "layer 0", "gated_delta_net"});
+    test::expect_error([] { find_implementation("mamba"); }, ExitCode::bad_input,
+                       {"mamba", "softmax, gated_delta_net, gated_linear_attention"});
 }
 
 }  // namespace

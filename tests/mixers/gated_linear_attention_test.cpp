@@ -14,41 +14,25 @@
 namespace amalgam {
 namespace {
 
-LinearOptions gla_v1() {
-    LinearOptions options;
-    options.activation = false;
-    return options;
-}
+constexpr const char* gated_linear_attention_mixer = "gated_linear_attention";
 
 TEST(GatedLinearAttention, options_have_their_parameters) {
     std::set<std::string> bare = {"q_proj.weight",    "k_proj.weight",  "v_proj.weight", "gk_proj.0.weight",
                                   "gk_proj.1.weight", "gk_proj.1.bias", "o_proj.weight"};
-    LinearOptions options = gla_v1();
-    options.output_gate = options.output_norm = false;
+    Options options = {{"output_gate", false}, {"output_norm", false}};
     EXPECT_EQ(test::parameters_of(gated_linear_attention_mixer, options), bare);
-    options.output_norm = true;
+    options["output_norm"] = true;
     bare.insert("o_norm.weight");
     EXPECT_EQ(test::parameters_of(gated_linear_attention_mixer, options), bare);
-    options.output_gate = true;
+    options["output_gate"] = true;
     bare.insert("g_proj.weight");
     EXPECT_EQ(test::parameters_of(gated_linear_attention_mixer, options), bare);
-}
-
-TEST(GatedLinearAttention, options_of_other_mixers_are_refused) {
-    for (bool LinearOptions::*option :
-         {&LinearOptions::short_convolution, &LinearOptions::activation, &LinearOptions::rope}) {
-        LinearOptions options = gla_v1();
-        options.*option = true;
-        test::expect_error([&] { test::parameters_of(gated_linear_attention_mixer, options); }, ExitCode::bad_input,
-                           {"layer 0", "gla_v1"});
-    }
 }
 
 TEST(GatedLinearAttention, is_the_same_in_any_type_and_on_any_device) {
     for (const bool gate : {false, true}) {
         for (const bool norm : {false, true}) {
-            LinearOptions options = gla_v1();
-            options.output_gate = gate, options.output_norm = norm;
+            const Options options = {{"output_gate", gate}, {"output_norm", norm}};
             ModelConfig config = test::small_config("llama", 1);
             config.head_dim = 64;
             const ModelSpec spec{config, {gated_linear_attention_mixer}, options};

@@ -8,13 +8,14 @@
 #include <vector>
 
 #include "../model/small_model.h"
+#include "mixers/implementation.h"
 
 namespace amalgam::test {
 
 /// Names of the parameters of this mixer, without what is before them.
-inline std::set<std::string> parameters_of(const std::string& mixer, const LinearOptions& options) {
+inline std::set<std::string> parameters_of(const std::string& mixer, const Options& options) {
     ParameterStore store;
-    make_mixer(mixer, {small_config("qwen3", 1), {mixer}, options}, 0, store);
+    find_implementation(mixer).make({small_config("qwen3", 1), {mixer}, options}, 0, store);
     store.allocate(device(), at::kFloat, false);
     std::set<std::string> names;
     const std::string prefix = layer_prefix(0) + "linear_attn.";
@@ -26,7 +27,7 @@ inline std::set<std::string> parameters_of(const std::string& mixer, const Linea
 /// Gradients of the input and of every parameter, and the output, of the mixer of layer 0 with random weights.
 inline std::vector<at::Tensor> forward_and_backward(const ModelSpec& spec, at::Device device, at::ScalarType type) {
     ParameterStore store;
-    const auto mixer = make_mixer(spec.layout[0], spec, 0, store);
+    const auto mixer = find_implementation(spec.layout[0]).make(spec, 0, store);
     store.allocate(device, type, true);
     fill_randomly(store, 1);
     const at::Tensor x = normal_numbers({2, 150, spec.config.hidden_size}, 1).to(device, type).requires_grad_(true);

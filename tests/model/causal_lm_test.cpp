@@ -12,16 +12,11 @@ namespace {
 constexpr int64_t time_ = 70;  // more than one chunk of the gated delta rule
 
 /// Options of the paper's variants, and rotary embedding in the linear layers.
-std::map<std::string, LinearOptions> variants() {
-    std::map<std::string, LinearOptions> all;
-    all["gdn_v1"].short_convolution = true;
-    all["gdn_v1"].output_gate = false;
-    all["gdn_v2"].output_gate = false;
-    all["gdn_v3"].short_convolution = true;
-    all["gdn_v4"] = {};
-    all["gdn_v6"].output_gate = all["gdn_v6"].output_norm = all["gdn_v6"].activation = false;
-    all["gdn_v4 with rope"].rope = true;
-    all["gdn_v3 with rope"].short_convolution = all["gdn_v3 with rope"].rope = true;
+std::map<std::string, Options> variants() {
+    std::map<std::string, Options> all;
+    for (const char* name : {"gdn_v1", "gdn_v2", "gdn_v3", "gdn_v4", "gdn_v6"}) all[name] = find_variant(name)->options;
+    all["gdn_v4 with rope"] = {{"rope", true}};
+    all["gdn_v3 with rope"] = {{"short_convolution", true}, {"rope", true}};
     return all;
 }
 
@@ -72,8 +67,7 @@ TEST(CausalLM, hybrids_continue) {
 }
 
 TEST(CausalLM, gated_linear_attention_continues) {
-    LinearOptions options;
-    options.activation = false;
+    const Options options = find_variant("gla_v1")->options;
     const char* mixer = "gated_linear_attention";
     expect_same_in_parts({test::small_config("llama"), all_linear(3, mixer), options}, "all linear");
     expect_same_in_parts({test::small_config("qwen3"), keep_softmax(3, mixer, {1}), options}, "hybrid");

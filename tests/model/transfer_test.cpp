@@ -21,12 +21,18 @@ class Transfer : public testing::Test {
     const ModelSource source{*teacher, "teacher"};
 
     TransferSource transfer(KeyValueExpansion expansion = KeyValueExpansion::per_head, uint64_t seed = 5,
-                            LinearOptions options = {}) const {
-        return {source, config, options, expansion, seed};
+                            const Options& options = {{"short_convolution", true}},
+                            const std::string& mixer = test::linear_mixer) const {
+        return {source, {config, all_linear(config.layers, mixer), options}, expansion, seed};
     }
+    /// Of a layer of gated linear attention if the name is one that only it has.
     at::Tensor from(const std::string& name, KeyValueExpansion expansion = KeyValueExpansion::per_head,
-                    uint64_t seed = 5) const {
-        return *transfer(expansion, seed).find(linear + name);
+                    uint64_t seed = 5, const std::string& layer = linear) const {
+        const bool decay = name.starts_with("gk_proj");
+        const auto found = decay ? transfer(expansion, seed, {}, "gated_linear_attention").find(layer + name)
+                                 : transfer(expansion, seed).find(layer + name);
+        if (!found) throw std::runtime_error(name + " is not there");
+        return *found;
     }
 };
 
@@ -84,7 +90,7 @@ TEST_F(Transfer, initial_values_depend_on_seed_and_name_only) {
                              "gk_proj.1.weight", "gk_proj.1.bias"}) {
         EXPECT_TRUE(at::equal(from(name), from(name))) << name;
         EXPECT_FALSE(at::equal(from(name), from(name, KeyValueExpansion::per_head, 6))) << name << " of another seed";
-        const at::Tensor elsewhere = *transfer().find("model.layers.2.linear_attn." + std::string(name));
+        const at::Tensor elsewhere = from(name, KeyValueExpansion::per_head, 5, "model.layers.2.linear_attn.");
         EXPECT_FALSE(at::equal(from(name), elsewhere)) << name << " of another layer";
     }
     EXPECT_FALSE(at::equal(from("a_proj.weight"), from("b_proj.weight")));
@@ -118,9 +124,7 @@ TEST_F(Transfer, convolution_starts_as_the_identity) {
 TEST_F(Transfer, fills_every_variant_of_a_student) {
     for (const bool convolution : {false, true})
         for (const bool gate : {false, true}) {
-            LinearOptions options;
-            options.short_convolution = convolution;
-            options.output_gate = gate;
+            const Options options = {{"short_convolution", convolution}, {"output_gate", gate}};
             const TransferSource all = transfer(KeyValueExpansion::per_head, 5, options);
             CausalLM student({config, all_linear(config.layers, test::linear_mixer), options}, test::device(),
                              at::kFloat, true);
@@ -128,8 +132,17 @@ TEST_F(Transfer, fills_every_variant_of_a_student) {
         }
 }
 
-TEST_F(Transfer, unknown_names_are_errors) {
-    EXPECT_THROW(from("z_proj.weight"), Error);
+TEST_F(Transfer, kept_softmax_layers_have_the_teachers_tensors) {
+    const TransferSource hybrid(source, {config, keep_softmax(config.layers, test::linear_mixer, {1}), {}},
+                                KeyValueExpansion::per_head, 5);
+    for (const char* name : {"q_proj.weight", "k_proj.weight", "o_proj.weight"})
+        EXPECT_TRUE(at::equal(*hybrid.find(std::string(softmax) + name), *source.find(std::string(softmax) + name)));
+    EXPECT_FALSE(hybrid.find(std::string(linear) + "q_proj.weight")) << "layer 1 has no linear mixer";
+}
+
+TEST_F(Transfer, names_that_no_mixer_declares_are_not_there) {
+    EXPECT_FALSE(transfer().find(std::string(linear) + "z_proj.weight"));
+    EXPECT_FALSE(transfer().find(std::string(linear) + "gk_proj.0.weight")) << "of another mixer";
     EXPECT_EQ(parse_expansion("per_head"), KeyValueExpansion::per_head);
     EXPECT_EQ(parse_expansion("per_row"), KeyValueExpansion::per_row);
     expect_error([] { parse_expansion("per_token"); }, ExitCode::bad_input,

@@ -204,14 +204,17 @@ TEST(ModelSpec, survives_json) {
     spec.config.rope = {"yarn", 5e5, 4.0, 1.5, 3.5, 99, 31.0, 2.0, 0.7, 0.8, 0.9, false};
     spec.config.bos = {1};
     spec.config.eos = {2, 3};
-    spec.linear = {true, 3, false, false, false, true, 1e-4};
+    spec.options = {
+        {"short_convolution", true}, {"rank", int64_t{16}}, {"scale", 0.5}, {"gate", std::string("bounded")}};
+    spec.output_norm_eps = 1e-4;
     const std::string text = to_json(spec);
     EXPECT_EQ(to_json(spec_from_json(text, "file")), text);
     const ModelSpec back = spec_from_json(text, "file");
     EXPECT_EQ(back.layout, spec.layout);
     EXPECT_EQ(back.config.window, spec.config.window);
     EXPECT_FALSE(back.config.rope.truncate);
-    EXPECT_EQ(back.linear.convolution_width, 3);
+    EXPECT_EQ(back.options, spec.options);
+    EXPECT_EQ(back.output_norm_eps, 1e-4);
 }
 
 TEST(ModelSpec, damaged_descriptions_name_the_file) {

@@ -70,10 +70,7 @@ class MemoryModel : public test::TemporaryFolder {
     }
 
     RankMemory expected(const std::string& stage) const {
-        const ModelShape shape = {
-            config_.hidden_size,       config_.layers, config_.query_heads, config_.key_value_heads, config_.head_dim,
-            config_.intermediate_size, vocabulary,     config_.tied_head};
-        for (const StageEstimate& e : estimate_job(job_, shape, {}).stages)
+        for (const StageEstimate& e : estimate_job(job_, config_, {}).stages)
             if (e.name == stage) return e.sharding().memory;
         throw Error("no stage " + stage);
     }
