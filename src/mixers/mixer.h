@@ -9,7 +9,7 @@
 
 #include "operations/rope.h"
 #include "parameters/parameters.h"
-#include "specification/config.h"
+#include "specification/model_spec.h"
 
 namespace amalgam {
 

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "specification/config.h"
+#include "specification/model_config.h"
 
 namespace amalgam {
 
