@@ -6,7 +6,6 @@
 
 #include "evaluation/statistics.h"
 #include "selection/score_file.h"
-#include "specification/config.h"
 #include "storage/hdf5.h"
 #include "system/error.h"
 

@@ -7,6 +7,7 @@
 #include <iterator>
 
 #include "evaluation/requests.h"
+#include "specification/hugging_face_config.h"
 #include "stages/training_stage.h"
 #include "storage/safetensors.h"
 #include "storage/token_file.h"

@@ -12,7 +12,7 @@
 
 #include "checkpoints/tensor_piece.h"
 #include "comm/communicator.h"
-#include "specification/config.h"
+#include "specification/model_spec.h"
 #include "system/provenance.h"
 
 namespace amalgam {

@@ -26,7 +26,7 @@
 
 #include "estimate/sharding_estimate.h"
 #include "job/job.h"
-#include "specification/config.h"
+#include "specification/model_config.h"
 
 namespace amalgam {
 

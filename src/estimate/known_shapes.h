@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "specification/config.h"
+#include "specification/model_config.h"
 
 namespace amalgam {
 

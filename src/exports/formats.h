@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "specification/config.h"
+#include "specification/model_spec.h"
 
 namespace amalgam {
 

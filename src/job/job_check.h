@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "job/job.h"
-#include "specification/config.h"
+#include "specification/model_config.h"
 
 namespace amalgam {
 

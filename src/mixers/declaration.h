@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "options/options.h"
-#include "specification/config.h"
+#include "specification/model_spec.h"
 #include "system/random.h"
 
 namespace amalgam {

@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 
+#include "specification/hugging_face_config.h"
 #include "system/activity.h"
 #include "system/error.h"
 

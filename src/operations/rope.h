@@ -6,7 +6,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "specification/config.h"
+#include "specification/model_config.h"
 
 namespace amalgam {
 

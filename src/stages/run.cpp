@@ -9,6 +9,7 @@
 #include "job/job_writer.h"
 #include "model/transfer.h"
 #include "sharding/node_weights.h"
+#include "specification/hugging_face_config.h"
 #include "stages/run_folder.h"
 #include "stages/training_stage.h"
 #include "system/clock.h"

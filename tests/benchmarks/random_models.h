@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "estimate/known_shapes.h"
-#include "specification/config.h"
+#include "specification/model_config.h"
 #include "system/error.h"
 
 namespace amalgam::benchmarks {

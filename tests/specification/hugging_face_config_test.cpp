@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "specification/config.h"
+#include "specification/hugging_face_config.h"
 
 #include <nlohmann/json.hpp>
 
-#include "../model/small_model.h"
 #include "../storage/temporary_folder.h"
+#include "specification/teacher_family.h"
 
 namespace amalgam {
 namespace {
@@ -53,6 +53,14 @@ TEST(Config, defaults) {
     EXPECT_EQ(c.window, std::vector<int64_t>(4, 0));
     EXPECT_TRUE(c.bos.empty());
     EXPECT_TRUE(c.eos.empty());
+}
+
+TEST(Config, every_family_of_the_table_is_read_and_named_where_none_fits) {
+    for (const TeacherFamily& family : teacher_families()) {
+        EXPECT_EQ(parse(minimal(std::string(family.model_type))).family, family.model_type);
+        expect_refused(minimal("mamba"), {std::string(family.model_type)});
+    }
+    expect_refused(minimal("mamba"), {"known: llama, qwen2, qwen3)"});
 }
 
 TEST(Config, families_differ_in_biases_and_norms) {
@@ -196,53 +204,6 @@ TEST_F(ConfigFile, must_be_there_and_be_json) {
     expect_error([&] { read_config(folder); }, ExitCode::bad_input, {path, "JSON"});
     test::put(path, "[1, 2]");
     expect_error([&] { read_config(folder); }, ExitCode::bad_input, {path, "JSON"});
-}
-
-TEST(ModelSpec, survives_json) {
-    ModelSpec spec{test::small_config("qwen2"), {test::linear_mixer, "softmax", test::linear_mixer}, {}};
-    spec.config.window = {0, 5, 0};
-    spec.config.rope = {"yarn", 5e5, 4.0, 1.5, 3.5, 99, 31.0, 2.0, 0.7, 0.8, 0.9, false};
-    spec.config.bos = {1};
-    spec.config.eos = {2, 3};
-    spec.options = {
-        {"short_convolution", true}, {"rank", int64_t{16}}, {"scale", 0.5}, {"gate", std::string("bounded")}};
-    spec.output_norm_eps = 1e-4;
-    const std::string text = to_json(spec);
-    EXPECT_EQ(to_json(spec_from_json(text, "file")), text);
-    const ModelSpec back = spec_from_json(text, "file");
-    EXPECT_EQ(back.layout, spec.layout);
-    EXPECT_EQ(back.config.window, spec.config.window);
-    EXPECT_FALSE(back.config.rope.truncate);
-    EXPECT_EQ(back.options, spec.options);
-    EXPECT_EQ(back.output_norm_eps, 1e-4);
-}
-
-TEST(ModelSpec, damaged_descriptions_name_the_file) {
-    for (const char* text : {"", "{}", "[]", "{\"family\": 3}"})
-        expect_error([&] { spec_from_json(text, "align.h5"); }, ExitCode::damaged_file, {"align.h5", "config"});
-    ModelSpec spec{test::small_config(), all_softmax(3), {}};
-    spec.layout.pop_back();
-    expect_error([&] { spec_from_json(to_json(spec), "align.h5"); }, ExitCode::damaged_file, {"align.h5", "layout"});
-}
-
-TEST(Layout, keeps_softmax_where_told) {
-    const Layout layout = keep_softmax(5, "gated_delta_net", {3, 1});
-    EXPECT_EQ(layout, (Layout{"gated_delta_net", "softmax", "gated_delta_net", "softmax", "gated_delta_net"}));
-    EXPECT_EQ(softmax_layers(layout), (std::vector<int64_t>{1, 3}));
-    EXPECT_EQ(describe(layout), "gated_delta_net x 3, softmax at {1, 3}");
-    EXPECT_EQ(describe(all_linear(4, "gated_delta_net")), "gated_delta_net x 4");
-    EXPECT_EQ(describe(all_softmax(4)), "softmax x 4");
-    EXPECT_TRUE(softmax_layers(all_linear(4, "gated_delta_net")).empty());
-    EXPECT_THROW(keep_softmax(5, "gated_delta_net", {5}), std::out_of_range);
-}
-
-TEST(Layout, counted_parameters_are_those_of_the_model) {
-    for (const char* family : {"llama", "qwen2", "qwen3"}) {
-        ModelConfig c = test::small_config(family);
-        c.mlp_bias = c.output_bias = c.family == "llama";
-        CausalLM model({c, all_softmax(3), {}}, at::kCPU, at::kFloat, false);
-        EXPECT_EQ(count_parameters(c), model.parameters().elements()) << family;
-    }
 }
 
 }  // namespace
