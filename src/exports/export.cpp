@@ -12,12 +12,6 @@ ExportFormat parse_export_format(const std::string& name) {
     return name == "fla" ? ExportFormat::fla : ExportFormat::qwen3_5;
 }
 
-ExportPrecision parse_export_precision(const std::string& name) {
-    require(name == "bfloat16" || name == "float32", "export precision \"", name,
-            "\" is not known (bfloat16 or float32; float16 would underflow)");
-    return name == "float32" ? ExportPrecision::float32 : ExportPrecision::bfloat16;
-}
-
 void export_model(const TensorSource& student, const ModelSpec& spec, ExportFormat format, ExportPrecision precision,
                   const std::filesystem::path& teacher_folder, const std::filesystem::path& target) {
     require(std::filesystem::is_directory(teacher_folder), teacher_folder.string(),

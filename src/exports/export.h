@@ -7,14 +7,13 @@
 #include <filesystem>
 
 #include "model/weights.h"
+#include "options/choices.h"
 
 namespace amalgam {
 
 enum class ExportFormat { qwen3_5, fla };
-enum class ExportPrecision { float32, bfloat16 };
 
 ExportFormat parse_export_format(const std::string& name);
-ExportPrecision parse_export_precision(const std::string& name);
 
 /// Writes config.json, generation_config.json, model.safetensors and the tokenizer files into `target` (config.json
 /// last: a folder without it is not complete), over an earlier export. Throws Error(bad_input) naming what the format

@@ -14,7 +14,7 @@ StageOutcome align(Run& run) {
     std::unique_ptr<Checkpoint> transferred;
     run.world.together([&] { transferred = run.checkpoints("transfer").open(run.checkpoints("transfer").finished()); });
     const Student student = run.make_student(spec.layout, {transferred.get()}, run.world, sharding, is_trained);
-    Alignment objective(*student.model, teacher, parse_alignment_loss(run.job.align.loss));
+    Alignment objective(*student.model, teacher, run.job.align.loss);
     const int64_t time = run.job.align.sequence_length;
     const double flops = forward_flops(config, teacher.spec().layout, time, false) +
                          3.0 * double(config.layers) * mixer_flops(config, run.job.student.mixer, time);

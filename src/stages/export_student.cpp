@@ -12,9 +12,9 @@ StageOutcome export_student(Run& run) {
     run.world.on_root([&] {
         for (const std::string& format : run.job.export_to.formats) {
             const auto target = run.folder / (format == "fla" ? "student-fla" : "student");
-            export_model(*checkpoint, checkpoint->spec(), parse_export_format(format),
-                         parse_export_precision(run.job.export_to.precision), run.job.teacher.path, target);
-            info(text("export: ", target.string(), " (", format, ", ", run.job.export_to.precision, ")"));
+            export_model(*checkpoint, checkpoint->spec(), parse_export_format(format), run.job.export_to.precision,
+                         run.job.teacher.path, target);
+            info(text("export: ", target.string(), " (", format, ", ", name_of(run.job.export_to.precision), ")"));
         }
     });
     return StageOutcome::finished;

@@ -32,7 +32,7 @@ LinearOptions linear_options(const StudentJob& student, const ModelConfig& teach
     options.output_norm = student.output_norm;
     options.activation = student.activation;
     options.rope = student.rope;
-    options.norm_eps = student.output_norm_eps == "reference" ? 1e-5 : teacher.rms_norm_eps;
+    options.norm_eps = student.output_norm_eps == OutputNormEps::reference ? 1e-5 : teacher.rms_norm_eps;
     return options;
 }
 
