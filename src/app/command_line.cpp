@@ -110,8 +110,8 @@ int run_command_line(int argc, char** argv) {
         command->add_option("--out", options.out, "HDF5 file to write")->required();
         command->add_option("--sequence-length", options.sequence_length, "tokens")->capture_default_str();
         command->add_option("--sequences", options.sequences, "number of sequences; 0: all")->capture_default_str();
-        command->add_option("--precision", options.precision, "float32 or bfloat16")->capture_default_str();
-        command->add_option("--device", options.device, "cpu, cuda or auto")->capture_default_str();
+        command->add_option("--precision", options.precision, "auto, float32 or bfloat16")->capture_default_str();
+        command->add_option("--device", options.device, "auto, cpu or cuda")->capture_default_str();
         return command;
     };
     CLI::App* logits = model_options(app.add_subcommand("logits", "the logits of any model we can read"));
@@ -124,7 +124,7 @@ int run_command_line(int argc, char** argv) {
     export_command->add_option("--to", format, "qwen3_5 or fla")->required();
     export_command->add_option("--teacher", teacher,
                                "teacher's folder, for the tokenizer (default: the one in the checkpoint's job)");
-    export_command->add_option("--precision", precision, "float32 or bfloat16")->capture_default_str();
+    export_command->add_option("--precision", precision, "bfloat16 or float32")->capture_default_str();
 
     try {
         app.parse(argc, argv);

@@ -20,11 +20,9 @@ namespace amalgam {
 namespace {
 
 std::unique_ptr<CausalLM> load_any(const ModelCommandOptions& options) {
-    require(options.precision == "float32" || options.precision == "bfloat16", "--precision: \"", options.precision,
-            "\" is not known (float32 or bfloat16)");
-    const at::ScalarType type = options.precision == "bfloat16" ? at::kBFloat16 : at::kFloat;
-    const at::Device device =
-        asks_for_cuda("--device", options.device) ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+    const bool cuda = asks_for_cuda("--device", value_named<DeviceChoice>("--device", options.device));
+    const at::Device device = cuda ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+    const at::ScalarType type = compute_type(value_named<ComputePrecision>("--precision", options.precision), cuda);
     set_product_precision(type);
     if (std::filesystem::is_directory(options.model)) return load_teacher(options.model, device, type);
     const Checkpoint checkpoint(options.model);
@@ -90,8 +88,8 @@ void export_checkpoint_command(const std::string& path, const std::string& folde
     const H5File file = H5File::open(path);
     const std::string teacher_folder =
         teacher.empty() ? parse_job(file.string_attribute("/", "job"), path + ": attribute job").teacher.path : teacher;
-    export_model(checkpoint, checkpoint.spec(), find_export_format(format), parse_export_precision(precision),
-                 teacher_folder, folder);
+    export_model(checkpoint, checkpoint.spec(), find_export_format(format),
+                 value_named<ExportPrecision>("--precision", precision), teacher_folder, folder);
     std::cout << folder << '\n';
 }
 

@@ -9,8 +9,8 @@ namespace amalgam {
 
 struct ModelCommandOptions {
     std::string model, tokens, out;
-    std::string precision = "float32";
-    std::string device = "cpu";  // or cuda
+    std::string precision = "float32";  // or auto, bfloat16
+    std::string device = "cpu";         // or auto, cuda
     int64_t sequence_length = 512;
     int64_t sequences = 0;  // 0: all of the token file
     int64_t count = 32;     // generate: tokens

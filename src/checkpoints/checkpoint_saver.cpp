@@ -27,7 +27,7 @@ bool CheckpointSaver::is_due(int64_t step) const {
 
 /// The copy must leave half of the memory that is free now.
 bool CheckpointSaver::in_background(const std::vector<TensorPiece>& pieces) {
-    if (options_.background != "auto") return options_.background == "true";
+    if (options_.background != BackgroundSaving::automatic) return options_.background == BackgroundSaving::always;
     if (!enough_memory_) {
         int64_t bytes = 0;
         for (const TensorPiece& piece : pieces) bytes += int64_t(piece.values.nbytes());

@@ -65,7 +65,7 @@ void print_memory(std::ostringstream& out, const Estimate& estimate, const Machi
             const ShardingEstimate& s = stage.shardings[i];
             const RankMemory& m = s.memory;
             std::vector<std::string> cells = {i == 0 ? stage.name : "",
-                                              describe(s.strategy) + (i == stage.automatic ? " *" : "")};
+                                              name_of(s.strategy) + (i == stage.automatic ? " *" : "")};
             for (const double bytes : {m.weights, m.masters, m.moments, m.gradients, m.gathered, m.teacher,
                                        m.activations, m.logits, m.total(), s.gathered_per_step, s.reduced_per_step})
                 cells.push_back(bytes_or_dash(bytes));
@@ -81,11 +81,11 @@ void print_fit(std::ostringstream& out, const Estimate& estimate, const Machine&
         if (memory <= most) continue;
         fits = false;
         out << "Does not fit: " << stage.name << " needs about " << readable_bytes(memory) << " of the "
-            << readable_bytes(most) << " of a rank (sharding: " << describe(chosen.strategy) << "). ";
+            << readable_bytes(most) << " of a rank (sharding: " << name_of(chosen.strategy) << "). ";
         const double fixed = memory - chosen.memory.activations - chosen.memory.logits;
         const ShardingEstimate& automatic = stage.shardings[stage.automatic];
         if (automatic.memory.total() <= most && stage.automatic != stage.chosen)
-            out << "Sharding " << describe(automatic.strategy)
+            out << "Sharding " << name_of(automatic.strategy)
                 << " would fit: " << readable_bytes(automatic.memory.total()) << ".\n";
         else if (fixed >= most)
             out << "Weights and optimizer alone need " << readable_bytes(fixed)

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "estimate/model_sizes.h"
 #include "job/job_values.h"
 #include "system/error.h"
 
@@ -61,7 +62,7 @@ class Estimator {
             result.disk_bytes += stage.checkpoint_bytes * double(kept);
             largest = std::max(largest, stage.checkpoint_bytes);
         }
-        const double export_bytes = job_.export_to.precision == "bfloat16" ? 2 : 4;
+        const double export_bytes = job_.export_to.precision == ExportPrecision::bfloat16 ? 2 : 4;
         result.disk_bytes += largest + 4 * sizes_.parameters(0) +
                              export_bytes * result.student_parameters * double(job_.export_to.formats.size());
         return result;
@@ -72,7 +73,7 @@ class Estimator {
     double teacher_flops(double length) const { return sizes_.model_flops(sizes_.layers(), length); }
     /// Of a training step, per token: forward and twice that for the backward pass; blocks once more if recomputed.
     double student_flops(double kept, double length) const {
-        const bool again = job_.sharding.activations == "recompute";
+        const bool again = job_.sharding.activations == Activations::recompute;
         return 3 * sizes_.model_flops(kept, length) + (again ? sizes_.block_flops(kept, length) : 0);
     }
     double seconds(double flops, double ranks) const {
@@ -96,7 +97,7 @@ class Estimator {
         sizes.trained_block = trained > 0 ? sizes.block : 0;
         sizes.trained_outside = trained > 0 ? sizes.outside : 0;
         sizes.compute_bytes = bytes_;
-        sizes.reduce_bytes = job_.sharding.reduce == "bfloat16" ? 2 : 4;
+        sizes.reduce_bytes = job_.sharding.reduce == ReductionPrecision::bfloat16 ? 2 : 4;
         sizes.deterministic = job_.deterministic;
         sizes.micro_batches = double(share_of_rank(job_, job, sharers).micro_batches);
         return sizes;
@@ -120,7 +121,7 @@ class Estimator {
         return of_token * std::min(asked_chunk > 0 ? double(asked_chunk) : automatic, tokens);
     }
 
-    bool on_cpu() const { return job_.device == "cpu"; }
+    bool on_cpu() const { return job_.device == DeviceChoice::cpu; }
 
     /// Everything of the student is trained on a loss of its logits.
     StageSizes whole_student(const DistillJob& job, int64_t sharers, double kept, bool with_teacher) const {
@@ -134,7 +135,7 @@ class Estimator {
 
     /// Per token: of all blocks, or the inputs of all and what one keeps while it is computed again.
     double block_activations(double kept) const {
-        if (job_.sharding.activations == "keep") return sizes_.activations(kept, bytes_);
+        if (job_.sharding.activations == Activations::keep) return sizes_.activations(kept, bytes_);
         return sizes_.layers() * bytes_ * sizes_.hidden() + sizes_.largest_block_activations(kept, bytes_);
     }
 
@@ -143,7 +144,7 @@ class Estimator {
         stage.automatic = size_t(&choose_sharding(stage.shardings, machine_.memory_per_rank) - stage.shardings.data());
         stage.chosen = stage.automatic;
         for (size_t i = 0; i < stage.shardings.size(); ++i)
-            if (describe(stage.shardings[i].strategy) == job_.sharding.strategy) stage.chosen = i;
+            if (stage.shardings[i].strategy == chosen_strategy(job_.sharding.strategy)) stage.chosen = i;
     }
 
     void save(StageEstimate& stage, double bytes) const {
@@ -239,9 +240,9 @@ class Estimator {
 }  // namespace
 
 int64_t compute_bytes(const Job& job) {
-    if (job.precision == "float32") return 4;
-    if (job.precision == "bfloat16") return 2;
-    return job.device == "cpu" ? 4 : 2;
+    if (job.precision == ComputePrecision::float32) return 4;
+    if (job.precision == ComputePrecision::bfloat16) return 2;
+    return job.device == DeviceChoice::cpu ? 4 : 2;
 }
 
 Estimate estimate_job(const Job& job, const ModelConfig& teacher, const Machine& machine) {

@@ -29,7 +29,7 @@
 #include <string>
 #include <vector>
 
-#include "job/sharding_strategy.h"
+#include "options/choices.h"
 
 namespace amalgam {
 

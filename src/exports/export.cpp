@@ -23,12 +23,6 @@ Writer writer_of(const ExportFormat& format) {
 
 }  // namespace
 
-ExportPrecision parse_export_precision(const std::string& name) {
-    require(name == "bfloat16" || name == "float32", "export precision \"", name,
-            "\" is not known (bfloat16 or float32; float16 would underflow)");
-    return name == "float32" ? ExportPrecision::float32 : ExportPrecision::bfloat16;
-}
-
 void export_model(const TensorSource& student, const ModelSpec& spec, const ExportFormat& format,
                   ExportPrecision precision, const std::filesystem::path& teacher_folder,
                   const std::filesystem::path& target) {

@@ -8,10 +8,10 @@
 #include "exports/export_folder.h"
 #include "exports/formats.h"
 #include "model/weights.h"
+#include "options/choices.h"
 
 namespace amalgam {
 
-ExportPrecision parse_export_precision(const std::string& name);
 
 /// Writes config.json, generation_config.json, model.safetensors and the tokenizer files into `target` (config.json
 /// last: a folder without it is not complete), over an earlier export. Throws Error(bad_input) with the format's

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // The resolved job: plain structs with every default visible. Nothing else configures a run. Stages read the parts they
-// need and know nothing of YAML; job_schema.h names every member for job files, job_reader.h fills them.
+// need and know nothing of YAML; job_schema.h names every member for job files, job_reader.h fills them. Members whose
+// values are a closed set are enumerations of options/choices.h, which says what the values mean.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <vector>
+
+#include "options/choices.h"
 
 namespace amalgam {
 
@@ -28,18 +31,18 @@ struct StudentJob {
     bool output_norm = true;                // RMSNorm per head on the output
     bool activation = true;                 // SiLU on q, k, v
     bool rope = false;                      // rotary embedding on q and k of the linear layers
-    std::string key_value_expansion = "per_head";  // per_head | per_row (what the reference does)
-    std::string output_norm_eps = "teacher";  // teacher (its rms_norm_eps; exportable everywhere) | reference (1e-5)
+    KeyValueExpansion key_value_expansion = KeyValueExpansion::per_head;
+    OutputNormEps output_norm_eps = OutputNormEps::teacher;
 };
 
 struct OptimizerJob {
     double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8;
-    double weight_decay = 0.0;          // of every trained parameter
-    double gradient_clip = 1.0;         // global L2 norm; 0: no clipping
-    double learning_rate = 1e-3;        // of mixer parameters (and all of a stage with one group)
-    double learning_rate_rest = 1e-3;   // of everything else: MLP, norms, embeddings, head
-    std::string schedule = "constant";  // constant | cosine | linear, after the warm-up
-    double final_fraction = 0.0;        // rate at the end, as a fraction of learning_rate (cosine, linear)
+    double weight_decay = 0.0;               // of every trained parameter
+    double gradient_clip = 1.0;              // global L2 norm; 0: no clipping
+    double learning_rate = 1e-3;             // of mixer parameters (and all of a stage with one group)
+    double learning_rate_rest = 1e-3;        // of everything else: MLP, norms, embeddings, head
+    Schedule schedule = Schedule::constant;  // after the warm-up
+    double final_fraction = 0.0;             // rate at the end, as a fraction of learning_rate (cosine, linear)
     int64_t warmup_steps = 0;
 };
 
@@ -55,12 +58,11 @@ struct TrainingJob {
 struct AlignJob : TrainingJob {
     AlignJob() {
         batch_sequences = 96;
-        optimizer.schedule = "cosine";
+        optimizer.schedule = Schedule::cosine;
         optimizer.final_fraction = 0.01;
         optimizer.warmup_steps = 20;
     }
-    std::string loss =
-        "norm";  // norm: mean_t ||u_T - u_S||_2 / sqrt(H) (the reference) | relative: ||u_T-u_S||^2 / ||u_T||^2
+    AlignmentLoss loss = AlignmentLoss::norm;
 };
 
 struct DistillJob : TrainingJob {
@@ -68,7 +70,7 @@ struct DistillJob : TrainingJob {
         sequence_length = 4096;
         optimizer.learning_rate = 1e-4;
         optimizer.learning_rate_rest = 7e-6;
-        optimizer.schedule = "cosine";
+        optimizer.schedule = Schedule::cosine;
         optimizer.final_fraction = 0.1;
         optimizer.warmup_steps = 20;
     }
@@ -78,7 +80,7 @@ struct DistillJob : TrainingJob {
 
 struct ScoreJob : DistillJob {
     ScoreJob() {  // a constant rate, so that scores measured on the way are comparable with the last one
-        optimizer.schedule = "constant";
+        optimizer.schedule = Schedule::constant;
         optimizer.warmup_steps = 0;
     }
     int64_t validation_sequences = 32;  // held-out sequences on which every candidate's KL is measured
@@ -115,22 +117,22 @@ struct EvaluateJob {
 
 struct ExportJob {
     std::vector<std::string> formats = {"qwen3_5"};  // qwen3_5 | fla
-    std::string precision = "bfloat16";              // bfloat16 | float32
+    ExportPrecision precision = ExportPrecision::bfloat16;
 };
 
 struct ShardingJob {
-    std::string strategy = "auto";     // none | optimizer | full | hybrid | auto (by memory)
-    std::string activations = "keep";  // keep | recompute (each block runs forward once more in its backward pass)
-    std::string reduce = "float32";    // float32 | bfloat16: gradients on their way between ranks
-    bool gather_ahead = true;          // weights of the next block while one is computed
+    ShardingSetting strategy = ShardingSetting::automatic;
+    Activations activations = Activations::keep;
+    ReductionPrecision reduce = ReductionPrecision::float32;
+    bool gather_ahead = true;  // weights of the next block while one is computed
 };
 
 struct CheckpointJob {
     int64_t every_steps = 200;   // within align, distill, finetune; 0: only at the end
     double every_minutes = 0.0;  // the same by the clock; 0: not by the clock
     int64_t keep_last = 2;
-    int64_t keep_every_steps = 0;     // those of these steps are made and never removed; 0: none
-    std::string background = "auto";  // true | false | auto (by memory): written while training goes on
+    int64_t keep_every_steps = 0;  // those of these steps are made and never removed; 0: none
+    BackgroundSaving background = BackgroundSaving::automatic;
 };
 
 /// In which time something must get finished, or the job ends (comm/watchdog.h). hh:mm:ss; 0: none.
@@ -145,12 +147,12 @@ struct Job {
     std::string output = "outputs";  // run folder is output/name
     std::string reuse = "";  // run folder whose finished transfer, align and score stages are taken; empty: none
     int64_t seed = 0;
-    std::string recipe = "amalgam";  // amalgam | reference (its known defects included, see job_recipe.h)
-    std::string device = "auto";     // auto | cpu | cuda
-    std::string precision = "auto";  // compute: auto | float32 | bfloat16 (masters are always fp32)
-    bool deterministic = false;      // same ranks, same bits
-    int64_t threads_per_rank = 0;    // CPU threads; 0: cores of the node / ranks on it
-    std::string walltime = "";       // "hh:mm:ss" after which the job saves and stops; empty: none
+    Recipe recipe = Recipe::amalgam;
+    DeviceChoice device = DeviceChoice::automatic;
+    ComputePrecision precision = ComputePrecision::automatic;
+    bool deterministic = false;    // same ranks, same bits
+    int64_t threads_per_rank = 0;  // CPU threads; 0: cores of the node / ranks on it
+    std::string walltime = "";     // "hh:mm:ss" after which the job saves and stops; empty: none
     int64_t log_every_steps = 10;
     double spike_guard = 0.0;           // z-score of the loss above which an update is skipped; 0: off
     int64_t max_skipped_updates = 100;  // of a stage (of a candidate); more of them end the run

@@ -259,7 +259,7 @@ class Check {
             cannot(!student.activation && !linear_attention, "activation: false");
             cannot(student.rope, "rope: true");
             cannot(!student.output_gate && format == "qwen3_5", "output_gate: false");
-            note_if(student.output_norm_eps == "reference", "export.formats: ", format,
+            note_if(student.output_norm_eps == OutputNormEps::reference, "export.formats: ", format,
                     " has one eps for all norms, so student.output_norm_eps: reference is exact only if the teacher's "
                     "is 1e-5");
         }

@@ -73,6 +73,8 @@ class Store {
         return store_list<std::string>(*out, [this](const auto& word, auto& value) { return store_text(word, value); });
     }
 
+    bool operator()(const EnumMember& out) const { return node_.IsScalar() && out.assign(node_.Scalar()); }
+
   private:
     bool store_text(const std::string& word, std::string& out) const {
         bool allowed = key_.choices.empty();

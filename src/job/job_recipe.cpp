@@ -4,18 +4,18 @@
 namespace amalgam {
 
 void apply_recipe(Job& job) {
-    if (job.recipe != "reference") return;
-    job.student.key_value_expansion = "per_row";
-    job.student.output_norm_eps = "reference";
+    if (job.recipe != Recipe::reference) return;
+    job.student.key_value_expansion = KeyValueExpansion::per_row;
+    job.student.output_norm_eps = OutputNormEps::reference;
     for (TrainingJob* stage : {static_cast<TrainingJob*>(&job.align), static_cast<TrainingJob*>(&job.score),
                                static_cast<TrainingJob*>(&job.distill), static_cast<TrainingJob*>(&job.finetune)}) {
         stage->optimizer.weight_decay = 0.01;
-        stage->optimizer.schedule = "constant";
+        stage->optimizer.schedule = Schedule::constant;
         stage->optimizer.final_fraction = 0.0;
         stage->optimizer.warmup_steps = 0;
     }
-    job.align.optimizer.schedule = "cosine";
-    job.align.loss = "norm";
+    job.align.optimizer.schedule = Schedule::cosine;
+    job.align.loss = AlignmentLoss::norm;
 }
 
 void apply_variant(StudentJob& student) {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "job/job_schema.h"
 
-#include <algorithm>
+#include <type_traits>
+#include <utility>
 
 #include "system/error.h"
 
@@ -33,10 +34,14 @@ class SectionKeys {
     JobKey& add(const std::string& name, Value Owner::*member, const std::string& unit,
                 const std::string& description) {
         auto part = part_;
-        schema_.push_back(
-            {.path = prefix_ + name, .unit = unit, .description = description, .member = [part, member](Job& job) {
-                 return Member(&(part(job).*member));
-             }});
+        JobKey key{.path = prefix_ + name, .unit = unit, .description = description, .member = nullptr};
+        if constexpr (std::is_enum_v<Value>) {
+            key.member = [part, member](Job& job) { return Member(EnumMember(&(part(job).*member))); };
+            key.choices = names_of<Value>();
+        } else {
+            key.member = [part, member](Job& job) { return Member(&(part(job).*member)); };
+        }
+        schema_.push_back(std::move(key));
         return schema_.back();
     }
 
@@ -55,11 +60,9 @@ void add_run(std::vector<JobKey>& schema) {
              "scores, if it agrees in those too");
     keys.add("seed", &Job::seed, "", "of initial values and of the order of sequences").range = at_least(0);
     keys.add("recipe", &Job::recipe, "",
-             "defaults of the keys not given here; reference: as the published code does it")
-        .choices = {"amalgam", "reference"};
-    keys.add("device", &Job::device, "", "auto: cuda where there is a GPU").choices = {"auto", "cpu", "cuda"};
-    keys.add("precision", &Job::precision, "", "of the computation; master weights are always float32").choices = {
-        "auto", "float32", "bfloat16"};
+             "defaults of the keys not given here; reference: as the published code does it");
+    keys.add("device", &Job::device, "", "auto: cuda where there is a GPU");
+    keys.add("precision", &Job::precision, "", "of the computation; master weights are always float32");
     keys.add("deterministic", &Job::deterministic, "", "the same ranks give the same bits; slower");
     keys.add("threads_per_rank", &Job::threads_per_rank, "threads",
              "of the CPU; 0: cores that the ranks of the node may use / number of these ranks")
@@ -101,10 +104,9 @@ void add_student(std::vector<JobKey>& schema) {
     keys.add("output_norm", &StudentJob::output_norm, "", "RMSNorm per head on the output");
     keys.add("activation", &StudentJob::activation, "", "SiLU on q, k, v");
     keys.add("rope", &StudentJob::rope, "", "rotary embedding on q and k of the linear layers");
-    keys.add("key_value_expansion", &StudentJob::key_value_expansion, "", "K and V of grouped heads to all query heads")
-        .choices = {"per_head", "per_row"};
-    keys.add("output_norm_eps", &StudentJob::output_norm_eps, "", "teacher: its rms_norm_eps; reference: 1e-5")
-        .choices = {"teacher", "reference"};
+    keys.add("key_value_expansion", &StudentJob::key_value_expansion, "",
+             "K and V of grouped heads to all query heads");
+    keys.add("output_norm_eps", &StudentJob::output_norm_eps, "", "teacher: its rms_norm_eps; reference: 1e-5");
 }
 
 template <class Stage>
@@ -138,8 +140,7 @@ void add_optimizer(std::vector<JobKey>& schema, const std::string& section, Stag
     keys.add("learning_rate_rest", &OptimizerJob::learning_rate_rest, "",
              section == "align" ? "not used: only mixers are trained here" : "of MLPs, norms, embeddings and head")
         .range = at_least(0);
-    keys.add("schedule", &OptimizerJob::schedule, "", "of the learning rates after the warm-up").choices = {
-        "constant", "cosine", "linear"};
+    keys.add("schedule", &OptimizerJob::schedule, "", "of the learning rates after the warm-up");
     keys.add("final_fraction", &OptimizerJob::final_fraction, "", "of the learning rates at the end (cosine, linear)")
         .range = fraction();
     keys.add("warmup_steps", &OptimizerJob::warmup_steps, "steps", "in which the learning rates rise linearly from 0")
@@ -183,7 +184,7 @@ void add_results(std::vector<JobKey>& schema) {
     SectionKeys<ExportJob> export_to(schema, "export", [](Job& job) -> ExportJob& { return job.export_to; });
     export_to.add("formats", &ExportJob::formats, "", "Hugging Face folders to write; []: none").choices = {"qwen3_5",
                                                                                                             "fla"};
-    export_to.add("precision", &ExportJob::precision, "", "of the written weights").choices = {"bfloat16", "float32"};
+    export_to.add("precision", &ExportJob::precision, "", "of the written weights");
     SectionKeys<CheckpointJob> checkpoint(schema, "checkpoint",
                                           [](Job& job) -> CheckpointJob& { return job.checkpoint; });
     checkpoint.add("every_steps", &CheckpointJob::every_steps, "steps", "within a stage; 0: only at its end").range =
@@ -196,10 +197,8 @@ void add_results(std::vector<JobKey>& schema) {
         .add("keep_every_steps", &CheckpointJob::keep_every_steps, "steps",
              "checkpoints of these steps are made and never deleted; 0: none")
         .range = at_least(0);
-    checkpoint
-        .add("background", &CheckpointJob::background, "",
-             "written while training goes on; auto: where the memory allows a copy")
-        .choices = {"auto", "true", "false"};
+    checkpoint.add("background", &CheckpointJob::background, "",
+                   "written while training goes on; auto: where the memory allows a copy");
 }
 
 void add_deadlines(std::vector<JobKey>& schema) {
@@ -213,13 +212,10 @@ void add_sharding(std::vector<JobKey>& schema) {
     SectionKeys<ShardingJob> keys(schema, "sharding", [](Job& job) -> ShardingJob& { return job.sharding; });
     keys.add("strategy", &ShardingJob::strategy, "",
              "none: every rank has everything; optimizer: gradients, masters and moments are spread over the ranks; "
-             "full: weights too; hybrid: full within a node; auto: the first of them that fits into memory")
-        .choices = {"none", "optimizer", "full", "hybrid", "auto"};
+             "full: weights too; hybrid: full within a node; auto: the first of them that fits into memory");
     keys.add("activations", &ShardingJob::activations, "",
-             "of blocks, between forward and backward pass; recompute: less memory, a third more arithmetic")
-        .choices = {"keep", "recompute"};
-    keys.add("reduce", &ShardingJob::reduce, "", "type of gradients on their way between ranks, if these are sharded")
-        .choices = {"float32", "bfloat16"};
+             "of blocks, between forward and backward pass; recompute: less memory, a third more arithmetic");
+    keys.add("reduce", &ShardingJob::reduce, "", "type of gradients on their way between ranks, if these are sharded");
     keys.add("gather_ahead", &ShardingJob::gather_ahead, "", "weights of the next block while one is computed");
 }
 
@@ -230,9 +226,9 @@ std::vector<JobKey> make_schema() {
     add_student(schema);
 
     add_training(schema, "align", &Job::align);
-    SectionKeys<AlignJob>(schema, "align", [](Job& job) -> AlignJob& { return job.align; })
-        .add("loss", &AlignJob::loss, "", "norm: mean |u_T-u_S| / sqrt(hidden size); relative: |u_T-u_S|^2 / |u_T|^2")
-        .choices = {"norm", "relative"};
+    SectionKeys<AlignJob>(schema, "align", [](Job& job) -> AlignJob& {
+        return job.align;
+    }).add("loss", &AlignJob::loss, "", "norm: mean |u_T-u_S| / sqrt(hidden size); relative: |u_T-u_S|^2 / |u_T|^2");
     add_optimizer(schema, "align", &Job::align);
 
     add_training(schema, "score", &Job::score);

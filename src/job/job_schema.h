@@ -12,11 +12,40 @@
 
 #include "job/job.h"
 #include "options/options.h"
+#include "system/enum_names.h"
 
 namespace amalgam {
 
+/// A member that is an enumeration with a table of names (system/enum_names.h), reached by these names.
+class EnumMember {
+  public:
+    template <class Enum>
+    explicit EnumMember(Enum* value)
+        : address_(value),
+          size_(sizeof(Enum)),
+          name_([value] { return name_of(*value); }),
+          assign_([value](const std::string& name) {
+              const std::optional<Enum> found = find_value<Enum>(name);
+              if (found) *value = *found;
+              return found.has_value();
+          }) {}
+
+    std::string name() const { return name_(); }
+    /// False, and nothing is changed, if no value has this name.
+    bool assign(const std::string& name) const { return assign_(name); }
+    const void* address() const { return address_; }
+    size_t size() const { return size_; }  // bytes
+
+  private:
+    const void* address_;
+    size_t size_;
+    std::function<std::string()> name_;
+    std::function<bool(const std::string&)> assign_;
+};
+
 /// Where the value of a key lives in a Job.
-using Member = std::variant<std::string*, int64_t*, double*, bool*, std::vector<int64_t>*, std::vector<std::string>*>;
+using Member =
+    std::variant<std::string*, int64_t*, double*, bool*, std::vector<int64_t>*, std::vector<std::string>*, EnumMember>;
 
 struct JobKey {
     std::string path;         // "align.optimizer.beta1"
@@ -24,7 +53,7 @@ struct JobKey {
     std::string description;  // one line, for people
     std::function<Member(Job&)> member;
     Range range = {};                                 // numbers
-    std::vector<std::string> choices = {};            // strings; empty: any
+    std::vector<std::string> choices = {};            // strings; empty: any. Of enumerations: all names
     std::map<std::string, std::string> refused = {};  // well-known values that are not offered -> why
 
     /// What may be written here: "one of a, b" or the range. Empty if everything of the type is allowed.

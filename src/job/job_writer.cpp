@@ -50,6 +50,7 @@ std::string yaml_number(double value) {
 }
 
 struct YamlValue {
+    std::string operator()(const EnumMember& value) const { return yaml_text(value.name()); }
     std::string operator()(const std::string* value) const { return yaml_text(*value); }
     std::string operator()(const int64_t* value) const { return std::to_string(*value); }
     std::string operator()(const double* value) const { return yaml_number(*value); }

@@ -18,13 +18,6 @@ at::Tensor drawn(const ParameterDeclaration& parameter, const RandomStream& rand
 
 }  // namespace
 
-KeyValueExpansion parse_expansion(const std::string& name) {
-    if (name == "per_head") return KeyValueExpansion::per_head;
-    if (name == "per_row") return KeyValueExpansion::per_row;
-    throw Error(text("student.key_value_expansion: \"", name, "\" is not known (per_head or per_row)"),
-                ExitCode::bad_input);
-}
-
 at::Tensor expand_key_value(const at::Tensor& weight, int64_t key_value_heads, int64_t query_heads,
                             KeyValueExpansion expansion) {
     const int64_t group = query_heads / key_value_heads;

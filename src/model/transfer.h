@@ -4,16 +4,9 @@
 #pragma once
 
 #include "model/weights.h"
+#include "options/choices.h"
 
 namespace amalgam {
-
-/// How k_proj and v_proj [kv heads * dim, hidden] become [query heads * dim, hidden].
-enum class KeyValueExpansion {
-    per_head,  // every query head gets its own copy of its group's head: exact
-    per_row    // every row is repeated in place, as the reference implementation does: mixes the channels of heads up
-};
-
-KeyValueExpansion parse_expansion(const std::string& name);
 
 /// Rows of a k or v projection expanded from `key_value_heads` to `query_heads` heads.
 at::Tensor expand_key_value(const at::Tensor& weight, int64_t key_value_heads, int64_t query_heads,

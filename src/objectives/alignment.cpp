@@ -11,12 +11,6 @@
 
 namespace amalgam {
 
-AlignmentLoss parse_alignment_loss(const std::string& name) {
-    if (name == "norm") return AlignmentLoss::norm;
-    if (name == "relative") return AlignmentLoss::relative;
-    throw Error(text("align.loss: \"", name, "\" is not known (norm or relative)"), ExitCode::bad_input);
-}
-
 Alignment::Alignment(CausalLM& student, CausalLM& teacher, AlignmentLoss loss)
     : student_(student), teacher_(teacher), loss_(loss), by_layer_(teacher.config().layers) {
     for (Parameter& p : student_.parameters().all())

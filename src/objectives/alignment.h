@@ -4,15 +4,9 @@
 #pragma once
 
 #include "objectives/objective.h"
+#include "options/choices.h"
 
 namespace amalgam {
-
-enum class AlignmentLoss {
-    norm,     // mean over tokens of ||u_T - u_S||_2 / sqrt(hidden size), as the reference code has it
-    relative  // mean over tokens of ||u_T - u_S||^2 / ||u_T||^2: layers of any scale weigh the same
-};
-
-AlignmentLoss parse_alignment_loss(const std::string& name);
 
 class Alignment : public Objective {
   public:

@@ -4,8 +4,6 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/autograd.h>
 
-#include "system/error.h"
-
 namespace amalgam {
 namespace {
 
@@ -14,12 +12,6 @@ at::Tensor leaf(const at::Tensor& x) {
 }
 
 }  // namespace
-
-Activations parse_activations(const std::string& name) {
-    if (name == "keep") return Activations::keep;
-    if (name == "recompute") return Activations::recompute;
-    throw Error(text("sharding.activations: \"", name, "\" is not known (keep or recompute)"), ExitCode::bad_input);
-}
 
 BlockwiseForward::BlockwiseForward(CausalLM& student, const at::Tensor& tokens, Activations activations)
     : student_(student),

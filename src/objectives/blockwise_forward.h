@@ -4,20 +4,13 @@
 #pragma once
 
 #include <optional>
-#include <string>
 #include <vector>
 
 #include "model/causal_lm.h"
 #include "optimizer/gradient_sink.h"
+#include "options/choices.h"
 
 namespace amalgam {
-
-enum class Activations {
-    keep,      // what a block's backward pass needs stays in memory
-    recompute  // only the inputs of blocks stay; each block is computed once more in the backward pass
-};
-
-Activations parse_activations(const std::string& name);
 
 class BlockwiseForward {
   public:

@@ -101,11 +101,11 @@ void AdamW::for_each_moment(const std::function<void(const std::string&, at::Ten
 
 double schedule_factor(const OptimizerJob& options, int64_t step, int64_t steps) {
     if (step < options.warmup_steps) return double(step + 1) / double(options.warmup_steps);
-    if (options.schedule == "constant") return 1.0;
+    if (options.schedule == Schedule::constant) return 1.0;
     const double progress =
         double(step - options.warmup_steps) / double(std::max<int64_t>(1, steps - options.warmup_steps));
     const double falling =
-        options.schedule == "cosine" ? 0.5 * (1.0 + std::cos(std::numbers::pi * progress)) : 1.0 - progress;
+        options.schedule == Schedule::cosine ? 0.5 * (1.0 + std::cos(std::numbers::pi * progress)) : 1.0 - progress;
     return options.final_fraction + (1.0 - options.final_fraction) * falling;
 }
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "comm/communicator.h"
-#include "job/sharding_strategy.h"
+#include "options/choices.h"
 
 namespace amalgam {
 

@@ -13,7 +13,7 @@ StageOutcome align(Run& run) {
     std::unique_ptr<Checkpoint> transferred;
     run.world.together([&] { transferred = run.checkpoints("transfer").open(run.checkpoints("transfer").finished()); });
     const Student student = run.make_student(spec.layout, {transferred.get()}, run.world, sharding, is_trained);
-    Alignment objective(*student.model, teacher, parse_alignment_loss(run.job.align.loss));
+    Alignment objective(*student.model, teacher, run.job.align.loss);
     const double flops = alignment_flops(spec, run.job.align.sequence_length);
     return train_stage(run, "align", student, &teacher, objective, run.job.align, flops);
 }

@@ -60,12 +60,15 @@ double measured_peak(at::Device device, at::ScalarType type) {
 
 }  // namespace
 
-bool asks_for_cuda(const std::string& option, const std::string& name) {
-    require(name == "auto" || name == "cpu" || name == "cuda", option, ": \"", name,
-            "\" is not known (auto, cpu, cuda)");
-    const bool cuda = name == "cuda" || (name == "auto" && cuda_is_there());
+bool asks_for_cuda(const std::string& option, DeviceChoice device) {
+    const bool cuda = device == DeviceChoice::cuda || (device == DeviceChoice::automatic && cuda_is_there());
     require(!cuda || cuda_is_there(), option, ": cuda is asked for (no GPU is visible, or this build has no CUDA)");
     return cuda;
+}
+
+at::ScalarType compute_type(ComputePrecision precision, bool cuda) {
+    const bool narrow = precision == ComputePrecision::bfloat16 || (precision == ComputePrecision::automatic && cuda);
+    return narrow ? at::kBFloat16 : at::kFloat;
 }
 
 void set_product_precision(at::ScalarType type) {
@@ -84,11 +87,10 @@ Compute set_up_compute(const Job& job, const Communicator& node) {
     }
 
     const bool cuda = asks_for_cuda("device", job.device);
-    const bool narrow = job.precision == "bfloat16" || (job.precision == "auto" && cuda);
-    compute.type = narrow ? at::kBFloat16 : at::kFloat;
+    compute.type = compute_type(job.precision, cuda);
     set_product_precision(compute.type);
-    compute.description =
-        text(cuda ? "GPU" : "CPU", ", ", narrow ? "bfloat16" : "float32", ", ", compute.threads, " threads");
+    compute.description = text(cuda ? "GPU" : "CPU", ", ", compute.type == at::kBFloat16 ? "bfloat16" : "float32", ", ",
+                               compute.threads, " threads");
 #ifdef AMALGAM_CUDA
     if (cuda) {
         const int devices = c10::cuda::device_count();
@@ -97,7 +99,7 @@ Compute set_up_compute(const Job& job, const Communicator& node) {
         compute.device = at::Device(at::kCUDA, c10::DeviceIndex(node.rank()));
         c10::cuda::set_device(compute.device.index());
         const std::string name = at::cuda::getDeviceProperties(compute.device.index())->name;
-        compute.peak_flops = narrow ? peak_of(name) : 0.0;  // may be corrected below
+        compute.peak_flops = compute.type == at::kBFloat16 ? peak_of(name) : 0.0;  // may be corrected below
         compute.description += ", " + name;
     }
 #endif

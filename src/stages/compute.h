@@ -17,9 +17,11 @@ struct Compute {
     std::string description;  // "CPU, bfloat16, 2 threads"
 };
 
-/// Whether `name` (auto, cpu or cuda) means a GPU here. Throws Error(bad_input), naming `option`, if it asks for what
-/// is not there.
-bool asks_for_cuda(const std::string& option, const std::string& name);
+/// Whether `device` means a GPU here. Throws Error(bad_input), naming `option`, if it asks for what is not there.
+bool asks_for_cuda(const std::string& option, DeviceChoice device);
+
+/// The type of weights and activations, on a GPU or not.
+at::ScalarType compute_type(ComputePrecision precision, bool cuda);
 
 /// How GPUs multiply fp32 matrices: exactly in fp32 models, in TF32 in bf16 models, whose fp32 intermediates (the gated
 /// delta rule) come from bf16 numbers anyway.

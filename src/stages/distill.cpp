@@ -12,7 +12,7 @@ StageOutcome distill(Run& run) {
     CausalLM& teacher = run.teacher(sharding, run.world);
     const Student student = run.make_student(layout, {aligned.get(), &run.teacher_source()}, run.world, sharding);
     TeacherStates states(teacher, 0);
-    Distillation objective(*student.model, states, run.job.distill, run.activations());
+    Distillation objective(*student.model, states, run.job.distill, run.job.sharding.activations);
     const double flops = distillation_flops(student.model->spec(), run.job.distill.sequence_length);
     return train_stage(run, "distill", student, &teacher, objective, run.job.distill, flops);
 }

@@ -40,7 +40,7 @@ StageOutcome evaluate(Run& run) {
     if (!job.requests.empty()) run.world.together([&] { requests = std::make_unique<RequestFile>(job.requests); });
     run.world.together([&] {
         require(!requests || !teacher.weights_on_demand(), "evaluate.requests: with sharding.strategy ",
-                describe(sharding),
+                name_of(sharding),
                 " ranks would wait for each other (each answers other requests); use none or optimizer");
     });
     const auto answers = [&](const CausalLM& model) -> std::optional<Answers> {

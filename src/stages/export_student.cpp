@@ -13,9 +13,9 @@ StageOutcome export_student(Run& run) {
         for (const std::string& name : run.job.export_to.formats) {
             const ExportFormat& format = find_export_format(name);
             const auto target = run.folder / format.folder();
-            export_model(*checkpoint, checkpoint->spec(), format, parse_export_precision(run.job.export_to.precision),
+            export_model(*checkpoint, checkpoint->spec(), format, run.job.export_to.precision,
                          run.job.teacher.path, target);
-            info(text("export: ", target.string(), " (", name, ", ", run.job.export_to.precision, ")"));
+            info(text("export: ", target.string(), " (", name, ", ", name_of(run.job.export_to.precision), ")"));
         }
     });
     return StageOutcome::finished;

@@ -120,7 +120,7 @@ const StageEstimate& Run::estimate(const std::string& stage) {
 
 ShardingStrategy Run::sharding(const std::string& stage, int64_t ranks) {
     const ShardingChoice choice = choose_sharding(job, estimate(stage), ranks, memory());
-    info(text(stage, ": sharding ", describe(choice.strategy), " over ", ranks, " ranks (", choice.reason, ")"));
+    info(text(stage, ": sharding ", name_of(choice.strategy), " over ", ranks, " ranks (", choice.reason, ")"));
     return choice.strategy;
 }
 

@@ -53,7 +53,6 @@ class Run {
     Student make_student(const Layout& layout, const std::vector<const TensorSource*>& sources,
                          const Communicator& group, ShardingStrategy sharding,
                          const std::function<bool(const Parameter&)>& is_used = nullptr);
-    Activations activations() const { return parse_activations(job.sharding.activations); }
     /// What the stage needs on these ranks. Collective.
     const StageEstimate& estimate(const std::string& stage);
     /// Bytes that a rank may take. Collective when first asked for.

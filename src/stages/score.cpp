@@ -107,8 +107,8 @@ class Scoring::Candidate {
         fault_point("score.candidate", layer);
         student_ = run.make_student(keep_softmax(scoring.layers(), run.job.student.mixer, {layer}),
                                     {&scoring.aligned(), &run.teacher_source()}, scoring.group_, scoring.sharding_);
-        objective_ =
-            std::make_unique<Distillation>(*student_.model, scoring.training_states_, scoring.job_, run.activations());
+        objective_ = std::make_unique<Distillation>(*student_.model, scoring.training_states_, scoring.job_,
+                                                    run.job.sharding.activations);
         result_.candidate = result_.layer = layer;
         result_.rank = run.world.rank() - scoring.group_.rank();
         trainer_ = std::make_unique<Trainer>(*student_.model, *objective_, scoring.job_, *scoring.batches_,

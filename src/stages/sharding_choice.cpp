@@ -24,7 +24,7 @@ const ShardingEstimate& estimate_of(const StageEstimate& stage, ShardingStrategy
 
 ShardingChoice choose_sharding(const Job& job, const StageEstimate& stage, int64_t ranks, double memory) {
     if (ranks == 1) return {ShardingStrategy::none, "one rank trains a model"};
-    if (job.sharding.strategy != "auto") return {parse_sharding_strategy(job.sharding.strategy), "as the job says"};
+    if (const auto strategy = chosen_strategy(job.sharding.strategy)) return {*strategy, "as the job says"};
     if (memory <= 0) return {ShardingStrategy::none, "the memory of a rank is not known"};
     const ShardingEstimate &chosen = stage.shardings.at(stage.automatic), &whole = stage.shardings.front();
     return {chosen.strategy,
@@ -36,7 +36,7 @@ ShardingOptions sharding_options(const ShardingJob& job, ShardingStrategy strate
     ShardingOptions options;
     options.strategy = strategy;
     options.gather_ahead = job.gather_ahead;
-    options.reduce_in_bfloat16 = job.reduce == "bfloat16";
+    options.reduce_in_bfloat16 = job.reduce == ReductionPrecision::bfloat16;
     return options;
 }
 

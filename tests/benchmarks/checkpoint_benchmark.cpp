@@ -126,7 +126,7 @@ class Benchmark {
     /// What training waits for: copying, making the file, and the end, when the data are on the disk.
     std::pair<double, double> background() {
         ++header_.state.step;
-        CheckpointSaver saver(files_, options("true"), world_);
+        CheckpointSaver saver(files_, options(BackgroundSaving::always), world_);
         const double begin = measure(world_, [&] { saver.save(header_, mine_); });
         double end = 0.0;
         while (!fs::exists(files_.at_step(header_.state.step))) end = measure(world_, [&] { saver.poll(); });
@@ -138,7 +138,7 @@ class Benchmark {
     }
 
   private:
-    static CheckpointJob options(const std::string& background) {
+    static CheckpointJob options(BackgroundSaving background) {
         CheckpointJob job;
         job.background = background;
         return job;

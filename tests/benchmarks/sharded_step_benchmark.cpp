@@ -169,9 +169,9 @@ void run(int argc, char** argv, const Communicator& world) {
                argument(3, "fp32") == "bf16" ? at::kBFloat16 : at::kFloat,
                benchmarks::config_of(shape, std::stoll(argument(4, "0"))),
                argument(9, "none,optimizer,full"),
-               parse_activations(argument(10, "keep")),
+               value_named<Activations>("activations", argument(10, "keep")),
                std::stoll(argument(11, "0"))};
-    if (asks_for_cuda("device", argument(7, "cpu")))
+    if (asks_for_cuda("device", value_named<DeviceChoice>("device", argument(7, "cpu"))))
         s.device = at::Device(at::kCUDA, c10::DeviceIndex(world.split_by_node().rank()));
 #ifdef AMALGAM_CUDA
     if (s.device.is_cuda()) c10::cuda::set_device(s.device.index());

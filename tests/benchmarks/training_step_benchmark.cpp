@@ -58,7 +58,8 @@ Settings settings(int argc, char** argv) {
             std::stoll(argument(2, "512")),
             std::stoll(argument(9, "0")),
             argument(3, "bf16") == "bf16" ? at::kBFloat16 : at::kFloat,
-            asks_for_cuda("device", argument(7, "cpu")) ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU),
+            asks_for_cuda("device", value_named<DeviceChoice>("device", argument(7, "cpu"))) ? at::Device(at::kCUDA, 0)
+                                                                                             : at::Device(at::kCPU),
             std::stoi(argument(4, "2")),
             std::stoi(argument(5, "3")),
             shape,

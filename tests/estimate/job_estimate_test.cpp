@@ -69,11 +69,11 @@ TEST(JobEstimate, DistillationMemoryAndCheckpoint) {
     // All 4096 tokens at once: two bf16 logits; the head's gradient needs no place of its own on a GPU.
     EXPECT_DOUBLE_EQ(memory.logits, 151936.0 * 4096 * 2 * 2);
     Job cpu = paper_job();
-    cpu.device = "cpu";  // fp32, 1024 tokens at once
+    cpu.device = DeviceChoice::cpu;  // fp32, 1024 tokens at once
     EXPECT_DOUBLE_EQ(stage(estimate_job(cpu, qwen_1_5b, {}), "distill").sharding().memory.logits,
                      151936.0 * (1024 * 2 * 4 + 4 * 1536));
     Job job = paper_job();
-    job.precision = "float32";
+    job.precision = ComputePrecision::float32;
     const Estimate full = estimate_job(job, qwen_1_5b, {});
     EXPECT_DOUBLE_EQ(stage(full, "distill").sharding().memory.weights, 0);  // the masters are computed with
     EXPECT_DOUBLE_EQ(stage(full, "distill").sharding().memory.teacher, 4 * full.teacher_parameters);
@@ -84,8 +84,8 @@ TEST(JobEstimate, DistillationMemoryAndCheckpoint) {
 TEST(JobEstimate, RecomputedActivations) {
     Job job = paper_job();
     const double kept_flops = stage(estimate_job(job, qwen_1_5b, {}), "distill").flops;
-    job.sharding.activations = "recompute";
-    job.sharding.reduce = "bfloat16";
+    job.sharding.activations = Activations::recompute;
+    job.sharding.reduce = ReductionPrecision::bfloat16;
     const StageEstimate distill = stage(estimate_job(job, qwen_1_5b, {.ranks = 2}), "distill");
     // 28 inputs of blocks, one linear block (4 H + 3 I + 9 A), 3 H around the head, all bf16.
     EXPECT_DOUBLE_EQ(distill.sharding().memory.activations,
@@ -189,9 +189,9 @@ TEST(JobCheckTable, SaysWhatDoesNotFitAndWhy) {
     EXPECT_TRUE(contains(table(qwen_7b, 80e9, 1), "Does not fit: distill"));
     EXPECT_TRUE(contains(table(qwen_7b, 80e9, 1), "Weights and optimizer alone need"));
     EXPECT_FALSE(contains(table(qwen_7b, 80e9, 32), "Does not fit: distill")) << "auto shards";
-    job.sharding.strategy = "none";
+    job.sharding.strategy = ShardingSetting::none;
     EXPECT_TRUE(contains(table(qwen_7b, 80e9, 32), "Sharding optimizer would fit"));
-    job.sharding.strategy = "auto";
+    job.sharding.strategy = ShardingSetting::automatic;
     EXPECT_TRUE(contains(table(qwen_1_5b, 42e9, 1), "use sharding.activations: recompute"));
     job.distill.micro_batch_sequences = 4;
     EXPECT_TRUE(contains(table(qwen_1_5b, 60e9, 1), "Lower distill.micro_batch_sequences, now 4."));

@@ -7,6 +7,7 @@
 #include "../job/error_text.h"
 #include "estimate/job_estimate.h"
 #include "estimate/known_shapes.h"
+#include "estimate/model_sizes.h"
 
 namespace amalgam {
 namespace {
@@ -87,7 +88,7 @@ TEST(ShardingEstimate, OnlyWaysThatMakeSense) {
     const auto names = [](int64_t ranks, int64_t per_node) {
         std::string all;
         for (const ShardingEstimate& e : estimate_all_shardings(thousand(), ranks, per_node))
-            all += describe(e.strategy) + " ";
+            all += name_of(e.strategy) + " ";
         return all;
     };
     EXPECT_EQ(names(1, 8), "none ");

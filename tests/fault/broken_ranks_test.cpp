@@ -42,7 +42,7 @@ TEST_F(BrokenRanks, a_stopped_rank_is_named) {
 
 TEST_F(BrokenRanks, a_rank_that_is_stopped_during_a_save_is_named) {
     job.deadlines.checkpoint = "5";
-    job.checkpoint.background = "false";
+    job.checkpoint.background = BackgroundSaving::never;
     expect_end(run_with("checkpoint.before_fsync:stop:rank=1:step=2", 2, 5.0 + 30.0 + soon),
                int(ExitCode::communication), {"rank 1 (", "gave no answer", "rank 0 waits in", "(align)"});
     expect_recovery(2);

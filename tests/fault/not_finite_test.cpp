@@ -15,7 +15,8 @@ class NotANumber : public test::FaultyRun {
     NotANumber() {
         job.checkpoint.every_steps = 1;
         job.checkpoint.keep_last = 20;
-        job.checkpoint.background = "false";  // so that it is known which are there when the run ends early
+        job.checkpoint.background =
+            BackgroundSaving::never;  // so that it is known which are there when the run ends early
         job.evaluate.sequences = 0;
     }
     std::filesystem::path distilled(int64_t step) const {

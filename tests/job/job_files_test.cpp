@@ -35,7 +35,7 @@ TEST(JobFiles, PaperJobsHaveThePapersNumbers) {
         EXPECT_EQ(training_steps(job.align), 2034) << name;
         EXPECT_EQ(training_steps(job.distill), 4577) << name;
         EXPECT_EQ(job.align.optimizer.learning_rate, 1e-3) << name;
-        EXPECT_EQ(job.align.optimizer.schedule, "cosine") << name;
+        EXPECT_EQ(job.align.optimizer.schedule, Schedule::cosine) << name;
         EXPECT_EQ(job.align.optimizer.final_fraction, 0.0) << name;
         EXPECT_EQ(job.align.optimizer.warmup_steps, 0) << name;
         for (const TrainingJob& stage :
@@ -47,7 +47,7 @@ TEST(JobFiles, PaperJobsHaveThePapersNumbers) {
             EXPECT_EQ(stage.optimizer.learning_rate, 1e-4) << name;
             EXPECT_EQ(stage.optimizer.learning_rate_rest, 7e-6) << name;
             EXPECT_EQ(stage.optimizer.gradient_clip, 1.0) << name;
-            EXPECT_EQ(stage.optimizer.schedule, "constant") << name;
+            EXPECT_EQ(stage.optimizer.schedule, Schedule::constant) << name;
         }
         EXPECT_EQ(job.score.tokens, 200000000) << name;
         EXPECT_EQ(job.select.budget, "25%") << name;

@@ -11,16 +11,16 @@ namespace {
 
 TEST(JobRecipe, ReferenceSetsWhatIsNotGiven) {
     const Job job = parse_job("recipe: reference\nalign: {optimizer: {weight_decay: 0.5}}\n", "job.yaml");
-    EXPECT_EQ(job.student.key_value_expansion, "per_row");
-    EXPECT_EQ(job.student.output_norm_eps, "reference");
+    EXPECT_EQ(job.student.key_value_expansion, KeyValueExpansion::per_row);
+    EXPECT_EQ(job.student.output_norm_eps, OutputNormEps::reference);
     EXPECT_EQ(job.align.optimizer.weight_decay, 0.5);  // given, so it wins
-    EXPECT_EQ(job.align.optimizer.schedule, "cosine");
+    EXPECT_EQ(job.align.optimizer.schedule, Schedule::cosine);
     EXPECT_EQ(job.align.optimizer.final_fraction, 0.0);
     EXPECT_EQ(job.align.optimizer.warmup_steps, 0);
-    EXPECT_EQ(job.align.loss, "norm");
+    EXPECT_EQ(job.align.loss, AlignmentLoss::norm);
     for (const OptimizerJob& optimizer : {job.score.optimizer, job.distill.optimizer}) {
         EXPECT_EQ(optimizer.weight_decay, 0.01);
-        EXPECT_EQ(optimizer.schedule, "constant");
+        EXPECT_EQ(optimizer.schedule, Schedule::constant);
         EXPECT_EQ(optimizer.warmup_steps, 0);
         EXPECT_EQ(optimizer.learning_rate, 1e-4);
         EXPECT_EQ(optimizer.learning_rate_rest, 7e-6);
@@ -30,14 +30,14 @@ TEST(JobRecipe, ReferenceSetsWhatIsNotGiven) {
 TEST(JobRecipe, ReferenceByOverrideAndAfterOtherKeys) {
     const Job job =
         parse_job("student: {key_value_expansion: per_head}\nrecipe: amalgam\n", "job.yaml", {"recipe=reference"});
-    EXPECT_EQ(job.student.key_value_expansion, "per_head");
-    EXPECT_EQ(job.student.output_norm_eps, "reference");
+    EXPECT_EQ(job.student.key_value_expansion, KeyValueExpansion::per_head);
+    EXPECT_EQ(job.student.output_norm_eps, OutputNormEps::reference);
 }
 
 TEST(JobRecipe, AmalgamExpandsPerHeadWithTheTeachersEps) {
     const Job job = parse_job("", "job.yaml");
-    EXPECT_EQ(job.student.key_value_expansion, "per_head");
-    EXPECT_EQ(job.student.output_norm_eps, "teacher");
+    EXPECT_EQ(job.student.key_value_expansion, KeyValueExpansion::per_head);
+    EXPECT_EQ(job.student.output_norm_eps, OutputNormEps::teacher);
     EXPECT_EQ(job.distill.optimizer.weight_decay, 0.0);
 }
 

@@ -23,6 +23,14 @@ struct Change {
                 return;
             }
     }
+    void operator()(const EnumMember& value) const {
+        const std::string before = value.name();
+        for (const std::string& choice : key.choices)
+            if (choice != before) {
+                ASSERT_TRUE(value.assign(choice)) << key.path;
+                return;
+            }
+    }
     void operator()(int64_t* value) const { *value += 3; }
     void operator()(double* value) const { *value = key.range.high == 1 ? 0.123456789012345 : *value + 1.0 / 3; }
     void operator()(bool* value) const { *value = !*value; }
@@ -43,7 +51,7 @@ TEST(JobWriter, CommentedDefaultsReadBackToTheDefaults) {
 TEST(JobWriter, EveryChangedValueReadsBack) {
     Job job;
     for (const JobKey& key : job_schema()) std::visit(Change{key}, key.member(job));
-    ASSERT_EQ(job.recipe, "reference");
+    ASSERT_EQ(job.recipe, Recipe::reference);
     ASSERT_EQ(job.student.variant, "gdn_v1");
     const std::string yaml = to_yaml(job);
     const Job back = parse_job(yaml, "job.yaml");

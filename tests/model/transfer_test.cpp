@@ -143,10 +143,6 @@ TEST_F(Transfer, kept_softmax_layers_have_the_teachers_tensors) {
 TEST_F(Transfer, names_that_no_mixer_declares_are_not_there) {
     EXPECT_FALSE(transfer().find(std::string(linear) + "z_proj.weight"));
     EXPECT_FALSE(transfer().find(std::string(linear) + "gk_proj.0.weight")) << "of another mixer";
-    EXPECT_EQ(parse_expansion("per_head"), KeyValueExpansion::per_head);
-    EXPECT_EQ(parse_expansion("per_row"), KeyValueExpansion::per_row);
-    expect_error([] { parse_expansion("per_token"); }, ExitCode::bad_input,
-                 {"student.key_value_expansion", "per_token"});
 }
 
 }  // namespace

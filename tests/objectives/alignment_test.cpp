@@ -111,11 +111,5 @@ TEST_F(AlignmentTest, a_perfect_student_has_no_gradient) {
     EXPECT_EQ(losses[0], 0.0);
 }
 
-TEST_F(AlignmentTest, losses_have_names) {
-    EXPECT_EQ(parse_alignment_loss("norm"), AlignmentLoss::norm);
-    EXPECT_EQ(parse_alignment_loss("relative"), AlignmentLoss::relative);
-    test::expect_error([] { parse_alignment_loss("l2"); }, ExitCode::bad_input, {"align.loss", "l2"});
-}
-
 }  // namespace
 }  // namespace amalgam

@@ -93,18 +93,18 @@ TEST(Schedule, warms_up_and_falls) {
     OptimizerJob job;
     job.warmup_steps = 4;
     job.final_fraction = 0.1;
-    for (const char* name : {"constant", "cosine", "linear"}) {
-        job.schedule = name;
+    for (const std::string& name : names_of<Schedule>()) {
+        job.schedule = *find_value<Schedule>(name);
         EXPECT_DOUBLE_EQ(schedule_factor(job, 0, 24), 0.25) << name;
         EXPECT_DOUBLE_EQ(schedule_factor(job, 3, 24), 1.0) << name;
         EXPECT_DOUBLE_EQ(schedule_factor(job, 4, 24), 1.0) << name;
     }
-    job.schedule = "constant";
+    job.schedule = Schedule::constant;
     EXPECT_DOUBLE_EQ(schedule_factor(job, 23, 24), 1.0);
-    job.schedule = "linear";
+    job.schedule = Schedule::linear;
     EXPECT_DOUBLE_EQ(schedule_factor(job, 14, 24), 0.1 + 0.9 * 0.5);
     EXPECT_DOUBLE_EQ(schedule_factor(job, 24, 24), 0.1);
-    job.schedule = "cosine";
+    job.schedule = Schedule::cosine;
     EXPECT_DOUBLE_EQ(schedule_factor(job, 14, 24), 0.1 + 0.9 * 0.5);
     EXPECT_NEAR(schedule_factor(job, 9, 24), 0.1 + 0.9 * 0.5 * (1.0 + std::sqrt(0.5)), 1e-12);
     EXPECT_NEAR(schedule_factor(job, 24, 24), 0.1, 1e-12);
@@ -112,7 +112,7 @@ TEST(Schedule, warms_up_and_falls) {
 
 TEST(Schedule, works_without_warmup) {
     OptimizerJob job;
-    job.schedule = "cosine";
+    job.schedule = Schedule::cosine;
     EXPECT_DOUBLE_EQ(schedule_factor(job, 0, 10), 1.0);
     EXPECT_DOUBLE_EQ(schedule_factor(job, 0, 1), 1.0);
 }

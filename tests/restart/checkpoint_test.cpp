@@ -29,7 +29,7 @@ class Checkpoints : public test::SmallRun {
         job.checkpoint.every_steps = 0;
         job.checkpoint.keep_last = 1;
         job.checkpoint.keep_every_steps = 5;  // 5 and 10, with their moments
-        job.checkpoint.background = "false";
+        job.checkpoint.background = BackgroundSaving::never;
     }
     ~Checkpoints() override { unsetenv("AMALGAM_FAULT"); }
 
@@ -133,7 +133,7 @@ class KilledWhileSaving : public Checkpoints, public testing::WithParamInterface
 TEST_P(KilledWhileSaving, goes_on_from_the_newest_whole_checkpoint) {
     const Kill& kill = GetParam();
     const fs::path expected = undisturbed();
-    job.checkpoint.background = kill.background ? "true" : "false";
+    job.checkpoint.background = kill.background ? BackgroundSaving::always : BackgroundSaving::never;
     run_into(std::string("checkpoint.") + kill.point + ":kill:rank=" + std::to_string(kill.rank) + ":step=10", 2);
 
     const bool renamed = kill.point == std::string("before_purge");
@@ -156,7 +156,7 @@ INSTANTIATE_TEST_SUITE_P(EveryStep, KilledWhileSaving,
                                          Kill{"before_purge", 0, false}, Kill{"before_purge", 0, true}));
 
 TEST_F(Checkpoints, a_failed_background_save_ends_the_run_and_spares_the_checkpoint_before) {
-    job.checkpoint.background = "true";
+    job.checkpoint.background = BackgroundSaving::always;
     run_into("checkpoint.mid_write:throw:rank=1:step=10", 2);
     EXPECT_TRUE(fs::exists(on_the_way(5)));
     EXPECT_FALSE(fs::exists(on_the_way(10)));
@@ -165,7 +165,7 @@ TEST_F(Checkpoints, a_failed_background_save_ends_the_run_and_spares_the_checkpo
 }
 
 TEST_F(Checkpoints, training_goes_on_while_a_rank_still_writes) {
-    job.checkpoint.background = "true";
+    job.checkpoint.background = BackgroundSaving::always;
     setenv("AMALGAM_FAULT", "checkpoint.before_fsync:hang:rank=1:step=5", 1);
     const auto running = start(2);
     unsetenv("AMALGAM_FAULT");

@@ -32,7 +32,7 @@ TEST_F(ShardedModelTest, computes_what_the_whole_model_computes) {
                     options.gather_ahead = ahead;
                     const test::ShardedCopy copy(*model, false, world, options);
                     EXPECT_TRUE(at::equal(copy.model->logits(tokens), model->logits(tokens)))
-                        << family << " " << type << " " << describe(strategy);
+                        << family << " " << type << " " << name_of(strategy);
                     EXPECT_TRUE(at::equal(copy.model->logits(tokens), model->logits(tokens))) << "once more";
                 }
 }

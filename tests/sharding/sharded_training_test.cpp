@@ -80,8 +80,8 @@ TEST_F(ShardedTrainingTest, gives_the_same_bits_if_deterministic) {
         const Result expected = alone(family, type, true);
         for (const auto strategy : test::strategies(world)) {
             const Result found = sharded(family, type, true, test::sharding(strategy));
-            EXPECT_EQ(found.losses, expected.losses) << describe(strategy);
-            EXPECT_EQ(test::first_difference(found.weights, expected.weights), "") << describe(strategy);
+            EXPECT_EQ(found.losses, expected.losses) << name_of(strategy);
+            EXPECT_EQ(test::first_difference(found.weights, expected.weights), "") << name_of(strategy);
         }
     }
 }
@@ -89,7 +89,7 @@ TEST_F(ShardedTrainingTest, gives_the_same_bits_if_deterministic) {
 TEST_F(ShardedTrainingTest, gives_the_same_up_to_rounding) {
     const Result expected = alone("qwen2", at::kFloat, false);
     for (const auto strategy : test::strategies(world))
-        expect_near(sharded("qwen2", at::kFloat, false, test::sharding(strategy)), expected, 1e-4, describe(strategy));
+        expect_near(sharded("qwen2", at::kFloat, false, test::sharding(strategy)), expected, 1e-4, name_of(strategy));
 }
 
 TEST_F(ShardedTrainingTest, gradients_may_travel_in_bfloat16) {
@@ -120,8 +120,8 @@ TEST_F(ShardedTrainingTest, uneven_micro_batches_change_no_bit) {
     const Result expected = alone("llama", at::kFloat, true);
     for (const auto strategy : test::strategies(world)) {
         const Result found = sharded("llama", at::kFloat, true, test::sharding(strategy));
-        EXPECT_EQ(found.losses, expected.losses) << describe(strategy);
-        EXPECT_EQ(test::first_difference(found.weights, expected.weights), "") << describe(strategy);
+        EXPECT_EQ(found.losses, expected.losses) << name_of(strategy);
+        EXPECT_EQ(test::first_difference(found.weights, expected.weights), "") << name_of(strategy);
     }
 }
 
@@ -164,7 +164,7 @@ TEST_F(ShardedTrainingTest, checkpoints_do_not_depend_on_sharding) {
     const Result expected = alone("llama", at::kFloat, true);
     for (const auto strategy : test::strategies(world))
         for (const bool sharded_first : {true, false}) {
-            const auto place = shared / text(describe(strategy), sharded_first);
+            const auto place = shared / text(name_of(strategy), sharded_first);
             if (world.is_root()) std::filesystem::create_directories(place);
             world.barrier();
             for (const bool first_part : {true, false}) {
@@ -190,7 +190,7 @@ TEST_F(ShardedTrainingTest, checkpoints_do_not_depend_on_sharding) {
             }
             const Checkpoint last(StageCheckpoints(place, "distill", 2).finished());
             for (const auto& [name, tensor] : expected.weights)
-                EXPECT_TRUE(at::equal(*last.find(name), tensor)) << name << ", " << describe(strategy);
+                EXPECT_TRUE(at::equal(*last.find(name), tensor)) << name << ", " << name_of(strategy);
             world.barrier();
         }
 }

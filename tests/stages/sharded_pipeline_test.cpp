@@ -24,13 +24,13 @@ TEST_F(ShardedPipeline, gives_the_bits_of_an_unsharded_run) {
     job.name = "whole";
     expect_end(run(1), 0, {"finished in"});
     const auto whole = run_folder();
-    job.sharding.strategy = "full";
-    job.sharding.activations = "recompute";
+    job.sharding.strategy = ShardingSetting::full;
+    job.sharding.activations = Activations::recompute;
     job.score.ranks_per_candidate = 3;
     job.name = "full";
     expect_end(run(3), 0, {"align: sharding full over 3 ranks", "score: sharding full over 3 ranks", "finished in"});
     expect_same_results(whole, run_folder());
-    job.sharding.strategy = "optimizer";
+    job.sharding.strategy = ShardingSetting::optimizer;
     job.score.ranks_per_candidate = 2;
     job.name = "optimizer";
     expect_end(run(2), 0, {"distill: sharding optimizer over 2 ranks", "finished in"});
@@ -48,7 +48,7 @@ TEST_F(ShardedPipeline, an_untrained_hybrid_is_the_same_however_many_ranks_made_
     job.name = "one";
     expect_end(run(1), 0, {"finished in"});
     const auto one = run_folder();
-    job.sharding.strategy = "full";
+    job.sharding.strategy = ShardingSetting::full;
     job.name = "three";
     expect_end(run(3), 0, {"distill: sharding full over 3 ranks", "finished in"});
     for (const char* file : {"checkpoints/transfer.h5", "checkpoints/distill.h5", "evaluation.h5"})

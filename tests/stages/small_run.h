@@ -35,8 +35,8 @@ class SmallRun : public TemporaryFolder {
         job.teacher.path = (folder / "teacher").string();
         job.data.training = (folder / "train.h5").string();
         job.data.validation = (folder / "validation.h5").string();
-        job.device = "cpu";
-        job.precision = "float32";
+        job.device = DeviceChoice::cpu;
+        job.precision = ComputePrecision::float32;
         job.deterministic = true;
         job.threads_per_rank = 1;
         job.log_every_steps = 1;

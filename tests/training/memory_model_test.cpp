@@ -36,7 +36,7 @@ class MemoryModel : public test::TemporaryFolder {
         config_.head_dim = 64;
         config_.intermediate_size = 384;
         config_.vocabulary_size = vocabulary;
-        job_.device = "cpu";
+        job_.device = DeviceChoice::cpu;
         job_.select.budget = "1";
         job_.score.tokens = 0;
         for (TrainingJob* stage : std::initializer_list<TrainingJob*>{&job_.align, &job_.distill}) {
@@ -50,9 +50,9 @@ class MemoryModel : public test::TemporaryFolder {
         test::write_tokens(folder / "tokens.h5", test::simple_text(20 * length, vocabulary, 1), vocabulary);
     }
 
-    void set_precision(const std::string& precision) {
+    void set_precision(ComputePrecision precision) {
         job_.precision = precision;
-        type_ = precision == "bfloat16" ? at::kBFloat16 : at::kFloat;
+        type_ = precision == ComputePrecision::bfloat16 ? at::kBFloat16 : at::kFloat;
     }
 
     Measured measure_distill() {
@@ -122,35 +122,35 @@ class MemoryModel : public test::TemporaryFolder {
 };
 
 TEST_F(MemoryModel, distillation_in_fp32) {
-    set_precision("float32");
+    set_precision(ComputePrecision::float32);
     expect_near(measure_distill(), expected("distill"));
 }
 
 TEST_F(MemoryModel, distillation_in_bf16) {
-    set_precision("bfloat16");
+    set_precision(ComputePrecision::bfloat16);
     expect_near(measure_distill(), expected("distill"));
 }
 
 TEST_F(MemoryModel, deterministic_distillation) {
-    set_precision("float32");
+    set_precision(ComputePrecision::float32);
     job_.deterministic = true;
     const RankMemory memory = expected("distill");
     EXPECT_NEAR(measure_distill().fixed / (memory.total() - memory.activations - memory.logits), 1.0, 0.02);
 }
 
 TEST_F(MemoryModel, alignment_in_fp32) {
-    set_precision("float32");
+    set_precision(ComputePrecision::float32);
     expect_near(measure_align(), expected("align"));
 }
 
 TEST_F(MemoryModel, alignment_in_bf16) {
-    set_precision("bfloat16");
+    set_precision(ComputePrecision::bfloat16);
     expect_near(measure_align(), expected("align"));
 }
 
 // If the model said something else, the test would notice: a model without its moments is far off.
 TEST_F(MemoryModel, is_not_trivially_met) {
-    set_precision("float32");
+    set_precision(ComputePrecision::float32);
     RankMemory memory = expected("distill");
     memory.moments = 0;
     EXPECT_GT(measure_distill().fixed / (memory.total() - memory.activations - memory.logits), 1.1);

@@ -145,7 +145,7 @@ TEST_F(Resume, a_damaged_checkpoint_is_an_error_of_all_ranks) {
 TEST_F(Resume, checkpoints_are_written_at_their_steps) {
     TrainerSetup with = saving("run");
     with.checkpoint.every_steps = 2;
-    with.checkpoint.background = "false";
+    with.checkpoint.background = BackgroundSaving::never;
     std::vector<std::string> seen;
     with.on_step = [&](int64_t done) {  // called before the save of the same step
         if (done == 5)
@@ -162,7 +162,7 @@ TEST_F(Resume, checkpoints_are_written_at_their_steps) {
 TEST_F(Resume, a_save_in_the_background_is_a_checkpoint_before_the_next_one_begins) {
     TrainerSetup with = saving("run");
     with.checkpoint.every_steps = 2;
-    with.checkpoint.background = "true";
+    with.checkpoint.background = BackgroundSaving::always;
     bool there = false;
     with.on_step = [&](int64_t done) {
         if (done == 5) there = std::filesystem::exists(with.checkpoints->at_step(2));
@@ -181,7 +181,7 @@ TEST_F(Resume, checkpoints_are_written_by_the_clock) {
         TrainerSetup with = saving(sub);
         with.checkpoint.every_steps = 0;
         with.checkpoint.every_minutes = minutes;
-        with.checkpoint.background = "false";
+        with.checkpoint.background = BackgroundSaving::never;
         bool there = false;
         with.on_step = [&](int64_t done) {
             if (done == 5) there = std::filesystem::exists(with.checkpoints->at_step(4));

@@ -22,7 +22,7 @@ class Stop : public test::TrainingTest {
         StopRequest stop(shared / "run", walltime);
         TrainerSetup with = setup(true);
         with.checkpoints = StageCheckpoints(shared / "run", "distill", 2);
-        with.checkpoint.background = "false";  // files are there when the next step begins
+        with.checkpoint.background = BackgroundSaving::never;  // files are there when the next step begins
         with.stop = &stop;
         with.on_step = act;
         const auto student = new_student();

@@ -63,7 +63,7 @@ TEST_F(TrainerTest, clipping_bounds_the_update) {
     plan.optimizer.weight_decay = 0.0;
     plan.tokens = batch * length;
     plan.optimizer.warmup_steps = 0;
-    plan.optimizer.schedule = "constant";
+    plan.optimizer.schedule = Schedule::constant;
     const auto student = new_student();
     const auto before = test::weights_of(*student);
     run(*student, world, setup(false));
