@@ -9,11 +9,10 @@
 
 #include "mixers/implementation.h"
 #include "model/weights.h"
+#include "options/choices.h"
 #include "storage/safetensors.h"
 
 namespace amalgam {
-
-enum class ExportPrecision { float32, bfloat16 };
 
 class ExportFolder : public TensorWriter {
   public:

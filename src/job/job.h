@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "options/choices.h"
+#include "options/options.h"
 
 namespace amalgam {
 
@@ -23,14 +24,11 @@ struct DataJob {
 };
 
 struct StudentJob {
-    std::string mixer = "gated_delta_net";  // of the linear layers
-    std::string variant = "gdn_v4";         // gdn_v1..gdn_v4, gdn_v6, gla_v1 of the paper's code; sets the mixer and
-                                            // the four switches below
-    bool short_convolution = false;         // depthwise causal convolution of width 4 on q, k, v
-    bool output_gate = true;                // SiLU(W_g x) on the normed output
-    bool output_norm = true;                // RMSNorm per head on the output
-    bool activation = true;                 // SiLU on q, k, v
-    bool rope = false;                      // rotary embedding on q and k of the linear layers
+    StudentJob();  // the mixer and the options of the variant
+
+    std::string variant = "gdn_v4";  // as in the paper's code; sets the mixer and its options
+    std::string mixer;               // of the linear layers
+    Options options;                 // of this mixer: those that its declaration names (mixers/declaration.h)
     KeyValueExpansion key_value_expansion = KeyValueExpansion::per_head;
     OutputNormEps output_norm_eps = OutputNormEps::teacher;
 };

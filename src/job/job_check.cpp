@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "job/job_check.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <limits>
+#include <numeric>
 #include <set>
 
+#include "exports/formats.h"
 #include "job/job_values.h"
+#include "job/student_spec.h"
+#include "mixers/declaration.h"
 #include "system/error.h"
 
 namespace amalgam {
@@ -16,9 +21,9 @@ namespace fs = std::filesystem;
 
 class Check {
   public:
-    Check(const Job& job, int64_t ranks, const std::optional<ModelShape>& shape,
+    Check(const Job& job, int64_t ranks, const std::optional<ModelConfig>& teacher,
           const std::optional<TokenCounts>& counts)
-        : job_(job), ranks_(ranks), shape_(shape), counts_(counts) {}
+        : job_(job), ranks_(ranks), teacher_(teacher), counts_(counts) {}
 
     Findings all() {
         check_run();
@@ -177,9 +182,9 @@ class Check {
         if (job_.score.tokens > 0)
             check_validation("score.validation_sequences", job_.score.validation_sequences, job_.score.sequence_length);
         check_validation("evaluate.sequences", job_.evaluate.sequences, job_.evaluate.sequence_length);
-        if (shape_)
-            problem_if(counts_->vocabulary_size > shape_->vocabulary_size, "data: the tokenizer has ",
-                       counts_->vocabulary_size, " tokens but the teacher knows ", shape_->vocabulary_size,
+        if (teacher_)
+            problem_if(counts_->vocabulary_size > teacher_->vocabulary_size, "data: the tokenizer has ",
+                       counts_->vocabulary_size, " tokens but the teacher knows ", teacher_->vocabulary_size,
                        " (token numbers would mean nothing to it) tokenise with the teacher's tokenizer");
     }
 
@@ -199,10 +204,13 @@ class Check {
 
     void check_student() {
         const StudentJob& student = job_.student;
-        problem_if(student.mixer == "gated_linear_attention" &&
-                       (student.short_convolution || student.activation || student.rope),
-                   "student.mixer is gated_linear_attention (it has no convolution, no SiLU on q, k, v and no rotary "
-                   "embedding) set student.variant: gla_v1, which switches them off");
+        const MixerDeclaration& of_variant = *find_variant(student.variant)->mixer;
+        std::string its_variants;
+        for (const MixerVariant& variant : find_mixer(student.mixer).variants())
+            its_variants += (its_variants.empty() ? "" : " or ") + variant.name;
+        problem_if(of_variant.name() != student.mixer, "student.mixer is ", student.mixer, " but student.variant ",
+                   student.variant, " is a ", of_variant.name(),
+                   " (a variant sets the mixer) set student.variant: ", its_variants);
     }
 
     void check_selection() {
@@ -221,62 +229,89 @@ class Check {
         for (const int64_t layer : select.layers)
             problem_if(!distinct.insert(layer).second, "select.layers names layer ", layer,
                        " twice (a mistake?) remove one");
-        if (!shape_) {
+        if (!teacher_) {
             if (select.rule != "explicit" && select.rule != "all_linear")
                 parsed([&] { return kept_layers(select.budget, std::numeric_limits<int32_t>::max()); }, 0);
             return;
         }
         for (const int64_t layer : select.layers)
-            problem_if(layer >= shape_->layers, "select.layers names layer ", layer, " but the teacher has ",
-                       shape_->layers, " (they are counted from 0) use 0 to ", shape_->layers - 1);
-        problem_if(select.rule == "uniform" && select.phase >= shape_->layers, "select.phase is ", select.phase,
-                   " but the teacher has ", shape_->layers, " layers (it is the first kept one) use 0 to ",
-                   shape_->layers - 1);
-        const int64_t kept = parsed([&] { return kept_layers(select, shape_->layers); }, -1);
-        note_if(kept >= 0, "select: ", kept, " of ", shape_->layers, " layers keep softmax");
+            problem_if(layer >= teacher_->layers, "select.layers names layer ", layer, " but the teacher has ",
+                       teacher_->layers, " (they are counted from 0) use 0 to ", teacher_->layers - 1);
+        problem_if(select.rule == "uniform" && select.phase >= teacher_->layers, "select.phase is ", select.phase,
+                   " but the teacher has ", teacher_->layers, " layers (it is the first kept one) use 0 to ",
+                   teacher_->layers - 1);
+        const int64_t kept = parsed([&] { return kept_layers(select, teacher_->layers); }, -1);
+        note_if(kept >= 0, "select: ", kept, " of ", teacher_->layers, " layers keep softmax");
         if (job_.score.tokens > 0 && ranks_ >= 1 && ranks_ % job_.score.ranks_per_candidate == 0) {
             const int64_t groups = ranks_ / job_.score.ranks_per_candidate;
-            note_if(groups > shape_->layers, "score: ", groups, " groups of ranks but ", shape_->layers,
-                    " candidates; ", groups - shape_->layers,
+            note_if(groups > teacher_->layers, "score: ", groups, " groups of ranks but ", teacher_->layers,
+                    " candidates; ", groups - teacher_->layers,
                     " groups have nothing to do (raise score.ranks_per_candidate)");
         }
     }
 
     void check_export() {
-        const StudentJob& student = job_.student;
-        const bool linear_attention = student.mixer == "gated_linear_attention";
         std::set<std::string> distinct;
+        const ModelSpec student = exported_student();
         for (const std::string& format : job_.export_to.formats) {
             problem_if(!distinct.insert(format).second, "export.formats names ", format,
                        " twice (a mistake?) remove one");
-            const auto cannot = [&](bool wrong, const std::string& key) {
-                problem_if(wrong, "export.formats: ", format, " cannot express student.", key,
-                           " (the exported student would compute something else) change it, or take ", format,
-                           " out of export.formats");
-            };
-            cannot(linear_attention && format == "qwen3_5", "mixer: gated_linear_attention");
-            cannot(!student.output_norm, "output_norm: false");
-            cannot(!student.activation && !linear_attention, "activation: false");
-            cannot(student.rope, "rope: true");
-            cannot(!student.output_gate && format == "qwen3_5", "output_gate: false");
-            note_if(student.output_norm_eps == OutputNormEps::reference, "export.formats: ", format,
+            const auto refusal = find_export_format(format).refusal(student);
+            problem_if(refusal.has_value(), "export.formats: ", refusal.value_or(""), "; or take ", format,
+                       " out of export.formats");
+            note_if(!teacher_ && job_.student.output_norm_eps == OutputNormEps::reference, "export.formats: ", format,
                     " has one eps for all norms, so student.output_norm_eps: reference is exact only if the teacher's "
                     "is 1e-5");
         }
     }
 
+    /// What the export will get, as far as it is known: of layouts that the scores will decide, one that can be written
+    /// if any can. Of a teacher that is not there yet nothing is held against the formats.
+    ModelSpec exported_student() {
+        ModelConfig teacher;
+        if (teacher_) {
+            teacher = *teacher_;
+        } else {
+            teacher.hidden_size = teacher.head_dim = 64;
+            teacher.query_heads = teacher.key_value_heads = 1;
+            teacher.layers = 2;
+            teacher.rms_norm_eps = 1e-5;
+            teacher.window = {0, 0};
+        }
+        std::vector<int64_t> kept;
+        try {
+            kept = likely_layers(teacher);
+        } catch (const Error&) {  // a budget that check_selection has refused
+        }
+        return student_spec(job_.student, teacher, keep_softmax(teacher.layers, job_.student.mixer, kept));
+    }
+
+    std::vector<int64_t> likely_layers(const ModelConfig& teacher) const {
+        std::vector<int64_t> layers(size_t(teacher.layers));
+        std::iota(layers.begin(), layers.end(), int64_t{0});
+        if (job_.select.rule == "explicit") {
+            layers = job_.select.layers;
+            std::erase_if(layers, [&](int64_t layer) { return layer >= teacher.layers; });
+            return layers;
+        }
+        std::stable_partition(layers.begin(), layers.end(),
+                              [&](int64_t layer) { return teacher.window[size_t(layer)] == 0; });
+        layers.resize(size_t(kept_layers(job_.select, teacher.layers)));
+        return layers;
+    }
+
     const Job& job_;
     int64_t ranks_;
-    const std::optional<ModelShape>& shape_;
+    const std::optional<ModelConfig>& teacher_;
     const std::optional<TokenCounts>& counts_;
     Findings findings_;
 };
 
 }  // namespace
 
-Findings check_job(const Job& job, int64_t ranks, const std::optional<ModelShape>& shape,
+Findings check_job(const Job& job, int64_t ranks, const std::optional<ModelConfig>& teacher,
                    const std::optional<TokenCounts>& counts) {
-    return Check(job, ranks, shape, counts).all();
+    return Check(job, ranks, teacher, counts).all();
 }
 
 }  // namespace amalgam

@@ -159,8 +159,10 @@ class Reader {
         apply_recipe(job);
         store("student.variant", job);
         apply_variant(job.student);
+        store("student.mixer", job);
+        apply_mixer(job.student);
         for (const auto& [path, given] : given_)
-            if (path != "recipe" && path != "student.variant") store(path, job);
+            if (path != "recipe" && path != "student.variant" && path != "student.mixer") store(path, job);
         if (!problems_.empty()) {
             std::string all = problems_.front();
             for (size_t i = 1; i < problems_.size(); ++i) all += "\n" + problems_[i];
@@ -223,6 +225,13 @@ class Reader {
         if (given == given_.end()) return;
         const JobKey& key = *find_key(path);
         const YAML::Node& node = given->second.node;
+        if (!key.is_in(job)) {
+            // "false" says what is so anyway: resolved jobs of before options belonged to mixers hold such lines.
+            if (!node.IsScalar() || node.Scalar() != "false")
+                problems_.push_back(text(given->second.where, ": \"", path, "\" is ", found(node), " (",
+                                         key.absence(job), ") remove it"));
+            return;
+        }
         if (std::visit(Store(key, node), key.member(job))) return;
         std::string must = "must be " + key.type();
         if (!key.allowed().empty()) must += ", " + key.allowed();

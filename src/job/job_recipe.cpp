@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "job/job_recipe.h"
 
+#include <stdexcept>
+
+#include "mixers/declaration.h"
+
 namespace amalgam {
 
 void apply_recipe(Job& job) {
@@ -19,13 +23,19 @@ void apply_recipe(Job& job) {
 }
 
 void apply_variant(StudentJob& student) {
-    const std::string& variant = student.variant;
-    const bool bare = variant == "gdn_v6", linear_attention = variant == "gla_v1";
-    student.mixer = linear_attention ? "gated_linear_attention" : "gated_delta_net";
-    student.short_convolution = variant == "gdn_v1" || variant == "gdn_v3";
-    student.output_gate = variant == "gdn_v3" || variant == "gdn_v4" || linear_attention;
-    student.output_norm = !bare;
-    student.activation = !bare && !linear_attention;
+    const std::optional<FoundVariant> variant = find_variant(student.variant);
+    if (!variant) throw std::logic_error("student.variant " + student.variant + " is of no mixer");
+    student.mixer = variant->mixer->name();
+    student.options = variant->options;
+}
+
+void apply_mixer(StudentJob& student) {
+    if (find_variant(student.variant)->mixer->name() == student.mixer) return;
+    student.options = default_values(find_mixer(student.mixer).options());
+}
+
+StudentJob::StudentJob() {
+    apply_variant(*this);
 }
 
 }  // namespace amalgam

@@ -17,9 +17,12 @@ namespace amalgam {
 /// Sets the defaults that `job.recipe` stands for. "amalgam" are the defaults of job.h.
 void apply_recipe(Job& job);
 
-/// Sets mixer, short_convolution, output_gate, output_norm and activation as `student.variant` says.
-/// The names are those of the published code: gdn_v1 convolution, gdn_v2 neither, gdn_v3 convolution and gate, gdn_v4
-/// gate, gdn_v6 bare: no convolution, gate, norm or SiLU; gla_v1 gated linear attention with a gate.
+/// Sets the mixer and its options as `student.variant` says: the mixers' declarations name the variants. Throws
+/// std::logic_error if there is none of that name: the schema has refused it.
 void apply_variant(StudentJob& student);
+
+/// Where `student.mixer` was given and is not the variant's, its options are its own defaults. job_check.h refuses such
+/// a job; until then no mixer has another one's options.
+void apply_mixer(StudentJob& student);
 
 }  // namespace amalgam

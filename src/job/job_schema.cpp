@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "job/job_schema.h"
 
+#include <set>
 #include <type_traits>
 #include <utility>
 
+#include "exports/formats.h"
+#include "mixers/declaration.h"
 #include "system/error.h"
 
 namespace amalgam {
@@ -90,20 +93,52 @@ void add_inputs(std::vector<JobKey>& schema) {
              "train on token files of another tokenizer.json than the teacher's");
 }
 
+/// Every option of a linear mixer once, whichever mixers have it.
+void add_mixer_options(std::vector<JobKey>& schema) {
+    std::map<std::string, std::string> owners;  // option -> mixers, for people
+    for (const MixerDeclaration* mixer : mixer_declarations())
+        for (const Option& option : mixer->options()) {
+            std::string& names = owners[option.name];
+            names += (names.empty() ? "" : ", ") + mixer->name();
+        }
+    std::set<std::string> added;
+    for (const MixerDeclaration* mixer : mixer_declarations())
+        for (const Option& option : mixer->options()) {
+            if (!added.insert(option.name).second) continue;
+            const std::string name = option.name, mixers = owners[name];
+            const auto member = [name, value = option.default_value](Job& job) {
+                OptionValue& stored = job.student.options.try_emplace(name, value).first->second;
+                return std::visit([](auto& one) { return Member(&one); }, stored);
+            };
+            const auto absence = [name, mixers](const Job& job) {
+                if (job.student.options.contains(name)) return std::string();
+                return text("student.mixer ", job.student.mixer, " has no such option; only ", mixers, " has");
+            };
+            schema.push_back({.path = "student." + name,
+                              .unit = option.unit,
+                              .description = option.description,
+                              .member = member,
+                              .range = option.range,
+                              .choices = option.choices,
+                              .absence = absence});
+        }
+}
+
 void add_student(std::vector<JobKey>& schema) {
     SectionKeys<StudentJob> keys(schema, "student", [](Job& job) -> StudentJob& { return job.student; });
-    keys.add("mixer", &StudentJob::mixer, "", "what mixes tokens in the linear layers").choices = {
-        "gated_delta_net", "gated_linear_attention"};
-    JobKey& variant =
-        keys.add("variant", &StudentJob::variant, "", "sets the mixer and the four switches below that are not given");
-    variant.choices = {"gdn_v1", "gdn_v2", "gdn_v3", "gdn_v4", "gdn_v6", "gla_v1"};
-    variant.refused = {{"gdn_v5", "gdn_v5 (two-factor key and value projections) is not offered"}};
-    keys.add("short_convolution", &StudentJob::short_convolution, "",
-             "depthwise causal convolution of width 4 on q, k, v");
-    keys.add("output_gate", &StudentJob::output_gate, "", "SiLU(W_g x) multiplies the normed output");
-    keys.add("output_norm", &StudentJob::output_norm, "", "RMSNorm per head on the output");
-    keys.add("activation", &StudentJob::activation, "", "SiLU on q, k, v");
-    keys.add("rope", &StudentJob::rope, "", "rotary embedding on q and k of the linear layers");
+    JobKey& mixer = keys.add("mixer", &StudentJob::mixer, "", "what mixes tokens in the linear layers");
+    std::vector<std::string> variants;
+    std::map<std::string, std::string> refused;
+    for (const MixerDeclaration* one : mixer_declarations()) {
+        if (one->is_linear()) mixer.choices.push_back(one->name());
+        for (const MixerVariant& variant : one->variants()) variants.push_back(variant.name);
+        refused.merge(one->variants_not_offered());
+    }
+    JobKey& variant = keys.add("variant", &StudentJob::variant, "",
+                               "sets the mixer and those of its options below that are not given");
+    variant.choices = variants;
+    variant.refused = refused;
+    add_mixer_options(schema);
     keys.add("key_value_expansion", &StudentJob::key_value_expansion, "",
              "K and V of grouped heads to all query heads");
     keys.add("output_norm_eps", &StudentJob::output_norm_eps, "", "teacher: its rms_norm_eps; reference: 1e-5");
@@ -182,8 +217,8 @@ void add_results(std::vector<JobKey>& schema) {
     evaluate.add("requests", &EvaluateJob::requests, "",
                  "file of lm_eval_export.py whose requests teacher and student answer; empty: none");
     SectionKeys<ExportJob> export_to(schema, "export", [](Job& job) -> ExportJob& { return job.export_to; });
-    export_to.add("formats", &ExportJob::formats, "", "Hugging Face folders to write; []: none").choices = {"qwen3_5",
-                                                                                                            "fla"};
+    JobKey& formats = export_to.add("formats", &ExportJob::formats, "", "Hugging Face folders to write; []: none");
+    for (const ExportFormat* format : export_formats()) formats.choices.push_back(format->name());
     export_to.add("precision", &ExportJob::precision, "", "of the written weights");
     SectionKeys<CheckpointJob> checkpoint(schema, "checkpoint",
                                           [](Job& job) -> CheckpointJob& { return job.checkpoint; });

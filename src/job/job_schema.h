@@ -55,9 +55,12 @@ struct JobKey {
     Range range = {};                                 // numbers
     std::vector<std::string> choices = {};            // strings; empty: any. Of enumerations: all names
     std::map<std::string, std::string> refused = {};  // well-known values that are not offered -> why
+    /// Why a job has no such key: it belongs to another mixer. Empty if it has; null: every job has it.
+    std::function<std::string(const Job&)> absence = nullptr;
 
     /// What may be written here: "one of a, b" or the range. Empty if everything of the type is allowed.
     std::string allowed() const;
+    bool is_in(const Job& job) const { return absence == nullptr || absence(job).empty(); }
     /// "an integer", "true or false", "a list of integers"...
     std::string type() const;
 };

@@ -67,6 +67,14 @@ struct YamlValue {
     }
 };
 
+}  // namespace
+
+std::string yaml_value(Job job, const JobKey& key) {
+    return std::visit(YamlValue(), key.member(job));
+}
+
+namespace {
+
 std::string comment(const JobKey& key) {
     std::string notes = key.unit;
     if (!key.allowed().empty()) notes += (notes.empty() ? "" : "; ") + key.allowed();
@@ -77,6 +85,8 @@ std::string to_yaml(Job job, bool with_comments) {
     const size_t comment_column = 34;
     std::string result, section;
     for (const JobKey& key : job_schema()) {
+        const bool absent = !key.is_in(job);
+        if (absent && !with_comments) continue;
         const size_t dot = key.path.rfind('.');
         const std::string parent = dot == std::string::npos ? "" : key.path.substr(0, dot);
         const std::string name = dot == std::string::npos ? key.path : key.path.substr(dot + 1);
@@ -88,7 +98,8 @@ std::string to_yaml(Job job, bool with_comments) {
             if (with_comments) result += text(indent, "# ", find_section(parent)->description, "\n");
             result += indent + parent.substr(depth == 1 ? 0 : parent.find('.') + 1) + ":\n";
         }
-        std::string line = std::string(4 * depth, ' ') + name + ": " + std::visit(YamlValue(), key.member(job));
+        // Keys of other mixers are shown, but not set.
+        std::string line = std::string(4 * depth, ' ') + (absent ? "# " : "") + name + ": " + yaml_value(job, key);
         if (with_comments) {
             line.resize(std::max(line.size() + 2, comment_column), ' ');
             line += "# " + comment(key);
@@ -102,10 +113,6 @@ std::string to_yaml(Job job, bool with_comments) {
 
 std::string to_yaml(const Job& job) {
     return to_yaml(job, false);
-}
-
-std::string yaml_value(Job job, const JobKey& key) {
-    return std::visit(YamlValue(), key.member(job));
 }
 
 std::string commented_defaults() {

@@ -13,7 +13,7 @@ struct JobKey;
 /// Every key with its value; reading it back gives an equal Job, whatever recipe and variant are.
 std::string to_yaml(const Job& job);
 
-/// The value of one key, as to_yaml writes it.
+/// The value of one key, as to_yaml writes it; its default where the job has no such key.
 std::string yaml_value(Job job, const JobKey& key);
 
 /// What `amalgam defaults` prints: every key with its default; unit, meaning and allowed values as comments.

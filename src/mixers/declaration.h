@@ -62,6 +62,8 @@ class MixerDeclaration {
     /// Its job keys, student.NAME. Mixers may share names; an option of one name has one type.
     virtual std::vector<Option> options() const { return {}; }
     virtual std::vector<MixerVariant> variants() const { return {}; }
+    /// Well-known variants that are not offered -> why, for whoever asks for one.
+    virtual std::map<std::string, std::string> variants_not_offered() const { return {}; }
 
     /// In the order of the model's parameters; neighbours with the same `fused` are one matrix product.
     virtual std::vector<ParameterDeclaration> parameters(const ModelConfig& teacher, const Options& options) const = 0;

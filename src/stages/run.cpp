@@ -7,6 +7,7 @@
 
 #include "job/job_values.h"
 #include "job/job_writer.h"
+#include "job/student_spec.h"
 #include "model/transfer.h"
 #include "sharding/node_weights.h"
 #include "specification/hugging_face_config.h"
@@ -95,9 +96,7 @@ HeldOutSet Run::held_out(int64_t sequences, int64_t sequence_length) {
 }
 
 ModelSpec Run::student_spec(const Layout& layout) {
-    ModelSpec spec = {teacher_config(), layout, job.student.options};
-    spec.output_norm_eps = output_norm_eps(job.student, spec.config);
-    return spec;
+    return amalgam::student_spec(job.student, teacher_config(), layout);
 }
 
 double Run::memory() {

@@ -60,7 +60,9 @@ Job up_to_align(Job job) {
 std::string difference(const Job& before, const Job& now) {
     std::string result;
     for (const JobKey& key : job_schema()) {
-        const std::string was = yaml_value(before, key), is = yaml_value(now, key);
+        const std::string none = "not there";
+        const std::string was = key.is_in(before) ? yaml_value(before, key) : none,
+                          is = key.is_in(now) ? yaml_value(now, key) : none;
         if (was != is) result += text("\n  ", key.path, ": was ", was, ", now ", is);
     }
     return result;

@@ -53,6 +53,10 @@ class GatedDeltaNetDeclaration : public MixerDeclaration {
                 {"gdn_v6", {{"output_gate", false}, {"output_norm", false}, {"activation", false}}}};
     }
 
+    std::map<std::string, std::string> variants_not_offered() const override {
+        return {{"gdn_v5", "gdn_v5 (two-factor key and value projections) is not offered"}};
+    }
+
     std::vector<ParameterDeclaration> parameters(const ModelConfig& c, const Options& given) const override {
         const GatedDeltaNetOptions options(given);
         const int64_t heads = c.query_heads, width = heads * c.head_dim, hidden = c.hidden_size;
