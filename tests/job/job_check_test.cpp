@@ -7,13 +7,15 @@
 #include <fstream>
 
 #include "error_text.h"
+#include "estimate/known_shapes.h"
+#include "job/job_reader.h"
 
 namespace amalgam {
 namespace {
 
 namespace fs = std::filesystem;
 
-const ModelShape qwen_1_5b = {1536, 28, 12, 2, 128, 8960, 151936, true};
+const ModelConfig& qwen_1_5b = find_shape("qwen2.5-1.5b");
 
 /// Inputs that exist, and a job on them that has no problem.
 class JobCheck : public testing::Test {
@@ -35,7 +37,7 @@ class JobCheck : public testing::Test {
     }
     void TearDown() override { fs::remove_all(folder_); }
 
-    Findings check() const { return check_job(job_, ranks_, shape_, counts_); }
+    Findings check() const { return check_job(job_, ranks_, teacher_, counts_); }
 
     /// The one problem that the job has now.
     std::string problem() const {
@@ -53,7 +55,7 @@ class JobCheck : public testing::Test {
     fs::path folder_;
     Job job_;
     int64_t ranks_ = 8;
-    std::optional<ModelShape> shape_ = qwen_1_5b;
+    std::optional<ModelConfig> teacher_ = qwen_1_5b;
     std::optional<TokenCounts> counts_ = TokenCounts{1000000000, 10000000, 151665};
 };
 
@@ -170,9 +172,9 @@ TEST_F(JobCheck, Selection) {
     EXPECT_TRUE(contains(problem(), "select.budget is 29 but the teacher has 28 layers"));
     job_.select.budget = "a quarter";
     EXPECT_TRUE(contains(problem(), "select.budget is \"a quarter\""));
-    shape_.reset();
+    teacher_.reset();
     EXPECT_TRUE(contains(problem(), "select.budget is \"a quarter\""));
-    shape_ = qwen_1_5b;
+    teacher_ = qwen_1_5b;
     job_.select.rule = "explicit";
     EXPECT_TRUE(contains(problem(), "select.layers is empty"));
     job_.select.layers = {3, 28, 3};
@@ -195,27 +197,55 @@ TEST_F(JobCheck, GuidedSelectionNeedsScores) {
 }
 
 TEST_F(JobCheck, ExportsThatCannotExpressTheStudent) {
-    job_.student.output_gate = false;
-    EXPECT_TRUE(contains(problem(), "export.formats: qwen3_5 cannot express student.output_gate: false"));
+    job_.student.options["output_gate"] = false;
+    EXPECT_TRUE(contains(problem(), "export.formats: export qwen3_5: the student has no output gate"));
+    EXPECT_TRUE(contains(problem(), "or take qwen3_5 out of export.formats"));
     job_.export_to.formats = {"fla"};
     EXPECT_TRUE(check().problems.empty());
-    job_.student.output_norm = false;
-    EXPECT_TRUE(contains(problem(), "fla cannot express student.output_norm: false"));
+    job_.student.options["output_norm"] = false;
+    EXPECT_TRUE(contains(problem(), "gated delta nets without output norm"));
     job_.export_to.formats = {};
     EXPECT_TRUE(check().problems.empty());
-    job_.student.output_norm = job_.student.output_gate = true;
+    job_.student = {};
     job_.export_to.formats = {"fla", "fla"};
     EXPECT_TRUE(contains(problem(), "names fla twice"));
 }
 
-TEST_F(JobCheck, GatedLinearAttentionHasFewOptions) {
-    job_.student.mixer = "gated_linear_attention";
+/// What a format lacks for the teacher's softmax layers is known before the run, too.
+TEST_F(JobCheck, ExportsThatCannotExpressTheTeacher) {
+    teacher_->qk_norm = true;  // Qwen3
+    EXPECT_TRUE(check().problems.empty());
+    job_.export_to.formats = {"fla"};
+    EXPECT_TRUE(contains(problem(), "softmax layers have q/k norm"));
+    job_.select.rule = "all_linear";
+    EXPECT_TRUE(check().problems.empty()) << "no softmax layer is exported";
+
+    teacher_ = qwen_1_5b;
+    job_.select.rule = "kl_guided";
+    job_.export_to.formats = {"qwen3_5"};
+    job_.student.output_norm_eps = OutputNormEps::reference;  // the teacher's is 1e-6
+    EXPECT_TRUE(contains(problem(), "eps is 1e-05"));
+    teacher_.reset();
+    EXPECT_TRUE(check().problems.empty());
+    EXPECT_TRUE(has_note("exact only if the teacher's is 1e-5"));
+}
+
+TEST_F(JobCheck, SlidingWindowsAreHeldAgainstExportsOnlyWhereTheyMustBeKept) {
+    teacher_->window.assign(28, 4096);
+    EXPECT_TRUE(contains(problem(), "sliding window of 4096"));
+    for (int64_t layer = 0; layer < 7; ++layer) teacher_->window[size_t(layer)] = 0;
+    EXPECT_TRUE(check().problems.empty()) << "the scores may choose the seven layers without one";
+}
+
+TEST_F(JobCheck, VariantsAreOfTheMixer) {
+    job_ = parse_job("student: {mixer: gated_linear_attention}\nexport: {formats: [fla]}\n", "job.yaml");
+    SetUp();
     job_.export_to.formats = {"fla"};
     EXPECT_TRUE(contains(problem(), "set student.variant: gla_v1"));
-    job_.student.activation = false;
+    job_.student = parse_job("student: {variant: gla_v1}\n", "job.yaml").student;
     EXPECT_TRUE(check().problems.empty());
     job_.export_to.formats = {"qwen3_5"};
-    EXPECT_TRUE(contains(problem(), "qwen3_5 cannot express student.mixer: gated_linear_attention"));
+    EXPECT_TRUE(contains(problem(), "the linear layers are gated_linear_attention"));
 }
 
 }  // namespace

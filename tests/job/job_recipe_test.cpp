@@ -45,26 +45,39 @@ TEST(JobRecipe, VariantsSetTheSwitches) {
     struct Expected {
         const char* variant;
         bool convolution, gate, norm, activation;
-        const char* mixer = "gated_delta_net";
     };
     for (const Expected& e : {Expected{"gdn_v1", true, false, true, true}, Expected{"gdn_v2", false, false, true, true},
                               Expected{"gdn_v3", true, true, true, true}, Expected{"gdn_v4", false, true, true, true},
-                              Expected{"gdn_v6", false, false, false, false},
-                              Expected{"gla_v1", false, true, true, false, "gated_linear_attention"}}) {
+                              Expected{"gdn_v6", false, false, false, false}}) {
         const StudentJob student = parse_job("", "job.yaml", {std::string("student.variant=") + e.variant}).student;
-        EXPECT_EQ(student.mixer, e.mixer) << e.variant;
-        EXPECT_EQ(student.short_convolution, e.convolution) << e.variant;
-        EXPECT_EQ(student.output_gate, e.gate) << e.variant;
-        EXPECT_EQ(student.output_norm, e.norm) << e.variant;
-        EXPECT_EQ(student.activation, e.activation) << e.variant;
+        EXPECT_EQ(student.mixer, "gated_delta_net") << e.variant;
+        EXPECT_EQ(student.options, (Options{{"short_convolution", e.convolution},
+                                            {"output_gate", e.gate},
+                                            {"output_norm", e.norm},
+                                            {"activation", e.activation},
+                                            {"rope", false}}))
+            << e.variant;
     }
+    const StudentJob student = parse_job("student: {variant: gla_v1}", "job.yaml").student;
+    EXPECT_EQ(student.mixer, "gated_linear_attention");
+    EXPECT_EQ(student.options, (Options{{"output_gate", true}, {"output_norm", true}}));
+}
+
+TEST(JobRecipe, OptionsOfOtherMixersAreRefusedUnlessTheySayNo) {
+    const std::string problem =
+        error_text([] { parse_job("student:\n    variant: gla_v1\n    rope: true\n", "job.yaml"); });
+    EXPECT_TRUE(contains(problem, "job.yaml:3: \"student.rope\" is \"true\"")) << problem;
+    EXPECT_TRUE(contains(problem, "gated_linear_attention has no such option; only gated_delta_net has")) << problem;
+    // As the resolved jobs of older runs have it.
+    const Job job = parse_job("student: {variant: gla_v1, short_convolution: false, activation: false}", "job.yaml");
+    EXPECT_EQ(job.student.options, (Options{{"output_gate", true}, {"output_norm", true}}));
 }
 
 TEST(JobRecipe, GivenSwitchesWinOverTheVariant) {
     const Job job = parse_job("student: {output_norm: true, variant: gdn_v6, output_gate: true}\n", "job.yaml");
-    EXPECT_TRUE(job.student.output_norm);
-    EXPECT_TRUE(job.student.output_gate);
-    EXPECT_FALSE(job.student.activation);
+    EXPECT_TRUE(option<bool>(job.student.options, "output_norm"));
+    EXPECT_TRUE(option<bool>(job.student.options, "output_gate"));
+    EXPECT_FALSE(option<bool>(job.student.options, "activation"));
 }
 
 TEST(JobRecipe, TwoFactorVariantIsRefusedWithTheReason) {

@@ -60,13 +60,20 @@ TEST(JobWriter, EveryChangedValueReadsBack) {
     EXPECT_EQ(back.distill.temperature, job.distill.temperature);
     EXPECT_EQ(back.align.optimizer.beta1, 0.123456789012345);
     EXPECT_EQ(back.select.layers, job.select.layers);
-    EXPECT_EQ(back.student.output_gate, job.student.output_gate);
+    EXPECT_EQ(back.student.options, job.student.options);
 }
 
 TEST(JobWriter, ResolvedReferenceJobStaysWhatItIs) {
     const Job job = parse_job("recipe: reference\nstudent: {variant: gdn_v6, activation: true}\n", "job.yaml");
     EXPECT_EQ(to_yaml(parse_job(to_yaml(job), "again")), to_yaml(job));
-    EXPECT_TRUE(parse_job(to_yaml(job), "again").student.activation);
+    EXPECT_TRUE(option<bool>(parse_job(to_yaml(job), "again").student.options, "activation"));
+}
+
+TEST(JobWriter, AJobHasTheOptionsOfItsMixerOnly) {
+    const Job job = parse_job("student: {variant: gla_v1}", "job.yaml");
+    EXPECT_EQ(to_yaml(job).find("rope"), std::string::npos);
+    EXPECT_NE(to_yaml(Job()).find("rope: false"), std::string::npos);
+    EXPECT_EQ(to_yaml(parse_job(to_yaml(job), "again")), to_yaml(job));
 }
 
 TEST(JobWriter, WordsOfYamlAreQuoted) {
