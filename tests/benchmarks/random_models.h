@@ -33,7 +33,7 @@ inline ModelConfig config_of(const std::string& name, int64_t layers) {
     c.rms_norm_eps = qwen ? 1e-6 : 1e-5;
     c.tied_head = shape.tied;
     c.qkv_bias = qwen;
-    c.rope.theta = qwen ? 1000000.0 : 100000.0;
+    c.rope.rope_theta = qwen ? 1000000.0 : 100000.0;
     c.window.assign(size_t(c.layers), 0);
     return c;
 }

@@ -11,7 +11,7 @@ namespace {
 
 void refuse_softmax_options(const ModelConfig& c, const std::vector<int64_t>& layers) {
     require(!c.qk_norm, "export fla: softmax layers have q/k norm (fla's hybrid attention has none); try --to qwen3_5");
-    require(c.rope.type == "default", "export fla: RoPE scaling \"", c.rope.type,
+    require(c.rope.rope_type == "default", "export fla: RoPE scaling \"", c.rope.rope_type,
             "\" (fla has only a theta); try --to qwen3_5");
     require(c.head_dim * c.query_heads == c.hidden_size, "export fla: head_dim ", c.head_dim, " x ", c.query_heads,
             " heads is not hidden_size ", c.hidden_size,
@@ -93,7 +93,7 @@ nlohmann::json config_of(const ModelSpec& spec, const char* dtype) {
     const auto layers = softmax_layers(spec.layout);
     if (!layers.empty())
         json["attn"] = {{"layers", layers},       {"num_heads", c.query_heads}, {"num_kv_heads", c.key_value_heads},
-                        {"qkv_bias", c.qkv_bias}, {"window_size", nullptr},     {"rope_theta", c.rope.theta}};
+                        {"qkv_bias", c.qkv_bias}, {"window_size", nullptr},     {"rope_theta", c.rope.rope_theta}};
     add_special_tokens(json, c);
     return json;
 }
