@@ -15,7 +15,7 @@ say() { printf '\n== %s\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 debian_packages="build-essential pkg-config python3-venv git libopenmpi-dev openmpi-bin libhdf5-openmpi-dev libboost-log-dev
-  zlib1g-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libxxhash-dev libgtest-dev ninja-build ccache"
+  zlib1g-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libgtest-dev ninja-build ccache"
 
 # Libraries of the distribution. On machines without apt-get they come from modules or Spack: INSTALL says how.
 install_packages() {

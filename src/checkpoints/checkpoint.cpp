@@ -2,11 +2,8 @@
 #include "checkpoints/checkpoint.h"
 
 #include <ATen/ATen.h>
-#include <xxhash.h>
 
 #include <algorithm>
-#include <cinttypes>
-#include <cstdio>
 
 #include "checkpoints/piece_checksums.h"
 #include "storage/checksum.h"
@@ -16,8 +13,8 @@
 namespace amalgam {
 
 Checkpoint::Checkpoint(const std::filesystem::path& path) : file_(H5File::open(path)) {
-    file_.expect_filetype("amalgam checkpoint", 2);
-    if (file_.has_attribute("/", "complete") && file_.integer_attribute("/", "complete") != 1)
+    file_.expect_filetype("amalgam checkpoint", 2, 2);
+    if (file_.integer_attribute("/", "complete") != 1)
         throw Error(text(path.string(), ": was not written to its end (attribute complete is not 1); remove it"),
                     ExitCode::damaged_file);
     spec_ = spec_from_json(file_.string_attribute("/", "config"), path.string());
@@ -35,17 +32,6 @@ void Checkpoint::damaged(const std::string& dataset) const {
         text(where(), ": dataset ", dataset,
              " does not match its checksum (the file is damaged); remove it to go on from the checkpoint before"),
         ExitCode::damaged_file);
-}
-
-/// Files of format 1 have a hash of the whole dataset, which needs all of its bytes in one place.
-void Checkpoint::expect_old_hash(const std::string& dataset) const {
-    int64_t elements = 1;
-    for (const int64_t extent : file_.describe(dataset).shape) elements *= extent;
-    const at::Tensor all = at::empty({elements}, at::kFloat);
-    file_.read(dataset, StoredType::float32, all.data_ptr());
-    char hash[17];
-    std::snprintf(hash, sizeof hash, "%016" PRIx64, uint64_t(XXH3_64bits(all.const_data_ptr(), all.nbytes())));
-    if (hash != file_.string_attribute(dataset, "xxh3")) damaged(dataset);
 }
 
 uint32_t Checkpoint::read_piece(const PosixFile& bytes, const TensorPiece& piece) const {
@@ -76,9 +62,7 @@ void Checkpoint::read(const std::vector<TensorPiece>& pieces, const Communicator
         for (size_t i = 0; i < pieces.size(); ++i) {
             const TensorPiece& piece = pieces[i];
             const uint32_t checksum = read_piece(bytes, piece);
-            if (file_.has_attribute(piece.name, "xxh3")) {  // one rank checks it
-                if (int(i % size_t(group.size())) == group.rank()) expect_old_hash(piece.name);
-            } else if (piece.values.numel() < whole_elements(piece)) {
+            if (piece.values.numel() < whole_elements(piece)) {
                 sums.add(i, piece, checksum);
             } else if (checksum != file_.integer_attribute(piece.name, "crc32")) {
                 damaged(piece.name);

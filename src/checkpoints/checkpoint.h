@@ -36,7 +36,6 @@ class Checkpoint : public TensorSource {
 
   private:
     uint32_t read_piece(const PosixFile& bytes, const TensorPiece& piece) const;
-    void expect_old_hash(const std::string& dataset) const;
     [[noreturn]] void damaged(const std::string& dataset) const;
 
     H5File file_;

@@ -14,19 +14,19 @@ constexpr double two_pi = 2.0 * std::numbers::pi;
 /// Long wavelengths are stretched by `factor`, short ones kept, those between blended.
 double llama3_frequency(double frequency, const RopeConfig& rope) {
     const double wavelength = two_pi / frequency;
-    const double low = double(rope.original_max_position) / rope.low_freq_factor;
-    const double high = double(rope.original_max_position) / rope.high_freq_factor;
+    const double low = double(rope.original_max_position_embeddings) / rope.low_freq_factor;
+    const double high = double(rope.original_max_position_embeddings) / rope.high_freq_factor;
     if (wavelength > low) return frequency / rope.factor;
     if (wavelength < high) return frequency;
-    const double smooth = (double(rope.original_max_position) / wavelength - rope.low_freq_factor) /
+    const double smooth = (double(rope.original_max_position_embeddings) / wavelength - rope.low_freq_factor) /
                           (rope.high_freq_factor - rope.low_freq_factor);
     return (1.0 - smooth) * frequency / rope.factor + smooth * frequency;
 }
 
 /// The channel pair whose wavelength fits `rotations` times into the original context.
 double yarn_dimension(double rotations, const RopeConfig& rope, int64_t head_dim) {
-    return double(head_dim) * std::log(double(rope.original_max_position) / (rotations * two_pi)) /
-           (2.0 * std::log(rope.theta));
+    return double(head_dim) * std::log(double(rope.original_max_position_embeddings) / (rotations * two_pi)) /
+           (2.0 * std::log(rope.rope_theta));
 }
 
 double yarn_mscale(double factor, double mscale) {
@@ -44,20 +44,21 @@ double yarn_attention_factor(const RopeConfig& rope) {
 
 std::vector<double> inverse_frequencies(const RopeConfig& rope, int64_t head_dim, int64_t length, double& scale) {
     scale = 1.0;
-    double theta = rope.theta;
-    if (rope.type == "dynamic" && length > rope.original_max_position) {
-        const double stretch = rope.factor * double(length) / double(rope.original_max_position) - (rope.factor - 1.0);
+    double theta = rope.rope_theta;
+    if (rope.rope_type == "dynamic" && length > rope.original_max_position_embeddings) {
+        const double stretch =
+            rope.factor * double(length) / double(rope.original_max_position_embeddings) - (rope.factor - 1.0);
         theta *= std::pow(stretch, double(head_dim) / double(head_dim - 2));
     }
     const int64_t half = head_dim / 2;
     std::vector<double> frequencies(half);
     for (int64_t i = 0; i < half; ++i) frequencies[i] = std::pow(theta, -2.0 * double(i) / double(head_dim));
 
-    if (rope.type == "linear") {
+    if (rope.rope_type == "linear") {
         for (double& f : frequencies) f /= rope.factor;
-    } else if (rope.type == "llama3") {
+    } else if (rope.rope_type == "llama3") {
         for (double& f : frequencies) f = llama3_frequency(f, rope);
-    } else if (rope.type == "yarn") {
+    } else if (rope.rope_type == "yarn") {
         double low = yarn_dimension(rope.beta_fast, rope, head_dim),
                high = yarn_dimension(rope.beta_slow, rope, head_dim);
         if (rope.truncate) low = std::floor(low), high = std::ceil(high);

@@ -33,31 +33,32 @@ std::vector<int64_t> token_ids(const ConfigKeys& keys, const char* key) {
 RopeConfig parse_rope(const ConfigKeys& keys, int64_t max_positions) {
     // transformers 4: rope_theta beside rope_scaling (null for none). transformers 5: all in rope_parameters.
     RopeConfig rope;
-    rope.theta = keys.get<double>("rope_theta", rope.theta);
+    rope.rope_theta = keys.get<double>("rope_theta", rope.rope_theta);
     const char* name = keys.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
     if (!keys.has(name)) return rope;
     require(keys.object().at(name).is_object(), keys.where(), ": \"", name, "\" is ", keys.object().at(name).dump(),
             " (not an object)");
     const ConfigKeys inner(keys.object().at(name), text(keys.where(), ": ", name));
-    rope.type = inner.get<std::string>("rope_type", inner.get<std::string>("type", "default"));
-    rope.theta = inner.get<double>("rope_theta", rope.theta);
+    rope.rope_type = inner.get<std::string>("rope_type", inner.get<std::string>("type", "default"));
+    rope.rope_theta = inner.get<double>("rope_theta", rope.rope_theta);
     require(inner.get<double>("partial_rotary_factor", keys.get<double>("partial_rotary_factor", 1.0)) == 1.0,
             inner.where(), ": partial_rotary_factor other than 1 is not supported (the attention would be wrong)");
     const std::vector<std::string> known = {"default", "linear", "dynamic", "llama3", "yarn"};
-    require(std::find(known.begin(), known.end(), rope.type) != known.end(), inner.where(), ": rope type \"", rope.type,
+    require(std::find(known.begin(), known.end(), rope.rope_type) != known.end(), inner.where(), ": rope type \"",
+            rope.rope_type,
             "\" is not supported (positions would be wrong); supported are default, linear, dynamic, llama3, yarn");
-    if (rope.type == "default") return rope;
+    if (rope.rope_type == "default") return rope;
     // Dynamic scaling begins beyond max_position_embeddings, whatever else is written.
-    rope.original_max_position =
-        rope.type == "dynamic"
+    rope.original_max_position_embeddings =
+        rope.rope_type == "dynamic"
             ? max_positions
             : inner.get<int64_t>("original_max_position_embeddings",
                                  keys.get<int64_t>("original_max_position_embeddings", max_positions));
-    rope.factor = rope.type == "yarn" && inner.has("original_max_position_embeddings") && !inner.has("factor")
-                      ? double(max_positions) / rope.original_max_position
+    rope.factor = rope.rope_type == "yarn" && inner.has("original_max_position_embeddings") && !inner.has("factor")
+                      ? double(max_positions) / rope.original_max_position_embeddings
                       : inner.get<double>("factor");
     require(rope.factor >= 1.0, inner.where(), ": factor is ", rope.factor, " (must be at least 1)");
-    if (rope.type == "llama3") {
+    if (rope.rope_type == "llama3") {
         rope.low_freq_factor = inner.get<double>("low_freq_factor");
         rope.high_freq_factor = inner.get<double>("high_freq_factor");
         require(rope.high_freq_factor > rope.low_freq_factor, inner.where(),

@@ -9,17 +9,17 @@
 
 namespace amalgam {
 
-/// Rotary position embedding. Types and formulas as transformers' modeling_rope_utils names them.
+/// Rotary position embedding. Types, formulas and names are those of transformers' modeling_rope_utils.
 struct RopeConfig {
-    std::string type = "default";  // default | linear | dynamic | llama3 | yarn
-    double theta = 10000.0;
+    std::string rope_type = "default";  // default | linear | dynamic | llama3 | yarn
+    double rope_theta = 10000.0;
     double factor = 1.0;
     double low_freq_factor = 1.0, high_freq_factor = 4.0;  // llama3
-    int64_t original_max_position = 0;          // llama3, yarn, dynamic: tokens the frequencies were made for
-    double beta_fast = 32.0, beta_slow = 1.0;   // yarn
-    double attention_factor = 0.0;              // yarn: scales cos and sin; 0: 0.1 ln(factor) + 1
-    double mscale = 0.0, mscale_all_dim = 0.0;  // yarn, where given
-    bool truncate = true;                       // yarn: round the correction range
+    int64_t original_max_position_embeddings = 0;  // llama3, yarn, dynamic: tokens the frequencies were made for
+    double beta_fast = 32.0, beta_slow = 1.0;      // yarn
+    double attention_factor = 0.0;                 // yarn: scales cos and sin; 0: 0.1 ln(factor) + 1
+    double mscale = 0.0, mscale_all_dim = 0.0;     // yarn, where given
+    bool truncate = true;                          // yarn: round the correction range
 };
 
 struct ModelConfig {

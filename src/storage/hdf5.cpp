@@ -145,7 +145,7 @@ void H5File::describe_file(const std::string& filetype, const Provenance& proven
     set_attribute("/", "ranks", int64_t{provenance.ranks});
 }
 
-void H5File::expect_filetype(const std::string& filetype, int32_t newest) const {
+void H5File::expect_filetype(const std::string& filetype, int32_t newest, int32_t oldest) const {
     if (!has_attribute("/", "filetype") || !has_attribute("/", "format_version"))
         throw Error(text(path_.string(), ": has no attributes filetype and format_version (a file of type \"", filetype,
                          "\" is needed); is it an Amalgam file?"),
@@ -161,11 +161,16 @@ void H5File::expect_filetype(const std::string& filetype, int32_t newest) const 
     int64_t numbers[2] = {-1, -1};
     if (H5Sget_simple_extent_npoints(space.get()) != 2 || H5Aread(version.get(), H5T_NATIVE_INT64, numbers) < 0)
         fail(path_, "/", "attribute format_version is not two integers", ExitCode::damaged_file);
-    if (numbers[0] < 1 || numbers[0] > newest)
+    if (numbers[0] > newest)
         throw Error(
             text(path_.string(), ": format version is ", numbers[0], ".", numbers[1],
                  " (this program reads versions up to ", newest, ".x); was it written by another version of Amalgam?"),
             ExitCode::damaged_file);
+    if (numbers[0] < oldest)
+        throw Error(text(path_.string(), ": format version is ", numbers[0], ".", numbers[1],
+                         " (this program reads versions from ", oldest,
+                         ".x on, and an older Amalgam wrote this file); make it again, or use the Amalgam that made it"),
+                    ExitCode::damaged_file);
 }
 
 void write_h5_once(const std::filesystem::path& path, const std::function<void(H5File&)>& fill) {

@@ -103,8 +103,8 @@ class H5File {
 
     /// Root attributes: filetype, format_version [version, 0], and all of `provenance`.
     void describe_file(const std::string& filetype, const Provenance& provenance, int32_t version = 1);
-    /// Throws Error(damaged_file) unless the root says so and the major version is from 1 to `newest`.
-    void expect_filetype(const std::string& filetype, int32_t newest = 1) const;
+    /// Throws Error(damaged_file) unless the root says so and the major version is from `oldest` to `newest`.
+    void expect_filetype(const std::string& filetype, int32_t newest = 1, int32_t oldest = 1) const;
 
     /// Flush and close; throws Error(storage). The destructor closes too, silently.
     void close();

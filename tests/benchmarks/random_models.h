@@ -23,7 +23,7 @@ inline ModelConfig config_of(const std::string& name, int64_t layers) {
     if (layers > 0) c.layers = layers;
     c.max_positions = qwen ? 32768 : 8192;
     c.rms_norm_eps = qwen ? 1e-6 : 1e-5;
-    c.rope.theta = qwen ? 1000000.0 : 100000.0;
+    c.rope.rope_theta = qwen ? 1000000.0 : 100000.0;
     c.window.assign(size_t(c.layers), 0);
     return c;
 }

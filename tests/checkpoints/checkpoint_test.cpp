@@ -138,26 +138,16 @@ TEST_F(CheckpointTest, no_flipped_bit_anywhere_passes_for_something_else) {
     EXPECT_GT(noticed, tried / 2);
 }
 
-TEST_F(CheckpointTest, files_of_format_1_are_still_read) {
-    write_h5_once(path, [&](H5File& file) {
-        file.describe_file("amalgam checkpoint", Provenance{});
-        for (const char* number : {"step", "tokens", "data_cursor", "seed"})
-            file.set_attribute("/", number, int64_t{5});
-        file.set_attribute("/", "stage", std::string("align"));
-        file.set_attribute("/", "config", to_json(spec));
-        file.write("/model/x", StoredType::float32, std::vector<int64_t>{3}, std::vector<float>{1, 2, 3}.data());
-        file.set_attribute("/model/x", "xxh3", std::string("0123456789abcdef"));
-    });
-    expect_error([&] { Checkpoint(path).find("x"); }, ExitCode::damaged_file, {path.string(), "/model/x", "checksum"});
-    H5File::update(path).set_attribute("/model/x", "xxh3", std::string("7977fbb9ac817d62"));
-    EXPECT_TRUE(at::equal(*Checkpoint(path).find("x"), at::tensor({1.0F, 2.0F, 3.0F})));
-    at::Tensor part = at::zeros({2});
-    Checkpoint(path).read({{"/model/x", {3}, 1, part}}, Communicator());
-    EXPECT_TRUE(at::equal(part, at::tensor({2.0F, 3.0F})));
+TEST_F(CheckpointTest, files_of_format_1_are_refused) {
+    write_h5_once(path, [&](H5File& file) { file.describe_file("amalgam checkpoint", Provenance{}, 1); });
+    expect_error([&] { Checkpoint checkpoint(path); }, ExitCode::damaged_file,
+                 {path.string(), "format version is 1.0", "reads versions from 2.x on", "make it again"});
 }
 
 TEST_F(CheckpointTest, a_file_that_was_not_written_to_its_end_is_refused) {
     H5File::update(path).set_attribute("/", "complete", int64_t{0});
+    expect_error([&] { Checkpoint checkpoint(path); }, ExitCode::damaged_file, {path.string(), "complete"});
+    write_h5_once(path, [&](H5File& file) { file.describe_file("amalgam checkpoint", Provenance{}, 2); });
     expect_error([&] { Checkpoint checkpoint(path); }, ExitCode::damaged_file, {path.string(), "complete"});
 }
 

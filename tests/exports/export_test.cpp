@@ -146,9 +146,9 @@ TEST_F(Export, softmax_options_that_fla_lacks) {
     ModelSpec spec = hybrid;  // its head_dim is not hidden size / heads
     expect_refused(spec, {"head_dim 8", "--to qwen3_5"}, "fla");
     spec.config.head_dim = 6;
-    spec.config.rope.type = "llama3";
+    spec.config.rope.rope_type = "llama3";
     expect_refused(spec, {"llama3", "--to qwen3_5"}, "fla");
-    spec.config.rope.type = "default";
+    spec.config.rope.rope_type = "default";
     spec.config.qk_norm = true;
     expect_refused(spec, {"q/k norm", "--to qwen3_5"}, "fla");
     spec.layout = all_linear(3, test::linear_mixer);

@@ -20,8 +20,8 @@ rm -rf "$carry/lib"
 mkdir -p "$carry/lib"
 
 there='^(linux-vdso|ld-linux|libc|libm|libdl|librt|libutil|libresolv|libpthread|libstdc\+\+|libgcc_s|libgomp)\.|^(libmpi|libopen-rte|libopen-pal|libhwloc|libevent|libudev)|^(libtorch|libc10|libcud|libcu|libnccl|libnv)'
-for program in "$build/src/amalgam" "$build/tests/training_step_benchmark" \
-    "$build/tests/sharded_step_benchmark" "$build"/tests/{operations,mixers,model,optimizer,objectives,training}/*_test; do
+for program in "$build/src/amalgam" "$build/tests/benchmarks/training_step_benchmark" \
+    "$build/tests/benchmarks/sharded_step_benchmark" "$build"/tests/{operations,mixers,model,optimizer,objectives,training}/*_test; do
     [ -x "$program" ] || { echo "$program: not there, not packed" >&2; continue; }
     strip -o "$carry/$(basename "$program")" "$program"
     # libcurl begins like CUDA's libraries but is none of them.

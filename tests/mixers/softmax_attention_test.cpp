@@ -45,7 +45,7 @@ struct Layer {
             t = t / at::sqrt(t.square().mean(-1, true) + config.rms_norm_eps) * norm->second;
         const int64_t half = config.head_dim / 2;
         const at::Tensor frequency =
-            at::pow(config.rope.theta, at::arange(half, test::on_device(at::kDouble)) / -double(half));
+            at::pow(config.rope.rope_theta, at::arange(half, test::on_device(at::kDouble)) / -double(half));
         const at::Tensor angle =
             (at::arange(x.size(1), test::on_device(at::kDouble)).unsqueeze(1) * frequency).unsqueeze(1);
         const at::Tensor re = t.narrow(-1, 0, half), im = t.narrow(-1, half, half);

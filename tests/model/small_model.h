@@ -101,7 +101,7 @@ inline std::string config_json(const ModelConfig& c) {
         << c.key_value_heads << R"(, "head_dim": )" << c.head_dim << R"(, "intermediate_size": )" << c.intermediate_size
         << R"(, "vocab_size": )" << c.vocabulary_size << R"(, "max_position_embeddings": )" << c.max_positions
         << R"(, "rms_norm_eps": )" << c.rms_norm_eps << R"(, "tie_word_embeddings": )"
-        << (c.tied_head ? "true" : "false") << R"(, "rope_theta": )" << c.rope.theta
+        << (c.tied_head ? "true" : "false") << R"(, "rope_theta": )" << c.rope.rope_theta
         << R"(, "bos_token_id": 1, "eos_token_id": 2})";
     return out.str();
 }

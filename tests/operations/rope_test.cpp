@@ -22,10 +22,10 @@ void expect_frequencies(const RopeConfig& rope, int64_t head_dim, int64_t length
 
 RopeConfig yarn(double theta, double factor, int64_t original) {
     RopeConfig rope;
-    rope.type = "yarn";
-    rope.theta = theta;
+    rope.rope_type = "yarn";
+    rope.rope_theta = theta;
     rope.factor = factor;
-    rope.original_max_position = original;
+    rope.original_max_position_embeddings = original;
     return rope;
 }
 
@@ -35,16 +35,16 @@ TEST(Rope, default_frequencies) {
 
 TEST(Rope, linear_scaling_divides) {
     RopeConfig rope;
-    rope.type = "linear";
+    rope.rope_type = "linear";
     rope.factor = 4.0;
     expect_frequencies(rope, 8, 100, {0.25, 0.025, 0.0025, 0.00025});
 }
 
 TEST(Rope, dynamic_scaling_begins_beyond_the_original_context) {
     RopeConfig rope;
-    rope.type = "dynamic";
+    rope.rope_type = "dynamic";
     rope.factor = 2.0;
-    rope.original_max_position = 2048;
+    rope.original_max_position_embeddings = 2048;
     expect_frequencies(rope, 8, 2048, {1.0, 0.1, 0.01, 0.001});
     // stretch = 2 * 8192 / 2048 - 1 = 7; theta grows by 7^(8/6), so frequency i shrinks by 7^(-i/3)
     expect_frequencies(rope, 8, 8192, {1.0, 0.1 / std::cbrt(7.0), 0.01 / std::cbrt(49.0), 0.001 / 7.0});
@@ -52,12 +52,12 @@ TEST(Rope, dynamic_scaling_begins_beyond_the_original_context) {
 
 TEST(Rope, llama3_keeps_short_blends_middle_stretches_long_waves) {
     RopeConfig rope;
-    rope.type = "llama3";
-    rope.theta = 500000.0;
+    rope.rope_type = "llama3";
+    rope.rope_theta = 500000.0;
     rope.factor = 8.0;
     rope.low_freq_factor = 1.0;
     rope.high_freq_factor = 4.0;
-    rope.original_max_position = 8192;
+    rope.original_max_position_embeddings = 8192;
     expect_frequencies(rope, 16, 100,
                        {1.0, 0.193922744749, 0.0376060309309, 0.00729266473722, 0.000524846160993, 3.42810219595e-05,
                         6.64786987118e-06, 1.28917317215e-06});

@@ -37,7 +37,7 @@ TEST(Config, dynamic_scaling_begins_beyond_max_position_embeddings) {
     json root = minimal();
     root["max_position_embeddings"] = 512;
     root["rope_scaling"] = {{"rope_type", "dynamic"}, {"factor", 2.0}, {"original_max_position_embeddings", 64}};
-    EXPECT_EQ(parse(root).rope.original_max_position, 512) << "transformers does not read the other key";
+    EXPECT_EQ(parse(root).rope.original_max_position_embeddings, 512) << "transformers does not read the other key";
 }
 
 TEST(Config, defaults) {
@@ -48,8 +48,8 @@ TEST(Config, defaults) {
     EXPECT_EQ(c.max_positions, 2048);
     EXPECT_DOUBLE_EQ(c.rms_norm_eps, 1e-6);
     EXPECT_FALSE(c.tied_head);
-    EXPECT_EQ(c.rope.type, "default");
-    EXPECT_DOUBLE_EQ(c.rope.theta, 10000.0);
+    EXPECT_EQ(c.rope.rope_type, "default");
+    EXPECT_DOUBLE_EQ(c.rope.rope_theta, 10000.0);
     EXPECT_EQ(c.window, std::vector<int64_t>(4, 0));
     EXPECT_TRUE(c.bos.empty());
     EXPECT_TRUE(c.eos.empty());
@@ -78,21 +78,21 @@ TEST(Config, families_differ_in_biases_and_norms) {
 
 TEST(Config, scaling_in_the_style_of_transformers_4) {
     json root = with(minimal(), "rope_theta", 500000.0);
-    EXPECT_DOUBLE_EQ(parse(root).rope.theta, 500000.0);
+    EXPECT_DOUBLE_EQ(parse(root).rope.rope_theta, 500000.0);
     root["rope_scaling"] = nullptr;
-    EXPECT_EQ(parse(root).rope.type, "default");
+    EXPECT_EQ(parse(root).rope.rope_type, "default");
     root["rope_scaling"] = {{"rope_type", "llama3"},
                             {"factor", 8.0},
                             {"low_freq_factor", 1.0},
                             {"high_freq_factor", 4.0},
                             {"original_max_position_embeddings", 8192}};
     const RopeConfig rope = parse(root).rope;
-    EXPECT_EQ(rope.type, "llama3");
-    EXPECT_DOUBLE_EQ(rope.theta, 500000.0);
+    EXPECT_EQ(rope.rope_type, "llama3");
+    EXPECT_DOUBLE_EQ(rope.rope_theta, 500000.0);
     EXPECT_DOUBLE_EQ(rope.factor, 8.0);
-    EXPECT_EQ(rope.original_max_position, 8192);
+    EXPECT_EQ(rope.original_max_position_embeddings, 8192);
     root["rope_scaling"] = {{"type", "linear"}, {"factor", 2.0}};  // the older name of the key
-    EXPECT_EQ(parse(root).rope.type, "linear");
+    EXPECT_EQ(parse(root).rope.rope_type, "linear");
     EXPECT_DOUBLE_EQ(parse(root).rope.factor, 2.0);
 }
 
@@ -104,13 +104,13 @@ TEST(Config, scaling_in_the_style_of_transformers_5) {
                                {"original_max_position_embeddings", 512},
                                {"truncate", false}};
     const RopeConfig rope = parse(root).rope;
-    EXPECT_EQ(rope.type, "yarn");
-    EXPECT_DOUBLE_EQ(rope.theta, 1000000.0);
-    EXPECT_EQ(rope.original_max_position, 512);
+    EXPECT_EQ(rope.rope_type, "yarn");
+    EXPECT_DOUBLE_EQ(rope.rope_theta, 1000000.0);
+    EXPECT_EQ(rope.original_max_position_embeddings, 512);
     EXPECT_FALSE(rope.truncate);
     root["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 7.0}};
     root["rope_theta"] = 10000.0;  // both are written at times: the newer place counts
-    EXPECT_DOUBLE_EQ(parse(root).rope.theta, 7.0);
+    EXPECT_DOUBLE_EQ(parse(root).rope.rope_theta, 7.0);
 }
 
 TEST(Config, yarn_takes_its_factor_from_the_contexts) {

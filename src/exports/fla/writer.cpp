@@ -39,7 +39,7 @@ nlohmann::json config_of(const ModelSpec& spec, const char* dtype) {
     const auto layers = softmax_layers(spec.layout);
     if (!layers.empty())
         json["attn"] = {{"layers", layers},       {"num_heads", c.query_heads}, {"num_kv_heads", c.key_value_heads},
-                        {"qkv_bias", c.qkv_bias}, {"window_size", nullptr},     {"rope_theta", c.rope.theta}};
+                        {"qkv_bias", c.qkv_bias}, {"window_size", nullptr},     {"rope_theta", c.rope.rope_theta}};
     add_special_tokens(json, c);
     return json;
 }

@@ -11,19 +11,20 @@ namespace {
 
 nlohmann::json rope_parameters(const ModelConfig& c) {
     const RopeConfig& r = c.rope;
-    nlohmann::json json = {{"rope_type", r.type}, {"rope_theta", r.theta}, {"partial_rotary_factor", 1.0}};
+    nlohmann::json json = {{"rope_type", r.rope_type}, {"rope_theta", r.rope_theta}, {"partial_rotary_factor", 1.0}};
     // Text has one position per token: any split of the channels over the three position axes gives the same rotation.
     const int64_t half = c.head_dim / 2, section = half / 3;
     json["mrope_section"] = {half - 2 * section, section, section};
     json["mrope_interleaved"] = true;
-    if (r.type == "default") return json;
+    if (r.rope_type == "default") return json;
     json["factor"] = r.factor;
-    if (r.type == "llama3" || r.type == "yarn") json["original_max_position_embeddings"] = r.original_max_position;
-    if (r.type == "llama3") {
+    if (r.rope_type == "llama3" || r.rope_type == "yarn")
+        json["original_max_position_embeddings"] = r.original_max_position_embeddings;
+    if (r.rope_type == "llama3") {
         json["low_freq_factor"] = r.low_freq_factor;
         json["high_freq_factor"] = r.high_freq_factor;
     }
-    if (r.type == "yarn") {
+    if (r.rope_type == "yarn") {
         json["beta_fast"] = r.beta_fast;
         json["beta_slow"] = r.beta_slow;
         json["truncate"] = r.truncate;

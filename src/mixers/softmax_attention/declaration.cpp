@@ -59,8 +59,8 @@ class SoftmaxAttentionDeclaration : public MixerDeclaration {
         const ModelConfig& c = spec.config;
         if (format == "fla") {
             if (c.qk_norm) return "softmax layers have q/k norm (fla's hybrid attention has none); try --to qwen3_5";
-            if (c.rope.type != "default")
-                return text("RoPE scaling \"", c.rope.type, "\" (fla has only a theta); try --to qwen3_5");
+            if (c.rope.rope_type != "default")
+                return text("RoPE scaling \"", c.rope.rope_type, "\" (fla has only a theta); try --to qwen3_5");
             if (c.head_dim * c.query_heads != c.hidden_size)
                 return text("head_dim ", c.head_dim, " x ", c.query_heads, " heads is not hidden_size ", c.hidden_size,
                             " (fla's attention derives one from the other); try --to qwen3_5");
