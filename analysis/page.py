@@ -6,14 +6,14 @@ from html import escape
 from table import NOT_THERE
 
 
-def missing(what):
-    return f'<p class="missing-piece">{escape(what)}: {NOT_THERE}.</p>'
+def missing(what, why=NOT_THERE):
+    return f'<p class="missing-piece">{escape(what)}: {escape(why)}.</p>'
 
 
-def figure(svg, title, caption, narrow=None):
-    """A figure with its caption, or the note that it is not there yet. `narrow` takes its place on a phone."""
+def figure(svg, title, caption, narrow=None, why_missing=NOT_THERE):
+    """A figure with its caption, or the note why it is not there. `narrow` takes its place on a phone."""
     if svg is None:
-        return missing(title)
+        return missing(title, why_missing)
     kind = ""
     if narrow is not None:
         kind = ' class="wide"'

@@ -37,20 +37,32 @@ def stage_states(run):
             ("score", scored), ("select", f"select: {len(selection.layers)} layers" if selection else None),
             ("distill", checkpointed("distill")), ("finetune", checkpointed("finetune")),
             ("evaluate", "evaluate" if run.evaluation is not None else None),
-            ("export", "export" if run.student_config else None)]
+            ("export", "export" if run.exported else None)]
+
+
+def why_missing(run, stage):
+    """Why there is nothing to show of a stage."""
+    if not run.asks_for(stage):
+        return "not asked for"
+    if run.took_over(stage):
+        return f'taken over from {Path(run.job["reuse"]).name}'
+    return NOT_THERE
 
 
 def header(run):
-    chips = "".join(f"<li>{escape(done)}</li>" if done else f'<li class="missing">{stage}: {NOT_THERE}</li>'
+    chips = "".join(f"<li>{escape(done)}</li>" if done else
+                    f'<li class="missing">{stage}: {escape(why_missing(run, stage))}</li>'
                     for stage, done in stage_states(run))
     html = f'<ul class="chips">{chips}</ul>'
     html += "".join(f'<p class="problem">{escape(problem)}</p>' for problem in run.problems)
     row = comparison_row(run)
-    html += page.missing("KL, perplexity and answers") if row["KL"] is None else page.big_numbers([
-        ("KL to the teacher, nat/token", with_error(row["KL"], row["KL error"])),
-        ("perplexity of the student", format_value(row["student perplexity"])),
-        ("perplexity of the teacher", format_value(row["teacher perplexity"])),
-        ("answers right: student / teacher", recall_pair(row))])
+    if row["KL"] is None:
+        html += page.missing("KL, perplexity and answers", why_missing(run, "evaluate"))
+    else:
+        html += page.big_numbers([("KL to the teacher, nat/token", with_error(row["KL"], row["KL error"])),
+                                  ("perplexity of the student", format_value(row["student perplexity"])),
+                                  ("perplexity of the teacher", format_value(row["teacher perplexity"])),
+                                  ("answers right: student / teacher", recall_pair(row))])
     oldest_to_newest = run.provenances()
     provenance = run.provenance()
     config = run.model_config()
@@ -124,7 +136,7 @@ def score_section(run, earlier):
     html = "<h3>Importance of each layer</h3>"
     scores = run.scores
     if scores is None:
-        return html + page.missing("The scores of the candidates")
+        return html + page.missing("The scores of the candidates", why_missing(run, "score"))
     if not scores.complete:
         html += f"<p>{len(scores.layer)} candidate(s) are scored so far; scores.h5 is {NOT_THERE}.</p>"
     gap = paired_gap(scores)
@@ -175,12 +187,16 @@ def settling(run):
 
 def training_section(run):
     html = '<h3>Training</h3><div class="plots">'
-    html += page.figure(plots.loss_curve([run], "align"), "Align", "Mean over the layers.")
-    html += page.figure(plots.align_heat_map(run), "Align, layer by layer", "Dark is high loss.")
+    html += page.figure(plots.loss_curve([run], "align"), "Align", "Mean over the layers.",
+                        why_missing=why_missing(run, "align"))
+    html += page.figure(plots.align_heat_map(run), "Align, layer by layer", "Dark is high loss.",
+                        why_missing=why_missing(run, "align"))
     html += page.figure(plots.candidate_losses(run), "Score", "KL to the teacher on training batches, the same for "
-                        "every candidate. Orange: chosen.")
-    html += page.figure(plots.loss_curve([run], "distill"), "Distill", "KL to the teacher on training batches.")
-    html += page.figure(plots.loss_curve([run], "finetune"), "Finetune", "Next-token loss on training batches.")
+                        "every candidate. Orange: chosen.", why_missing=why_missing(run, "score"))
+    html += page.figure(plots.loss_curve([run], "distill"), "Distill", "KL to the teacher on training batches.",
+                        why_missing=why_missing(run, "distill"))
+    html += page.figure(plots.loss_curve([run], "finetune"), "Finetune", "Next-token loss on training batches.",
+                        why_missing=why_missing(run, "finetune"))
     html += page.figure(plots.gradient_norms(run), "Gradient norm", "Before clipping.")
     return html + "</div>"
 
@@ -195,7 +211,7 @@ def evaluation_section(runs):
 def evaluation_table(run):
     evaluation = run.evaluation
     if evaluation is None:
-        return page.missing("The evaluation")
+        return page.missing("The evaluation", why_missing(run, "evaluate"))
     titles = ["model", "loss (nat/token)", "perplexity", "KL (nat/token)"]
     rows = []
     answers = evaluation.answer_accuracy is not None and evaluation.answer_count

@@ -16,6 +16,8 @@ from metrics import Metrics, read_metrics
 from result_files import (Evaluation, Provenance, Scores, UnreadableFile, join_candidates, read_candidate,
                           read_checkpoint_info, read_evaluation, read_scores)
 
+RULES_WITHOUT_SCORES = ("uniform", "random", "explicit", "all_linear")
+
 
 @dataclass
 class RunFolder:
@@ -27,7 +29,7 @@ class RunFolder:
     scores: Optional[Scores] = None
     evaluation: Optional[Evaluation] = None
     checkpoints: list = field(default_factory=list)  # CheckpointInfo, in order of stage and step
-    student_config: dict = field(default_factory=dict)
+    exported: dict = field(default_factory=dict)  # folder of the student -> its config.json
     log_tail: list = field(default_factory=list)
     problems: list = field(default_factory=list)
 
@@ -52,6 +54,19 @@ class RunFolder:
     def teacher(self):
         """The teacher's name as the job gives it: the last part of its folder, or '' if the job does not say."""
         return self.job.get("teacher.path", "").rstrip("/").split("/")[-1]
+
+    def asks_for(self, stage):
+        """Whether the job runs a stage. Yes where the job does not say, as in a folder without job.yaml."""
+        if stage == "score" and self.job.get("select.rule") in RULES_WITHOUT_SCORES:
+            return False
+        switch = {"evaluate": "evaluate.sequences", "export": "export.formats"}.get(stage, f"{stage}.tokens")
+        return self.job.get(switch) not in ("0", "[]")
+
+    def took_over(self, stage):
+        """Whether the result of align or score is that of the run under `reuse`: it is there, but nothing was logged."""
+        results = {"align": any(info.stage == "align" and info.finished for info in self.checkpoints),
+                   "score": self.scores is not None and self.scores.complete}
+        return bool(self.job.get("reuse")) and results.get(stage, False) and stage not in self.metrics.stages()
 
     def layout(self):
         """One mixer name per layer of the student, or [] while it is not chosen."""
@@ -97,11 +112,11 @@ def read_run_folder(path):
             run.problems.append(f"metrics.csv: {run.metrics.bad_lines} line(s) could not be read and are left out")
     if (path / "log.txt").is_file():
         run.log_tail = (path / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-12:]
-    if (path / "student" / "config.json").is_file():
+    for config in sorted(path.glob("student*/config.json")):  # one folder for each export format
         try:
-            run.student_config = json.loads((path / "student" / "config.json").read_text(encoding="utf-8"))
+            run.exported[config.parent.name] = json.loads(config.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
-            run.problems.append(f"student/config.json: is not valid JSON ({error})")
+            run.problems.append(f"{config.parent.name}/config.json: is not valid JSON ({error})")
     read_checkpoints(run)
     run.scores = attempt(run, read_scores, path / "scores.h5")
     if run.scores is None:

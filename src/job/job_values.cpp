@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "job/job_values.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 
@@ -55,30 +56,21 @@ int64_t kept_layers(const SelectJob& select, int64_t layers) {
 
 int64_t walltime_seconds(const std::string& walltime) {
     if (walltime.empty()) return 0;
-    const size_t first = walltime.find(':'), second = walltime.find(':', first + 1);
-    int64_t hours = -1, minutes = -1, seconds = -1;
-    if (first != std::string::npos && second != std::string::npos) {
-        hours = digits(walltime.substr(0, first));
-        minutes = digits(walltime.substr(first + 1, second - first - 1));
-        seconds = digits(walltime.substr(second + 1));
-    }
-    require(hours >= 0 && minutes >= 0 && minutes < 60 && seconds >= 0 && seconds < 60, "walltime is \"", walltime,
+    // With fewer numbers nobody can tell whether 11:45 means hours or minutes.
+    const bool with_hours = std::count(walltime.begin(), walltime.end(), ':') == 2;
+    const std::optional<double> seconds = with_hours ? parse_duration(walltime) : std::nullopt;
+    require(seconds.has_value(), "walltime is \"", walltime,
             "\" (after how long shall the run save and stop?) write hours:minutes:seconds, such as 11:45:00");
-    const int64_t total = (hours * 60 + minutes) * 60 + seconds;
-    require(total > 0, "walltime is \"", walltime, "\" (the run would stop at once) leave it empty for no limit");
-    return total;
+    require(*seconds > 0, "walltime is \"", walltime, "\" (the run would stop at once) leave it empty for no limit");
+    return static_cast<int64_t>(*seconds);
 }
 
 double deadline_seconds(const std::string& key, const std::string& deadline) {
     if (deadline.empty()) return 0.0;
-    try {
-        return parse_duration(deadline);
-    } catch (const Error&) {
-        throw Error(text(key, " is \"", deadline,
-                         "\" (after how long is a rank stuck?) write hours:minutes:seconds, such "
-                         "as 00:10:00, or 0 for no deadline"),
-                    ExitCode::bad_input);
-    }
+    const std::optional<double> seconds = parse_duration(deadline);
+    require(seconds.has_value(), key, " is \"", deadline,
+            "\" (after how long is a rank stuck?) write hours:minutes:seconds, such as 00:10:00, or 0 for no deadline");
+    return *seconds;
 }
 
 std::optional<double> given_peak_flops(const std::string& peak_flops) {

@@ -20,7 +20,7 @@ int64_t kept_layers(const std::string& budget, int64_t layers);
 /// The same for a whole `select` section: rules explicit and all_linear need no budget.
 int64_t kept_layers(const SelectJob& select, int64_t layers);
 
-/// "hh:mm:ss" in seconds; hours may have any number of digits. 0 if `walltime` is empty: no limit.
+/// "hh:mm:ss" in seconds; there may be more than 99 hours. 0 if `walltime` is empty: no limit.
 int64_t walltime_seconds(const std::string& walltime);
 
 /// A deadline in seconds: "hh:mm:ss", "mm:ss" or seconds; 0 if there is none. `key` is named in errors.

@@ -8,18 +8,9 @@
 #include <ctime>
 #include <vector>
 
-#include "system/error.h"
-
 namespace amalgam {
 
 namespace {
-
-[[noreturn]] void refuse_duration(const std::string& text_given) {
-    throw Error(
-        text("\"", text_given, "\" is not a duration (a limit must be known exactly); write hh:mm:ss, mm:ss or ",
-             "seconds, e.g. 01:30:00"),
-        ExitCode::bad_input);
-}
 
 bool only_digits(const std::string& field) {
     return !field.empty() && field.size() <= 12 && field.find_first_not_of("0123456789") == std::string::npos;
@@ -43,35 +34,32 @@ std::string format_duration(double seconds) {
     return buffer;
 }
 
-double parse_duration(const std::string& given) {
+std::optional<double> parse_duration(const std::string& given) {
     std::vector<std::string> fields(1);
-    for (char c : given) {
+    for (const char c : given) {
         if (c == ':')
             fields.emplace_back();
         else
             fields.back() += c;
     }
-    if (fields.size() > 3) refuse_duration(given);
+    if (fields.size() > 3) return std::nullopt;
 
     std::string fraction;  // only plain seconds may have one
-    if (fields.size() == 1) {
-        const size_t point = fields[0].find('.');
-        if (point != std::string::npos) {
-            fraction = fields[0].substr(point + 1);
-            fields[0].resize(point);
-            if (!only_digits(fraction)) refuse_duration(given);
-        }
+    const size_t point = fields[0].find('.');
+    if (fields.size() == 1 && point != std::string::npos) {
+        fraction = fields[0].substr(point + 1);
+        fields[0].resize(point);
+        if (!only_digits(fraction)) return std::nullopt;
     }
 
     double seconds = 0;
     for (size_t i = 0; i < fields.size(); ++i) {
-        if (!only_digits(fields[i])) refuse_duration(given);
+        if (!only_digits(fields[i])) return std::nullopt;
         const double value = std::stod(fields[i]);
-        if (i > 0 && value >= 60) refuse_duration(given);
+        if (i > 0 && value >= 60) return std::nullopt;
         seconds = seconds * 60 + value;
     }
-    if (!fraction.empty()) seconds += std::stod("0." + fraction);
-    return seconds;
+    return fraction.empty() ? seconds : seconds + std::stod("0." + fraction);
 }
 
 std::string date_now() {

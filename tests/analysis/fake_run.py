@@ -24,23 +24,24 @@ teacher:
 select:
   rule: {rule}   # kl_guided | uniform | random | explicit | all_linear
   budget: "{budget}"
-"""
+{more}"""
 
 
 class FakeRun:
     """One made-up run: 28 layers by default, a few of which truly matter, so that the layouts differ in KL."""
 
-    def __init__(self, folder, rule="kl_guided", seed=1, until="export", layers=28, budget=7, answers=True):
+    def __init__(self, folder, rule="kl_guided", seed=1, until="export", layers=28, budget=7, answers=True, left_out=(),
+                 more_job=""):
         self.folder, self.rule, self.seed, self.layers, self.budget = Path(folder), rule, seed, layers, budget
         self.answers = answers
-        self.stages = STAGES[: STAGES.index(until) + 1]
+        self.stages = [stage for stage in STAGES[: STAGES.index(until) + 1] if stage not in left_out]
         self.random = np.random.default_rng(seed)
         self.rows = []
         self.time = 40.0
         depth = np.arange(layers) / max(layers - 1, 1)
         peaks = np.exp(-((depth - 0.72) / 0.12) ** 2) + 0.45 * np.exp(-((depth - 0.1) / 0.05) ** 2)
         self.worth = 0.02 + 0.16 * peaks * np.random.default_rng(7).uniform(0.35, 1.0, layers)
-        self.job = JOB.format(name=self.folder.name, seed=seed, rule=rule, budget=budget)
+        self.job = JOB.format(name=self.folder.name, seed=seed, rule=rule, budget=budget, more=more_job)
 
     def write(self):
         (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)

@@ -165,6 +165,46 @@ class ReportTest(unittest.TestCase):
                 if until == "evaluate":
                     self.assertNotIn("The evaluation: not there yet", text)
 
+    def test_what_the_job_leaves_out_is_not_awaited(self):
+        job = "finetune:\n  tokens: {tokens}\nexport:\n  formats: {formats}\n"
+        for asked, tokens, formats in ((False, "0", "[]"), (True, "1000", "[qwen3_5]")):
+            with self.subTest(asked=asked):
+                folder = FakeRun(self.root / f"short-{asked}", layers=12, budget=3, left_out=("finetune", "export"),
+                                 more_job=job.format(tokens=tokens, formats=formats)).write()
+                _, text = self.page(folder)
+                why = "not there yet" if asked else "not asked for"
+                for place in ("finetune", "Finetune", "export"):
+                    self.assertIn(f"{place}: {why}", text)
+                self.assertEqual("not there yet" in text, asked)
+
+    def test_a_rule_without_scores_awaits_none(self):
+        for rule, why in (("uniform", "not asked for"), ("kl_guided", "not there yet")):
+            folder = FakeRun(self.root / f"unscored-{rule}", rule, until="align", layers=12, budget=3).write()
+            _, text = self.page(folder)
+            self.assertIn(f"The scores of the candidates: {why}", text)
+            self.assertIn(f"score: {why}", text)
+
+    def test_what_was_taken_over_is_not_awaited(self):
+        folder = FakeRun(self.root / "reusing", layers=12, budget=3, more_job="reuse: outputs/earlier-run\n").write()
+        _, text = self.page(folder)
+        self.assertNotIn("taken over", text, "it logged these stages itself")
+        lines = (folder / "metrics.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+        own = [line for line in lines if line.split(",")[1] not in ("align", "score")]
+        (folder / "metrics.csv").write_text("".join(own), encoding="utf-8")
+        _, text = self.page(folder)
+        for figure in ("Align", "Align, layer by layer", "Score"):
+            self.assertIn(f"{figure}: taken over from earlier-run", text)
+        self.assertNotIn("not there yet", text)
+        (folder / "checkpoints/align.h5").unlink()
+        _, text = self.page(folder)
+        self.assertIn("Align: not there yet", text)
+
+    def test_a_student_in_any_format_is_an_export(self):
+        folder = FakeRun(self.root / "fla").write()
+        (folder / "student").rename(folder / "student-fla")
+        _, text = self.page(folder)
+        self.assertNotIn("export: not there yet", text)
+
     def test_an_empty_folder(self):
         folder = self.root / "empty"
         folder.mkdir()

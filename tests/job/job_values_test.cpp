@@ -75,5 +75,19 @@ TEST(JobValues, Walltime) {
     EXPECT_TRUE(contains(error_text([] { walltime_seconds("0:00:00"); }), "stop at once"));
 }
 
+TEST(JobValues, Deadlines) {
+    EXPECT_EQ(deadline_seconds("deadlines.step", ""), 0.0);
+    EXPECT_EQ(deadline_seconds("deadlines.step", "0"), 0.0);
+    EXPECT_EQ(deadline_seconds("deadlines.step", "90"), 90.0);
+    EXPECT_EQ(deadline_seconds("deadlines.step", "1.5"), 1.5);
+    EXPECT_EQ(deadline_seconds("deadlines.step", "10:00"), 600.0);
+    EXPECT_EQ(deadline_seconds("deadlines.step", "01:00:10"), 3610.0);
+    for (const std::string wrong : {"soon", "1:60", "1:2:3:4", "-1"})
+        EXPECT_EQ(error_text([&] { deadline_seconds("deadlines.step", wrong); }),
+                  "deadlines.step is \"" + wrong +
+                      "\" (after how long is a rank stuck?) write hours:minutes:seconds, such as 00:10:00, or 0 for no "
+                      "deadline");
+}
+
 }  // namespace
 }  // namespace amalgam

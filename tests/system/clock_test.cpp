@@ -6,8 +6,6 @@
 #include <limits>
 #include <regex>
 
-#include "system/error.h"
-
 namespace amalgam {
 namespace {
 
@@ -28,19 +26,13 @@ TEST(Clock, durations_are_read) {
     EXPECT_EQ(parse_duration("90:00"), 5400);
     EXPECT_EQ(parse_duration("0:05"), 5);
     EXPECT_EQ(parse_duration("90"), 90);
-    EXPECT_DOUBLE_EQ(parse_duration("1.5"), 1.5);
+    EXPECT_EQ(parse_duration("1.5"), 1.5);
 }
 
 TEST(Clock, other_durations_are_refused) {
     for (const char* text : {"", ":", "1:", ":30", "1:60", "1:60:00", "1:00:00:00", "-5", "1h", "1.5:00", "1.", "1e3",
-                             " 5", "9999999999999999"}) {
-        try {
-            parse_duration(text);
-            ADD_FAILURE() << "\"" << text << "\" was taken for a duration";
-        } catch (const Error& error) {
-            EXPECT_EQ(error.code(), ExitCode::bad_input) << text;
-        }
-    }
+                             " 5", "9999999999999999"})
+        EXPECT_EQ(parse_duration(text), std::nullopt) << text;
 }
 
 TEST(Clock, reading_inverts_writing) {
