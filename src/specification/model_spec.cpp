@@ -9,6 +9,8 @@ namespace amalgam {
 
 using nlohmann::json;
 
+namespace {
+
 /// The options of the linear mixer, and the eps of its output norm beside them.
 json linear_to_json(const ModelSpec& spec) {
     json linear = json::object();
