@@ -9,6 +9,7 @@
 #include "checkpoints/checkpoint_saver.h"
 #include "job/job_values.h"
 #include "operations/kernel_views.h"
+#include "optimizer/adamw.h"
 #include "optimizer/trained_weights.h"
 #include "optimizer/update_guard.h"
 #include "system/activity.h"
