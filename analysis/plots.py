@@ -12,6 +12,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from result_files import NO_LAYER
+
 SOFTMAX = "#c2410c"
 LINEAR = "#7d94a8"
 TEACHER = "#30363d"
@@ -148,10 +150,10 @@ def paired_errors(scores):
 
 
 def importance(run, size=WIDE):
-    scores = run.scores
+    scores = run.scores.of_layers() if run.scores is not None else None
     if scores is None or not np.isfinite(scores.score).any():
         return None
-    chosen = set(map(int, scores.selection.layers)) if scores.selection else set()
+    chosen = set(map(int, run.selection.layers)) if run.selection else set()
     figure, axes = new_figure(size)
     colours = [SOFTMAX if int(layer) in chosen else LINEAR for layer in scores.layer]
     low = np.nanmin(scores.score - np.nan_to_num(scores.score_standard_error))
@@ -186,14 +188,14 @@ def race(run, relative=False):
     scores = run.scores
     if scores is None:
         return None
-    chosen = set(map(int, scores.selection.layers)) if scores.selection else set()
+    chosen = set(map(int, run.selection.layers)) if run.selection else set()
     values = scores.kl_mean
     if relative:
         measured = np.isfinite(values).sum(axis=0)
         values = values - np.nansum(values, axis=0) / np.maximum(measured, 1)
     figure, axes = new_figure((4.6, 3.3))
     ends = []
-    for layer, kl in zip(map(int, scores.layer), values):
+    for candidate, layer, kl in zip(map(int, scores.candidate), map(int, scores.layer), values):
         measured = np.isfinite(kl)
         if not measured.any():
             continue
@@ -202,7 +204,7 @@ def race(run, relative=False):
                   linewidth=1.6 if special else 0.9, alpha=1 if special else 0.7, marker="o", markersize=2.6,
                   zorder=4 if special else 3)
         if special or not chosen:
-            ends.append((layer, kl[measured][-1]))
+            ends.append((f"({candidate})" if layer == NO_LAYER else str(layer), kl[measured][-1]))
     token_axis(axes)
     if relative:
         axes.axhline(0, color="#8a949e", linewidth=0.8)
@@ -218,14 +220,14 @@ def race(run, relative=False):
 
 
 def label_ends(axes, right, ends, colour):
-    """Layer numbers at the right ends of lines, moved apart where they would overlap."""
+    """Names at the right ends of lines, moved apart where they would overlap."""
     axes.set_xlim(right=max(1.1 * right, 1))
     axes.figure.canvas.draw()
     heights = [axes.transData.transform((right, kl))[1] for _, kl in ends]
     line = 9 * axes.figure.dpi / 72
-    for (layer, _), height in zip(ends, spread(heights, line)):
-        axes.text(1.025 * right, axes.transData.inverted().transform((0, height))[1], str(layer), fontsize=8,
-                  color=colour, fontweight="bold", va="center")
+    for (name, _), height in zip(ends, spread(heights, line)):
+        axes.text(1.025 * right, axes.transData.inverted().transform((0, height))[1], name, fontsize=8, color=colour,
+                  fontweight="bold", va="center")
 
 
 def loss_curve(runs, stage):
@@ -257,8 +259,7 @@ def candidate_losses(run):
     if not candidates:
         return None
     layer_of = {} if run.scores is None else dict(zip(map(int, run.scores.candidate), map(int, run.scores.layer)))
-    selection = run.selection()
-    chosen = set(map(int, selection.layers)) if selection else set()
+    chosen = set(map(int, run.selection.layers)) if run.selection else set()
     figure, axes = new_figure()
     values = []
     for candidate in candidates:
@@ -380,9 +381,10 @@ def importance_overlay(runs, size=WIDE):
     for index, (run, (colour, dash)) in enumerate(zip(runs, run_colours(len(runs)))):
         if run.scores is None:
             continue
-        order = np.argsort(run.scores.layer)
+        scores = run.scores.of_layers()
+        order = np.argsort(scores.layer)
         shift = (index - (len(runs) - 1) / 2) * 0.12
-        axes.errorbar(run.scores.layer[order] + shift, run.scores.score[order], run.scores.score_standard_error[order],
+        axes.errorbar(scores.layer[order] + shift, scores.score[order], scores.score_standard_error[order],
                       color=colour, linestyle=dash, marker="o", markersize=4, linewidth=1.2, elinewidth=1,
                       label=plain(run.name))
         drawn += 1

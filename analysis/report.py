@@ -14,6 +14,7 @@ import numpy as np
 
 import page
 import plots
+from result_files import NO_LAYER
 from run_folder import is_softmax, paired_gap, read_run_folder
 from table import (NOT_THERE, comparison_row, format_duration, format_recall, format_value, with_error)
 
@@ -32,7 +33,7 @@ def stage_states(run):
     if run.scores is not None:
         count = len(run.scores.layer)
         scored = f"score: {count} candidates" if run.scores.complete else f"score: {count} candidates so far"
-    selection = run.selection()
+    selection = run.selection
     return [("transfer", "transfer" if "transfer" in newest else None), ("align", checkpointed("align")),
             ("score", scored), ("select", f"select: {len(selection.layers)} layers" if selection else None),
             ("distill", checkpointed("distill")), ("finetune", checkpointed("finetune")),
@@ -105,16 +106,17 @@ def layout_section(run):
     html = "<h3>Layout</h3>"
     if not layout:
         return html + page.missing("The chosen layout")
-    selection = run.selection()
+    selection = run.selection
     softmax = run.softmax_layers()
     where = f"softmax at {', '.join(map(str, softmax))}" if softmax else "all linear"
-    rule = f' Chosen by the rule "{escape(selection.rule)}" with a budget of {selection.budget}.' if selection else ""
+    rule = f' Chosen by the rule "{escape(selection.rule)}" with a budget of {len(selection.layers)}.' if selection else ""
     html += f"<p><b>{len(layout)} layers, {where}.</b>{rule}</p>"
     notes = {}
     if run.scores is not None:
-        rank = {int(run.scores.layer[row]): place for place, row in
-                enumerate(np.argsort(-run.scores.score, kind="stable"), start=1)}
-        for layer, score in zip(run.scores.layer, run.scores.score):
+        scores = run.scores.of_layers()
+        rank = {int(scores.layer[row]): place for place, row in
+                enumerate(np.argsort(-scores.score, kind="stable"), start=1)}
+        for layer, score in zip(scores.layer, scores.score):
             number = f"{score:.3f}".replace("-", "−") if np.isfinite(score) else "not a number"
             notes[int(layer)] = [number, f"#{rank[int(layer)]}"]
     html += page.layout_strip(layout, is_softmax, notes)
@@ -139,7 +141,7 @@ def score_section(run, earlier):
         return html + page.missing("The scores of the candidates", why_missing(run, "score"))
     if not scores.complete:
         html += f"<p>{len(scores.layer)} candidate(s) are scored so far; scores.h5 is {NOT_THERE}.</p>"
-    gap = paired_gap(scores)
+    gap = paired_gap(scores, run.selection)
     if gap:
         inside, outside, difference, error = gap
         ratio = f" ({abs(difference) / error:.1f} standard errors)" if error > 0 else ""
@@ -164,22 +166,28 @@ def score_section(run, earlier):
     html += page.figure(plots.race(run), "The race",
                         "KL on held-out sequences against training tokens, one line per candidate." + aligned)
     html += page.figure(plots.race(run, relative=True), "The race, relative",
-                        "The same minus the mean over the candidates: the lower, the better. Numbers are layers.")
+                        "The same minus the mean over the candidates: the lower, the better. Numbers are layers"
+                        f"{other_candidates(scores)}.")
     html += "</div>"
     return html + settling(run)
 
 
+def other_candidates(scores):
+    return ", those in brackets candidates of other layouts" if (scores.layer == NO_LAYER).any() else ""
+
+
 def settling(run):
     """The best K layers at every held-out measurement: shows when the choice stopped changing."""
-    scores, selection = run.scores, run.selection()
+    scores, selection = run.scores, run.selection
     if selection is None or len(selection.layers) == 0 or len(scores.checkpoint_tokens) < 2:
         return ""
+    scores = scores.of_layers()
     rows = ""
     for measurement, tokens in enumerate(scores.checkpoint_tokens):
         kl = np.where(np.isfinite(scores.kl_mean[:, measurement]), scores.kl_mean[:, measurement], np.inf)
         order = np.lexsort((scores.layer, kl))[: len(selection.layers)]
         best = set(int(scores.layer[row]) for row in order if np.isfinite(kl[row]))
-        layout = ["softmax" if layer in best else "linear" for layer in range(selection.number_of_layers)]
+        layout = ["softmax" if layer in best else "linear" for layer in range(len(selection.layout))]
         rows += f"<div>{plots.short_number(tokens)} tokens</div>{page.layout_strip(layout, is_softmax)}"
     return (f'<h3>When the choice settled</h3><p class="note">The {len(selection.layers)} layers with the lowest KL '
             f'at each held-out measurement.</p><div class="rows">{rows}</div>')

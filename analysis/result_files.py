@@ -3,13 +3,15 @@
 
 import json
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional
 
 import h5py
 import numpy as np
 
-NEWEST_VERSIONS = {"amalgam checkpoint": 2}  # the first number of format_version; 1 where it is not named here
+# The first number of format_version; 1 where it is not named here.
+NEWEST_VERSIONS = {"amalgam checkpoint": 2, "amalgam scores": 2, "amalgam candidate": 2}
+NO_LAYER = -1  # of a candidate that does not restore softmax in just one layer
 
 
 class UnreadableFile(Exception):
@@ -37,9 +39,8 @@ class Selection:
     layers: np.ndarray  # ascending
     order: np.ndarray  # best first
     rule: str
-    budget: int
-    number_of_layers: int
-    seed: int
+    options: str  # of the rule, for people; empty if the file is of an earlier version
+    layout: list  # one mixer name per layer; "linear" in files of an earlier version
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Scores:
     """What is known of the candidates. Arrays: C candidates, M measurements, S held-out sequences; nat/token."""
 
     candidate: np.ndarray
-    layer: np.ndarray
+    layer: np.ndarray  # whose softmax attention is restored; NO_LAYER where it is not just one
     checkpoint_tokens: np.ndarray
     kl: np.ndarray  # [C, M, S], NaN where a candidate was not measured
     kl_mean: np.ndarray  # [C, M]
@@ -56,9 +57,15 @@ class Scores:
     score_standard_error: np.ndarray  # [C]
     seconds: np.ndarray  # [C]
     all_linear_kl: Optional[np.ndarray]  # [S]
-    selection: Optional[Selection]
     complete: bool  # False while it is put together from candidate files
     provenance: Provenance
+
+    def of_layers(self):
+        """The same for the candidates that restore one layer: what is shown by layer."""
+        rows = self.layer != NO_LAYER
+        by_candidate = ("candidate", "layer", "kl", "kl_mean", "kl_standard_error", "score", "score_standard_error",
+                        "seconds")
+        return replace(self, **{name: getattr(self, name)[rows] for name in by_candidate})
 
 
 @dataclass
@@ -160,8 +167,8 @@ def expect_shapes(file, shapes):
     return lengths
 
 
-CANDIDATE_SHAPES = {"candidate": "C", "layer": "C", "seconds": "C", "checkpoint_tokens": "M", "kl": "CMS",
-                    "kl_mean": "CM", "kl_standard_error": "CM"}
+CANDIDATE_SHAPES = {"candidate": "C", "seconds": "C", "checkpoint_tokens": "M", "kl": "CMS", "kl_mean": "CM",
+                    "kl_standard_error": "CM"}
 EVALUATION_SHAPES = {"model": "N", "loss_by_position": "NP", "perplexity_by_position": "NP", "kl_by_position": "NP",
                      "loss": "N", "perplexity": "N", "kl": "N", "loss_standard_error": "N", "kl_standard_error": "N",
                      "loss_per_sequence": "NS", "kl_per_sequence": "NS"}
@@ -175,21 +182,50 @@ def read_provenance(file):
     return Provenance(ranks=None if ranks is None else int(ranks), **words)
 
 
-def read_selection(group):
-    return Selection(layers=group["layers"][:], order=group["order"][:], rule=text(group.attrs["rule"]),
-                     budget=int(group.attrs["budget"]), number_of_layers=int(group.attrs["number_of_layers"]),
-                     seed=int(group.attrs["seed"]))
+def restored_layers(file):
+    """Of each candidate of scores.h5 or of its own file: the layer of its only softmax mixer, or NO_LAYER."""
+    if "layout" not in file:  # format 1, where every candidate had one
+        expect_shapes(file, {"candidate": "C", "layer": "C"})
+        return file["layer"][:]
+    expect_shapes(file, {"candidate": "C", "layout": "CL"})
+    mixers = np.array([text(name) for name in file["mixer"][:]])
+    softmax = mixers[file["layout"][:]] == "softmax"
+    return np.where(softmax.sum(axis=1) == 1, softmax.argmax(axis=1), NO_LAYER)
+
+
+def read_selection(path):
+    def reader(file):
+        return Selection(layers=file["layers"][:], order=file["order"][:], rule=text(file.attrs["rule"]),
+                         options=text(file.attrs["options"]), layout=[text(name) for name in file["layout"][:]])
+
+    return read_with(path, "amalgam selection", reader)
+
+
+def read_selection_in_scores(path):
+    """The selection that format 1 of scores.h5 may hold, or None."""
+
+    def reader(file):
+        if "selection" not in file:
+            return None
+        group = file["selection"]
+        layers = group["layers"][:]
+        layout = ["softmax" if layer in layers else "linear" for layer in range(int(group.attrs["number_of_layers"]))]
+        return Selection(layers=layers, order=group["order"][:], rule=text(group.attrs["rule"]), options="",
+                         layout=layout)
+
+    return read_with(path, "amalgam scores", reader)
 
 
 def read_scores(path):
     def reader(file):
+        if "kl" not in file:  # format 1, of a rule that needs no scores: only the selection
+            return None
         expect_shapes(file, CANDIDATE_SHAPES | {"score": "C", "score_standard_error": "C"})
         return Scores(
-            candidate=file["candidate"][:], layer=file["layer"][:], checkpoint_tokens=file["checkpoint_tokens"][:],
+            candidate=file["candidate"][:], layer=restored_layers(file), checkpoint_tokens=file["checkpoint_tokens"][:],
             kl=file["kl"][:], kl_mean=file["kl_mean"][:], kl_standard_error=file["kl_standard_error"][:],
             score=file["score"][:], score_standard_error=file["score_standard_error"][:], seconds=file["seconds"][:],
             all_linear_kl=file["all_linear_kl"][:] if "all_linear_kl" in file else None,
-            selection=read_selection(file["selection"]) if "selection" in file else None,
             complete=True, provenance=read_provenance(file))
 
     return read_with(path, "amalgam scores", reader)
@@ -204,11 +240,10 @@ def read_candidate(path):
         kl = file["kl"][:]
         kl_mean = file["kl_mean"][:]
         error = file["kl_standard_error"][:]
-        return Scores(candidate=file["candidate"][:], layer=file["layer"][:],
+        return Scores(candidate=file["candidate"][:], layer=restored_layers(file),
                       checkpoint_tokens=file["checkpoint_tokens"][:], kl=kl, kl_mean=kl_mean, kl_standard_error=error,
                       score=-last_measured(kl_mean), score_standard_error=last_measured(error),
-                      seconds=file["seconds"][:], all_linear_kl=None, selection=None, complete=False,
-                      provenance=read_provenance(file))
+                      seconds=file["seconds"][:], all_linear_kl=None, complete=False, provenance=read_provenance(file))
 
     return read_with(path, "amalgam candidate", reader)
 
@@ -239,7 +274,7 @@ def join_candidates(parts):
     joined = {name: np.concatenate([getattr(part, name) for part in parts])
               for name in ("candidate", "layer", "score", "score_standard_error", "seconds")}
     return Scores(checkpoint_tokens=tokens, kl=kl, kl_mean=kl_mean, kl_standard_error=kl_error, all_linear_kl=None,
-                  selection=None, complete=False, provenance=parts[-1].provenance, **joined)
+                  complete=False, provenance=parts[-1].provenance, **joined)
 
 
 def read_evaluation(path):

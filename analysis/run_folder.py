@@ -13,8 +13,8 @@ from typing import Optional
 import numpy as np
 
 from metrics import Metrics, read_metrics
-from result_files import (Evaluation, Provenance, Scores, UnreadableFile, join_candidates, read_candidate,
-                          read_checkpoint_info, read_evaluation, read_scores)
+from result_files import (Evaluation, Provenance, Scores, Selection, UnreadableFile, join_candidates, read_candidate,
+                          read_checkpoint_info, read_evaluation, read_scores, read_selection, read_selection_in_scores)
 
 RULES_WITHOUT_SCORES = ("uniform", "random", "explicit", "all_linear")
 
@@ -27,6 +27,7 @@ class RunFolder:
     job: dict = field(default_factory=dict)  # dotted key -> text
     metrics: Metrics = field(default_factory=Metrics)
     scores: Optional[Scores] = None
+    selection: Optional[Selection] = None
     evaluation: Optional[Evaluation] = None
     checkpoints: list = field(default_factory=list)  # CheckpointInfo, in order of stage and step
     exported: dict = field(default_factory=dict)  # folder of the student -> its config.json
@@ -43,9 +44,6 @@ class RunFolder:
         """Of the newest file, or None while there is no file."""
         found = self.provenances()
         return found[-1] if found else None
-
-    def selection(self):
-        return self.scores.selection if self.scores is not None else None
 
     def model_config(self):
         """The model's configuration by the newest checkpoint, or {} while there is none."""
@@ -75,11 +73,7 @@ class RunFolder:
         for checkpoint in reversed(self.checkpoints):
             if checkpoint.stage in ("distill", "finetune"):
                 return checkpoint.config["layout"]
-        selection = self.selection()
-        if selection is None:
-            return []
-        chosen = set(int(layer) for layer in selection.layers)
-        return ["softmax" if layer in chosen else "linear" for layer in range(selection.number_of_layers)]
+        return self.selection.layout if self.selection is not None else []
 
     def softmax_layers(self):
         return [layer for layer, mixer in enumerate(self.layout()) if is_softmax(mixer)]
@@ -123,6 +117,10 @@ def read_run_folder(path):
         parts = [attempt(run, read_candidate, file) for file in sorted(path.glob("candidates/candidate-*.h5"))]
         parts = [part for part in parts if part is not None]
         run.scores = join_candidates(parts) if parts else None
+    if (path / "selection.h5").is_file():
+        run.selection = attempt(run, read_selection, path / "selection.h5")
+    elif run.scores is None or run.scores.complete:  # what is damaged has been named
+        run.selection = attempt(run, read_selection_in_scores, path / "scores.h5")
     run.evaluation = attempt(run, read_evaluation, path / "evaluation.h5")
     return run
 
@@ -168,15 +166,16 @@ def flatten_yaml(job_text):
     return values
 
 
-def paired_gap(scores):
+def paired_gap(scores, selection):
     """How clearly the worst chosen candidate is ahead of the best one left out: (inside, outside, gap, standard error).
 
     Both were measured on the same sequences, so the error is that of the differences, which is far smaller than the
     error of either mean. None if there is no such pair.
     """
-    if scores is None or scores.selection is None:
+    if scores is None or selection is None:
         return None
-    chosen = np.isin(scores.layer, scores.selection.layers)
+    scores = scores.of_layers()
+    chosen = np.isin(scores.layer, selection.layers)
     finite = np.isfinite(scores.score)
     if not (chosen & finite).any() or not (~chosen & finite).any():
         return None

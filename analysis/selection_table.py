@@ -15,6 +15,15 @@ from pathlib import Path
 
 import h5py
 
+from result_files import read_selection, read_selection_in_scores
+
+
+def selected_layers(folder):
+    """Earlier versions of Amalgam put the selection into scores.h5."""
+    if (folder / "selection.h5").exists():
+        return read_selection(folder / "selection.h5").layers
+    return read_selection_in_scores(folder / "scores.h5").layers
+
 
 def read_runs(folder):
     """Rows (rule, phase, budget, seed, layers, kl, accuracy) of all finished runs; the teacher's accuracy."""
@@ -24,11 +33,11 @@ def read_runs(folder):
         if not match:
             continue
         rule, phase, budget, seed = match.groups()
-        with h5py.File(path) as evaluation, h5py.File(path.parent / "scores.h5") as scores:
+        with h5py.File(path) as evaluation:
             names = [name.decode() for name in evaluation["model"]]
             student = names.index("student")
             teacher = float(evaluation["answer_accuracy"][names.index("teacher")])
-            layers = " ".join(map(str, scores["selection/layers"][:]))
+            layers = " ".join(map(str, selected_layers(path.parent)))
             rows.append((rule, phase, int(budget), int(seed), layers, float(evaluation["kl"][student]),
                          float(evaluation["answer_accuracy"][student])))
     return rows, teacher

@@ -22,8 +22,7 @@ def comparison_row(run):
     row = dict.fromkeys(COLUMNS)
     row["run"] = run.name
     row["teacher"] = run.teacher() or None
-    selection = run.selection()
-    row["rule"] = selection.rule if selection else run.job.get("select.rule")
+    row["rule"] = run.selection.rule if run.selection else run.job.get("select.rule")
     layout = run.layout()
     row["layers"] = len(layout) or None
     row["softmax layers"] = " ".join(map(str, run.softmax_layers())) or "none" if layout else None

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # From a fresh clone to a converted model: installs what is missing, builds, and runs the main job on the built-in teacher
-# with two ranks on CPUs. Leaves outputs/quickstart/: scores.h5, evaluation.h5, student/, report.html.
+# with two ranks on CPUs. Leaves outputs/quickstart/: scores.h5, selection.h5, evaluation.h5, student/, report.html.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup/environment.sh"
 cd "$project"
@@ -19,5 +19,6 @@ start_ranks 2 build/cpu/src/amalgam run jobs/quickstart.yaml
 
 say "layers by importance, and the chosen ones"
 build/cpu/src/amalgam inspect outputs/quickstart/scores.h5 | sed -n '/^layers by importance/,$p'
+build/cpu/src/amalgam inspect outputs/quickstart/selection.h5 | sed -n '/^selection/,$p'
 say "results"
-ls -d outputs/quickstart/scores.h5 outputs/quickstart/evaluation.h5 outputs/quickstart/student outputs/quickstart/report.html
+ls -d outputs/quickstart/scores.h5 outputs/quickstart/selection.h5 outputs/quickstart/evaluation.h5 outputs/quickstart/student outputs/quickstart/report.html

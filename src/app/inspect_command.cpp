@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "app/inspect_command.h"
 
+#include <algorithm>
 #include <iomanip>
 #include <iostream>
 
 #include "evaluation/statistics.h"
 #include "selection/score_file.h"
+#include "selection/selection.h"
 #include "storage/hdf5.h"
 #include "system/error.h"
 
 namespace amalgam {
 namespace {
 
-constexpr const char* root_texts[] = {"filetype", "software_version", "git_sha", "date",  "machine",
-                                      "job_id",   "command_line",     "stage",   "layout"};
+constexpr const char* root_texts[] = {"filetype", "software_version", "git_sha", "date",   "machine",
+                                      "job_id",   "command_line",     "stage",   "layout", "rule",
+                                      "options"};
 constexpr const char* root_integers[] = {"ranks", "step", "tokens", "data_cursor", "seed"};
 
 const char* name_of(StoredType type) {
@@ -53,22 +56,29 @@ void print_datasets(const H5File& file) {
     std::cout << count << " datasets, " << bytes << " bytes\n";
 }
 
+void print_selection(const Selection& selection) {
+    std::cout << "selection (" << selection.rule << "):";
+    for (const int64_t layer : selection.layers()) std::cout << ' ' << layer;
+    std::cout << '\n';
+}
+
 void print_scores(const std::string& path) {
     const ScoreTable table = read_scores(path);
+    const auto scored = table.scored();
+    const bool of_layers = std::all_of(scored.begin(), scored.end(),
+                                       [](const ScoredCandidate& one) { return restored_layer(one.candidate); });
     std::cout << std::fixed << std::setprecision(5);
-    if (!table.candidates.empty()) {
-        std::cout << "layers by importance (held-out KL to the teacher, nat/token, after restoring softmax there)\n";
-        const auto scores = table.scores_by_layer();
-        for (int64_t layer : rank_layers(scores)) {
-            const auto kl = mean_and_error(table.candidates.at(size_t(layer)).kl.back());
-            std::cout << "  layer " << std::right << std::setw(3) << layer << "  " << kl.mean << " +- "
-                      << kl.standard_error << '\n';
-        }
+    if (!scored.empty())
+        std::cout << (of_layers
+                          ? "layers by importance (held-out KL to the teacher, nat/token, after restoring softmax "
+                            "there)\n"
+                          : "candidates by importance (held-out KL to the teacher, nat/token)\n");
+    for (const size_t place : ranking(scored)) {
+        const auto kl = mean_and_error(table.candidates[place].kl.back());
+        std::cout << "  " << in_column(scored[place].candidate) << "  " << kl.mean << " +- " << kl.standard_error
+                  << '\n';
     }
-    if (!table.selection) return;
-    std::cout << "selection (" << table.selection->rule << "):";
-    for (int64_t layer : table.selection->layers) std::cout << ' ' << layer;
-    std::cout << '\n';
+    if (const auto selection = selection_in_scores(path, "linear")) print_selection(*selection);
 }
 
 void print_evaluation(const H5File& file) {
@@ -97,6 +107,7 @@ void inspect_command(const std::string& path) {
     print_datasets(file);
     const std::string type = file.has_attribute("/", "filetype") ? file.string_attribute("/", "filetype") : "";
     if (type == "amalgam scores") print_scores(path);
+    if (type == "amalgam selection") print_selection(read_selection(path));
     if (type == "amalgam evaluation") print_evaluation(file);
 }
 

@@ -10,6 +10,7 @@
 
 #include "options/choices.h"
 #include "options/options.h"
+#include "rules/selection_rule.h"
 
 namespace amalgam {
 
@@ -99,11 +100,8 @@ struct FinetuneJob : DistillJob {
 };
 
 struct SelectJob {
-    std::string rule = "kl_guided";  // kl_guided | uniform | random | explicit | all_linear
-    std::string budget = "25%";      // kept softmax layers: a count ("7") or a ratio ("25%", "0.25")
-    int64_t phase = 0;               // uniform: first kept layer
-    int64_t seed = 0;                // random
-    std::vector<int64_t> layers;     // explicit, 0-based
+    std::string rule = selection_rules().front().name;
+    Options options = default_values(options_of(selection_rules()));  // of all rules, by name
 };
 
 struct EvaluateJob {

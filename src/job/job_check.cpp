@@ -215,39 +215,43 @@ class Check {
 
     void check_selection() {
         const SelectJob& select = job_.select;
-        problem_if(
-            select.rule == "kl_guided" && job_.score.tokens == 0,
-            "select.rule is kl_guided but score.tokens is 0 (there are no scores to guide it) give score.tokens, "
-            "or a rule that needs none: uniform, random, explicit, all_linear");
-        note_if(select.rule != "kl_guided" && job_.score.tokens > 0, "select.rule is ", select.rule,
-                ": layers are scored but the scores are not used");
-        note_if(select.rule != "explicit" && !select.layers.empty(), "select.layers is not used by rule ", select.rule);
-        problem_if(select.rule == "explicit" && select.layers.empty(),
-                   "select.rule is explicit but select.layers is empty (which layers keep softmax?) list them, or use "
-                   "rule all_linear");
-        std::set<int64_t> distinct;
-        for (const int64_t layer : select.layers)
-            problem_if(!distinct.insert(layer).second, "select.layers names layer ", layer,
-                       " twice (a mistake?) remove one");
-        if (!teacher_) {
-            if (select.rule != "explicit" && select.rule != "all_linear")
-                parsed([&] { return kept_layers(select.budget, std::numeric_limits<int32_t>::max()); }, 0);
-            return;
+        const SelectionRule& rule = selection_rule(select.rule);
+        std::string others;  // that need no scores
+        for (const SelectionRule& one : selection_rules())
+            if (one.scorer == nullptr) others += (others.empty() ? "" : ", ") + one.name;
+        problem_if(rule.scorer != nullptr && job_.score.tokens == 0, "select.rule is ", rule.name,
+                   " but score.tokens is 0 (there are no scores to guide it) give score.tokens, or a rule that needs "
+                   "none: ",
+                   others);
+        note_if(rule.scorer == nullptr && job_.score.tokens > 0, "select.rule is ", rule.name,
+                ": scores are not used, so the stage score is left out");
+        check_unused_options(rule);
+        const std::optional<int64_t> layers = teacher_ ? std::optional(teacher_->layers) : std::nullopt;
+        for (const std::string& problem : rule.problems(select.options, layers)) problem_if(true, problem);
+        const int64_t enough = std::numeric_limits<int32_t>::max();  // where only the form of a budget can be checked
+        const int64_t kept = parsed([&] { return kept_layers(select, layers.value_or(enough)); }, -1);
+        if (!layers) return;
+        note_if(kept >= 0, "select: ", kept, " of ", *layers, " layers keep softmax");
+        if (rule.scorer != nullptr) check_candidates(*rule.scorer, *layers);
+    }
+
+    /// Keys of other rules that somebody has set all the same.
+    void check_unused_options(const SelectionRule& rule) {
+        for (const Option& option : options_of(selection_rules())) {
+            const bool is_used = std::any_of(rule.options.begin(), rule.options.end(),
+                                             [&](const Option& own) { return own.name == option.name; });
+            note_if(!is_used && job_.select.options.at(option.name) != option.default_value, "select.", option.name,
+                    " is not used by rule ", rule.name);
         }
-        for (const int64_t layer : select.layers)
-            problem_if(layer >= teacher_->layers, "select.layers names layer ", layer, " but the teacher has ",
-                       teacher_->layers, " (they are counted from 0) use 0 to ", teacher_->layers - 1);
-        problem_if(select.rule == "uniform" && select.phase >= teacher_->layers, "select.phase is ", select.phase,
-                   " but the teacher has ", teacher_->layers, " layers (it is the first kept one) use 0 to ",
-                   teacher_->layers - 1);
-        const int64_t kept = parsed([&] { return kept_layers(select, teacher_->layers); }, -1);
-        note_if(kept >= 0, "select: ", kept, " of ", teacher_->layers, " layers keep softmax");
-        if (job_.score.tokens > 0 && ranks_ >= 1 && ranks_ % job_.score.ranks_per_candidate == 0) {
-            const int64_t groups = ranks_ / job_.score.ranks_per_candidate;
-            note_if(groups > teacher_->layers, "score: ", groups, " groups of ranks but ", teacher_->layers,
-                    " candidates; ", groups - teacher_->layers,
-                    " groups have nothing to do (raise score.ranks_per_candidate)");
-        }
+    }
+
+    void check_candidates(const Scorer& scorer, int64_t layers) {
+        const int64_t per_group = job_.score.ranks_per_candidate;
+        if (job_.score.tokens == 0 || ranks_ < 1 || ranks_ % per_group != 0) return;
+        const int64_t groups = ranks_ / per_group;
+        const auto candidates = int64_t(scorer.candidates(layers, job_.student.mixer).size());
+        note_if(groups > candidates, "score: ", groups, " groups of ranks but ", candidates, " candidates; ",
+                groups - candidates, " groups have nothing to do (raise score.ranks_per_candidate)");
     }
 
     void check_export() {
@@ -287,13 +291,15 @@ class Check {
     }
 
     std::vector<int64_t> likely_layers(const ModelConfig& teacher) const {
-        std::vector<int64_t> layers(size_t(teacher.layers));
-        std::iota(layers.begin(), layers.end(), int64_t{0});
-        if (job_.select.rule == "explicit") {
-            layers = job_.select.layers;
+        const SelectionRule& rule = selection_rule(job_.select.rule);
+        std::vector<int64_t> layers;
+        if (rule.scorer == nullptr) {
+            layers = rule.choose(job_.select.options, teacher.layers, {});
             std::erase_if(layers, [&](int64_t layer) { return layer >= teacher.layers; });
             return layers;
         }
+        layers.resize(size_t(teacher.layers));
+        std::iota(layers.begin(), layers.end(), int64_t{0});
         std::stable_partition(layers.begin(), layers.end(),
                               [&](int64_t layer) { return teacher.window[size_t(layer)] == 0; });
         layers.resize(size_t(kept_layers(job_.select, teacher.layers)));

@@ -54,6 +54,22 @@ class SectionKeys {
     std::function<Part&(Job&)> part_;
 };
 
+/// Adds keys that a kind of thing declares itself. `values` finds in a Job where theirs are stored.
+void add_options(std::vector<JobKey>& schema, const std::string& section, const std::vector<Option>& declared,
+                 const std::function<Options&(Job&)>& values) {
+    for (const Option& option : declared) {
+        const auto member = [values, name = option.name](Job& job) {
+            return std::visit([](auto& value) { return Member(&value); }, values(job).at(name));
+        };
+        schema.push_back({.path = section + "." + option.name,
+                          .unit = option.unit,
+                          .description = option.description,
+                          .member = member,
+                          .range = option.range,
+                          .choices = option.choices});
+    }
+}
+
 void add_run(std::vector<JobKey>& schema) {
     SectionKeys<Job> keys(schema, "", [](Job& job) -> Job& { return job; });
     keys.add("name", &Job::name, "", "name of the run; its folder is OUTPUT/NAME");
@@ -199,12 +215,10 @@ void add_temperature(std::vector<JobKey>& schema, const std::string& section, St
 
 void add_select(std::vector<JobKey>& schema) {
     SectionKeys<SelectJob> keys(schema, "select", [](Job& job) -> SelectJob& { return job.select; });
-    keys.add("rule", &SelectJob::rule, "", "how the layers that keep softmax are chosen").choices = {
-        "kl_guided", "uniform", "random", "explicit", "all_linear"};
-    keys.add("budget", &SelectJob::budget, "layers", "kept softmax layers: a count (7) or a ratio (25%, 0.25)");
-    keys.add("phase", &SelectJob::phase, "", "uniform: the first kept layer").range = at_least(0);
-    keys.add("seed", &SelectJob::seed, "", "random: its seed").range = at_least(0);
-    keys.add("layers", &SelectJob::layers, "", "explicit: the kept layers, counted from 0").range = at_least(0);
+    JobKey& rule = keys.add("rule", &SelectJob::rule, "", "how the layers that keep softmax are chosen");
+    for (const SelectionRule& one : selection_rules()) rule.choices.push_back(one.name);
+    add_options(schema, "select", options_of(selection_rules()),
+                [](Job& job) -> Options& { return job.select.options; });
 }
 
 void add_results(std::vector<JobKey>& schema) {

@@ -26,32 +26,8 @@ int64_t training_steps(const TrainingJob& stage) {
     return stage.tokens / (stage.sequence_length * stage.batch_sequences);
 }
 
-int64_t kept_layers(const std::string& budget, int64_t layers) {
-    const bool percent = budget.ends_with("%");
-    const bool ratio = !percent && budget.find('.') != std::string::npos;
-    const std::string number = percent ? budget.substr(0, budget.size() - 1) : budget;
-    double value = -1;
-    const auto [end, error] =
-        std::from_chars(number.data(), number.data() + number.size(), value, std::chars_format::fixed);
-    const bool is_number = error == std::errc() && end == number.data() + number.size() && std::isfinite(value);
-    const bool is_count = percent || ratio || digits(number) >= 0;
-    require(is_number && is_count && value >= 0, "select.budget is \"", budget,
-            "\" (how many layers keep softmax?) write a count such as 7, or a ratio such as 25% or 0.25");
-    if (percent) value /= 100;
-    if (percent || ratio) {
-        require(value <= 1, "select.budget is \"", budget, "\", more than all layers (a ratio is at most 100% or 1.0)",
-                ratio ? " a count has no decimal point" : "");
-        return static_cast<int64_t>(std::floor(value * static_cast<double>(layers) + 0.5));
-    }
-    require(value <= static_cast<double>(layers), "select.budget is ", budget, " but the teacher has ", layers,
-            " layers (no more than all can keep softmax) give at most ", layers);
-    return static_cast<int64_t>(value);
-}
-
 int64_t kept_layers(const SelectJob& select, int64_t layers) {
-    if (select.rule == "all_linear") return 0;
-    if (select.rule == "explicit") return static_cast<int64_t>(select.layers.size());
-    return kept_layers(select.budget, layers);
+    return selection_rule(select.rule).kept(select.options, layers);
 }
 
 int64_t walltime_seconds(const std::string& walltime) {

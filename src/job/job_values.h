@@ -13,11 +13,7 @@ namespace amalgam {
 /// Optimizer steps of a stage: whole batches that fit into its tokens (100M tokens of 96 x 512 make 2034).
 int64_t training_steps(const TrainingJob& stage);
 
-/// Softmax layers of a model with `layers` layers that `budget` keeps: a count ("7"), a percentage ("25%") or a ratio
-/// with a decimal point ("0.25"). Ratios are rounded to the nearest count, halves up: 12.5% of 36 layers are 5.
-int64_t kept_layers(const std::string& budget, int64_t layers);
-
-/// The same for a whole `select` section: rules explicit and all_linear need no budget.
+/// Softmax layers that the job's rule keeps in a model with `layers` layers.
 int64_t kept_layers(const SelectJob& select, int64_t layers);
 
 /// "hh:mm:ss" in seconds; there may be more than 99 hours. 0 if `walltime` is empty: no limit.

@@ -21,6 +21,7 @@ struct Range {
 
     bool contains(double value) const;
     std::string describe() const;  // "at least 1", "at least 0 and below 1"; empty if everything is allowed
+    bool operator==(const Range&) const = default;
 };
 
 using OptionValue = std::variant<bool, int64_t, double, std::string, std::vector<int64_t>>;
@@ -32,6 +33,8 @@ struct Option {
     std::string description;                // one line, for people
     Range range = {};                       // numbers
     std::vector<std::string> choices = {};  // texts; empty: any
+
+    bool operator==(const Option&) const = default;
 };
 
 /// Values by name.

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "selection/score_file.h"
 
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <set>
+
 #include "evaluation/statistics.h"
 #include "storage/hdf5.h"
 #include "system/error.h"
@@ -9,6 +15,9 @@ namespace amalgam {
 namespace {
 
 using Shape = std::vector<int64_t>;
+
+constexpr int32_t newest_version = 2;
+const std::string numbers_group = "/numbers";
 
 /// Consecutive pieces of `width` values.
 std::vector<std::vector<double>> in_rows(const std::vector<double>& flat, size_t first, size_t count, size_t width) {
@@ -33,14 +42,67 @@ void write_small_integers(H5File& file, const std::string& name, const std::vect
     file.write(name, Shape{int64_t(values.size())}, std::span<const int32_t>(values));
 }
 
+/// Which layouts were measured: /layout, /mixer, /numbers/NAME; /layer for people where every candidate has just one.
+void write_layouts(H5File& file, const std::vector<CandidateResult>& all) {
+    std::set<std::string> mixers, numbers;
+    std::vector<int64_t> layers;
+    for (const CandidateResult& r : all) {
+        mixers.insert(r.candidate.layout.begin(), r.candidate.layout.end());
+        for (const auto& [name, value] : r.candidate.numbers) numbers.insert(name);
+        if (const auto layer = restored_layer(r.candidate)) layers.push_back(*layer);
+    }
+    const std::vector<std::string> names(mixers.begin(), mixers.end());
+    std::vector<int32_t> indices;
+    for (const CandidateResult& r : all)
+        for (const std::string& mixer : r.candidate.layout)
+            indices.push_back(int32_t(std::lower_bound(names.begin(), names.end(), mixer) - names.begin()));
+    file.write("/mixer", names);
+    file.write("/layout", Shape{int64_t(all.size()), int64_t(all[0].candidate.layout.size())},
+               std::span<const int32_t>(indices));
+    if (layers.size() == all.size()) write_small_integers(file, "/layer", layers);
+    for (const std::string& name : numbers) {
+        std::vector<double> values;
+        for (const CandidateResult& r : all) {
+            const auto found = r.candidate.numbers.find(name);
+            values.push_back(found == r.candidate.numbers.end() ? std::numeric_limits<double>::quiet_NaN()
+                                                                : found->second);
+        }
+        write_doubles(file, numbers_group + "/" + name, {int64_t(all.size())}, values);
+    }
+}
+
+/// One for each row of /layout.
+std::vector<Candidate> read_layouts(const H5File& file) {
+    const auto damaged = [&](const std::string& problem) {
+        return Error(text(file.path().string(), ": ", problem), ExitCode::damaged_file);
+    };
+    const Shape shape = file.describe("/layout").shape;
+    if (shape.size() != 2) throw damaged("/layout: is not a table of candidates by layers");
+    const auto mixers = file.read_strings("/mixer");
+    const auto indices = file.read_integers("/layout");
+    std::vector<Candidate> all(static_cast<size_t>(shape[0]));
+    for (size_t i = 0; i < indices.size(); ++i) {
+        if (indices[i] < 0 || indices[i] >= int64_t(mixers.size()))
+            throw damaged(text("/layout: names mixer ", indices[i], " but /mixer has ", mixers.size()));
+        all[i / size_t(shape[1])].layout.push_back(mixers[size_t(indices[i])]);
+    }
+    if (!file.has(numbers_group)) return all;
+    for (const DatasetInfo& dataset : file.list(numbers_group)) {
+        const auto values = file.read_doubles(dataset.path);
+        if (values.size() != all.size()) throw damaged(dataset.path + ": has another number of candidates");
+        for (size_t c = 0; c < all.size(); ++c)
+            if (!std::isnan(values[c])) all[c].numbers[dataset.path.substr(numbers_group.size() + 1)] = values[c];
+    }
+    return all;
+}
+
 /// The datasets of one candidate or of all: a candidate's own file is a table of one.
 void write_candidates(H5File& file, const std::vector<CandidateResult>& all) {
     const int64_t c = int64_t(all.size()), m = int64_t(all[0].kl.size()), s = int64_t(all[0].kl[0].size());
-    std::vector<int64_t> candidate, layer, rank;
+    std::vector<int64_t> candidate, rank;
     std::vector<double> kl, mean, error, loss, score, score_error, seconds;
     for (const CandidateResult& r : all) {
-        candidate.push_back(r.candidate);
-        layer.push_back(r.layer);
+        candidate.push_back(r.number);
         rank.push_back(r.rank);
         seconds.push_back(r.seconds);
         for (const auto& row : r.kl) {
@@ -54,7 +116,7 @@ void write_candidates(H5File& file, const std::vector<CandidateResult>& all) {
         score_error.push_back(error.back());
     }
     write_small_integers(file, "/candidate", candidate);
-    write_small_integers(file, "/layer", layer);
+    write_layouts(file, all);
     write_integers(file, "/checkpoint_tokens", all[0].measured_tokens);
     std::vector<int64_t> sequence;
     for (int64_t i = 0; i < s; ++i) sequence.push_back(i);
@@ -118,24 +180,29 @@ std::vector<StepMetrics> read_metrics(const H5File& file, int64_t candidate) {
     return rows;
 }
 
-std::vector<CandidateResult> read_candidates(const H5File& file) {
+/// `version_1`: the layout of a candidate in a file that has its restored layer instead.
+std::vector<CandidateResult> read_candidates(const H5File& file, const std::function<Layout(int64_t)>& version_1) {
     const auto shape = file.describe("/kl").shape;
     const size_t measurements = size_t(shape.at(1)), sequences = size_t(shape.at(2));
     const size_t steps = size_t(file.describe("/train_loss").shape.at(1));
-    const auto candidate = file.read_integers("/candidate"), layer = file.read_integers("/layer"),
-               rank = file.read_integers("/rank");
+    const auto number = file.read_integers("/candidate"), rank = file.read_integers("/rank");
     const auto tokens = file.read_integers("/checkpoint_tokens");
     const auto kl = file.read_doubles("/kl"), loss = file.read_doubles("/train_loss"),
                seconds = file.read_doubles("/seconds");
+    std::vector<Candidate> candidates;
+    if (file.has("/layout"))
+        candidates = read_layouts(file);
+    else
+        for (const int64_t layer : file.read_integers("/layer")) candidates.push_back({version_1(layer), {}});
     std::vector<CandidateResult> all;
-    for (size_t c = 0; c < layer.size(); ++c)
-        all.push_back({candidate[c],
-                       layer[c],
+    for (size_t c = 0; c < candidates.size(); ++c)
+        all.push_back({number.at(c),
+                       candidates[c],
                        tokens,
                        in_rows(kl, c * measurements, measurements, sequences),
                        in_rows(loss, c, 1, steps)[0],
-                       seconds[c],
-                       rank[c],
+                       seconds.at(c),
+                       rank.at(c),
                        {}});
     return all;
 }
@@ -148,67 +215,49 @@ double CandidateResult::score() const {
 
 void write_candidate(const std::filesystem::path& path, const CandidateResult& result, const Provenance& provenance) {
     write_h5_once(path, [&](H5File& file) {
-        file.describe_file("amalgam candidate", provenance);
+        file.describe_file("amalgam candidate", provenance, newest_version);
         write_candidates(file, {result});
         write_metrics(file, result.logged);
     });
 }
 
-CandidateResult read_candidate(const std::filesystem::path& path) {
+CandidateResult read_candidate(const std::filesystem::path& path, const Candidate& expected) {
     const H5File file = H5File::open(path);
-    file.expect_filetype("amalgam candidate");
-    CandidateResult result = read_candidates(file).at(0);
-    result.logged = read_metrics(file, result.candidate);
+    file.expect_filetype("amalgam candidate", newest_version);
+    const auto layout_of = [&](int64_t layer) {
+        return restored_layer(expected) == layer ? expected.layout : Layout();
+    };
+    CandidateResult result = read_candidates(file, layout_of).at(0);
+    result.logged = read_metrics(file, result.number);
     return result;
 }
 
-std::vector<double> ScoreTable::scores_by_layer() const {
-    std::vector<double> scores(size_t(layers), 0.0);
-    std::vector<bool> seen(size_t(layers), false);
-    for (const CandidateResult& r : candidates) {
-        scores.at(size_t(r.layer)) = r.score();
-        seen.at(size_t(r.layer)) = true;
-    }
-    for (size_t l = 0; l < seen.size(); ++l)
-        if (!seen[l]) throw Error(text("scores: layer ", l, " was not scored"), ExitCode::damaged_file);
-    return scores;
+std::vector<ScoredCandidate> ScoreTable::scored() const {
+    std::vector<ScoredCandidate> all;
+    for (const CandidateResult& r : candidates) all.push_back({r.candidate, r.score()});
+    return all;
 }
 
 void write_scores(const std::filesystem::path& path, const ScoreTable& table, const Provenance& provenance) {
     write_h5_once(path, [&](H5File& file) {
-        file.describe_file("amalgam scores", provenance);
-        file.set_attribute("/", "number_of_layers", table.layers);
-        if (!table.candidates.empty()) {
-            write_candidates(file, table.candidates);
-            write_doubles(file, "/all_linear_kl", {int64_t(table.all_linear_kl.size())}, table.all_linear_kl);
-        }
-        if (!table.selection) return;
-        write_small_integers(file, "/selection/layers", table.selection->layers);
-        write_small_integers(file, "/selection/order", table.selection->order);
-        file.set_attribute("/selection", "rule", table.selection->rule);
-        file.set_attribute("/selection", "budget", int64_t(table.selection->layers.size()));
-        file.set_attribute("/selection", "number_of_layers", table.layers);
-        file.set_attribute("/selection", "seed", table.selection->seed);
+        file.describe_file("amalgam scores", provenance, newest_version);
+        write_candidates(file, table.candidates);
+        write_doubles(file, "/all_linear_kl", {int64_t(table.all_linear_kl.size())}, table.all_linear_kl);
     });
 }
 
-ScoreTable read_scores(const std::filesystem::path& path) {
+ScoreTable read_scores(const std::filesystem::path& path, const std::string& mixer) {
     const H5File file = H5File::open(path);
-    file.expect_filetype("amalgam scores");
+    file.expect_filetype("amalgam scores", newest_version);
     ScoreTable table;
-    table.layers = file.integer_attribute("/", "number_of_layers");
-    if (file.has("/kl")) {
-        table.candidates = read_candidates(file);
-        table.all_linear_kl = file.read_doubles("/all_linear_kl");
-    }
-    if (file.has("/selection/layers")) {
-        Selection selection;
-        selection.rule = file.string_attribute("/selection", "rule");
-        selection.layers = file.read_integers("/selection/layers");
-        selection.order = file.read_integers("/selection/order");
-        selection.seed = file.integer_attribute("/selection", "seed");
-        table.selection = selection;
-    }
+    if (!file.has("/kl")) return table;  // version 1 kept the selection of other rules here
+    table.candidates = read_candidates(file, [&](int64_t layer) {
+        const int64_t layers = file.integer_attribute("/", "number_of_layers");
+        if (layer < 0 || layer >= layers)
+            throw Error(text(path.string(), ": /layer: names layer ", layer, " of ", layers), ExitCode::damaged_file);
+        return keep_softmax(layers, mixer, {layer});
+    });
+    table.all_linear_kl = file.read_doubles("/all_linear_kl");
     return table;
 }
 

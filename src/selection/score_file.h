@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // scores.h5 and the candidates' own files, candidates/candidate-NNN.h5. A candidate's file is written when it is done,
-// so a run that is started again skips it; scores.h5 is made of all of them. Layouts in outputs/README.md.
+// so a run that is started again skips it; scores.h5 is made of all of them, once. Contents in outputs/README.md.
+//
+// Files of version 1 hold the restored layer instead of a layout, and are still read; their scores.h5 may hold the
+// selection too (selection.h).
 #pragma once
 
 #include <filesystem>
-#include <optional>
 
-#include "selection/rules.h"
+#include "rules/candidate.h"
 #include "system/provenance.h"
 #include "training/metrics.h"
 
@@ -14,8 +16,8 @@ namespace amalgam {
 
 /// What the race knows of one candidate.
 struct CandidateResult {
-    int64_t candidate = 0;
-    int64_t layer = 0;                     // restored to softmax
+    int64_t number = 0;
+    Candidate candidate;
     std::vector<int64_t> measured_tokens;  // training tokens seen at each held-out measurement
     std::vector<std::vector<double>> kl;   // [measurement][held-out sequence], nat/token
     std::vector<double> train_loss;        // of every step
@@ -27,19 +29,23 @@ struct CandidateResult {
 };
 
 void write_candidate(const std::filesystem::path& path, const CandidateResult& result, const Provenance& provenance);
-CandidateResult read_candidate(const std::filesystem::path& path);
+
+/// `expected`: what the run has under this number. The layout of a file of version 1 is taken from there if it restores
+/// the file's layer, and is empty if not. Throws Error(damaged_file).
+CandidateResult read_candidate(const std::filesystem::path& path, const Candidate& expected);
 
 struct ScoreTable {
-    std::vector<CandidateResult> candidates;  // by candidate number; empty where nothing was scored
-    std::vector<double> all_linear_kl;        // of each held-out sequence, before any distillation
-    std::optional<Selection> selection;
-    int64_t layers = 0;
+    std::vector<CandidateResult> candidates;  // by number; empty only in files of version 1, where nothing was scored
+    std::vector<double> all_linear_kl;        // of each held-out sequence, before any distillation, nat/token
 
-    /// By layer. Throws Error if a layer was not scored.
-    std::vector<double> scores_by_layer() const;
+    /// The same without how it was measured.
+    std::vector<ScoredCandidate> scored() const;
 };
 
+/// At least one candidate, all layouts of the same length.
 void write_scores(const std::filesystem::path& path, const ScoreTable& table, const Provenance& provenance);
-ScoreTable read_scores(const std::filesystem::path& path);
+
+/// `mixer`: of the linear layers in the layouts of a file of version 1, which does not say. Throws Error(damaged_file).
+ScoreTable read_scores(const std::filesystem::path& path, const std::string& mixer = "linear");
 
 }  // namespace amalgam

@@ -9,6 +9,7 @@
 #include "job/job_writer.h"
 #include "job/student_spec.h"
 #include "model/transfer.h"
+#include "selection/selection.h"
 #include "sharding/node_weights.h"
 #include "specification/hugging_face_config.h"
 #include "stages/run_folder.h"
@@ -167,13 +168,9 @@ std::unique_ptr<Checkpoint> Run::all_linear() {
 }
 
 Layout Run::selected_layout() {
-    std::vector<int64_t> kept;
-    world.together([&] {
-        const ScoreTable table = read_scores(scores_file());
-        if (!table.selection) throw Error(text(scores_file().string(), ": holds no selection"), ExitCode::damaged_file);
-        kept = table.selection->layers;
-    });
-    return keep_softmax(teacher_config().layers, job.student.mixer, kept);
+    Layout layout;
+    world.together([&] { layout = read_selection(selection_file()).layout; });
+    return layout;
 }
 
 std::unique_ptr<Checkpoint> Run::newest_student() {

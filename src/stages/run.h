@@ -8,18 +8,12 @@
 
 #include "evaluation/held_out.h"
 #include "objectives/blockwise_forward.h"
-#include "selection/score_file.h"
+#include "sharding/student.h"
 #include "stages/compute.h"
 #include "stages/sharding_choice.h"
 #include "training/trainer.h"
 
 namespace amalgam {
-
-/// A student in training: whole on every rank, or with shards.
-struct Student {
-    std::unique_ptr<CausalLM> model;
-    std::unique_ptr<ShardedModel> shards;  // null: whole
-};
 
 class Run {
   public:
@@ -60,6 +54,7 @@ class Run {
 
     StageCheckpoints checkpoints(const std::string& stage) const;
     std::filesystem::path scores_file() const { return folder / "scores.h5"; }
+    std::filesystem::path selection_file() const { return folder / "selection.h5"; }
     std::filesystem::path evaluation_file() const { return folder / "evaluation.h5"; }
     std::filesystem::path candidate_file(int64_t candidate) const;
 

@@ -7,6 +7,7 @@
 #include "job/job_schema.h"
 #include "job/job_writer.h"
 #include "selection/score_file.h"
+#include "selection/selection.h"
 #include "storage/write_once.h"
 #include "system/error.h"
 #include "system/log.h"
@@ -68,18 +69,27 @@ std::string difference(const Job& before, const Job& now) {
     return result;
 }
 
+Provenance provenance_of(const Job& job) {
+    Provenance who = provenance();
+    who.job = to_yaml(job);
+    return who;
+}
+
+/// Does nothing if there is none, or one already.
+void share(const fs::path& source, const fs::path& target) {
+    if (!fs::exists(source) || fs::exists(target)) return;
+    std::error_code failed;
+    fs::create_hard_link(source, target, failed);  // files are written once: sharing them is safe
+    if (failed) fs::copy_file(source, target);
+}
+
 void take_over(const Job& job) {
     const fs::path source = job.reuse, target = job.run_folder();
     const Job theirs = read_job(source / "job.yaml");
     const std::string differs = difference(up_to_align(theirs), up_to_align(job));
     require(differs.empty(), "reuse: ", source.string(),
             " was made by another job (its results would not be this job's):", differs);
-    for (const char* file : {"checkpoints/transfer.h5", "checkpoints/align.h5"}) {
-        if (!fs::exists(source / file) || fs::exists(target / file)) continue;
-        std::error_code failed;
-        fs::create_hard_link(source / file, target / file, failed);  // files are written once: sharing them is safe
-        if (failed) fs::copy_file(source / file, target / file);
-    }
+    for (const char* file : {"checkpoints/transfer.h5", "checkpoints/align.h5"}) share(source / file, target / file);
     if (!fs::exists(source / "scores.h5") || fs::exists(target / "scores.h5")) return;
     const std::string scored_otherwise = difference(up_to_scores(theirs), up_to_scores(job));
     if (!scored_otherwise.empty()) {
@@ -87,12 +97,23 @@ void take_over(const Job& job) {
                   " are not taken (this job scores in another way):", scored_otherwise));
         return;
     }
-    ScoreTable table = read_scores(source / "scores.h5");
-    if (table.candidates.empty()) return;
-    table.selection.reset();
-    Provenance who = provenance();
-    who.job = to_yaml(job);
-    write_scores(target / "scores.h5", table, who);
+    if (!selection_in_scores(source / "scores.h5", job.student.mixer))
+        return share(source / "scores.h5", target / "scores.h5");
+    // Made by an earlier version: the selection in it is the other run's, and must not be taken for this one's.
+    const ScoreTable table = read_scores(source / "scores.h5", job.student.mixer);
+    if (!table.candidates.empty()) write_scores(target / "scores.h5", table, provenance_of(job));
+}
+
+/// Runs of earlier versions have their selection in scores.h5: it gets the file that it has now.
+void give_selection_its_file(const Job& job) {
+    const fs::path scores = fs::path(job.run_folder()) / "scores.h5",
+                   file = fs::path(job.run_folder()) / "selection.h5";
+    if (!fs::exists(scores) || fs::exists(file)) return;
+    const auto selection = selection_in_scores(scores, job.student.mixer);
+    if (!selection) return;
+    write_selection(file, *selection, provenance_of(job));
+    info(text(file.string(), ": written from ", scores.string(),
+              ", where an earlier version of the program had put the selection"));
 }
 
 void remove_left(const fs::path& file) {
@@ -126,6 +147,7 @@ void open_run_folder(const Job& job) {
             " holds a run of another job (results would be mixed); choose another name or remove the folder:", differs);
     }
     write_text_once(job_file, to_yaml(job));
+    give_selection_its_file(job);
     if (!job.reuse.empty()) take_over(job);
 }
 

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Select: the layers that keep softmax attention, written into scores.h5.
+// Select: the layers that keep softmax attention, written into selection.h5.
 #include <algorithm>
 #include <iomanip>
 #include <sstream>
 
 #include "evaluation/statistics.h"
+#include "selection/score_file.h"
+#include "selection/selection.h"
 #include "stages/stages.h"
 #include "system/error.h"
 #include "system/log.h"
@@ -12,16 +14,16 @@
 namespace amalgam {
 namespace {
 
-/// Layers from the best to the worst with their held-out KL, the kept ones marked.
-std::string ranking(const ScoreTable& table, const Selection& selection) {
+/// Candidates from the best to the worst with their held-out KL; those that restore one of the kept layers are marked.
+std::string ranked(const ScoreTable& table, const Selection& selection) {
     std::ostringstream out;
     out << std::fixed << std::setprecision(4);
-    for (int64_t layer : rank_layers(table.scores_by_layer())) {
-        const auto& candidate = *std::find_if(table.candidates.begin(), table.candidates.end(),
-                                              [&](const auto& c) { return c.layer == layer; });
-        const auto kl = mean_and_error(candidate.kl.back());
-        const bool kept = std::find(selection.layers.begin(), selection.layers.end(), layer) != selection.layers.end();
-        out << "\n  " << (kept ? "*" : " ") << " layer " << std::setw(3) << layer << "  KL " << kl.mean << " +- "
+    for (const size_t place : ranking(table.scored())) {
+        const CandidateResult& result = table.candidates[place];
+        const auto layer = restored_layer(result.candidate);
+        const bool kept = layer && selection.layout.at(size_t(*layer)) == softmax_mixer;
+        const auto kl = mean_and_error(result.kl.back());
+        out << "\n  " << (kept ? "*" : " ") << " " << in_column(result.candidate) << "  KL " << kl.mean << " +- "
             << kl.standard_error;
     }
     return out.str();
@@ -30,17 +32,15 @@ std::string ranking(const ScoreTable& table, const Selection& selection) {
 }  // namespace
 
 StageOutcome select(Run& run) {
-    const int64_t layers = run.teacher_config().layers;
+    const SelectJob& job = run.job.select;
     run.world.on_root([&] {
         ScoreTable table;
-        if (std::filesystem::exists(run.scores_file())) table = read_scores(run.scores_file());
-        table.layers = layers;
-        const auto scores = table.candidates.empty() ? std::vector<double>() : table.scores_by_layer();
-        table.selection = select_layers(run.job.select, layers, scores);
-        write_scores(run.scores_file(), table, run.provenance());
-        const Layout layout = keep_softmax(layers, run.job.student.mixer, table.selection->layers);
-        info(text("select (", run.job.select.rule, "): ", describe(layout),
-                  scores.empty() ? "" : ranking(table, *table.selection)));
+        if (std::filesystem::exists(run.scores_file())) table = read_scores(run.scores_file(), run.job.student.mixer);
+        const Selection selection =
+            select_layers(job, run.teacher_config().layers, run.job.student.mixer, table.scored());
+        write_selection(run.selection_file(), selection, run.provenance());
+        info(text("select (", selection.rule, "): ", describe(selection.layout),
+                  table.candidates.empty() ? "" : ranked(table, selection)));
     });
     return StageOutcome::finished;
 }

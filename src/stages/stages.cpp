@@ -22,13 +22,10 @@ const std::vector<Stage>& pipeline_stages() {
         {"transfer", always, [](const Run& r) { return r.checkpoints("transfer").is_finished(); }, transfer},
         {"align", [](const Run& r) { return r.job.align.tokens > 0; },
          [](const Run& r) { return r.checkpoints("align").is_finished(); }, align},
-        {"score", [](const Run& r) { return r.job.score.tokens > 0 && r.job.select.rule == "kl_guided"; },
+        {"score",
+         [](const Run& r) { return r.job.score.tokens > 0 && selection_rule(r.job.select.rule).scorer != nullptr; },
          [](const Run& r) { return std::filesystem::exists(r.scores_file()); }, score},
-        {"select", always,
-         [](const Run& r) {
-             return std::filesystem::exists(r.scores_file()) && read_scores(r.scores_file()).selection.has_value();
-         },
-         select},
+        {"select", always, [](const Run& r) { return std::filesystem::exists(r.selection_file()); }, select},
         {"distill", always, [](const Run& r) { return r.checkpoints("distill").is_finished(); }, distill},
         {"finetune", [](const Run& r) { return r.job.finetune.tokens > 0; },
          [](const Run& r) { return r.checkpoints("finetune").is_finished(); }, finetune},

@@ -31,9 +31,9 @@ class FakeRun:
     """One made-up run: 28 layers by default, a few of which truly matter, so that the layouts differ in KL."""
 
     def __init__(self, folder, rule="kl_guided", seed=1, until="export", layers=28, budget=7, answers=True, left_out=(),
-                 more_job=""):
+                 more_job="", scores_version=2):
         self.folder, self.rule, self.seed, self.layers, self.budget = Path(folder), rule, seed, layers, budget
-        self.answers = answers
+        self.answers, self.scores_version = answers, scores_version
         self.stages = [stage for stage in STAGES[: STAGES.index(until) + 1] if stage not in left_out]
         self.random = np.random.default_rng(seed)
         self.rows = []
@@ -68,7 +68,9 @@ class FakeRun:
                       "libraries": "Open MPI 4.1.4; HDF5 1.10.8; LibTorch 2.11.0"}
         for name, value in attributes.items():
             set_text(file, name, value)
-        file.attrs["format_version"] = np.array([2 if filetype == "amalgam checkpoint" else 1, 0], dtype=np.int32)
+        versions = {"amalgam checkpoint": 2, "amalgam scores": self.scores_version,
+                    "amalgam candidate": self.scores_version}
+        file.attrs["format_version"] = np.array([versions.get(filetype, 1), 0], dtype=np.int32)
         file.attrs["ranks"] = np.int64(8)
         return file
 
@@ -136,6 +138,9 @@ class FakeRun:
     def write_scores(self, file, members, tokens, kl, train, seconds, error):
         file["candidate"] = members.astype(np.int32)
         file["layer"] = members.astype(np.int32)
+        if self.scores_version >= 2:
+            set_texts(file, "mixer", ["gated_delta_net", "softmax"])
+            file["layout"] = np.eye(self.layers, dtype=np.int32)[members]
         file["checkpoint_tokens"] = tokens
         file["sequence"] = np.arange(kl.shape[2], dtype=np.int64)
         file["kl"] = kl[members]
@@ -158,13 +163,22 @@ class FakeRun:
         else:
             order = self.random.permutation(self.layers)[: self.budget]
         self.chosen = np.sort(order)
-        with h5py.File(self.folder / "scores.h5", "a") as file:
-            group = file.create_group("selection")
-            group["layers"] = self.chosen.astype(np.int32)
-            group["order"] = order.astype(np.int32)
-            set_text(group, "rule", self.rule)
-            for name, value in (("budget", self.budget), ("number_of_layers", self.layers), ("seed", self.seed)):
-                group.attrs[name] = np.int64(value)
+        if self.scores_version == 1:
+            with h5py.File(self.folder / "scores.h5", "a") as file:
+                group = file.create_group("selection")
+                self.write_selection(group, order)
+                for name, value in (("budget", self.budget), ("number_of_layers", self.layers), ("seed", self.seed)):
+                    group.attrs[name] = np.int64(value)
+            return
+        with self.open("selection.h5", "amalgam selection") as file:
+            self.write_selection(file, order)
+            set_text(file, "options", f'budget: "{self.budget}"')
+            set_texts(file, "layout", self.layout())
+
+    def write_selection(self, place, order):
+        place["layers"] = self.chosen.astype(np.int32)
+        place["order"] = order.astype(np.int32)
+        set_text(place, "rule", self.rule)
 
     def layout(self):
         return ["softmax" if layer in set(self.chosen) else "gated_delta_net" for layer in range(self.layers)]
@@ -222,6 +236,12 @@ def set_text(target, name, value):
     """A fixed-length UTF-8 string, as the C++ side writes it."""
     data = value.encode("utf-8")
     target.attrs.create(name, data, dtype=h5py.string_dtype("utf-8", max(len(data), 1)))
+
+
+def set_texts(file, name, values):
+    """A dataset of fixed-length UTF-8 strings, likewise."""
+    width = max(len(value.encode("utf-8")) for value in values)
+    file.create_dataset(name, data=[value.encode("utf-8") for value in values], dtype=h5py.string_dtype("utf-8", width))
 
 
 def main():

@@ -24,6 +24,7 @@ import table  # noqa: E402
 from fake_run import FakeRun  # noqa: E402
 from metrics import wall_time_per_stage  # noqa: E402
 from plots import spread  # noqa: E402
+from result_files import NO_LAYER  # noqa: E402
 from run_folder import flatten_yaml, paired_gap, read_run_folder  # noqa: E402
 
 
@@ -93,8 +94,9 @@ class ReportTest(unittest.TestCase):
     def test_one_finished_run(self):
         html, text = self.page(self.guided)
         with h5py.File(self.guided / "scores.h5") as file:
-            layers = file["selection/layers"][:]
             score = file["score"][:]
+        with h5py.File(self.guided / "selection.h5") as file:
+            layers = file["layers"][:]
         with h5py.File(self.guided / "evaluation.h5") as file:
             perplexity, accuracy = file["perplexity"][:], file["answer_accuracy"][:]
         self.assertIn("28 layers, softmax at " + ", ".join(map(str, layers)), text)
@@ -130,6 +132,59 @@ class ReportTest(unittest.TestCase):
         for name in ("guided", "uniform", "random"):
             self.assertIn(f">{name}<", overlay, "the legend names every run")
 
+    def test_format_1_of_the_scores_gives_the_same_page(self):
+        """It had layers instead of layouts, and the selection in scores.h5."""
+        for until in ("score", "select", "export"):
+            with self.subTest(until=until):
+                pages, runs = [], []
+                for version in (1, 2):
+                    folder = self.root / f"format-{version}" / f"until-{until}"
+                    FakeRun(folder, until=until, layers=12, budget=3, scores_version=version).write()
+                    self.assertEqual((folder / "selection.h5").exists(), version == 2 and until != "score")
+                    pages.append(self.page(folder)[1])
+                    runs.append(read_run_folder(folder))
+                self.assertEqual(pages[0], pages[1])
+                self.assertEqual(runs[0].problems, [])
+                np.testing.assert_array_equal(runs[0].scores.layer, np.arange(12))
+                if until != "score":
+                    np.testing.assert_array_equal(runs[0].selection.order, runs[1].selection.order)
+                    self.assertEqual(runs[0].softmax_layers(), runs[1].softmax_layers())
+
+    def test_format_1_without_scores_holds_a_selection(self):
+        folder = FakeRun(self.root / "unscored", "uniform", until="select", layers=12, budget=3, scores_version=1).write()
+        with h5py.File(folder / "scores.h5", "r+") as file:
+            for name in [name for name in file if name != "selection"]:
+                del file[name]
+        for file in folder.glob("candidates/*.h5"):
+            file.unlink()
+        run = read_run_folder(folder)
+        self.assertEqual(run.problems, [])
+        self.assertIsNone(run.scores)
+        self.assertEqual(run.softmax_layers(), [3, 7, 11])
+
+    def test_a_candidate_that_is_not_of_its_number_s_layer(self):
+        """Candidate 0 restores layer 11, ..., and one restores two layers, so that it has none."""
+        folder = FakeRun(self.root / "backwards", until="select", layers=12, budget=3).write()
+        with h5py.File(folder / "scores.h5", "r+") as file:
+            score = file["score"][:]
+            file["layout"][:] = file["layout"][:][:, ::-1]
+            del file["layer"]
+        run = read_run_folder(folder)
+        np.testing.assert_array_equal(run.scores.layer, np.arange(12)[::-1])
+        html, _ = self.page(folder)
+        self.assertIn(f"−{-score[0]:.3f}", re.search(r'title="layer 11.*?</div>', html, flags=re.S).group())
+        with h5py.File(folder / "scores.h5", "r+") as file:
+            layout = file["layout"][:]
+            layout[0, 5] = 1
+            file["layout"][:] = layout
+        run = read_run_folder(folder)
+        self.assertEqual(run.scores.layer[0], NO_LAYER)
+        self.assertEqual(len(run.scores.of_layers().layer), 11)
+        self.assertNotIn(NO_LAYER, run.scores.of_layers().layer)
+        html, text = self.page(folder)
+        self.assertNotIn(f"−{-score[0]:.3f}", re.search(r'title="layer 11.*?</div>', html, flags=re.S).group())
+        self.assertIn("those in brackets candidates of other layouts", text)
+
     def test_shared_scores_are_drawn_once(self):
         shutil.copytree(self.guided, self.root / "again")
         html, text = self.page(self.guided, self.root / "again")
@@ -157,9 +212,9 @@ class ReportTest(unittest.TestCase):
                     (folder / "checkpoints/distill.h5").unlink()
                     html, text = self.page(folder)
                     self.assertIn("distill: step 1000, going on", text)
-                    with h5py.File(folder / "scores.h5") as file:
-                        layers = file["selection/layers"][:]
-                    (folder / "scores.h5").unlink()
+                    with h5py.File(folder / "selection.h5") as file:
+                        layers = file["layers"][:]
+                    (folder / "selection.h5").unlink()
                     self.assertEqual(read_run_folder(folder).softmax_layers(), list(layers), "from the checkpoint")
                     self.assertIn("The evaluation: not there yet", text)
                 if until == "evaluate":
@@ -239,14 +294,14 @@ class ReportTest(unittest.TestCase):
         data = (folder / "evaluation.h5").read_bytes()
         (folder / "evaluation.h5").write_bytes(data[: len(data) // 3])
         with h5py.File(folder / "scores.h5", "r+") as file:
-            file.attrs["format_version"] = np.array([2, 0], dtype=np.int32)
+            file.attrs["format_version"] = np.array([3, 0], dtype=np.int32)
         with h5py.File(folder / "checkpoints/distill.h5", "r+") as file:
             del file.attrs["step"]
         with open(folder / "metrics.csv", "a", encoding="utf-8") as file:
             file.write("12.5,distill,,,20")
         _, text = self.page(folder)
         self.assertIn("evaluation.h5: cannot be opened as HDF5", text)
-        self.assertIn("scores.h5: format_version is [2, 0] but this reader knows versions up to 1.x", text)
+        self.assertIn("scores.h5: format_version is [3, 0] but this reader knows versions up to 2.x", text)
         self.assertIn("distill.h5: a dataset or attribute is missing", text)
         self.assertIn("metrics.csv: 1 line(s) could not be read", text)
 
@@ -367,10 +422,11 @@ class ReaderTest(unittest.TestCase):
     def test_paired_gap_uses_differences(self):
         with tempfile.TemporaryDirectory() as name:
             folder = FakeRun(Path(name) / "run", until="select").write()
-            scores = read_run_folder(folder).scores
-        inside, outside, gap, error = paired_gap(scores)
-        self.assertIn(inside, scores.selection.layers)
-        self.assertNotIn(outside, scores.selection.layers)
+            run = read_run_folder(folder)
+        scores, selection = run.scores, run.selection
+        inside, outside, gap, error = paired_gap(scores, selection)
+        self.assertIn(inside, selection.layers)
+        self.assertNotIn(outside, selection.layers)
         difference = scores.kl[outside, -1] - scores.kl[inside, -1]
         self.assertAlmostEqual(gap, difference.mean())
         self.assertAlmostEqual(error, difference.std(ddof=1) / np.sqrt(difference.size))

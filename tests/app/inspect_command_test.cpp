@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "../checkpoints/whole_checkpoint.h"
+#include "../selection/made_up_scores.h"
 #include "../stages/small_run.h"
 #include "evaluation/evaluation_file.h"
-#include "selection/score_file.h"
+#include "selection/selection.h"
 
 namespace amalgam {
 namespace {
@@ -15,16 +16,42 @@ class Inspect : public test::TemporaryFolder {
     test::Finished inspect() const { return test::Process({AMALGAM_PROGRAM, "inspect", path.string()}).wait(30.0); }
 };
 
+/// Candidate c restores another layer than c: their KL are 1, 2 and 3.
 TEST_F(Inspect, scores) {
-    ScoreTable table;
-    table.layers = 2;
-    table.candidates = {{0, 0, {0}, {{2.0, 2.0}}, {1.0}, 1.0, 0}, {1, 1, {0}, {{0.5, 0.5}}, {1.0}, 1.0, 0}};
-    table.all_linear_kl = {3.0, 3.0};
-    table.selection = Selection{"kl_guided", {1}, {1}, 0};
-    write_scores(path, table, Provenance{});
+    write_scores(path, test::made_up_scores(3, {2, 0, 1}), Provenance{});
     const auto finished = inspect();
-    expect_end(finished, 0, {"amalgam scores", "/kl_standard_error", "[2, 1, 2]", "selection (kl_guided): 1"});
-    EXPECT_LT(finished.output.find("layer   1  0.50000"), finished.output.find("layer   0  2.00000"));
+    expect_end(finished, 0, {"amalgam scores", "/kl_standard_error", "[3, 3, 4]", "/layout"});
+    EXPECT_NE(finished.output.find("layers by importance (held-out KL to the teacher, nat/token, after restoring "
+                                   "softmax there)\n"
+                                   "  layer   2  1.00000 +- 0.22822\n"
+                                   "  layer   0  2.00000 +- 0.22822\n"
+                                   "  layer   1  3.00000 +- 0.22822\n"),
+              std::string::npos)
+        << finished.output;
+    EXPECT_EQ(finished.output.find("selection"), std::string::npos) << finished.output;
+}
+
+TEST_F(Inspect, scores_of_other_candidates_than_restored_layers) {
+    ScoreTable table = test::made_up_scores(3, {2, 0, 1});
+    table.candidates[1].candidate = {keep_softmax(3, "gated_delta_net", {0, 2}), {{"learning_rate", 0.001}}};
+    write_scores(path, table, Provenance{});
+    expect_end(inspect(), 0,
+               {"candidates by importance", "  layer   2  1.00000", "softmax at {0, 2}, learning_rate 0.001  2.00000"});
+}
+
+TEST_F(Inspect, scores_of_version_1) {
+    test::write_scores_of_version_1(path, test::made_up_scores(3, {2, 0, 1}), 3, std::vector<int64_t>{2, 0});
+    const auto finished = inspect();
+    expect_end(finished, 0, {"layers by importance", "selection (kl_guided): 0 2"});
+    EXPECT_LT(finished.output.find("layer   2  1.00000"), finished.output.find("layer   1  3.00000"));
+}
+
+TEST_F(Inspect, selection) {
+    write_selection(path, {"random", "budget: 2, seed: 7", {2, 0}, keep_softmax(3, "gated_delta_net", {0, 2})},
+                    Provenance{});
+    expect_end(inspect(), 0,
+               {"amalgam selection", "rule              random", "options           budget: 2, seed: 7",
+                "selection (random): 0 2\n"});
 }
 
 TEST_F(Inspect, checkpoint) {

@@ -165,7 +165,7 @@ TEST(JobEstimate, SkippedStagesAreAbsent) {
 
 TEST(JobEstimate, WrongBudgetIsAnError) {
     Job job = paper_job();
-    job.select.budget = "x";
+    job.select.options["budget"] = "x";
     EXPECT_TRUE(contains(error_text([&] { estimate_job(job, qwen_1_5b, {}); }), "select.budget"));
 }
 

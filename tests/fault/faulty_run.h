@@ -53,7 +53,7 @@ class FaultyRun : public SmallRun {
         const auto expected = undisturbed();
         using Names = std::vector<std::string>;
         EXPECT_EQ(differing_datasets(expected / "scores.h5", result("scores.h5"), times_and_places), Names{});
-        for (const char* file : {"checkpoints/align.h5", "checkpoints/distill.h5", "evaluation.h5"})
+        for (const char* file : {"checkpoints/align.h5", "selection.h5", "checkpoints/distill.h5", "evaluation.h5"})
             EXPECT_EQ(differing_datasets(expected / file, result(file)), Names{}) << file;
         for (const auto& entry : std::filesystem::recursive_directory_iterator(run_folder()))
             EXPECT_NE(entry.path().extension(), ".tmp") << entry.path();

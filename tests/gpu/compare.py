@@ -35,7 +35,7 @@ def compare(reference, other):
         yield f"greedy tokens {model}: share that differs", float(np.mean(a != b)), TOKENS_DIFFERENT
     a, b = (read(folder, "scores.h5", "score") for folder in (reference, other))
     yield "quickstart scores: largest difference", float(np.abs(b - a).max()), NATS
-    a, b = (set(read(folder, "scores.h5", "selection/layers").tolist()) for folder in (reference, other))
+    a, b = (set(read(folder, "selection.h5", "layers").tolist()) for folder in (reference, other))
     yield "quickstart selection: layers that differ", float(len(a ^ b)), 0.0
     for dataset in ("kl", "loss"):
         a, b = (read(folder, "evaluation.h5", dataset) for folder in (reference, other))

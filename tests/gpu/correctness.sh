@@ -49,7 +49,7 @@ if [ "$mode" = reference ]; then
     mpirun --oversubscribe -np 2 "$program" run jobs/quickstart.yaml --set output="$folder" --set device=cpu \
         --set precision=float32 --set 'export.formats=[]' > "$folder/quickstart.log" 2>&1
     cp "$folder/quickstart/checkpoints/distill.h5" "$hybrid"
-    cp "$folder/quickstart/scores.h5" "$folder/quickstart/evaluation.h5" "$folder/cpu/"
+    cp "$folder"/quickstart/{scores,selection,evaluation}.h5 "$folder/cpu/"
     "$program" export "$hybrid" "$folder/fla" --to fla --precision float32 --teacher $teacher
     rm -r "$folder/quickstart"
     models "$program" cpu "$folder/cpu"
@@ -62,7 +62,7 @@ else
     models "$here/start.sh" amalgam cuda "$output"
     "$here/start.sh" amalgam run jobs/quickstart.yaml --set output="$output" --set device=cuda --set precision=float32 \
         --set 'export.formats=[]' --set log_every_steps=50 > "$output/quickstart.log" 2>&1 || { tail -20 "$output/quickstart.log"; exit 1; }
-    cp "$output/quickstart/scores.h5" "$output/quickstart/evaluation.h5" "$output/"
+    cp "$output"/quickstart/{scores,selection,evaluation}.h5 "$output/"
     python3 "$here/compare.py" "$folder/cpu" "$output" ${3:+--csv "$3"} || failed=1
     if python3 -c 'import fla' 2> /dev/null; then
         python3 "$here/fla_export.py" "$folder/fla" $tokens float32="$output/hybrid-float32.h5" bfloat16="$output/hybrid-bfloat16.h5" \

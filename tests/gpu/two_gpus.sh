@@ -79,8 +79,8 @@ import numpy as np
 
 runs, names = Path(sys.argv[1]), sys.argv[2:]
 def measured(name):
-    with h5py.File(runs / name / "scores.h5") as scores, h5py.File(runs / name / "evaluation.h5") as evaluation:
-        return scores["kl"][()], evaluation["kl"][()], scores["selection/layers"][()].tolist()
+    scores, selection, evaluation = (h5py.File(runs / name / f"{file}.h5") for file in ("scores", "selection", "evaluation"))
+    return scores["kl"][()], evaluation["kl"][()], selection["layers"][()].tolist()
 reference = measured(names[0])
 print("run,largest difference of scores' KL,of the evaluation's KL,layers")
 for name in names:

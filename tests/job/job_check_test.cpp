@@ -168,23 +168,34 @@ TEST_F(JobCheck, Corpora) {
 }
 
 TEST_F(JobCheck, Selection) {
-    job_.select.budget = "29";
+    job_.select.options["budget"] = "29";
     EXPECT_TRUE(contains(problem(), "select.budget is 29 but the teacher has 28 layers"));
-    job_.select.budget = "a quarter";
+    job_.select.options["budget"] = "a quarter";
     EXPECT_TRUE(contains(problem(), "select.budget is \"a quarter\""));
     teacher_.reset();
     EXPECT_TRUE(contains(problem(), "select.budget is \"a quarter\""));
     teacher_ = qwen_1_5b;
     job_.select.rule = "explicit";
     EXPECT_TRUE(contains(problem(), "select.layers is empty"));
-    job_.select.layers = {3, 28, 3};
+    job_.select.options["layers"] = std::vector<int64_t>{3, 28, 3};
     const Findings findings = check();
     ASSERT_EQ(findings.problems.size(), 2u);
     EXPECT_TRUE(contains(findings.problems[0], "names layer 3 twice"));
     EXPECT_TRUE(contains(findings.problems[1], "names layer 28 but the teacher has 28"));
-    job_.select.layers = {3, 27};
+    job_.select.options["layers"] = std::vector<int64_t>{3, 27};
     EXPECT_TRUE(check().problems.empty());
     EXPECT_TRUE(has_note("scores are not used"));
+    EXPECT_TRUE(has_note("select.budget is not used by rule explicit")) << "it is still \"a quarter\"";
+    EXPECT_FALSE(has_note("select.seed is not used")) << "nobody gave it";
+}
+
+TEST_F(JobCheck, GroupsWithoutACandidate) {
+    ranks_ = 32;
+    job_.align.batch_sequences = job_.distill.batch_sequences = 32;
+    EXPECT_TRUE(check().problems.empty());
+    EXPECT_TRUE(has_note("score: 32 groups of ranks but 28 candidates; 4 groups have nothing to do"));
+    job_.score.ranks_per_candidate = 2;
+    EXPECT_FALSE(has_note("groups have nothing to do"));
 }
 
 TEST_F(JobCheck, GuidedSelectionNeedsScores) {
@@ -192,7 +203,7 @@ TEST_F(JobCheck, GuidedSelectionNeedsScores) {
     EXPECT_TRUE(contains(problem(), "select.rule is kl_guided but score.tokens is 0"));
     job_.select.rule = "uniform";
     EXPECT_TRUE(check().problems.empty());
-    job_.select.phase = 28;
+    job_.select.options["phase"] = int64_t{28};
     EXPECT_TRUE(contains(problem(), "select.phase is 28"));
 }
 

@@ -50,7 +50,7 @@ TEST(JobFiles, PaperJobsHaveThePapersNumbers) {
             EXPECT_EQ(stage.optimizer.schedule, Schedule::constant) << name;
         }
         EXPECT_EQ(job.score.tokens, 200000000) << name;
-        EXPECT_EQ(job.select.budget, "25%") << name;
+        EXPECT_EQ(option<std::string>(job.select.options, "budget"), "25%") << name;
     }
 }
 

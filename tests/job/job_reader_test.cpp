@@ -38,8 +38,8 @@ TEST(JobReader, ReadsEveryType) {
     EXPECT_EQ(job.align.tokens, 100000000);
     EXPECT_EQ(job.align.optimizer.learning_rate, 2e-3);
     EXPECT_EQ(job.align.optimizer.gradient_clip, 0.0);
-    EXPECT_EQ(job.select.layers, (std::vector<int64_t>{5, 14}));
-    EXPECT_EQ(job.select.budget, "7");
+    EXPECT_EQ(option<std::vector<int64_t>>(job.select.options, "layers"), (std::vector<int64_t>{5, 14}));
+    EXPECT_EQ(option<std::string>(job.select.options, "budget"), "7");
     EXPECT_EQ(job.export_to.formats, (std::vector<std::string>{"fla", "qwen3_5"}));
 }
 
@@ -107,8 +107,8 @@ TEST(JobReader, OverridesWinAndTheLastOneHolds) {
                               {"align.tokens=6", "align.tokens=7", "select.layers=[1, 2]", "select.budget=50%",
                                "walltime=01:00:00", "teacher.path=a: b", "name=x=y", "export.formats=[]"});
     EXPECT_EQ(job.align.tokens, 7);
-    EXPECT_EQ(job.select.layers, (std::vector<int64_t>{1, 2}));
-    EXPECT_EQ(job.select.budget, "50%");
+    EXPECT_EQ(option<std::vector<int64_t>>(job.select.options, "layers"), (std::vector<int64_t>{1, 2}));
+    EXPECT_EQ(option<std::string>(job.select.options, "budget"), "50%");
     EXPECT_EQ(job.walltime, "01:00:00");
     EXPECT_EQ(job.teacher.path, "a: b");
     EXPECT_EQ(job.name, "x=y");

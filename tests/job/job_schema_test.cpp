@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <map>
 #include <set>
 
@@ -65,9 +66,15 @@ TEST(JobSchema, NoKeyIsMissing) {
     // Job has only padding, which is less than 8 bytes, and the temperature that finetune does not use.
     Job job;
     std::map<const char*, const char*> members;
-    const auto add = [&](const Bytes& member) { members[member.begin] = member.end; };
-    for (const JobKey& key : job_schema()) add(std::visit(BytesOf(), key.member(job)));
     const auto* last = reinterpret_cast<const char*>(&job) + sizeof(Job);
+    const auto add = [&](const Bytes& member) {
+        const bool in_job =
+            std::less_equal<>()(reinterpret_cast<const char*>(&job), member.begin) && std::less<>()(member.begin, last);
+        if (in_job) members[member.begin] = member.end;  // values of options lie elsewhere
+    };
+    for (const JobKey& key : job_schema()) add(std::visit(BytesOf(), key.member(job)));
+    add(BytesOf()(&job.student.options));
+    add(BytesOf()(&job.select.options));
     const auto holes = [&] {
         int count = 0;
         const char* end = reinterpret_cast<const char*>(&job);
@@ -94,6 +101,20 @@ TEST(JobSchema, EnumerationsOfferTheNamesOfTheirValuesAndNothingElse) {
     EXPECT_EQ(job.align.optimizer.schedule, Schedule::linear);
     EXPECT_FALSE(member.assign("Linear"));
     EXPECT_EQ(job.align.optimizer.schedule, Schedule::linear);
+}
+
+/// Old job files and the resolved jobs of older runs must still read.
+TEST(JobSchema, KeysOfTheSelectionRules) {
+    std::vector<std::string> paths;
+    for (const JobKey& key : job_schema())
+        if (key.path.starts_with("select.")) paths.push_back(key.path);
+    EXPECT_EQ(paths, (std::vector<std::string>{"select.rule", "select.budget", "select.phase", "select.seed",
+                                               "select.layers"}));
+    EXPECT_EQ(find_key("select.rule")->allowed(), "one of kl_guided, uniform, random, explicit, all_linear");
+    EXPECT_EQ(find_key("select.budget")->type(), "a text");
+    EXPECT_EQ(find_key("select.budget")->unit, "layers");
+    EXPECT_EQ(find_key("select.phase")->allowed(), "at least 0");
+    EXPECT_EQ(find_key("select.layers")->type(), "a list of integers");
 }
 
 TEST(JobSchema, EditDistance) {

@@ -21,39 +21,17 @@ TEST(JobValues, StepsOfThePaper) {
     EXPECT_EQ(training_steps(distill), 4577);
 }
 
-TEST(JobValues, BudgetsOfThePaper) {
-    // Sizes of the layer sets that the paper released.
-    EXPECT_EQ(kept_layers("12.5%", 36), 5);
-    EXPECT_EQ(kept_layers("25%", 36), 9);
-    EXPECT_EQ(kept_layers("33%", 36), 12);
-    EXPECT_EQ(kept_layers("50%", 36), 18);
-    EXPECT_EQ(kept_layers("12.5%", 28), 4);
-    EXPECT_EQ(kept_layers("0.25", 28), 7);
-    EXPECT_EQ(kept_layers("0.33", 28), 9);
-}
-
-TEST(JobValues, CountsAndRatios) {
-    EXPECT_EQ(kept_layers("0", 28), 0);
-    EXPECT_EQ(kept_layers("1", 28), 1);
-    EXPECT_EQ(kept_layers("1.0", 28), 28);
-    EXPECT_EQ(kept_layers("28", 28), 28);
-    EXPECT_EQ(kept_layers("100%", 28), 28);
-    for (const std::string wrong : {"", "%", "-1", "-5%", "x", "7 layers", "1e1", "inf", "nan", "inf%", "0x7", "25%%"})
-        EXPECT_TRUE(contains(error_text([&] { kept_layers(wrong, 28); }), "select.budget is \"" + wrong + "\""))
-            << wrong;
-    EXPECT_TRUE(contains(error_text([] { kept_layers("29", 28); }), "is 29 but the teacher has 28 layers"));
-    EXPECT_TRUE(contains(error_text([] { kept_layers("101%", 28); }), "more than all layers"));
-    EXPECT_TRUE(contains(error_text([] { kept_layers("7.0", 28); }), "a count has no decimal point"));
-}
-
-TEST(JobValues, RulesWithoutABudget) {
+TEST(JobValues, KeptLayersAreThoseOfTheRule) {
     SelectJob select;
-    select.budget = "not read";
+    EXPECT_EQ(kept_layers(select, 28), 7);
+    select.options["budget"] = "not read";
     select.rule = "all_linear";
     EXPECT_EQ(kept_layers(select, 28), 0);
     select.rule = "explicit";
-    select.layers = {1, 5, 9};
+    select.options["layers"] = std::vector<int64_t>{1, 5, 9};
     EXPECT_EQ(kept_layers(select, 28), 3);
+    select.rule = "best";
+    EXPECT_TRUE(contains(error_text([&] { kept_layers(select, 28); }), "\"best\" is not known"));
 }
 
 TEST(JobValues, PeakFlops) {

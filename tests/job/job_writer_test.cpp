@@ -59,7 +59,7 @@ TEST(JobWriter, EveryChangedValueReadsBack) {
     EXPECT_EQ(back.name, job.name);
     EXPECT_EQ(back.distill.temperature, job.distill.temperature);
     EXPECT_EQ(back.align.optimizer.beta1, 0.123456789012345);
-    EXPECT_EQ(back.select.layers, job.select.layers);
+    EXPECT_EQ(back.select.options, job.select.options);
     EXPECT_EQ(back.student.options, job.student.options);
 }
 

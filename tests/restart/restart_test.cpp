@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs that are killed or stopped, and started again: nothing finished is computed twice, and the results are those of
 // a run that nobody disturbed, bit for bit.
+#include "../selection/made_up_scores.h"
 #include "../stages/small_run.h"
 #include "checkpoints/stage_checkpoints.h"
-#include "selection/score_file.h"
+#include "selection/selection.h"
 
 namespace amalgam {
 namespace {
@@ -32,7 +33,7 @@ class Restart : public test::SmallRun {
 
     void expect_same_results(const fs::path& expected) {
         EXPECT_EQ(differing_datasets(expected / "scores.h5", result("scores.h5"), test::times_and_places), Names{});
-        for (const char* file : {"checkpoints/align.h5", "checkpoints/distill.h5"})
+        for (const char* file : {"checkpoints/align.h5", "selection.h5", "checkpoints/distill.h5"})
             EXPECT_EQ(differing_datasets(expected / file, result(file)), Names{}) << file;
     }
 
@@ -132,14 +133,39 @@ TEST_F(Restart, another_budget_reuses_the_scores) {
     const fs::path first = undisturbed();
     job.name = "second";
     job.reuse = first.string();
-    job.select.budget = "2";
+    job.select.options["budget"] = "2";
     expect_end(run(2), 0, {"transfer: done before", "align: done before", "score: done before", "select: finished"});
-    const ScoreTable before = read_scores(first / "scores.h5"), now = read_scores(result("scores.h5"));
-    EXPECT_EQ(now.scores_by_layer(), before.scores_by_layer());
-    EXPECT_EQ(before.selection->layers.size(), 1U);
-    ASSERT_EQ(now.selection->layers.size(), 2U);
-    EXPECT_EQ(now.selection->order[0], before.selection->layers[0]);
-    EXPECT_EQ(softmax_layers(Checkpoint(result("checkpoints/distill.h5")).spec().layout), now.selection->layers);
+    EXPECT_EQ(test::content_of(result("scores.h5")), test::content_of(first / "scores.h5"));
+    const Selection before = read_selection(first / "selection.h5"), now = read_selection(result("selection.h5"));
+    EXPECT_EQ(before.order.size(), 1U);
+    ASSERT_EQ(now.order.size(), 2U);
+    EXPECT_EQ(now.order[0], before.order[0]);
+    EXPECT_EQ(Checkpoint(result("checkpoints/distill.h5")).spec().layout, now.layout);
+}
+
+/// A run of an earlier version of the program that was stopped in the race, and one that was stopped after it.
+TEST_F(Restart, runs_of_version_1_of_the_scores_go_on) {
+    const fs::path expected = undisturbed();
+    const auto reference = read_scores(expected / "scores.h5");
+    const Selection selected = read_selection(expected / "selection.h5");
+    for (const bool scored : {false, true}) {
+        job.name = scored ? "scored" : "scoring";
+        fs::create_directories(run_folder().parent_path());
+        fs::copy(expected, run_folder(), fs::copy_options::recursive);
+        for (const char* file : {"scores.h5", "selection.h5", "checkpoints/distill.h5"}) fs::remove(result(file));
+        for (const CandidateResult& candidate : reference.candidates) {
+            const fs::path file = result(text("candidates/candidate-00", candidate.number, ".h5"));
+            fs::remove(file);
+            if (candidate.number != 2) test::write_candidate_of_version_1(file, candidate);
+        }
+        if (scored) test::write_scores_of_version_1(result("scores.h5"), reference, test::small_layers, selected.order);
+        expect_end(run(1), 0,
+                   scored ? std::vector<std::string>{"score: done before", "select: done before"}
+                          : std::vector<std::string>{"1 of 4 candidates to do", "select: finished"});
+        EXPECT_EQ(test::scores_of(read_scores(result("scores.h5"))), test::scores_of(reference));
+        EXPECT_EQ(read_selection(result("selection.h5")).layout, selected.layout);
+        EXPECT_EQ(differing_datasets(expected / "checkpoints/distill.h5", result("checkpoints/distill.h5")), Names{});
+    }
 }
 
 }  // namespace

@@ -4,28 +4,19 @@
 #include <cmath>
 
 #include "../storage/temporary_folder.h"
-#include "storage/hdf5.h"
+#include "made_up_scores.h"
 
 namespace amalgam {
 namespace {
 
 using test::expect_error;
+using test::made_up_scores;
 
-CandidateResult candidate(int64_t number) {
-    const double x = double(number);
-    CandidateResult result;
-    result.candidate = result.layer = number;
-    result.measured_tokens = {0, 512, 1024};
-    result.kl = {{3.0, 2.0, 4.0, 5.0}, {1.0, 1.5, 2.0, 2.5}, {0.1 + x, 0.2 + x, 0.3 + x, 0.4 + x}};
-    result.train_loss = {2.0, 1.0};
-    result.seconds = 1.5;
-    result.rank = number % 2;
-    return result;
-}
+const CandidateResult third = made_up_scores(3, {0, 1, 2}).candidates[2];
 
 void expect_same(const CandidateResult& found, const CandidateResult& expected) {
+    EXPECT_EQ(found.number, expected.number);
     EXPECT_EQ(found.candidate, expected.candidate);
-    EXPECT_EQ(found.layer, expected.layer);
     EXPECT_EQ(found.measured_tokens, expected.measured_tokens);
     EXPECT_EQ(found.kl, expected.kl);
     EXPECT_EQ(found.train_loss, expected.train_loss);
@@ -34,25 +25,33 @@ void expect_same(const CandidateResult& found, const CandidateResult& expected) 
     EXPECT_EQ(found.score(), expected.score());
 }
 
+void expect_same(const ScoreTable& found, const ScoreTable& expected) {
+    EXPECT_EQ(found.all_linear_kl, expected.all_linear_kl);
+    ASSERT_EQ(found.candidates.size(), expected.candidates.size());
+    for (size_t c = 0; c < expected.candidates.size(); ++c) expect_same(found.candidates[c], expected.candidates[c]);
+}
+
 class ScoreFile : public test::TemporaryFolder {
   protected:
-    const std::filesystem::path path = folder / "scores.h5";
-    ScoreTable table() const {
-        ScoreTable t;
-        t.layers = 3;
-        t.candidates = {candidate(0), candidate(1), candidate(2)};
-        t.all_linear_kl = {5.0, 6.0, 7.0, 8.0};
-        return t;
-    }
+    const std::filesystem::path path = folder / "scores.h5", one = folder / "candidate-002.h5";
 };
 
 TEST_F(ScoreFile, a_candidates_file_gives_it_back) {
-    write_candidate(folder / "candidate-002.h5", candidate(2), Provenance{});
-    expect_same(read_candidate(folder / "candidate-002.h5"), candidate(2));
+    write_candidate(one, third, Provenance{});
+    expect_same(read_candidate(one, third.candidate), third);
+    expect_same(read_candidate(one, {}), third);
+}
+
+TEST_F(ScoreFile, a_candidates_file_of_version_1_is_read) {
+    test::write_candidate_of_version_1(one, third);
+    EXPECT_FALSE(H5File::open(one).has("/layout"));
+    expect_same(read_candidate(one, third.candidate), third);
+    const Candidate other = {keep_softmax(3, "gated_delta_net", {1}), {}};
+    EXPECT_NE(read_candidate(one, other).candidate, other) << "it restores layer 2";
 }
 
 TEST_F(ScoreFile, a_candidates_file_keeps_its_rows_of_metrics) {
-    CandidateResult result = candidate(2);
+    CandidateResult result = third;
     StepMetrics row;
     row.step = 3;
     row.tokens = 96;
@@ -64,8 +63,8 @@ TEST_F(ScoreFile, a_candidates_file_keeps_its_rows_of_metrics) {
     row.skipped_updates = 6;
     result.logged = {StepMetrics(row), row};
     result.logged[0].step = 2;
-    write_candidate(folder / "candidate-002.h5", result, Provenance{});
-    const auto rows = read_candidate(folder / "candidate-002.h5").logged;
+    write_candidate(one, result, Provenance{});
+    const auto rows = read_candidate(one, third.candidate).logged;
     ASSERT_EQ(rows.size(), 2U);
     EXPECT_EQ(rows[0].step, 2);
     EXPECT_EQ(rows[1].step, 3);
@@ -81,47 +80,75 @@ TEST_F(ScoreFile, a_candidates_file_keeps_its_rows_of_metrics) {
 }
 
 TEST_F(ScoreFile, the_score_is_minus_the_mean_of_the_last_measurement) {
-    EXPECT_DOUBLE_EQ(candidate(2).score(), -2.25);
-    EXPECT_EQ(table().scores_by_layer(), (std::vector<double>{-0.25, -1.25, -2.25}));
+    EXPECT_DOUBLE_EQ(third.score(), -3.0);
+    EXPECT_EQ(test::scores_of(made_up_scores(3, {0, 1, 2})), (std::vector<double>{-1.0, -2.0, -3.0}));
 }
 
-TEST_F(ScoreFile, a_table_without_selection) {
-    write_scores(path, table(), Provenance{});
-    const ScoreTable found = read_scores(path);
-    EXPECT_EQ(found.layers, 3);
-    EXPECT_EQ(found.all_linear_kl, table().all_linear_kl);
-    EXPECT_FALSE(found.selection.has_value());
-    ASSERT_EQ(found.candidates.size(), 3U);
-    for (int64_t c = 0; c < 3; ++c) expect_same(found.candidates[size_t(c)], candidate(c));
+TEST_F(ScoreFile, a_table_of_restored_layers) {
+    const ScoreTable table = made_up_scores(3, {0, 1, 2});
+    write_scores(path, table, Provenance{});
+    expect_same(read_scores(path), table);
+    const H5File file = H5File::open(path);
+    EXPECT_EQ(file.read_strings("/mixer"), (std::vector<std::string>{"gated_delta_net", "softmax"}));
+    EXPECT_EQ(file.describe("/layout").shape, (std::vector<int64_t>{3, 3}));
+    EXPECT_EQ(file.read_integers("/layout"), (std::vector<int64_t>{1, 0, 0, 0, 1, 0, 0, 0, 1}));
+    EXPECT_EQ(file.read_integers("/layer"), (std::vector<int64_t>{0, 1, 2}));
+    EXPECT_FALSE(file.has("/numbers"));
 }
 
-TEST_F(ScoreFile, a_selection_with_and_without_scores) {
-    for (const bool scored : {true, false}) {
-        ScoreTable t = scored ? table() : ScoreTable{};
-        t.layers = 3;
-        t.selection = Selection{"explicit", {0, 2}, {2, 0}, 9};
-        write_scores(path, t, Provenance{});
-        const ScoreTable found = read_scores(path);
-        ASSERT_TRUE(found.selection.has_value());
-        EXPECT_EQ(found.selection->rule, "explicit");
-        EXPECT_EQ(found.selection->layers, (std::vector<int64_t>{0, 2}));
-        EXPECT_EQ(found.selection->order, (std::vector<int64_t>{2, 0}));
-        EXPECT_EQ(found.selection->seed, 9);
-        EXPECT_EQ(found.candidates.size(), scored ? 3U : 0U);
+/// A candidate's number says nothing about its layer.
+TEST_F(ScoreFile, candidates_in_another_order_than_their_layers) {
+    const ScoreTable table = made_up_scores(3, {2, 0, 1});
+    write_scores(path, table, Provenance{});
+    expect_same(read_scores(path), table);
+    EXPECT_EQ(restored_layer(read_scores(path).candidates[0].candidate), 2);
+}
+
+TEST_F(ScoreFile, layouts_of_any_kind_and_numbers_beside_them) {
+    ScoreTable table = made_up_scores(3, {0, 1, 2});
+    table.candidates[0].candidate.layout = {"softmax", "gated_linear_attention", "softmax"};
+    table.candidates[1].candidate.numbers = {{"learning_rate", 0.001}};
+    table.candidates[2].candidate.numbers = {{"learning_rate", 0.002}, {"temperature", 2.0}};
+    write_scores(path, table, Provenance{});
+    expect_same(read_scores(path), table);
+    EXPECT_FALSE(H5File::open(path).has("/layer")) << "candidate 0 has no layer";
+}
+
+TEST_F(ScoreFile, a_table_of_version_1_is_read) {
+    const ScoreTable table = made_up_scores(3, {2, 0, 1}, "gated_linear_attention");
+    test::write_scores_of_version_1(path, table, 3, std::vector<int64_t>{2});
+    EXPECT_FALSE(H5File::open(path).has("/layout"));
+    expect_same(read_scores(path, "gated_linear_attention"), table);
+    EXPECT_EQ(read_scores(path).candidates[0].candidate.layout, keep_softmax(3, "linear", {2}));
+}
+
+TEST_F(ScoreFile, of_an_unknown_version_is_refused) {
+    write_h5_once(path, [](H5File& file) { file.describe_file("amalgam scores", Provenance{}, 3); });
+    expect_error([&] { read_scores(path); }, ExitCode::damaged_file, {path.string(), "format version is 3.0"});
+}
+
+TEST_F(ScoreFile, layers_and_mixers_that_are_not_there_are_named) {
+    ScoreTable table = made_up_scores(3, {2, 0, 1});
+    test::write_scores_of_version_1(path, table, 2, std::nullopt);
+    expect_error([&] { read_scores(path); }, ExitCode::damaged_file, {path.string(), "layer 2 of 2"});
+    write_scores(path, table, Provenance{});
+    {
+        H5File file = H5File::update(path);
+        file.set_attribute("/layout", "crc32", int64_t{0});
     }
-}
-
-TEST_F(ScoreFile, a_selection_of_nothing_is_a_selection) {
-    ScoreTable t;
-    t.layers = 3;
-    t.selection = Selection{"all_linear", {}, {}, 0};
-    write_scores(path, t, Provenance{});
-    ASSERT_TRUE(read_scores(path).selection.has_value());
-    EXPECT_TRUE(read_scores(path).selection->layers.empty());
+    expect_error([&] { read_scores(path); }, ExitCode::damaged_file, {path.string(), "/layout", "checksum"});
+    write_h5_once(path, [&](H5File& file) {
+        file.describe_file("amalgam scores", Provenance{}, 2);
+        test::write_candidates_of_version_1(file, table.candidates);
+        file.write("/mixer", {"softmax"});
+        const std::vector<int32_t> layout = {0, 1, 0, 0, 0, 0, 0, 0, 0};
+        file.write("/layout", std::vector<int64_t>{3, 3}, std::span<const int32_t>(layout));
+    });
+    expect_error([&] { read_scores(path); }, ExitCode::damaged_file, {path.string(), "mixer 1", "/mixer has 1"});
 }
 
 TEST_F(ScoreFile, statistics_stand_next_to_the_values) {
-    write_scores(path, table(), Provenance{});
+    write_scores(path, made_up_scores(3, {0, 1, 2}), Provenance{});
     const H5File file = H5File::open(path);
     EXPECT_EQ(file.describe("/kl").shape, (std::vector<int64_t>{3, 3, 4}));
     const auto mean = file.read_doubles("/kl_mean"), error = file.read_doubles("/kl_standard_error");
@@ -131,15 +158,10 @@ TEST_F(ScoreFile, statistics_stand_next_to_the_values) {
     EXPECT_EQ(file.string_attribute("/kl", "unit"), "nat/token");
 }
 
-TEST_F(ScoreFile, layers_that_were_not_scored_are_named) {
-    ScoreTable t = table();
-    t.candidates.pop_back();
-    expect_error([&] { t.scores_by_layer(); }, ExitCode::damaged_file, {"layer 2"});
-}
-
 TEST_F(ScoreFile, damaged_files_are_named) {
-    write_scores(path, table(), Provenance{});
-    expect_error([&] { read_candidate(path); }, ExitCode::damaged_file, {path.string(), "amalgam candidate"});
+    write_scores(path, made_up_scores(3, {0, 1, 2}), Provenance{});
+    expect_error([&] { read_candidate(path, third.candidate); }, ExitCode::damaged_file,
+                 {path.string(), "amalgam candidate"});
     std::filesystem::resize_file(path, std::filesystem::file_size(path) / 2);
     expect_error([&] { read_scores(path); }, ExitCode::damaged_file, {path.string()});
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Inputs and results that are damaged: the program must end on all ranks, name file and field, and leave what is there
 // as it is.
+#include "../selection/made_up_scores.h"
 #include "checkpoints/checkpoint.h"
-#include "selection/score_file.h"
 #include "small_run.h"
 #include "system/sha256.h"
 
@@ -124,7 +124,8 @@ class DamagedResults : public test::SmallRun {
         expect_end(run(1), 0, {});
         for (const char* file : {"checkpoints/distill.h5", "evaluation.h5"}) fs::remove(result(file));
     }
-    const fs::path aligned = result("checkpoints/align.h5"), scores = result("scores.h5");
+    const fs::path aligned = result("checkpoints/align.h5"), scores = result("scores.h5"),
+                   selection = result("selection.h5");
 
     void expect_damaged(const std::vector<std::string>& parts) {
         const auto before = results();
@@ -156,21 +157,36 @@ TEST_F(DamagedResults, a_truncated_checkpoint) {
     expect_damaged({aligned.string()});
 }
 
+/// Scores are read to select, so the selection is taken away.
 TEST_F(DamagedResults, truncated_scores) {
+    fs::remove(selection);
     fs::resize_file(scores, fs::file_size(scores) / 2);
     expect_damaged({scores.string()});
 }
 
 TEST_F(DamagedResults, scores_that_are_no_hdf5_file) {
+    fs::remove(selection);
     damage_by_flipping(scores, 1);
     expect_damaged({scores.string()});
 }
 
 TEST_F(DamagedResults, a_flipped_bit_in_the_scores) {
+    fs::remove(selection);
     const double loss = read_scores(scores).candidates.at(1).train_loss.at(2);
     const std::string bytes(reinterpret_cast<const char*>(&loss), sizeof loss);
     damage_by_flipping(scores, test::content_of(scores).find(bytes));
     expect_damaged({scores.string(), "/train_loss", "checksum"});
+}
+
+TEST_F(DamagedResults, a_truncated_selection) {
+    fs::resize_file(selection, fs::file_size(selection) / 2);
+    expect_damaged({selection.string()});
+}
+
+TEST_F(DamagedResults, a_flipped_bit_in_the_selection) {
+    const std::string layout = test::content_of(selection);
+    damage_by_flipping(selection, layout.find(std::string("softmax")));
+    expect_damaged({selection.string(), "/layout", "checksum"});
 }
 
 /// Nothing depends on a candidate's file but the candidate, so the run goes on and makes it again.
@@ -187,7 +203,7 @@ TEST_F(DamagedResults, damaged_candidates_are_scored_again) {
     expect_end(run(1), 0,
                {truncated.string(), flipped.string() + ": /train_loss", "candidate-001.h5: is of another candidate",
                 "scored again", "3 of 4 candidates to do"});
-    EXPECT_EQ(read_scores(scores).scores_by_layer(), before.scores_by_layer());
+    EXPECT_EQ(test::scores_of(read_scores(scores)), test::scores_of(before));
 }
 
 }  // namespace

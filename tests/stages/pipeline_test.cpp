@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The whole pipeline as users start it, on one rank and on several.
+#include "../selection/made_up_scores.h"
 #include "checkpoints/checkpoint.h"
 #include "evaluation/statistics.h"
-#include "selection/score_file.h"
+#include "selection/selection.h"
 #include "small_run.h"
 
 namespace amalgam {
@@ -10,6 +11,7 @@ namespace {
 
 using test::differing_datasets;
 using test::expect_end;
+using test::scores_of;
 
 class Pipeline : public test::SmallRun {
   protected:
@@ -42,15 +44,21 @@ TEST_F(Pipeline, gives_the_same_bits_on_one_and_on_three_ranks) {
     using Names = std::vector<std::string>;
     EXPECT_EQ(differing_datasets(one / "scores.h5", three / "scores.h5", test::times_and_places), Names{});
     for (const char* file :
-         {"checkpoints/transfer.h5", "checkpoints/align.h5", "checkpoints/distill.h5", "evaluation.h5"})
+         {"checkpoints/transfer.h5", "checkpoints/align.h5", "selection.h5", "checkpoints/distill.h5", "evaluation.h5"})
         EXPECT_EQ(differing_datasets(one / file, three / file), Names{}) << file;
 
     const ScoreTable table = read_scores(one / "scores.h5");
     ASSERT_EQ(int64_t(table.candidates.size()), test::small_layers);
-    ASSERT_TRUE(table.selection.has_value());
-    EXPECT_EQ(table.selection->layers, (std::vector<int64_t>{rank_layers(table.scores_by_layer())[0]}));
-    EXPECT_EQ(softmax_layers(Checkpoint(one / "checkpoints/distill.h5").spec().layout), table.selection->layers);
-    for (const CandidateResult& candidate : table.candidates) {
+    const std::vector<double> scores = scores_of(table);
+    const auto best = std::max_element(scores.begin(), scores.end()) - scores.begin();
+    const Selection selection = read_selection(one / "selection.h5");
+    EXPECT_EQ(selection.rule, "kl_guided");
+    EXPECT_EQ(selection.order, (std::vector<int64_t>{best}));
+    EXPECT_EQ(Checkpoint(one / "checkpoints/distill.h5").spec().layout, selection.layout);
+    for (int64_t c = 0; c < test::small_layers; ++c) {
+        const CandidateResult& candidate = table.candidates[size_t(c)];
+        EXPECT_EQ(candidate.number, c);
+        EXPECT_EQ(candidate.candidate.layout, keep_softmax(test::small_layers, job.student.mixer, {c}));
         EXPECT_EQ(candidate.measured_tokens, (std::vector<int64_t>{0, 192, 384}));
         EXPECT_EQ(candidate.train_loss.size(), 4U);
     }
@@ -63,17 +71,19 @@ TEST_F(Pipeline, the_selection_does_not_depend_on_the_number_of_ranks) {
         stage->batch_sequences = 12;
         stage->tokens = 2 * 12 * test::small_length;
     }
-    job.select.budget = "2";
+    job.select.options["budget"] = "2";
     job.evaluate.sequences = 0;
-    std::map<int, ScoreTable> tables;
+    std::map<int, std::vector<double>> scores;
+    std::map<int, Selection> selections;
     for (const int ranks : {1, 2, 3, 4}) {
         job.name = text("on-", ranks);
         expect_end(run(ranks), 0, {});
-        tables[ranks] = read_scores(result("scores.h5"));
-        ASSERT_TRUE(tables[ranks].selection.has_value());
-        EXPECT_EQ(tables[ranks].scores_by_layer(), tables[1].scores_by_layer()) << ranks << " ranks";
-        EXPECT_EQ(tables[ranks].selection->layers, tables[1].selection->layers) << ranks << " ranks";
-        EXPECT_EQ(tables[ranks].selection->order, tables[1].selection->order) << ranks << " ranks";
+        scores[ranks] = scores_of(read_scores(result("scores.h5")));
+        selections[ranks] = read_selection(result("selection.h5"));
+        EXPECT_EQ(scores[ranks], scores[1]) << ranks << " ranks";
+        EXPECT_EQ(selections[ranks].order.size(), 2U);
+        EXPECT_EQ(selections[ranks].order, selections[1].order) << ranks << " ranks";
+        EXPECT_EQ(selections[ranks].layout, selections[1].layout) << ranks << " ranks";
     }
 }
 
@@ -128,14 +138,28 @@ TEST_F(Pipeline, another_job_in_the_same_folder_is_refused_by_all_ranks) {
 
 TEST_F(Pipeline, rules_without_scores_skip_the_race) {
     job.select.rule = "explicit";
-    job.select.layers = {3, 1};
+    job.select.options["layers"] = std::vector<int64_t>{3, 1};
     job.score.tokens = 0;
     job.align.tokens = 0;
     const auto finished = run(2);
     expect_end(finished, 0, {"softmax at {1, 3}"});
     EXPECT_EQ(finished.output.find("score:"), std::string::npos) << finished.output;
     EXPECT_FALSE(std::filesystem::exists(result("checkpoints/align.h5")));
+    EXPECT_FALSE(std::filesystem::exists(result("scores.h5")));
+    EXPECT_EQ(read_selection(result("selection.h5")).order, (std::vector<int64_t>{3, 1}));
     EXPECT_EQ(softmax_layers(Checkpoint(result("checkpoints/distill.h5")).spec().layout), (std::vector<int64_t>{1, 3}));
+}
+
+/// Selecting and all that follows leaves scores.h5 as the race wrote it, and so does selecting again.
+TEST_F(Pipeline, scores_are_written_once) {
+    job.evaluate.sequences = 0;
+    expect_end(run(1), 0, {});
+    const std::string scores = test::content_of(result("scores.h5"));
+    std::filesystem::remove(result("selection.h5"));
+    expect_end(run(1), 0, {"score: done before", "select: finished", "* layer"});
+    EXPECT_EQ(test::content_of(result("scores.h5")), scores);
+    EXPECT_EQ(read_selection(result("selection.h5")).order.size(), 1U);
+    EXPECT_FALSE(H5File::open(result("scores.h5")).has("/selection"));
 }
 
 TEST_F(Pipeline, finetune_follows_distill) {

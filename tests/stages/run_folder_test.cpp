@@ -2,8 +2,9 @@
 // Opening run folders: new ones, those of the same job, those of another job, and taking over another run's results.
 #include "stages/run_folder.h"
 
+#include "../selection/made_up_scores.h"
 #include "job/job_reader.h"
-#include "selection/score_file.h"
+#include "selection/selection.h"
 #include "small_run.h"
 
 namespace amalgam {
@@ -11,6 +12,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using test::expect_error;
+using test::made_up_scores;
 
 class RunFolder : public test::SmallRun {
   protected:
@@ -68,7 +70,8 @@ TEST_F(RunFolder, another_job_is_refused_and_its_keys_are_named) {
     expect_refused([](Job& j) { j.align.tokens += 96; }, {"align.tokens: was 576, now 672"});
     expect_refused([](Job& j) { j.distill.tokens += 96; }, {"distill.tokens"});
     expect_refused([](Job& j) { j.score.optimizer.beta1 = 0.5; }, {"score.optimizer.beta1"});
-    expect_refused([](Job& j) { j.select.layers = {1}; }, {"select.layers: was [], now [1]"});
+    expect_refused([](Job& j) { j.select.options["layers"] = std::vector<int64_t>{1}; },
+                   {"select.layers: was [], now [1]"});
     expect_refused([](Job& j) { j.deterministic = false; }, {"deterministic"});
     expect_refused(
         [](Job& j) {
@@ -96,25 +99,71 @@ TEST_F(RunFolder, that_cannot_be_made_is_a_storage_error) {
     expect_error([&] { open_run_folder(job); }, ExitCode::storage, {run_folder().string()});
 }
 
+/// Run folders that version 1 of scores.h5 left, with the selection in it.
+class EarlierVersion : public RunFolder {
+  protected:
+    /// `order`: what was selected.
+    void leave(const std::string& rule, const std::vector<int64_t>& order) {
+        job.select.rule = rule;
+        open_run_folder(job);
+        const ScoreTable table = rule == "kl_guided" ? made_up_scores(layers, {0, 1, 2, 3}) : ScoreTable{};
+        test::write_scores_of_version_1(result("scores.h5"), table, layers, order);
+    }
+    static constexpr int64_t layers = test::small_layers;
+};
+
+TEST_F(EarlierVersion, gets_a_file_of_its_selection) {
+    for (const std::string rule : {"kl_guided", "explicit"}) {
+        job.name = rule;
+        leave(rule, {3, 1});
+        const std::string scores = test::content_of(result("scores.h5"));
+        open_run_folder(job);
+        const Selection selection = read_selection(result("selection.h5"));
+        EXPECT_EQ(selection.rule, rule);
+        EXPECT_EQ(selection.order, (std::vector<int64_t>{3, 1}));
+        EXPECT_EQ(selection.layout, keep_softmax(layers, job.student.mixer, {1, 3}));
+        EXPECT_EQ(test::content_of(result("scores.h5")), scores);
+    }
+}
+
+TEST_F(EarlierVersion, keeps_the_selection_that_has_its_file) {
+    leave("kl_guided", {3, 1});
+    write_selection(result("selection.h5"), {"kl_guided", "", {2}, keep_softmax(layers, job.student.mixer, {2})},
+                    Provenance{});
+    open_run_folder(job);
+    EXPECT_EQ(read_selection(result("selection.h5")).order, (std::vector<int64_t>{2}));
+}
+
+/// Their selection must not be taken for that of the new run.
+TEST_F(EarlierVersion, gives_its_scores_to_others_without_the_selection) {
+    leave("kl_guided", {3, 1});
+    const fs::path source = run_folder();
+    job.name = "second";
+    job.reuse = source.string();
+    for (int start = 0; start < 2; ++start) {
+        open_run_folder(job);
+        EXPECT_FALSE(fs::exists(result("selection.h5"))) << "selecting is this job's own work";
+        const ScoreTable table = read_scores(result("scores.h5"));
+        EXPECT_EQ(test::scores_of(table), test::scores_of(read_scores(source / "scores.h5")));
+        EXPECT_EQ(table.candidates[2].candidate.layout, keep_softmax(layers, job.student.mixer, {2}));
+        EXPECT_EQ(table.all_linear_kl, read_scores(source / "scores.h5").all_linear_kl);
+    }
+}
+
 class Reuse : public RunFolder {
   protected:
-    /// A run with checkpoints and scores, and a job that reuses it.
+    /// A run with checkpoints, scores and a selection, and a job that reuses it.
     void SetUp() override {
         open_run_folder(job);
         source = run_folder();
         test::put(result("checkpoints/transfer.h5"), "transferred");
         test::put(result("checkpoints/align.h5"), "aligned");
         test::put(result("checkpoints/distill.h5"), "distilled");
-        ScoreTable table;
-        table.layers = test::small_layers;
-        for (int64_t c = 0; c < test::small_layers; ++c)
-            table.candidates.push_back({c, c, {0, 96}, {{1.0, 2.0}, {0.5, double(c)}}, {1.0}, 1.0, 0});
-        table.all_linear_kl = {3.0, 4.0};
-        table.selection = Selection{"kl_guided", {0}, {0}, 0};
-        write_scores(result("scores.h5"), table, Provenance{});
+        write_scores(result("scores.h5"), made_up_scores(test::small_layers, {0, 1, 2, 3}), Provenance{});
+        test::put(result("selection.h5"), "selected");
         job.name = "second";
         job.reuse = source.string();
-        job.select.budget = "2";
+        job.select.options["budget"] = "2";
     }
     fs::path source;
 };
@@ -124,11 +173,9 @@ TEST_F(Reuse, takes_over_what_does_not_depend_on_the_budget) {
     EXPECT_EQ(test::content_of(result("checkpoints/transfer.h5")), "transferred");
     EXPECT_EQ(test::content_of(result("checkpoints/align.h5")), "aligned");
     EXPECT_FALSE(fs::exists(result("checkpoints/distill.h5")));
-    const ScoreTable table = read_scores(result("scores.h5"));
-    EXPECT_FALSE(table.selection.has_value()) << "selecting is this job's own work";
-    EXPECT_EQ(table.scores_by_layer(), read_scores(source / "scores.h5").scores_by_layer());
-    EXPECT_EQ(table.all_linear_kl, (std::vector<double>{3.0, 4.0}));
-    EXPECT_TRUE(read_scores(source / "scores.h5").selection.has_value()) << "the other run keeps its own";
+    EXPECT_EQ(test::content_of(result("scores.h5")), test::content_of(source / "scores.h5"));
+    EXPECT_FALSE(fs::exists(result("selection.h5"))) << "selecting is this job's own work";
+    EXPECT_EQ(test::content_of(source / "selection.h5"), "selected") << "the other run keeps its own";
 }
 
 TEST_F(Reuse, later_stages_may_differ) {
@@ -147,11 +194,11 @@ TEST_F(Reuse, of_a_job_that_scores_in_another_way_takes_the_alignment_alone) {
 
 TEST_F(Reuse, does_not_overwrite_what_is_there) {
     open_run_folder(job);
-    ScoreTable table = read_scores(result("scores.h5"));
-    table.selection = Selection{"kl_guided", {0, 1}, {0, 1}, 0};
-    write_scores(result("scores.h5"), table, Provenance{});
+    fs::remove(result("scores.h5"));
+    write_scores(result("scores.h5"), made_up_scores(test::small_layers, {3, 2, 1, 0}), Provenance{});
+    const std::string own = test::content_of(result("scores.h5"));
     open_run_folder(job);
-    EXPECT_TRUE(read_scores(result("scores.h5")).selection.has_value());
+    EXPECT_EQ(test::content_of(result("scores.h5")), own);
 }
 
 TEST_F(Reuse, of_another_job_is_refused_and_its_keys_are_named) {

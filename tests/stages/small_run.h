@@ -45,7 +45,7 @@ class SmallRun : public TemporaryFolder {
         set_steps(job.distill, 6);
         job.score.validation_sequences = 5;
         job.score.measurements = 2;
-        job.select.budget = "1";
+        job.select.options["budget"] = "1";
         job.evaluate.sequences = 5;
         job.evaluate.sequence_length = small_length;
         job.evaluate.position_bins = 4;

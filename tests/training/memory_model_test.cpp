@@ -37,7 +37,7 @@ class MemoryModel : public test::TemporaryFolder {
         config_.intermediate_size = 384;
         config_.vocabulary_size = vocabulary;
         job_.device = DeviceChoice::cpu;
-        job_.select.budget = "1";
+        job_.select.options["budget"] = "1";
         job_.score.tokens = 0;
         for (TrainingJob* stage : std::initializer_list<TrainingJob*>{&job_.align, &job_.distill}) {
             stage->sequence_length = length;

@@ -142,6 +142,18 @@ TEST_F(Resume, a_damaged_checkpoint_is_an_error_of_all_ranks) {
     EXPECT_FALSE(StageCheckpoints(shared / "run", "distill", 2).is_finished());
 }
 
+/// Somebody has put the end of a stage in the place of a checkpoint on the way.
+TEST_F(Resume, from_a_checkpoint_without_moments_is_refused) {
+    const auto path = StageCheckpoints(shared / "run", "distill", 2).at_step(stopped_after);
+    const auto with = saving("run");
+    if (world.is_root())
+        test::write_checkpoint(path, *new_student(), nullptr, {"distill", stopped_after, 0, stopped_after * batch, 0});
+    world.barrier();
+    const auto student = new_student();
+    test::expect_error([&] { run(*student, world, with); }, ExitCode::bad_input,
+                       {path.string(), "holds no optimizer state"});
+}
+
 TEST_F(Resume, checkpoints_are_written_at_their_steps) {
     TrainerSetup with = saving("run");
     with.checkpoint.every_steps = 2;

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// How the candidates of a scorer (rules/candidate.h) are measured. The race (race.h) decides which group of ranks
+// measures which candidate and when; a measurement knows what is done with one.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "checkpoints/checkpoint.h"
+#include "evaluation/held_out.h"
+#include "selection/score_file.h"
+#include "sharding/student.h"
+#include "training/trainer.h"
+
+namespace amalgam {
+
+/// One candidate in training. All methods are collective over its group of ranks.
+class CandidateInTraining {
+  public:
+    virtual ~CandidateInTraining() = default;
+    virtual bool is_done() const = 0;
+    virtual void step() = 0;
+    /// After the last step, without number and candidate. `logged` is there on the group's root only.
+    virtual CandidateResult result() = 0;
+};
+
+/// One object on each rank, for its group. What all ranks of the run must do together is done by the constructor and
+/// all_linear_kl(): a group that gets no candidate never comes to the rest, which is collective over the group.
+class Measurement {
+  public:
+    virtual ~Measurement() = default;
+    /// Of each held-out sequence, where all candidates begin, nat/token. Collective over all ranks of the run.
+    virtual std::vector<double> all_linear_kl() = 0;
+    /// How many of `candidates` one group had best train in step. At least 1.
+    virtual int64_t in_step(int64_t candidates) const = 0;
+    /// So many candidates are made and trained in step from now on.
+    virtual void begin(int64_t candidates) = 0;
+    virtual std::unique_ptr<CandidateInTraining> make(int64_t number, const Candidate& candidate) = 0;
+    /// All candidates in step have done a step.
+    virtual void end_step() = 0;
+};
+
+/// What a measurement may use of the run around it.
+struct MeasurementSetup {
+    const ScoreJob& job;
+    std::string mixer;  // of the linear layers
+    const Communicator &world, &node, &group;
+    const CausalLM& teacher;  // spread over the group as the students are
+    const TensorSource& teacher_weights;
+    std::unique_ptr<Checkpoint> all_linear;  // the student that all candidates start from
+    HeldOutSet held_out;
+    std::unique_ptr<Batches> batches;
+    Activations activations;
+    TrainerSetup trainer;  // as the stage's, for the whole group
+    /// For the group. Each tensor comes from the first source that has it.
+    std::function<Student(const Layout&, const std::vector<const TensorSource*>&)> make_student;
+    /// Of a training step, for one token, where the teacher's states are known.
+    std::function<double(const ModelSpec&)> flops_per_token;
+    /// Out of so many, those for whose training in step a rank has memory.
+    std::function<int64_t(int64_t)> candidates_that_fit;
+};
+
+/// Is there a measurement for its candidates?
+bool can_measure(const Scorer& scorer);
+
+/// Collective over all ranks of the run. A scorer without one is a mistake in the program (std::logic_error).
+std::unique_ptr<Measurement> make_measurement(const Scorer& scorer, MeasurementSetup setup);
+
+}  // namespace amalgam

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "selection/selection.h"
+
+#include <algorithm>
+
+#include "job/job_schema.h"
+#include "job/job_writer.h"
+#include "storage/hdf5.h"
+#include "system/error.h"
+
+namespace amalgam {
+namespace {
+
+std::string options_text(const SelectJob& select, const SelectionRule& rule) {
+    Job job;
+    job.select = select;
+    std::string words;
+    for (const Option& option : rule.options)
+        words +=
+            text(words.empty() ? "" : ", ", option.name, ": ", yaml_value(job, *find_key("select." + option.name)));
+    return words;
+}
+
+void write_layers(H5File& file, const std::string& name, const std::vector<int64_t>& layers) {
+    const std::vector<int32_t> values(layers.begin(), layers.end());
+    const int64_t count = int64_t(values.size());
+    file.write(name, {&count, 1}, std::span<const int32_t>(values));
+}
+
+}  // namespace
+
+Selection select_layers(const SelectJob& job, int64_t layers, const std::string& mixer,
+                        const std::vector<ScoredCandidate>& scored) {
+    const SelectionRule& rule = selection_rule(job.rule);
+    for (const ScoredCandidate& one : scored)
+        if (int64_t(one.candidate.layout.size()) != layers)
+            throw Error(text("scores: a candidate has ", one.candidate.layout.size(), " layers but the teacher has ",
+                             layers, " (they are of another model)"),
+                        ExitCode::damaged_file);
+    const std::vector<int64_t> order = rule.choose(job.options, layers, scored);
+    return {rule.name, options_text(job, rule), order, keep_softmax(layers, mixer, order)};
+}
+
+void write_selection(const std::filesystem::path& path, const Selection& selection, const Provenance& provenance) {
+    write_h5_once(path, [&](H5File& file) {
+        file.describe_file("amalgam selection", provenance);
+        file.set_attribute("/", "rule", selection.rule);
+        file.set_attribute("/", "options", selection.options);
+        write_layers(file, "/layers", selection.layers());
+        write_layers(file, "/order", selection.order);
+        file.write("/layout", selection.layout);
+    });
+}
+
+Selection read_selection(const std::filesystem::path& path) {
+    const H5File file = H5File::open(path);
+    file.expect_filetype("amalgam selection");
+    const Selection selection = {file.string_attribute("/", "rule"), file.string_attribute("/", "options"),
+                                 file.read_integers("/order"), file.read_strings("/layout")};
+    if (file.read_integers("/layers") != selection.layers())
+        throw Error(text(path.string(), ": /layers and the softmax layers of /layout are not the same"),
+                    ExitCode::damaged_file);
+    return selection;
+}
+
+std::optional<Selection> selection_in_scores(const std::filesystem::path& scores, const std::string& mixer) {
+    const H5File file = H5File::open(scores);
+    if (!file.has("/selection/layers")) return std::nullopt;
+    const int64_t layers = file.integer_attribute("/selection", "number_of_layers");
+    const auto kept = file.read_integers("/selection/layers");
+    for (const int64_t layer : kept)
+        if (layer < 0 || layer >= layers)
+            throw Error(text(scores.string(), ": /selection/layers: names layer ", layer, " of ", layers),
+                        ExitCode::damaged_file);
+    return Selection{file.string_attribute("/selection", "rule"), "", file.read_integers("/selection/order"),
+                     keep_softmax(layers, mixer, kept)};
+}
+
+}  // namespace amalgam

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "rules/candidate.h"
+
+#include <gtest/gtest.h>
+
+namespace amalgam {
+namespace {
+
+constexpr const char* linear = "gated_delta_net";
+
+Candidate keeping(const std::vector<int64_t>& layers) {
+    return {keep_softmax(6, linear, layers), {}};
+}
+
+TEST(Candidates, of_restored_layers_are_one_a_layer) {
+    const auto candidates = restored_layer_scorer().candidates(6, linear);
+    ASSERT_EQ(candidates.size(), 6U);
+    for (int64_t layer = 0; layer < 6; ++layer) EXPECT_EQ(candidates[size_t(layer)], keeping({layer}));
+}
+
+TEST(Candidates, are_named_by_the_layer_that_they_restore) {
+    EXPECT_EQ(restored_layer(keeping({4})), 4);
+    EXPECT_EQ(restored_layer(keeping({})), std::nullopt);
+    EXPECT_EQ(restored_layer(keeping({1, 4})), std::nullopt);
+    EXPECT_EQ(describe(keeping({4})), "layer 4");
+    EXPECT_EQ(in_column(keeping({4})), "layer   4");
+    EXPECT_EQ(describe(keeping({1, 4})), "gated_delta_net x 4, softmax at {1, 4}");
+    Candidate slower = keeping({4});
+    slower.numbers["learning_rate"] = 0.001;
+    EXPECT_EQ(describe(slower), "layer 4, learning_rate 0.001");
+    EXPECT_NE(slower, keeping({4}));
+}
+
+/// Index and layer differ on purpose.
+TEST(Candidates, are_ranked_by_score_then_by_layer) {
+    const std::vector<ScoredCandidate> scored = {{keeping({5}), -1.0},
+                                                 {keeping({3}), -2.0},
+                                                 {keeping({0}), -1.0},
+                                                 {keeping({1, 2}), -0.5},
+                                                 {keeping({1}), -2.0}};
+    EXPECT_EQ(ranking(scored), (std::vector<size_t>{3, 2, 0, 4, 1}));
+    EXPECT_TRUE(ranking({}).empty());
+}
+
+}  // namespace
+}  // namespace amalgam
