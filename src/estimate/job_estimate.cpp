@@ -6,25 +6,20 @@
 
 #include "estimate/model_sizes.h"
 #include "job/job_values.h"
+#include "job/training_plan.h"
 #include "system/error.h"
 
 namespace amalgam {
 
 namespace {
 
-// As in training/chunked_losses.cpp, where the job names no chunk.
-constexpr double cpu_chunk = 1024;                          // tokens
-constexpr double device_logits = 4.0 * 1024 * 1024 * 1024;  // bytes
-
-/// Sequences of a micro-batch, and how many of these the busiest rank has in a step: as training/trainer.cpp cuts them.
+/// Sequences of a micro-batch, and how many of these the busiest rank has in a step.
 struct Share {
     int64_t sequences, micro_batches;
 };
 
 Share share_of_rank(const Job& job, const TrainingJob& stage, int64_t sharers) {
-    int64_t sequences = (stage.batch_sequences + sharers - 1) / sharers;
-    if (job.deterministic) sequences = 1;
-    if (stage.micro_batch_sequences > 0) sequences = std::min(stage.micro_batch_sequences, stage.batch_sequences);
+    const int64_t sequences = std::min(micro_batch_sequences(stage, sharers, job.deterministic), stage.batch_sequences);
     const int64_t all = (stage.batch_sequences + sequences - 1) / sequences;
     return {sequences, (all + sharers - 1) / sharers};
 }
@@ -116,9 +111,8 @@ class Estimator {
 
     double chunk_bytes(int64_t asked_chunk, double tokens, int models) const {
         const double of_token = models * bytes_ * sizes_.vocabulary();
-        const double automatic =
-            on_cpu() ? cpu_chunk : std::max(256.0, std::floor(device_logits / of_token / 256) * 256);
-        return of_token * std::min(asked_chunk > 0 ? double(asked_chunk) : automatic, tokens);
+        const int64_t chunk = asked_chunk > 0 ? asked_chunk : automatic_loss_chunk(on_cpu(), int64_t(of_token));
+        return of_token * std::min(double(chunk), tokens);
     }
 
     bool on_cpu() const { return job_.device == DeviceChoice::cpu; }

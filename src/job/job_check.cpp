@@ -10,6 +10,7 @@
 #include "exports/formats.h"
 #include "job/job_values.h"
 #include "job/student_spec.h"
+#include "job/training_plan.h"
 #include "mixers/declaration.h"
 #include "system/error.h"
 

@@ -22,10 +22,6 @@ int64_t digits(const std::string& word) {
 
 }  // namespace
 
-int64_t training_steps(const TrainingJob& stage) {
-    return stage.tokens / (stage.sequence_length * stage.batch_sequences);
-}
-
 int64_t kept_layers(const SelectJob& select, int64_t layers) {
     return selection_rule(select.rule).kept(select.options, layers);
 }

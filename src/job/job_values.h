@@ -10,9 +10,6 @@
 
 namespace amalgam {
 
-/// Optimizer steps of a stage: whole batches that fit into its tokens (100M tokens of 96 x 512 make 2034).
-int64_t training_steps(const TrainingJob& stage);
-
 /// Softmax layers that the job's rule keeps in a model with `layers` layers.
 int64_t kept_layers(const SelectJob& select, int64_t layers);
 

@@ -5,16 +5,12 @@
 
 #include <functional>
 
+#include "job/training_plan.h"
 #include "operations/kernel_calls.h"
 #include "operations/kernel_views.h"
 
 namespace amalgam {
 namespace {
-
-/// Bytes of logits in memory at once on a GPU, where the job does not say: large enough for the products to run at
-/// full speed and for the gradient of the head to be read and written rarely.
-constexpr int64_t device_logit_bytes = int64_t(4) << 30;
-constexpr int64_t cpu_chunk = 1024;
 
 int64_t chunk_tokens(int64_t asked, int64_t models, const at::Tensor& head) {
     return asked > 0 ? asked : automatic_loss_chunk(models, head);
@@ -121,9 +117,7 @@ void add_head_gradients(const at::Tensor& d_logits, const at::Tensor& hidden, co
 }  // namespace
 
 int64_t automatic_loss_chunk(int64_t models, const at::Tensor& head) {
-    if (head.device().is_cpu()) return cpu_chunk;
-    const int64_t fit = device_logit_bytes / (models * head.size(0) * head.element_size());
-    return std::max<int64_t>(fit / 256 * 256, 256);
+    return automatic_loss_chunk(head.device().is_cpu(), models * head.size(0) * head.element_size());
 }
 
 LossAndGradient chunked_kl_divergence(const at::Tensor& student_hidden, const at::Tensor& student_head,

@@ -7,8 +7,7 @@
 
 namespace amalgam {
 
-/// Tokens of a chunk where the job names none: 1024 on CPUs, on GPUs as many as have 4 GiB of logits of so many models
-/// with this head.
+/// Tokens of a chunk where the job names none (job/training_plan.h), for the logits of so many models with this head.
 int64_t automatic_loss_chunk(int64_t models, const at::Tensor& head);
 
 struct LossAndGradient {

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "job/job_values.h"
+#include "job/training_plan.h"
 #include "model/weights.h"
 #include "objectives/distillation.h"
 #include "system/available_memory.h"

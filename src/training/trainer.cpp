@@ -7,7 +7,7 @@
 #include <cmath>
 
 #include "checkpoints/checkpoint_saver.h"
-#include "job/job_values.h"
+#include "job/training_plan.h"
 #include "operations/kernel_views.h"
 #include "optimizer/adamw.h"
 #include "optimizer/trained_weights.h"
@@ -30,7 +30,7 @@ class Trainer::Loop {
           batches_(batches),
           group_(group),
           setup_(setup),
-          micro_(micro_batch(plan, group, setup)),
+          micro_(micro_batch_sequences(plan, group.size(), setup.deterministic)),
           micro_batches_((plan.batch_sequences + micro_ - 1) / micro_),
           parameters_(objective.trained()),
           weights_(make_trained_weights(model, setup.shards, parameters_, group,
@@ -71,12 +71,6 @@ class Trainer::Loop {
     }
 
   private:
-    /// Sequences of a micro-batch. Which ones form it must not depend on the number of ranks if the bits must not.
-    static int64_t micro_batch(const TrainingJob& plan, const Communicator& group, const TrainerSetup& setup) {
-        if (plan.micro_batch_sequences > 0) return plan.micro_batch_sequences;
-        return setup.deterministic ? 1 : (plan.batch_sequences + group.size() - 1) / group.size();
-    }
-
     void resume() {
         if (!setup_.checkpoints) return;
         std::string latest;  // the root looks, so that all ranks start from the same step

@@ -7,6 +7,7 @@
 #include "job/job_check.h"
 #include "job/job_reader.h"
 #include "job/job_values.h"
+#include "job/training_plan.h"
 
 namespace amalgam {
 namespace {

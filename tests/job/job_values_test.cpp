@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "error_text.h"
+#include "job/training_plan.h"
 
 namespace amalgam {
 namespace {

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "job/training_plan.h"
+
+#include <algorithm>
+
+namespace amalgam {
+
+int64_t training_steps(const TrainingJob& stage) {
+    return stage.tokens / (stage.sequence_length * stage.batch_sequences);
+}
+
+int64_t micro_batch_sequences(const TrainingJob& stage, int64_t ranks, bool deterministic) {
+    if (stage.micro_batch_sequences > 0) return stage.micro_batch_sequences;
+    return deterministic ? 1 : (stage.batch_sequences + ranks - 1) / ranks;
+}
+
+int64_t automatic_loss_chunk(bool on_cpu, int64_t bytes_per_token) {
+    constexpr int64_t cpu_tokens = 1024, device_bytes = int64_t{4} << 30;
+    if (on_cpu) return cpu_tokens;
+    return std::max<int64_t>(device_bytes / bytes_per_token / 256 * 256, 256);
+}
+
+}  // namespace amalgam

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// How a training stage is cut into steps, micro-batches and chunks of logits: what the trainer does and what estimates
+// count on is written here once.
+#pragma once
+
+#include <cstdint>
+
+#include "job/job.h"
+
+namespace amalgam {
+
+/// Optimizer steps of a stage: whole batches that fit into its tokens (100M tokens of 96 x 512 make 2034).
+int64_t training_steps(const TrainingJob& stage);
+
+/// Sequences of a micro-batch where `ranks` share the batch. Which ones form it must not depend on the number of ranks
+/// if the bits must not: with `deterministic` it is one sequence unless the job says otherwise.
+int64_t micro_batch_sequences(const TrainingJob& stage, int64_t ranks, bool deterministic);
+
+/// Tokens whose logits are in memory at once where the job names none: 1024 on CPUs; on GPUs as many as fill 4 GiB,
+/// large enough for the products to run at full speed and for the gradient of the head to be read and written rarely.
+/// `bytes_per_token`: of the logits of all models in a chunk.
+int64_t automatic_loss_chunk(bool on_cpu, int64_t bytes_per_token);
+
+}  // namespace amalgam
