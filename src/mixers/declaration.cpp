@@ -20,6 +20,17 @@ Drawn constant(double value) {
     return {[value](const RandomStream&, int64_t) { return value; }};
 }
 
+std::vector<ParameterDeclaration> query_key_value_projections(const ModelConfig& c, bool output_gate) {
+    const int64_t width = c.query_heads * c.head_dim, hidden = c.hidden_size;
+    const std::string in = "linear_attn.in_proj.weight";
+    std::vector<ParameterDeclaration> all = {
+        {"linear_attn.q_proj.weight", {width, hidden}, Copied{"self_attn.q_proj.weight"}, false, in},
+        {"linear_attn.k_proj.weight", {width, hidden}, Expanded{"self_attn.k_proj.weight"}, false, in},
+        {"linear_attn.v_proj.weight", {width, hidden}, Expanded{"self_attn.v_proj.weight"}, false, in}};
+    if (output_gate) all.push_back({"linear_attn.g_proj.weight", {width, hidden}, drawn_as_linear(hidden), false, in});
+    return all;
+}
+
 std::optional<std::string> MixerDeclaration::refusal(const std::string&, const ModelSpec&) const {
     return text("the linear layers are ", name(), " (the format has none)");
 }

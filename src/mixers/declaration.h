@@ -45,6 +45,11 @@ struct ParameterDeclaration {
     std::string fused = "";       // name of the parameter whose rows these are, with those of its neighbours
 };
 
+/// What linear mixers with a query, a key and a value for each of the teacher's query heads have in common: the fused
+/// projection linear_attn.in_proj.weight with rows q | k | v, and an output gate if asked for. Its other rows may
+/// follow.
+std::vector<ParameterDeclaration> query_key_value_projections(const ModelConfig& teacher, bool output_gate);
+
 /// A named choice of options: student.variant.
 struct MixerVariant {
     std::string name;  // as in the paper's code

@@ -30,8 +30,13 @@ struct LayerExport {
     nlohmann::json (*config)(const ModelSpec& spec) = nullptr;
 };
 
+/// How a mixer whose class is `Module` is made: registers the parameters of `layer` in `store`.
+template <class Module>
+std::unique_ptr<Mixer> make_module(const ModelSpec& spec, int64_t layer, ParameterStore& store) {
+    return std::make_unique<Module>(spec, layer, store);
+}
+
 struct MixerImplementation {
-    /// Registers the parameters of `layer` in `store`.
     std::unique_ptr<Mixer> (*make)(const ModelSpec& spec, int64_t layer, ParameterStore& store);
     std::vector<LayerExport> exports;
 };

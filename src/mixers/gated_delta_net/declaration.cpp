@@ -60,13 +60,8 @@ class GatedDeltaNetDeclaration : public MixerDeclaration {
     std::vector<ParameterDeclaration> parameters(const ModelConfig& c, const Options& given) const override {
         const GatedDeltaNetOptions options(given);
         const int64_t heads = c.query_heads, width = heads * c.head_dim, hidden = c.hidden_size;
-        const std::string in = "linear_attn.in_proj.weight";
-        std::vector<ParameterDeclaration> all = {
-            {"linear_attn.q_proj.weight", {width, hidden}, Copied{"self_attn.q_proj.weight"}, false, in},
-            {"linear_attn.k_proj.weight", {width, hidden}, Expanded{"self_attn.k_proj.weight"}, false, in},
-            {"linear_attn.v_proj.weight", {width, hidden}, Expanded{"self_attn.v_proj.weight"}, false, in}};
-        if (options.output_gate)
-            all.push_back({"linear_attn.g_proj.weight", {width, hidden}, drawn_as_linear(hidden), false, in});
+        std::vector<ParameterDeclaration> all = query_key_value_projections(c, options.output_gate);
+        const std::string in = all.front().fused;
         all.push_back({"linear_attn.a_proj.weight", {heads, hidden}, drawn_as_linear(hidden), false, in});
         all.push_back({"linear_attn.b_proj.weight", {heads, hidden}, drawn_as_linear(hidden), false, in});
         all.push_back({"linear_attn.A_log", {heads}, drawn_decay(), true});

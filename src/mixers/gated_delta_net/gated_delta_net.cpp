@@ -84,11 +84,7 @@ std::unique_ptr<MixerCache> GatedDeltaNet::make_cache(int64_t batch, at::Device 
 }
 
 const MixerImplementation& gated_delta_net_implementation() {
-    static const MixerImplementation implementation = {
-        [](const ModelSpec& spec, int64_t layer, ParameterStore& store) -> std::unique_ptr<Mixer> {
-            return std::make_unique<GatedDeltaNet>(spec, layer, store);
-        },
-        gated_delta_net_exports()};
+    static const MixerImplementation implementation = {make_module<GatedDeltaNet>, gated_delta_net_exports()};
     return implementation;
 }
 

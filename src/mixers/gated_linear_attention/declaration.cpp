@@ -25,13 +25,7 @@ class GatedLinearAttentionDeclaration : public MixerDeclaration {
     std::vector<ParameterDeclaration> parameters(const ModelConfig& c, const Options& given) const override {
         const GatedLinearAttentionOptions options(given);
         const int64_t width = c.query_heads * c.head_dim, hidden = c.hidden_size;
-        const std::string in = "linear_attn.in_proj.weight";
-        std::vector<ParameterDeclaration> all = {
-            {"linear_attn.q_proj.weight", {width, hidden}, Copied{"self_attn.q_proj.weight"}, false, in},
-            {"linear_attn.k_proj.weight", {width, hidden}, Expanded{"self_attn.k_proj.weight"}, false, in},
-            {"linear_attn.v_proj.weight", {width, hidden}, Expanded{"self_attn.v_proj.weight"}, false, in}};
-        if (options.output_gate)
-            all.push_back({"linear_attn.g_proj.weight", {width, hidden}, drawn_as_linear(hidden), false, in});
+        std::vector<ParameterDeclaration> all = query_key_value_projections(c, options.output_gate);
         all.push_back({"linear_attn.gk_proj.0.weight", {decay_rank, hidden}, drawn_as_linear(hidden)});
         all.push_back({"linear_attn.gk_proj.1.weight", {width, decay_rank}, drawn_as_linear(decay_rank)});
         all.push_back({"linear_attn.gk_proj.1.bias", {width}, drawn_as_linear(decay_rank)});

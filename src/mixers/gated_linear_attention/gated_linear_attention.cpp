@@ -46,11 +46,8 @@ std::unique_ptr<MixerCache> GatedLinearAttention::make_cache(int64_t batch, at::
 }
 
 const MixerImplementation& gated_linear_attention_implementation() {
-    static const MixerImplementation implementation = {
-        [](const ModelSpec& spec, int64_t layer, ParameterStore& store) -> std::unique_ptr<Mixer> {
-            return std::make_unique<GatedLinearAttention>(spec, layer, store);
-        },
-        gated_linear_attention_exports()};
+    static const MixerImplementation implementation = {make_module<GatedLinearAttention>,
+                                                       gated_linear_attention_exports()};
     return implementation;
 }
 

@@ -80,11 +80,7 @@ std::unique_ptr<MixerCache> SoftmaxAttention::make_cache(int64_t, at::Device) co
 }
 
 const MixerImplementation& softmax_attention_implementation() {
-    static const MixerImplementation implementation = {
-        [](const ModelSpec& spec, int64_t layer, ParameterStore& store) -> std::unique_ptr<Mixer> {
-            return std::make_unique<SoftmaxAttention>(spec, layer, store);
-        },
-        softmax_attention_exports()};
+    static const MixerImplementation implementation = {make_module<SoftmaxAttention>, softmax_attention_exports()};
     return implementation;
 }
 
