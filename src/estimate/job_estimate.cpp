@@ -216,7 +216,7 @@ class Estimator {
         StageSizes sizes = stage_sizes({}, machine_.ranks, kept_, 0);
         sizes.teacher = teacher();
         sizes.micro_batches = 0;
-        sizes.logit_bytes = chunk_bytes(job_.distill.loss_chunk_tokens, length, 2);
+        sizes.logit_bytes = chunk_bytes(job_.evaluate.loss_chunk_tokens, length, 2);
         shard(stage, sizes, machine_.ranks);
         const double tokens = double(job_.evaluate.sequences) * length;
         stage.flops = tokens * (teacher_flops(length) + sizes_.model_flops(kept_, length));

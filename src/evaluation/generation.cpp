@@ -10,9 +10,9 @@ namespace {
 
 /// The most likely token after each sequence, [batch, 1].
 at::Tensor most_likely(const CausalLM& model, const at::Tensor& input, ModelCache& cache) {
-    const WeightsHold head(model.weights_on_demand(), WeightsOnDemand::outside_blocks);
+    const HeldOuterWeights outer(model);
     const at::Tensor hidden = model.hidden(input, &cache), last = hidden.narrow(1, hidden.size(1) - 1, 1);
-    return at::linear(last, model.head().compute).to(at::kFloat).argmax(-1);
+    return at::linear(last, outer.head()).to(at::kFloat).argmax(-1);
 }
 
 }  // namespace

@@ -54,14 +54,12 @@ std::vector<double> held_out_kl(const CausalLM& student, TeacherStates& teacher,
                                 int64_t micro_batch, int64_t loss_chunk, const Communicator& group) {
     const at::NoGradGuard no_grad;
     std::vector<double> result(set.sequences(), 0.0);
-    const bool in_step = student.weights_on_demand() || teacher.weights();
+    const bool in_step = student.weights_on_demand() || teacher.model().weights_on_demand();
     for_each_micro_batch(
         set, micro_batch, group, student.device(), in_step, [&](int64_t first, const at::Tensor& tokens) {
-            const WeightsHold teacher_head(teacher.weights(), WeightsOnDemand::outside_blocks),
-                student_head(student.weights_on_demand(), WeightsOnDemand::outside_blocks);
+            const HeldOuterWeights of_teacher(teacher.model()), of_student(student);
             const at::Tensor states = teacher.hidden(tokens, first), hidden = student.hidden(tokens).flatten(0, 1);
-            const at::Tensor kl =
-                token_kl_divergence(hidden, student.head().compute, states, teacher.head(), loss_chunk);
+            const at::Tensor kl = token_kl_divergence(hidden, of_student.head(), states, of_teacher.head(), loss_chunk);
             if (tokens.numel() > 0)
                 store(kl.view({tokens.size(0), tokens.size(1)}).mean(1, false, at::kDouble), result.data() + first);
         });
@@ -75,18 +73,18 @@ TokenMeasurements measure_tokens(const CausalLM& model, TeacherStates* teacher, 
     const size_t count = size_t(set.sequences() * set.time());
     TokenMeasurements m{std::vector<double>(count), std::vector<double>(count),
                         std::vector<double>(teacher ? count : 0)};
-    const bool in_step = model.weights_on_demand() || (teacher && teacher->weights());
+    const bool in_step = model.weights_on_demand() || (teacher && teacher->model().weights_on_demand());
     for_each_micro_batch(
         set, micro_batch, group, model.device(), in_step, [&](int64_t first, const at::Tensor& tokens) {
-            const WeightsHold head(model.weights_on_demand(), WeightsOnDemand::outside_blocks);
+            const HeldOuterWeights of_model(model);
             const at::Tensor hidden = model.hidden(tokens).flatten(0, 1);
-            const auto losses = token_cross_entropy(hidden, model.head().compute, next_tokens(tokens), loss_chunk);
+            const auto losses = token_cross_entropy(hidden, of_model.head(), next_tokens(tokens), loss_chunk);
             store(losses.loss, m.loss.data() + first * set.time());
             store(losses.correct, m.correct.data() + first * set.time());
             if (!teacher) return;
-            const WeightsHold teacher_head(teacher->weights(), WeightsOnDemand::outside_blocks);
+            const HeldOuterWeights of_teacher(teacher->model());
             const at::Tensor states = teacher->hidden(tokens, first);
-            store(token_kl_divergence(hidden, model.head().compute, states, teacher->head(), loss_chunk),
+            store(token_kl_divergence(hidden, of_model.head(), states, of_teacher.head(), loss_chunk),
                   m.kl.data() + first * set.time());
         });
     for (auto* values : {&m.loss, &m.correct, &m.kl}) group.sum_in_place(std::span<double>(*values));

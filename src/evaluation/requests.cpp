@@ -60,12 +60,12 @@ void judge(const CausalLM& model, const RequestFile& file, const std::vector<int
             owners.push_back(batch[row]);
         }
     }
-    const WeightsHold head(model.weights_on_demand(), WeightsOnDemand::outside_blocks);
+    const HeldOuterWeights outer(model);
     const at::Tensor hidden = model.hidden(tokens.to(model.device())).flatten(0, 1);
     if (batch.empty()) return;
     const TokenLosses losses =
-        token_cross_entropy(hidden.index_select(0, at::tensor(places, at::kLong).to(model.device())),
-                            model.head().compute, at::tensor(targets, at::kLong).to(model.device()), loss_chunk);
+        token_cross_entropy(hidden.index_select(0, at::tensor(places, at::kLong).to(model.device())), outer.head(),
+                            at::tensor(targets, at::kLong).to(model.device()), loss_chunk);
     const at::Tensor loss = losses.loss.to(at::kCPU, at::kDouble), correct = losses.correct.to(at::kCPU, at::kDouble);
     for (const int64_t i : batch) greedy[size_t(i)] = 1.0;
     for (size_t k = 0; k < owners.size(); ++k) {

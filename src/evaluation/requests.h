@@ -50,7 +50,8 @@ struct Answers {
 };
 
 /// Requests are spread over the ranks of `group`; the answers are on all of them and do not depend on their number.
-/// Throws Error(bad_input) if the model does not know a token.
+/// The model may be sharded over the group: then all of them run every pass together. Collective. Throws
+/// Error(bad_input) if the model does not know a token.
 Answers answer_requests(const CausalLM& model, const RequestFile& requests, int64_t loss_chunk,
                         const Communicator& group);
 

@@ -108,6 +108,7 @@ struct EvaluateJob {
     int64_t sequences = 64;         // validation sequences
     int64_t sequence_length = 512;  // tokens
     int64_t position_bins = 16;     // bins of positions for perplexity and KL by position
+    int64_t loss_chunk_tokens = 0;  // as in distill
     std::string requests = "";      // file of lm_eval_export.py; empty: none
 };
 
@@ -146,7 +147,7 @@ struct Job {
     Recipe recipe = Recipe::amalgam;
     DeviceChoice device = DeviceChoice::automatic;
     ComputePrecision precision = ComputePrecision::automatic;
-    bool deterministic = false;    // same ranks, same bits
+    bool deterministic = false;    // the same bits on any number of ranks, however they share the models
     int64_t threads_per_rank = 0;  // CPU threads; 0: cores of the node / ranks on it
     std::string walltime = "";     // "hh:mm:ss" after which the job saves and stops; empty: none
     int64_t log_every_steps = 10;

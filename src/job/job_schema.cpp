@@ -82,7 +82,8 @@ void add_run(std::vector<JobKey>& schema) {
              "defaults of the keys not given here; reference: as the published code does it");
     keys.add("device", &Job::device, "", "auto: cuda where there is a GPU");
     keys.add("precision", &Job::precision, "", "of the computation; master weights are always float32");
-    keys.add("deterministic", &Job::deterministic, "", "the same ranks give the same bits; slower");
+    keys.add("deterministic", &Job::deterministic, "",
+             "the same bits on any number of ranks, however they share the models; slower");
     keys.add("threads_per_rank", &Job::threads_per_rank, "threads",
              "of the CPU; 0: cores that the ranks of the node may use / number of these ranks")
         .range = at_least(0);
@@ -198,10 +199,11 @@ void add_optimizer(std::vector<JobKey>& schema, const std::string& section, Stag
         .range = at_least(0);
 }
 
+/// `Stage` is a DistillJob or an EvaluateJob.
 template <class Stage>
 void add_loss_chunk(std::vector<JobKey>& schema, const std::string& section, Stage Job::*stage) {
     SectionKeys<Stage> keys(schema, section, [stage](Job& job) -> Stage& { return job.*stage; });
-    keys.add("loss_chunk_tokens", &DistillJob::loss_chunk_tokens, "tokens",
+    keys.add("loss_chunk_tokens", &Stage::loss_chunk_tokens, "tokens",
              "for which logits are in memory at once; 0: 1024 on CPUs, as many as fill 4 GiB on GPUs")
         .range = at_least(0);
 }
@@ -228,6 +230,7 @@ void add_results(std::vector<JobKey>& schema) {
     evaluate.add("sequence_length", &EvaluateJob::sequence_length, "tokens", "of one sequence").range = at_least(2);
     evaluate.add("position_bins", &EvaluateJob::position_bins, "", "of positions, for perplexity and KL by position")
         .range = at_least(1);
+    add_loss_chunk(schema, "evaluate", &Job::evaluate);
     evaluate.add("requests", &EvaluateJob::requests, "",
                  "file of lm_eval_export.py whose requests teacher and student answer; empty: none");
     SectionKeys<ExportJob> export_to(schema, "export", [](Job& job) -> ExportJob& { return job.export_to; });

@@ -19,10 +19,6 @@ CausalLM::CausalLM(const ModelSpec& spec, at::Device device, at::ScalarType comp
     if (allocation == Allocation::now) parameters_.allocate(device, compute_type, trainable);
 }
 
-at::Tensor CausalLM::embed(const at::Tensor& tokens) const {
-    return at::embedding(embedding_->compute, tokens);
-}
-
 RotaryTables CausalLM::rotary(int64_t first, int64_t count) const {
     if (rotary_range_ != std::pair{first, count}) {
         rotary_tables_ = rotary_tables(spec_.config.rope, spec_.config.head_dim, first, count, device_);
@@ -32,25 +28,21 @@ RotaryTables CausalLM::rotary(int64_t first, int64_t count) const {
 }
 
 at::Tensor CausalLM::hidden(const at::Tensor& tokens, ModelCache* cache) const {
-    const WeightsHold hold(weights_, WeightsOnDemand::outside_blocks, 0);
+    const HeldOuterWeights outer(*this, 0);
     const RotaryTables tables = rotary(cache ? cache->tokens : 0, tokens.size(1));
-    at::Tensor x = embed(tokens);
+    at::Tensor x = outer.embed(tokens);
     const auto count = int64_t(blocks_.size());
     for (int64_t i = 0; i < count; ++i) {
-        const WeightsHold block(weights_, i, i + 1 < count ? i + 1 : WeightsOnDemand::nothing);
-        if (x.size(0) > 0) x = blocks_[size_t(i)].forward(x, tables, cache ? cache->layers[size_t(i)].get() : nullptr);
+        const HeldBlock block(*this, i, i + 1 < count ? i + 1 : WeightsOnDemand::nothing);
+        if (x.size(0) > 0) x = block->forward(x, tables, cache ? cache->layers[size_t(i)].get() : nullptr);
     }
     if (cache) cache->tokens += tokens.size(1);
-    return final_norm(x);
-}
-
-at::Tensor CausalLM::final_norm(const at::Tensor& x) const {
-    return x.size(0) > 0 ? rms_norm(x, norm_->compute, spec_.config.rms_norm_eps) : x;
+    return outer.final_norm(x);
 }
 
 at::Tensor CausalLM::logits(const at::Tensor& tokens, ModelCache* cache) const {
-    const WeightsHold hold(weights_, WeightsOnDemand::outside_blocks);
-    return at::linear(hidden(tokens, cache), head().compute);
+    const HeldOuterWeights outer(*this);
+    return at::linear(hidden(tokens, cache), outer.head());
 }
 
 ModelCache CausalLM::make_cache(int64_t batch) const {
@@ -58,5 +50,19 @@ ModelCache CausalLM::make_cache(int64_t batch) const {
     for (const Block& block : blocks_) cache.layers.push_back(block.mixer().make_cache(batch, device_));
     return cache;
 }
+
+HeldOuterWeights::HeldOuterWeights(const CausalLM& model, int64_t next)
+    : model_(model), hold_(model.weights_on_demand(), WeightsOnDemand::outside_blocks, next) {}
+
+at::Tensor HeldOuterWeights::embed(const at::Tensor& tokens) const {
+    return at::embedding(model_.embedding_->compute, tokens);
+}
+
+at::Tensor HeldOuterWeights::final_norm(const at::Tensor& x) const {
+    return x.size(0) > 0 ? rms_norm(x, norm(), model_.config().rms_norm_eps) : x;
+}
+
+HeldBlock::HeldBlock(const CausalLM& model, int64_t layer, int64_t next)
+    : block_(model.blocks_.at(size_t(layer))), hold_(model.weights_on_demand(), layer, next) {}
 
 }  // namespace amalgam

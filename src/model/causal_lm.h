@@ -34,30 +34,31 @@ class CausalLM {
     at::Device device() const { return device_; }
     at::ScalarType compute_type() const { return compute_type_; }
 
-    /// Null where all weights are always there. The methods below ask by themselves; whoever uses a block, the head or
-    /// the embedding directly holds their weights.
+    /// Null where all weights are always there. The methods below ask by themselves; what else computes with weights
+    /// gets them from HeldOuterWeights and HeldBlock.
     WeightsOnDemand* weights_on_demand() const { return weights_; }
     void set_weights_on_demand(WeightsOnDemand* weights) { weights_ = weights; }
 
-    /// tokens [batch, time] int64 -> embeddings [batch, time, hidden]. An empty batch (here and below) computes
-    /// nothing, but asks for the same weights.
-    at::Tensor embed(const at::Tensor& tokens) const;
-    const std::vector<Block>& blocks() const { return blocks_; }
     /// Keeps the latest tables, since training asks for the same positions at every step.
     RotaryTables rotary(int64_t first, int64_t count) const;
 
-    /// Hidden states after the final norm, [batch, time, hidden]: what the head reads.
+    /// tokens [batch, time] int64 -> hidden states after the final norm, [batch, time, hidden]: what the head reads. An
+    /// empty batch computes nothing, but asks for the same weights.
     at::Tensor hidden(const at::Tensor& tokens, ModelCache* cache = nullptr) const;
-    at::Tensor final_norm(const at::Tensor& x) const;
-    /// The head's weight, [vocabulary, hidden], and the embedding's: the same parameter if tied.
-    const Parameter& head() const { return head_ ? *head_ : *embedding_; }
-    const Parameter& embedding() const { return *embedding_; }
-    const Parameter& norm() const { return *norm_; }
     at::Tensor logits(const at::Tensor& tokens, ModelCache* cache = nullptr) const;
 
     ModelCache make_cache(int64_t batch) const;
 
+    /// The parameters themselves, to find their gradients or shards: their tensors need not be there. Head and
+    /// embedding are the same one if tied.
+    const Parameter& head_parameter() const { return head_ ? *head_ : *embedding_; }
+    const Parameter& embedding_parameter() const { return *embedding_; }
+    const Parameter& norm_parameter() const { return *norm_; }
+
   private:
+    friend class HeldOuterWeights;
+    friend class HeldBlock;
+
     ModelSpec spec_;
     at::Device device_;
     at::ScalarType compute_type_;
@@ -67,6 +68,42 @@ class CausalLM {
     WeightsOnDemand* weights_ = nullptr;
     mutable RotaryTables rotary_tables_;
     mutable std::pair<int64_t, int64_t> rotary_range_ = {0, 0};  // first, count
+};
+
+/// Embedding, final norm and head, whole as long as this lives. `next` is the block that will be held after this.
+/// Collective if the model is sharded.
+class HeldOuterWeights {
+  public:
+    explicit HeldOuterWeights(const CausalLM& model, int64_t next = WeightsOnDemand::nothing);
+
+    /// tokens [batch, time] int64 -> embeddings [batch, time, hidden].
+    at::Tensor embed(const at::Tensor& tokens) const;
+    /// [batch, time, hidden]; an empty batch stays as it is.
+    at::Tensor final_norm(const at::Tensor& x) const;
+    /// The weights of the head [vocabulary, hidden] and of the norm [hidden]. Not of a temporary: what it gave would be
+    /// read after its end.
+    const at::Tensor& head() const& { return model_.head_parameter().compute; }
+    const at::Tensor& norm() const& { return model_.norm_parameter().compute; }
+    const at::Tensor& head() const&& = delete;
+    const at::Tensor& norm() const&& = delete;
+
+  private:
+    const CausalLM& model_;
+    WeightsHold hold_;
+};
+
+/// A block whose weights are whole as long as this lives. `next` is the block that will be held after it. Collective if
+/// the model is sharded.
+class HeldBlock {
+  public:
+    HeldBlock(const CausalLM& model, int64_t layer, int64_t next = WeightsOnDemand::nothing);
+
+    const Block& operator*() const { return block_; }
+    const Block* operator->() const { return &block_; }
+
+  private:
+    const Block& block_;
+    WeightsHold hold_;
 };
 
 }  // namespace amalgam

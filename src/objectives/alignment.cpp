@@ -64,9 +64,9 @@ at::Tensor Alignment::loss_and_gradient(const at::Tensor& teacher, const at::Ten
     return (difference.square().sum(-1, true) * inverse).sum(at::kDouble) / tokens;
 }
 
-at::Tensor Alignment::train_layer(int64_t layer, const at::Tensor& input, const at::Tensor& target,
+at::Tensor Alignment::train_layer(const Block& block, int64_t layer, const at::Tensor& input, const at::Tensor& target,
                                   const RotaryTables& rotary, double weight, GradientSink& gradients) const {
-    const at::Tensor output = student_.blocks()[layer].mixer().forward(input, rotary, nullptr);
+    const at::Tensor output = block.mixer().forward(input, rotary, nullptr);
     at::Tensor d_output;
     const at::Tensor loss = loss_and_gradient(target, output.detach(), weight, d_output);
     std::vector<at::Tensor> inputs;
@@ -80,34 +80,28 @@ void Alignment::accumulate(const at::Tensor& tokens, int64_t, double weight, Gra
                            std::vector<double>& losses) {
     const int64_t layers = teacher_.config().layers;
     const RotaryTables rotary = teacher_.rotary(0, tokens.size(1));
-    at::Tensor x;
-    {
-        const WeightsHold embedding(teacher_.weights_on_demand(), WeightsOnDemand::outside_blocks, 0);
-        x = teacher_.embed(tokens);
-    }
+    at::Tensor x = HeldOuterWeights(teacher_, 0).embed(tokens);
     std::vector<at::Tensor> layer_losses(static_cast<size_t>(layers));  // read at the end: reading waits for the device
     for (int64_t layer = 0; layer < layers; ++layer) {
         const int64_t next = layer + 1 < layers ? layer + 1 : WeightsOnDemand::nothing;
         const bool next_is_trained = layer + 1 < layers && !by_layer_[layer + 1].empty();
         at::Tensor input, target;
         {
-            const WeightsHold weights(teacher_.weights_on_demand(), layer, next);
+            const HeldBlock block(teacher_, layer, next);
             if (x.size(0) > 0) {
                 const at::NoGradGuard no_grad;
-                const Block& block = teacher_.blocks()[layer];
-                input = block.mixer_input(x);
-                target = block.mixer().forward(input, rotary, nullptr);
-                x = block.finish(x, target);
+                input = block->mixer_input(x);
+                target = block->mixer().forward(input, rotary, nullptr);
+                x = block->finish(x, target);
             }
         }
         if (by_layer_[layer].empty()) continue;
         {
-            const WeightsHold weights(student_.weights_on_demand(), layer,
-                                      next_is_trained ? next : WeightsOnDemand::nothing);
+            const HeldBlock block(student_, layer, next_is_trained ? next : WeightsOnDemand::nothing);
             // The mean over layers is what the reference trains; it only matters to clipping.
             if (x.size(0) > 0)
                 layer_losses[size_t(layer)] =
-                    train_layer(layer, input, target, rotary, weight / double(layers), gradients);
+                    train_layer(*block, layer, input, target, rotary, weight / double(layers), gradients);
         }
         gradients.complete(layer);
     }

@@ -24,8 +24,8 @@ class Alignment : public Objective {
     at::Tensor loss_and_gradient(const at::Tensor& teacher, const at::Tensor& student, double weight,
                                  at::Tensor& gradient) const;
     /// Adds the gradients of one layer's mixer; returns its loss.
-    at::Tensor train_layer(int64_t layer, const at::Tensor& input, const at::Tensor& target, const RotaryTables& rotary,
-                           double weight, GradientSink& gradients) const;
+    at::Tensor train_layer(const Block& block, int64_t layer, const at::Tensor& input, const at::Tensor& target,
+                           const RotaryTables& rotary, double weight, GradientSink& gradients) const;
     at::Tensor loss_by_kernel(const at::Tensor& teacher, const at::Tensor& student, double weight,
                               at::Tensor& gradient) const;
 

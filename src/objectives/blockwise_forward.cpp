@@ -18,32 +18,33 @@ BlockwiseForward::BlockwiseForward(CausalLM& student, const at::Tensor& tokens, 
       tokens_(tokens),
       activations_(activations),
       rotary_(student.rotary(0, tokens.size(1))),
-      of_layer_(student.blocks().size()),
-      outside_blocks_(student.weights_on_demand(), WeightsOnDemand::outside_blocks, 0) {
+      of_layer_(size_t(student.config().layers)),
+      outer_(student, 0) {
     for (const Parameter& p : student_.parameters().all())
         if (p.layer >= 0) of_layer_[size_t(p.layer)].push_back(&p);
     const auto layers = int64_t(of_layer_.size());
-    at::Tensor x = student_.embed(tokens_).detach();
+    at::Tensor x = outer_.embed(tokens_).detach();
     for (int64_t layer = 0; layer < layers; ++layer) {
         const bool is_last = layer + 1 == layers;
-        std::optional<WeightsHold> block;
-        (is_last ? last_block_ : block)
-            .emplace(student_.weights_on_demand(), layer, is_last ? WeightsOnDemand::nothing : layer + 1);
+        std::optional<HeldBlock> other_block;
+        const HeldBlock& block = (is_last ? last_block_ : other_block)
+                                     .emplace(student_, layer, is_last ? WeightsOnDemand::nothing : layer + 1);
         if (is_empty()) continue;
         // The backward pass begins with the last block: nothing is gained by computing that one again.
         const bool keep = is_last || activations_ == Activations::keep;
         const at::AutoGradMode graph(keep);
-        const at::Tensor input = leaf(x), output = student_.blocks()[size_t(layer)].forward(input, rotary_, nullptr);
+        const at::Tensor input = leaf(x), output = block->forward(input, rotary_, nullptr);
         saved_.push_back({input, keep ? output : at::Tensor()});
         x = output.detach();
     }
     last_ = leaf(x);
-    hidden_ = student_.final_norm(last_);
+    hidden_ = outer_.final_norm(last_);
 }
 
-at::Tensor BlockwiseForward::backward_block(int64_t layer, const at::Tensor& d_output, GradientSink& gradients) {
+at::Tensor BlockwiseForward::backward_block(const Block& block, int64_t layer, const at::Tensor& d_output,
+                                            GradientSink& gradients) {
     Saved& saved = saved_[size_t(layer)];
-    if (!saved.output.defined()) saved.output = student_.blocks()[size_t(layer)].forward(saved.input, rotary_, nullptr);
+    if (!saved.output.defined()) saved.output = block.forward(saved.input, rotary_, nullptr);
     const auto& parameters = of_layer_[size_t(layer)];
     std::vector<at::Tensor> inputs = {saved.input};
     for (const Parameter* p : parameters) inputs.push_back(p->compute);
@@ -56,19 +57,18 @@ at::Tensor BlockwiseForward::backward_block(int64_t layer, const at::Tensor& d_o
 void BlockwiseForward::backward(const at::Tensor& d_hidden, GradientSink& gradients) {
     at::Tensor d;
     if (!is_empty()) {
-        const auto found =
-            torch::autograd::grad({hidden_}, {last_, student_.norm().compute}, {d_hidden.view_as(hidden_)});
+        const auto found = torch::autograd::grad({hidden_}, {last_, outer_.norm()}, {d_hidden.view_as(hidden_)});
         d = found[0];
-        gradients.add(student_.norm(), found[1]);
+        gradients.add(student_.norm_parameter(), found[1]);
     }
     for (auto layer = int64_t(of_layer_.size()) - 1; layer >= 0; --layer) {
-        const WeightsHold block(student_.weights_on_demand(), layer, layer > 0 ? layer - 1 : WeightsOnDemand::nothing);
+        const HeldBlock block(student_, layer, layer > 0 ? layer - 1 : WeightsOnDemand::nothing);
         last_block_.reset();
-        if (!is_empty()) d = backward_block(layer, d, gradients);
+        if (!is_empty()) d = backward_block(*block, layer, d, gradients);
         gradients.complete(layer);
     }
     if (!is_empty())
-        gradients.of(student_.embedding()).index_add_(0, tokens_.flatten(), d.flatten(0, 1).to(at::kFloat));
+        gradients.of(student_.embedding_parameter()).index_add_(0, tokens_.flatten(), d.flatten(0, 1).to(at::kFloat));
     gradients.complete(WeightsOnDemand::outside_blocks);
 }
 

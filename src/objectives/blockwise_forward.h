@@ -14,8 +14,11 @@ namespace amalgam {
 
 class BlockwiseForward {
   public:
-    /// tokens [sequences, time]. Holds the weights of embedding, norm and head as long as it lives.
+    /// tokens [sequences, time].
     BlockwiseForward(CausalLM& student, const at::Tensor& tokens, Activations activations);
+
+    /// Embedding, norm and head, as long as this lives.
+    const HeldOuterWeights& outer() const { return outer_; }
 
     /// After the final norm, without a graph: [sequences * time, width].
     at::Tensor hidden() const { return hidden_.detach().flatten(0, 1); }
@@ -30,15 +33,15 @@ class BlockwiseForward {
     };
     bool is_empty() const { return tokens_.size(0) == 0; }
     /// Gradient with respect to the block's input.
-    at::Tensor backward_block(int64_t layer, const at::Tensor& d_output, GradientSink& gradients);
+    at::Tensor backward_block(const Block& block, int64_t layer, const at::Tensor& d_output, GradientSink& gradients);
 
     CausalLM& student_;
     at::Tensor tokens_;
     Activations activations_;
     RotaryTables rotary_;
     std::vector<std::vector<const Parameter*>> of_layer_;
-    WeightsHold outside_blocks_;
-    std::optional<WeightsHold> last_block_;  // its backward pass comes next, so it stays in between
+    HeldOuterWeights outer_;
+    std::optional<HeldBlock> last_block_;  // its backward pass comes next, so it stays in between
     std::vector<Saved> saved_;
     at::Tensor last_, hidden_;  // input (a leaf) and output of the final norm
 };

@@ -16,7 +16,8 @@ std::optional<at::Tensor> TeacherStates::find(const Key& key) const {
 at::Tensor TeacherStates::hidden(const at::Tensor& tokens, int64_t cursor) {
     const Key key = {cursor, tokens.size(0)};
     // Ranks that share a sharded teacher compute together, or not at all.
-    const auto everywhere = [&](bool value) { return weights() ? weights()->everywhere(value) : value; };
+    WeightsOnDemand* weights = teacher_.weights_on_demand();
+    const auto everywhere = [&](bool value) { return weights ? weights->everywhere(value) : value; };
     const auto found = find(key);
     if (everywhere(found.has_value())) return *found;
     const at::NoGradGuard no_grad;
@@ -30,16 +31,16 @@ at::Tensor TeacherStates::hidden(const at::Tensor& tokens, int64_t cursor) {
 
 void Distillation::accumulate(const at::Tensor& tokens, int64_t cursor, double weight, GradientSink& gradients,
                               std::vector<double>& losses) {
-    const WeightsHold teacher_head(teacher_.weights(), WeightsOnDemand::outside_blocks, 0);
+    const HeldOuterWeights teacher(teacher_.model(), 0);
     // The student's first weights have all the time of the teacher's pass to arrive.
     if (WeightsOnDemand* student = student_.weights_on_demand())
         for (const int64_t layer : {WeightsOnDemand::outside_blocks, int64_t{0}}) student->prefetch(layer);
-    const at::Tensor teacher = teacher_.hidden(tokens, cursor);
+    const at::Tensor states = teacher_.hidden(tokens, cursor);
     BlockwiseForward forward(student_, tokens, activations_);
     const double per_token = tokens.numel() > 0 ? weight / double(tokens.numel()) : 0.0;
-    const auto result =
-        chunked_kl_divergence(forward.hidden(), student_.head().compute.detach(), teacher, teacher_.head(),
-                              job_.temperature, per_token, job_.loss_chunk_tokens, gradients.of(student_.head()));
+    const auto result = chunked_kl_divergence(forward.hidden(), forward.outer().head().detach(), states, teacher.head(),
+                                              job_.temperature, per_token, job_.loss_chunk_tokens,
+                                              gradients.of(student_.head_parameter()));
     losses[0] += per_token * result.loss;
     forward.backward(result.d_hidden, gradients);
 }
@@ -49,8 +50,8 @@ void NextToken::accumulate(const at::Tensor& tokens, int64_t, double weight, Gra
     BlockwiseForward forward(student_, tokens, activations_);
     const int64_t predictions = tokens.size(0) * (tokens.size(1) - 1);
     const double per_token = predictions > 0 ? weight / double(predictions) : 0.0;
-    const auto result = chunked_cross_entropy(forward.hidden(), student_.head().compute.detach(), next_tokens(tokens),
-                                              per_token, chunk_, gradients.of(student_.head()));
+    const auto result = chunked_cross_entropy(forward.hidden(), forward.outer().head().detach(), next_tokens(tokens),
+                                              per_token, chunk_, gradients.of(student_.head_parameter()));
     losses[0] += per_token * result.loss;
     forward.backward(result.d_hidden, gradients);
 }

@@ -25,9 +25,7 @@ class TeacherStates {
     void forget() { kept_.clear(); }
     /// Micro-batches that the teacher has computed.
     int64_t computed() const { return computed_; }
-    /// For use while `weights()` are held.
-    const at::Tensor& head() const { return teacher_.head().compute; }
-    WeightsOnDemand* weights() const { return teacher_.weights_on_demand(); }
+    const CausalLM& model() const { return teacher_; }
 
   private:
     using Key = std::pair<int64_t, int64_t>;  // cursor, sequences

@@ -29,7 +29,9 @@ class WeightsOnDemand {
     virtual bool everywhere(bool value) = 0;
 };
 
-/// Acquired by the constructor, released by the destructor. Of nothing if `weights` is null.
+/// Acquired by the constructor, released by the destructor. Of nothing if `weights` is null. A model gives its weights
+/// out only together with one of these (HeldOuterWeights, HeldBlock of model/causal_lm.h): used without, they would be
+/// read from storage that is freed.
 class WeightsHold {
   public:
     WeightsHold(WeightsOnDemand* weights, int64_t layer, int64_t next = WeightsOnDemand::nothing)

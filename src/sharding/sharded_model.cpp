@@ -17,11 +17,11 @@ ShardedModel::ShardedModel(CausalLM& model, bool trainable, const Communicator& 
       trainable_(trainable),
       options_(options),
       groups_(make_sharding_groups(options.strategy, group, options.ranks_per_node)),
-      units_(1 + model.blocks().size()),
+      units_(size_t(1 + model.config().layers)),
       gathers_(make_tensor_collectives(groups_.shards, model.device())) {
     std::vector<at::ScalarType> types = {model.compute_type()};
     if (types[0] != at::kFloat) types.push_back(at::kFloat);
-    for (int64_t layer = outside_blocks; layer < int64_t(model.blocks().size()); ++layer)
+    for (int64_t layer = outside_blocks; layer < model.config().layers; ++layer)
         for (const bool used : {true, false})
             for (const at::ScalarType type : types) {
                 std::vector<Parameter*> parameters;

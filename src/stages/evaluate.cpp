@@ -5,7 +5,6 @@
 
 #include "evaluation/evaluation_file.h"
 #include "stages/stages.h"
-#include "system/error.h"
 #include "system/fault_injection.h"
 #include "system/log.h"
 
@@ -35,14 +34,9 @@ StageOutcome evaluate(Run& run) {
     CausalLM& teacher = run.teacher(sharding, run.world);
     const Student student = run.make_student(layout, {checkpoint.get()}, run.world, sharding);
     TeacherStates states(teacher, 0);
-    const int64_t chunk = run.job.distill.loss_chunk_tokens;
+    const int64_t chunk = job.loss_chunk_tokens;
     std::unique_ptr<RequestFile> requests;
     if (!job.requests.empty()) run.world.together([&] { requests = std::make_unique<RequestFile>(job.requests); });
-    run.world.together([&] {
-        require(!requests || !teacher.weights_on_demand(), "evaluate.requests: with sharding.strategy ",
-                name_of(sharding),
-                " ranks would wait for each other (each answers other requests); use none or optimizer");
-    });
     const auto answers = [&](const CausalLM& model) -> std::optional<Answers> {
         if (!requests) return std::nullopt;
         return answer_requests(model, *requests, chunk, run.world);

@@ -22,7 +22,7 @@ struct TrainerSetup {
     std::optional<int64_t> candidate;
     int64_t seed = 0;
     int64_t log_every_steps = 10;
-    bool deterministic = false;         // the same bits on any number of ranks
+    bool deterministic = false;         // the same bits on any number of ranks, however they share the model
     double spike_guard = 0.0;           // z-score of a loss that is too high to learn from; 0: off
     int64_t max_skipped_updates = 100;  // more end the training
     bool announce = true;               // progress lines and rows in `metrics` (root of the group only)

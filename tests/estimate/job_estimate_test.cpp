@@ -81,6 +81,17 @@ TEST(JobEstimate, DistillationMemoryAndCheckpoint) {
     EXPECT_DOUBLE_EQ(stage(estimate_job(job, qwen_1_5b, {}), "distill").sharding().memory.gradients, 12 * student);
 }
 
+TEST(JobEstimate, EvaluationHasALossChunkOfItsOwn) {
+    Job job = paper_job();
+    const auto logits = [&] { return stage(estimate_job(job, qwen_1_5b, {}), "evaluate").sharding().memory.logits; };
+    const double automatic = logits();
+    job.distill.loss_chunk_tokens = 64;
+    EXPECT_EQ(logits(), automatic);
+    job.evaluate.loss_chunk_tokens = 64;
+    EXPECT_DOUBLE_EQ(logits(), 151936.0 * 64 * 2 * 2);
+    EXPECT_NE(logits(), automatic);
+}
+
 TEST(JobEstimate, RecomputedActivations) {
     Job job = paper_job();
     const double kept_flops = stage(estimate_job(job, qwen_1_5b, {}), "distill").flops;

@@ -10,48 +10,13 @@
 #include "../sharding/sharded_student.h"
 #include "../storage/temporary_folder.h"
 #include "evaluation/generation.h"
-#include "storage/hdf5.h"
+#include "request_contents.h"
 #include "system/random.h"
 
 namespace amalgam {
 namespace {
 
 constexpr int64_t vocabulary = 61;
-
-struct Contents {
-    std::vector<int32_t> tokens, stop_tokens = {3, 7, 60};
-    std::vector<int64_t> offsets = {0}, context, max_new_tokens, stop_set, stop_offsets = {0, 0, 3};
-
-    void add(const std::vector<int32_t>& request, int64_t context_tokens, int64_t new_tokens, int64_t stops) {
-        tokens.insert(tokens.end(), request.begin(), request.end());
-        offsets.push_back(int64_t(tokens.size()));
-        context.push_back(context_tokens);
-        max_new_tokens.push_back(new_tokens);
-        stop_set.push_back(stops);
-    }
-
-    void write(const std::filesystem::path& path) const {
-        write_h5_once(path, [&](H5File& file) {
-            file.describe_file("amalgam requests", Provenance{});
-            file.set_attribute("/", "vocabulary_size", vocabulary);
-            file.set_attribute("/", "tokenizer_sha256", std::string("none"));
-            file.set_attribute("/", "fingerprint", std::string("of these requests"));
-            const auto wide = [&](const char* name, const std::vector<int64_t>& values) {
-                file.write(name, std::vector<int64_t>{int64_t(values.size())}, std::span<const int64_t>(values));
-            };
-            const auto narrow = [&](const char* name, const std::vector<int32_t>& values) {
-                file.write(name, std::vector<int64_t>{int64_t(values.size())}, std::span<const int32_t>(values));
-            };
-            narrow("/tokens", tokens);
-            narrow("/stop_tokens", stop_tokens);
-            wide("/offsets", offsets);
-            wide("/context_tokens", context);
-            wide("/max_new_tokens", max_new_tokens);
-            wide("/stop_set", stop_set);
-            wide("/stop_offsets", stop_offsets);
-        });
-    }
-};
 
 class Requests : public test::TemporaryFolder {
   protected:
@@ -75,7 +40,7 @@ class Requests : public test::TemporaryFolder {
 
     const Communicator world = Communicator::duplicate(MPI_COMM_WORLD);
     const std::filesystem::path path = folder / "requests.h5";
-    Contents contents;
+    test::RequestContents contents{vocabulary};
     const ModelSpec spec{test::small_config("qwen3"), keep_softmax(3, test::linear_mixer, {1}), {}};
     std::unique_ptr<CausalLM> model = test::small_model(spec, 1);
 };
@@ -112,7 +77,7 @@ TEST_F(Requests, what_the_model_would_say_is_greedy) {
     const auto said = generate_until(*model, prompt, 6, {});
     std::vector<int32_t> whole = prompt;
     whole.insert(whole.end(), said.begin(), said.end());
-    Contents own;
+    test::RequestContents own{vocabulary};
     own.add(whole, 4, 0, 0);
     whole.back() = (whole.back() + 1) % int32_t(vocabulary);
     own.add(whole, 4, 0, 0);
@@ -167,21 +132,21 @@ TEST_F(Requests, a_sharded_model_answers_the_same) {
 }
 
 TEST_F(Requests, files_that_do_not_fit_together_are_refused) {
-    const auto refused = [&](const std::function<void(Contents&)>& change, const std::string& part) {
-        Contents changed = contents;
+    const auto refused = [&](const std::function<void(test::RequestContents&)>& change, const std::string& part) {
+        test::RequestContents changed = contents;
         change(changed);
         changed.write(folder / "changed.h5");
         test::expect_error([&] { RequestFile file(folder / "changed.h5"); }, ExitCode::damaged_file,
                            {(folder / "changed.h5").string(), part});
     };
-    refused([](Contents& c) { c.tokens[9] = 61; }, "/tokens: element 9 is 61");
-    refused([](Contents& c) { c.offsets.back() += 1; }, "/offsets");
-    refused([](Contents& c) { std::swap(c.offsets[2], c.offsets[3]); }, "/offsets");
-    refused([](Contents& c) { c.context[0] = 0; }, "do not fit together");
-    refused([](Contents& c) { c.context[2] = 12; }, "do not fit together");
-    refused([](Contents& c) { c.context[1] -= 1; }, "do not fit together");
-    refused([](Contents& c) { c.stop_set[1] = 2; }, "do not fit together");
-    refused([](Contents& c) { c.max_new_tokens.pop_back(); }, "do not fit together");
+    refused([](test::RequestContents& c) { c.tokens[9] = 61; }, "/tokens: element 9 is 61");
+    refused([](test::RequestContents& c) { c.offsets.back() += 1; }, "/offsets");
+    refused([](test::RequestContents& c) { std::swap(c.offsets[2], c.offsets[3]); }, "/offsets");
+    refused([](test::RequestContents& c) { c.context[0] = 0; }, "do not fit together");
+    refused([](test::RequestContents& c) { c.context[2] = 12; }, "do not fit together");
+    refused([](test::RequestContents& c) { c.context[1] -= 1; }, "do not fit together");
+    refused([](test::RequestContents& c) { c.stop_set[1] = 2; }, "do not fit together");
+    refused([](test::RequestContents& c) { c.max_new_tokens.pop_back(); }, "do not fit together");
 }
 
 TEST_F(Requests, a_model_of_fewer_tokens_is_refused) {

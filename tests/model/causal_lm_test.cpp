@@ -105,11 +105,11 @@ TEST(CausalLM, a_tied_head_is_the_embedding) {
     ModelConfig config = test::small_config();
     config.tied_head = true;
     const auto tied = test::small_model({config, all_softmax(3), {}}, 1);
-    EXPECT_EQ(&tied->head(), &tied->embedding());
+    EXPECT_EQ(&tied->head_parameter(), &tied->embedding_parameter());
     config.tied_head = false;
     const auto untied = test::small_model({config, all_softmax(3), {}}, 1);
-    EXPECT_NE(&untied->head(), &untied->embedding());
-    EXPECT_EQ(untied->head().name, "lm_head.weight");
+    EXPECT_NE(&untied->head_parameter(), &untied->embedding_parameter());
+    EXPECT_EQ(untied->head_parameter().name, "lm_head.weight");
 }
 
 }  // namespace

@@ -47,7 +47,7 @@ TEST_F(ShardedModelTest, holds_two_blocks_at_most) {
         copy.model->logits(tokens);
         EXPECT_EQ(copy.shards->most_blocks_gathered(), ahead ? 2 : 1);
         EXPECT_EQ(copy.shards->blocks_gathered(), 0);
-        for (int64_t layer = 0; layer < int64_t(model->blocks().size()); ++layer)
+        for (int64_t layer = 0; layer < model->config().layers; ++layer)
             for (const FlatParameters* flat : copy.shards->flats_of(layer)) EXPECT_FALSE(flat->is_allocated());
     }
 }
@@ -59,7 +59,7 @@ TEST_F(ShardedModelTest, only_a_teachers_embedding_and_head_stay) {
     for (const bool trainable : {true, false}) {
         const test::ShardedCopy copy(*model, trainable, world, test::sharding(ShardingStrategy::full));
         copy.model->logits(tokens);
-        EXPECT_EQ(copy.shards->flat_of(copy.model->head()).is_allocated(), !trainable);
+        EXPECT_EQ(copy.shards->flat_of(copy.model->head_parameter()).is_allocated(), !trainable);
     }
 }
 
@@ -82,14 +82,52 @@ TEST_F(ShardedModelTest, what_was_prefetched_is_there_when_asked_for) {
 TEST_F(ShardedModelTest, weights_stay_while_anybody_holds_them) {
     const auto model = whole("llama", at::kFloat);
     const test::ShardedCopy copy(*model, true, world, test::sharding(ShardingStrategy::full));
-    const FlatParameters& flat = copy.shards->flat_of(copy.model->head());
+    const FlatParameters& flat = copy.shards->flat_of(copy.model->head_parameter());
     {
         const WeightsHold outer(copy.shards.get(), WeightsOnDemand::outside_blocks);
         { const WeightsHold inner(copy.shards.get(), WeightsOnDemand::outside_blocks); }
         EXPECT_TRUE(flat.is_allocated());
-        EXPECT_TRUE(at::equal(copy.model->head().compute, model->head().compute));
+        EXPECT_TRUE(at::equal(copy.model->head_parameter().compute, model->head_parameter().compute));
     }
     EXPECT_FALSE(flat.is_allocated());
+}
+
+template <class Holder>
+concept gives_head = requires(Holder holder) {
+    std::forward<Holder>(holder).head();
+};
+template <class Model>
+concept gives_blocks = requires(const Model& model) {
+    model.blocks();
+};
+
+TEST_F(ShardedModelTest, weights_are_given_out_only_by_what_keeps_them_alive) {
+    static_assert(gives_head<const HeldOuterWeights&>);
+    static_assert(!gives_head<HeldOuterWeights>, "it would be gone when its head is read");
+    static_assert(!gives_head<const CausalLM&> && !gives_blocks<CausalLM>, "nobody would hold them");
+
+    const c10::NoGradGuard no_grad;
+    const auto model = whole("llama", at::kFloat);
+    const test::ShardedCopy copy(*model, true, world, test::sharding(ShardingStrategy::full));
+    const FlatParameters& head = copy.shards->flat_of(copy.model->head_parameter());
+    {
+        const HeldOuterWeights outer(*copy.model), of_whole(*model);
+        EXPECT_TRUE(at::equal(copy.model->logits(tokens), model->logits(tokens)));  // holds and releases them too
+        EXPECT_TRUE(head.is_allocated());
+        EXPECT_TRUE(at::equal(outer.head(), of_whole.head()));
+        EXPECT_TRUE(at::equal(outer.norm(), of_whole.norm()));
+        EXPECT_TRUE(at::equal(outer.embed(tokens), of_whole.embed(tokens)));
+    }
+    EXPECT_FALSE(head.is_allocated());
+
+    const at::Tensor x = at::ones({1, 3, model->config().hidden_size});
+    {
+        const HeldBlock block(*copy.model, 2), of_whole(*model, 2);
+        EXPECT_TRUE(at::equal(copy.model->logits(tokens), model->logits(tokens)));
+        for (const FlatParameters* flat : copy.shards->flats_of(2)) EXPECT_TRUE(flat->is_allocated());
+        EXPECT_TRUE(at::equal(block->mixer_input(x), of_whole->mixer_input(x)));
+    }
+    for (const FlatParameters* flat : copy.shards->flats_of(2)) EXPECT_FALSE(flat->is_allocated());
 }
 
 TEST_F(ShardedModelTest, unused_parameters_are_never_gathered) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whole runs whose models are spread over ranks, and candidates trained in step, against runs without either.
+#include "../evaluation/request_contents.h"
 #include "small_run.h"
 
 namespace amalgam {
@@ -35,6 +36,30 @@ TEST_F(ShardedPipeline, gives_the_bits_of_an_unsharded_run) {
     job.name = "optimizer";
     expect_end(run(2), 0, {"distill: sharding optimizer over 2 ranks", "finished in"});
     expect_same_results(whole, run_folder());
+}
+
+/// Every rank answers other requests, and one has none of a kind: a hang would be this test's failure.
+TEST_F(ShardedPipeline, requests_are_answered_as_by_an_unsharded_run) {
+    test::RequestContents requests{test::small_vocabulary};
+    requests.add({1, 2, 3, 4, 5, 6}, 4, 0, 0);
+    requests.add({7, 8, 9}, 1, 0, 0);
+    requests.add({10, 11, 12, 13}, 2, 0, 0);
+    requests.add({14, 15, 16}, 3, 5, 1);
+    requests.write(folder / "requests.h5");
+    job.evaluate.requests = (folder / "requests.h5").string();
+    job.score.tokens = 0;
+    job.select.rule = "uniform";
+    job.name = "whole";
+    expect_end(run(1), 0, {"evaluate: 4 requests answered by each model"});
+    const auto whole = run_folder();
+    for (const auto strategy : {ShardingSetting::full, ShardingSetting::optimizer}) {
+        job.sharding.strategy = strategy;
+        job.name = name_of(strategy);
+        expect_end(run(2), 0,
+                   {"evaluate: sharding " + job.name + " over 2 ranks", "4 requests answered by each model"});
+        EXPECT_EQ(differing_datasets(whole / "evaluation.h5", run_folder() / "evaluation.h5"), Names{}) << job.name;
+    }
+    EXPECT_TRUE(H5File::open(result("evaluation.h5")).has("/requests/student/loglikelihood"));
 }
 
 TEST_F(ShardedPipeline, small_models_are_not_sharded_by_themselves) {
