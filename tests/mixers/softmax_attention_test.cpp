@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "../model/small_model.h"
+#include "mixers/implementation.h"
 
 namespace amalgam {
 namespace {
@@ -19,7 +20,7 @@ struct Layer {
     Layer(const std::string& family, int64_t window, bool output_bias = false) : config(test::small_config(family, 1)) {
         config.window = {window};
         config.output_bias = output_bias;
-        mixer = make_mixer(softmax_mixer, {config, all_softmax(1), {}}, 0, store);
+        mixer = find_implementation(softmax_mixer).make({config, all_softmax(1), {}}, 0, store);
         store.allocate(test::device(), at::kFloat, false);
         test::fill_randomly(store, 3);
         const std::string prefix = layer_prefix(0) + "self_attn.";
