@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the elementwise and row-wise CUDA kernels share: 16-byte accesses of float32 and bfloat16 elements, sums over
-// groups of lanes, and launches that report their errors.
+// What the elementwise and row-wise CUDA kernels share: 16-byte accesses of float32 and bfloat16 elements, and sums
+// over groups of lanes.
 #pragma once
 
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
-#include <stdexcept>
-#include <string>
 
+#include "kernels/cuda/launch.cuh"
 #include "kernels/element_type.h"
 #include "kernels/rows.h"
 
@@ -175,23 +174,6 @@ void with_element_type(ElementType type, Body&& body) {
     } else {
         body(static_cast<float*>(nullptr));
     }
-}
-
-/// Throws if a call or the launch before it failed.
-inline void check(cudaError_t error, const char* operation) {
-    if (error == cudaSuccess) return;
-    throw std::runtime_error(std::string(operation) + ": " + cudaGetErrorString(error) +
-                             " (the GPU did not take the kernel)");
-}
-inline void check_launch(const char* operation) {
-    check(cudaGetLastError(), operation);
-}
-
-inline int multiprocessors() {
-    int device = 0, count = 0;
-    check(cudaGetDevice(&device), "cudaGetDevice");
-    check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
-    return count;
 }
 
 }  // namespace amalgam::kernels::cuda

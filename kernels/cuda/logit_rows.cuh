@@ -45,11 +45,7 @@ template <class Arguments>
 void launch_rows(void (*kernel)(Arguments), const Arguments& arguments, std::int64_t rows, const Slicing& slicing,
                  cudaStream_t stream, const char* operation) {
     if (rows == 0) return;
-    if (slicing.bytes > 0) {
-        check(
-            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(slicing.bytes)),
-            operation);
-    }
+    if (slicing.bytes > 0) allow_shared_memory(kernel, static_cast<int>(slicing.bytes), operation);
     cudaLaunchAttribute cluster;
     cluster.id = cudaLaunchAttributeClusterDimension;
     cluster.val.clusterDim.x = static_cast<unsigned>(slicing.blocks);

@@ -7,11 +7,11 @@
 #include <cstdint>
 
 #include "kernels/cuda/hopper.cuh"
-#include "kernels/token_view.h"
+#include "kernels/rows.h"
 
 namespace amalgam::kernels {
 
-/// Rows of bf16 as in TokenView; 16-byte aligned rows unless said otherwise.
+/// Rows of bf16 as in ConstRows; 16-byte aligned rows unless said otherwise.
 struct DeviceRows {
     const __nv_bfloat16* data;
     int64_t stride;
@@ -21,11 +21,11 @@ struct MutableDeviceRows {
     int64_t stride;
 };
 
-inline DeviceRows device_rows(const TokenView& view) {
-    return {static_cast<const __nv_bfloat16*>(view.data), view.token_stride};
+inline DeviceRows device_rows(const ConstRows& view) {
+    return {static_cast<const __nv_bfloat16*>(view.data), view.stride};
 }
-inline MutableDeviceRows device_rows(const MutableTokenView& view) {
-    return {static_cast<__nv_bfloat16*>(view.data), view.token_stride};
+inline MutableDeviceRows device_rows(const Rows& view) {
+    return {static_cast<__nv_bfloat16*>(view.data), view.stride};
 }
 
 /// Copies 64 rows of `dim` columns, starting at `first` and valid below `time`, into tiles, by `threads` threads.

@@ -6,7 +6,7 @@
 #include <type_traits>
 
 #include "kernels/elementwise/elements.h"
-#include "kernels/rows.h"
+#include "kernels/isa/row_of.h"
 
 namespace amalgam::kernels::AMALGAM_ISA {
 
@@ -33,16 +33,6 @@ inline void sum_blocks(const float* partial, std::int64_t blocks, std::int64_t w
         for (std::int64_t block = 0; block < blocks; ++block) sum = sum + load(partial + block * width + i, part);
         store(total + i, sum, part);
     });
-}
-
-template <class T>
-const T* row_of(const ConstRows& rows, std::int64_t token, std::int64_t offset = 0) {
-    return static_cast<const T*>(rows.data) + token * rows.stride + offset;
-}
-
-template <class T>
-T* row_of(const Rows& rows, std::int64_t token, std::int64_t offset = 0) {
-    return static_cast<T*>(rows.data) + token * rows.stride + offset;
 }
 
 }  // namespace amalgam::kernels::AMALGAM_ISA

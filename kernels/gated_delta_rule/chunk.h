@@ -7,6 +7,7 @@
 #include "kernels/gated_delta_rule/chunk_kernels.h"
 #include "kernels/isa/elementary.h"
 #include "kernels/isa/product.h"
+#include "kernels/isa/row_of.h"
 
 namespace amalgam::kernels::AMALGAM_ISA {
 
@@ -73,15 +74,6 @@ class FlushDenormals {
     unsigned saved_;
 };
 
-template <class Element>
-inline const Element* token_at(const TokenView& view, int64_t token) {
-    return static_cast<const Element*>(view.data) + token * view.token_stride;
-}
-template <class Element>
-inline Element* token_at(const MutableTokenView& view, int64_t token) {
-    return static_cast<Element*>(view.data) + token * view.token_stride;
-}
-
 inline float to_float(float x) {
     return x;
 }
@@ -119,8 +111,8 @@ inline void load_gates(const GatedDeltaRuleInputs& inputs, int64_t head, int64_t
     alignas(64) float a[chunk_tokens] = {};
     alignas(64) float b[chunk_tokens] = {};
     for (int i = 0; i < n; ++i) {
-        a[i] = to_float(token_at<Element>(inputs.a, token + i)[head]) + inputs.dt_bias[head];
-        b[i] = to_float(token_at<Element>(inputs.b, token + i)[head]);
+        a[i] = to_float(row_of<Element>(inputs.a, token + i)[head]) + inputs.dt_bias[head];
+        b[i] = to_float(row_of<Element>(inputs.b, token + i)[head]);
     }
     alignas(64) float A[lanes];
     store(A, exponential(broadcast(inputs.A_log[head])));

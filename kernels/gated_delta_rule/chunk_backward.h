@@ -232,17 +232,17 @@ inline void load_chunk(const Dims& d, const BackwardCall& call, int64_t head, in
                        const Stored* stored, Gates& gates, InverseLengths& inverse_lengths, const BackwardTiles& t) {
     const auto& inputs = call.inputs;
     const auto& options = call.options;
-    const Element* q = token_at<Element>(inputs.q, token) + head * d.key_dim;
-    const Element* k = token_at<Element>(inputs.k, token) + head * d.key_dim;
+    const Element* q = row_of<Element>(inputs.q, token, head * d.key_dim);
+    const Element* k = row_of<Element>(inputs.k, token, head * d.key_dim);
     const int64_t o_stride = call.shape.heads * d.value_dim;
     const Element* d_o = static_cast<const Element*>(call.output_gradient) + token * o_stride + head * d.value_dim;
-    const Element* v = token_at<Element>(inputs.v, token) + head * d.value_dim;
+    const Element* v = row_of<Element>(inputs.v, token, head * d.value_dim);
     load_rows(d_o, o_stride, n, rows, d.value_dim, d.value_padded, t.d_o);
-    load_rows(q, inputs.q.token_stride, n, rows, d.key_dim, d.key_padded, options.silu ? t.q_slopes : t.q);
-    load_rows(k, inputs.k.token_stride, n, rows, d.key_dim, d.key_padded, options.silu ? t.k_slopes : t.k);
+    load_rows(q, inputs.q.stride, n, rows, d.key_dim, d.key_padded, options.silu ? t.q_slopes : t.q);
+    load_rows(k, inputs.k.stride, n, rows, d.key_dim, d.key_padded, options.silu ? t.k_slopes : t.k);
     if (options.silu) {
         // Of v only SiLU's slope is needed: the forward pass saved what it wrote into the state.
-        load_rows(v, inputs.v.token_stride, n, rows, d.value_dim, d.value_padded, t.v_slopes);
+        load_rows(v, inputs.v.stride, n, rows, d.value_dim, d.value_padded, t.v_slopes);
         activate_with_slopes<Element>(n, d.value_padded, t.v_slopes, nullptr);
         activate_with_slopes<Element>(rows, d.key_padded, t.q_slopes, t.q);
         activate_with_slopes<Element>(rows, d.key_padded, t.k_slopes, t.k);

@@ -19,11 +19,11 @@ void decode_head(const Dims& d, const DecodeCall& call, int64_t index, std::byte
     float* q = scratch.floats(d.key_padded);
     float* k = scratch.floats(d.key_padded);
     float* v = scratch.floats(d.value_padded);
-    load_activated_rows(token_at<Element>(inputs.q, token) + head * d.key_dim, 0, 1, 1, d.key_dim, d.key_padded,
+    load_activated_rows(row_of<Element>(inputs.q, token, head * d.key_dim), 0, 1, 1, d.key_dim, d.key_padded,
                         options.silu, q);
-    load_activated_rows(token_at<Element>(inputs.k, token) + head * d.key_dim, 0, 1, 1, d.key_dim, d.key_padded,
+    load_activated_rows(row_of<Element>(inputs.k, token, head * d.key_dim), 0, 1, 1, d.key_dim, d.key_padded,
                         options.silu, k);
-    load_activated_rows(token_at<Element>(inputs.v, token) + head * d.value_dim, 0, 1, 1, d.value_dim, d.value_padded,
+    load_activated_rows(row_of<Element>(inputs.v, token, head * d.value_dim), 0, 1, 1, d.value_dim, d.value_padded,
                         options.silu, v);
     if (options.l2_normalize) {
         normalize_rows(1, d.key_padded, q, nullptr);

@@ -204,12 +204,12 @@ void forward_head(const Dims& d, const ForwardCall& call, int64_t index, std::by
         const int64_t token = place.first_token + chunk * chunk_tokens;
         const int n = place.tokens_in(chunk);
         const int rows = (n + 15) / 16 * 16;
-        const Element* q = token_at<Element>(inputs.q, token) + head * d.key_dim;
-        const Element* k = token_at<Element>(inputs.k, token) + head * d.key_dim;
-        const Element* v = token_at<Element>(inputs.v, token) + head * d.value_dim;
-        load_activated_rows(q, inputs.q.token_stride, n, rows, d.key_dim, d.key_padded, options.silu, t.q);
-        load_activated_rows(k, inputs.k.token_stride, n, rows, d.key_dim, d.key_padded, options.silu, t.k);
-        load_activated_rows(v, inputs.v.token_stride, n, rows, d.value_dim, d.value_padded, options.silu, t.v);
+        const Element* q = row_of<Element>(inputs.q, token, head * d.key_dim);
+        const Element* k = row_of<Element>(inputs.k, token, head * d.key_dim);
+        const Element* v = row_of<Element>(inputs.v, token, head * d.value_dim);
+        load_activated_rows(q, inputs.q.stride, n, rows, d.key_dim, d.key_padded, options.silu, t.q);
+        load_activated_rows(k, inputs.k.stride, n, rows, d.key_dim, d.key_padded, options.silu, t.k);
+        load_activated_rows(v, inputs.v.stride, n, rows, d.value_dim, d.value_padded, options.silu, t.v);
         auto* o = static_cast<Element*>(outputs.o) + (token * shape.heads + head) * d.value_dim;
         if (options.l2_normalize) {
             normalize_rows(n, d.key_padded, t.q, nullptr);

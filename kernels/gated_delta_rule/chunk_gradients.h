@@ -88,9 +88,9 @@ inline void write_gate_gradients(const GatedDeltaRuleGradients& gradients, const
         const double da = dg * gates.slope[t];
         parameter_sums.A_log += dg * gates.g[t];
         parameter_sums.dt_bias += da;
-        from_float(static_cast<float>(da), token_at<Element>(gradients.a, token + t) + head);
+        from_float(static_cast<float>(da), row_of<Element>(gradients.a, token + t, head));
         // dbeta * beta = dY . V', and d beta / d b = beta (1 - beta).
-        from_float(sums.residual[t] * (1.0F - gates.beta[t]), token_at<Element>(gradients.b, token + t) + head);
+        from_float(sums.residual[t] * (1.0F - gates.beta[t]), row_of<Element>(gradients.b, token + t, head));
     }
 }
 
@@ -125,16 +125,16 @@ inline void write_activation_gradients(const Dims& d, const BackwardCall& call, 
     const auto& out = call.gradients;
     const auto& options = call.options;
     write_key_rows(n, d.key_dim, d.key_padded, t.dq, t.q, t.q_slopes, inverse_lengths.q, options,
-                   token_at<Element>(out.q, token) + head * d.key_dim, out.q.token_stride);
+                   row_of<Element>(out.q, token, head * d.key_dim), out.q.stride);
     write_key_rows(n, d.key_dim, d.key_padded, t.dk, t.k, t.k_slopes, inverse_lengths.k, options,
-                   token_at<Element>(out.k, token) + head * d.key_dim, out.k.token_stride);
-    Element* dv = token_at<Element>(out.v, token) + head * d.value_dim;
+                   row_of<Element>(out.k, token, head * d.key_dim), out.k.stride);
+    Element* dv = row_of<Element>(out.v, token, head * d.value_dim);
     for (int i = 0; i < n; ++i) {
         const Vector beta = broadcast(gates.beta[i]);
         for (int c = 0; c < d.value_padded; c += lanes) {
             Vector value = mul(beta, load(t.dy + i * d.value_padded + c));
             if (options.silu) value = mul(value, load(t.v_slopes + i * d.value_padded + c));
-            store_first(dv + i * out.v.token_stride + c, value, d.value_dim - c);
+            store_first(dv + i * out.v.stride + c, value, d.value_dim - c);
         }
     }
 }

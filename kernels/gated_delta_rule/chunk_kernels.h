@@ -35,8 +35,9 @@ struct DecodeCall {
     void* o;
 };
 
-/// One variant. `index` is sequence * heads + head; each call handles that sequence and head alone, with `scratch`
-/// (64-byte aligned) to itself.
+/// One variant: `chunk_kernels` in the namespace of its instruction set (isa/dispatch.h). `index` is sequence * heads +
+/// head; each call handles that sequence and head alone, with `scratch` (64-byte aligned) to itself. Where nothing is
+/// stored for the backward pass, stored_element_bytes is 0.
 struct ChunkKernels {
     size_t stored_element_bytes;
     size_t (*scratch_bytes)(const GatedDeltaRuleShape& shape);
@@ -44,10 +45,6 @@ struct ChunkKernels {
     void (*backward)(const BackwardCall& call, int64_t index, std::byte* scratch);
     void (*decode)(const DecodeCall& call, int64_t index, std::byte* scratch);
 };
-
-extern const ChunkKernels avx2_chunk_kernels;
-extern const ChunkKernels avx512_chunk_kernels;
-extern const ChunkKernels avx512_bf16_chunk_kernels;  ///< for bf16 activations only
 
 /// Dimensions are padded with zeros to whole blocks of 16 columns.
 inline constexpr int padded(int64_t dim) {

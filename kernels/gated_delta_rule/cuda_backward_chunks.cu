@@ -473,9 +473,8 @@ template <int dim>
 void launch_backward_chunks(const CudaBackwardCall& call, cudaStream_t stream) {
     constexpr int bytes = sizeof(ChunkShared<dim>);
     static_assert(blocks_at_once<dim> * (bytes + 1024) <= 233472);
-    static const cudaError_t set =
-        cudaFuncSetAttribute(backward_chunks_kernel<dim>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    (void)set;
+    [[maybe_unused]] static const bool allowed =
+        cuda::allow_shared_memory(backward_chunks_kernel<dim>, bytes, "gated delta rule on CUDA");
     const CudaForwardCall& f = call.forward;
     backward_chunks_kernel<dim><<<chunk_grid(f), 2 * dim, bytes, stream>>>(call);
     const int rows = static_cast<int>(chunk_grid(f).y) / f.heads;

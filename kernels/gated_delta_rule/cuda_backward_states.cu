@@ -162,9 +162,8 @@ template <int dim, int groups, int stages, bool packed>
 void launch(const CudaBackwardCall& call, cudaStream_t stream) {
     constexpr int bytes = sizeof(BackwardShared<dim, groups, stages>);
     static_assert(bytes <= (dim == 64 ? 115712 : 232448));
-    static const cudaError_t set = cudaFuncSetAttribute(backward_states_kernel<dim, groups, stages, packed>,
-                                                        cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    (void)set;
+    [[maybe_unused]] static const bool allowed = cuda::allow_shared_memory(
+        backward_states_kernel<dim, groups, stages, packed>, bytes, "gated delta rule on CUDA");
     backward_states_kernel<dim, groups, stages, packed>
         <<<chain_grid(dim, groups, call.forward, call.multiprocessors), 128 * (groups + 1), bytes, stream>>>(call);
 }

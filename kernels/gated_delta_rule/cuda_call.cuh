@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/token_rows.cuh"
 #include "kernels/gated_delta_rule/chunk_slots.h"
 

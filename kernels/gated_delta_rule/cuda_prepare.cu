@@ -182,9 +182,8 @@ __global__ void __launch_bounds__(threads) prepare_kernel(const CudaForwardCall 
 template <int dim>
 void launch_prepare(const CudaForwardCall& call, cudaStream_t stream) {
     constexpr int bytes = sizeof(PrepareShared<dim>);
-    static const cudaError_t set =
-        cudaFuncSetAttribute(prepare_kernel<dim>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    (void)set;
+    [[maybe_unused]] static const bool allowed =
+        cuda::allow_shared_memory(prepare_kernel<dim>, bytes, "gated delta rule on CUDA");
     prepare_kernel<dim><<<chunk_grid(call), threads, bytes, stream>>>(call);
 }
 

@@ -6,21 +6,24 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "kernels/gated_delta_rule/chunk_kernels.h"
-#include "kernels/gated_delta_rule/reference_path.h"
+#include "kernels/isa/dispatch.h"
+#include "kernels/require.h"
 
 namespace amalgam::kernels {
+
+AMALGAM_VARIANTS(extern const ChunkKernels chunk_kernels;)
+
 namespace {
 
 constexpr int64_t largest_fast_dim = 256;
 constexpr size_t alignment = 64;
 
 void require(bool condition, const std::string& problem) {
-    if (!condition) throw std::invalid_argument("gated delta rule: " + problem);
+    kernels::require(condition, "gated delta rule", problem);
 }
 
 void check_view(const void* data, int64_t token_stride, int64_t width, const char* name) {
@@ -40,11 +43,11 @@ void check(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& option
 }
 
 void check(const GatedDeltaRuleShape& shape, const GatedDeltaRuleInputs& inputs) {
-    check_view(inputs.q.data, inputs.q.token_stride, shape.heads * shape.key_dim, "q");
-    check_view(inputs.k.data, inputs.k.token_stride, shape.heads * shape.key_dim, "k");
-    check_view(inputs.v.data, inputs.v.token_stride, shape.heads * shape.value_dim, "v");
-    check_view(inputs.a.data, inputs.a.token_stride, shape.heads, "a");
-    check_view(inputs.b.data, inputs.b.token_stride, shape.heads, "b");
+    check_view(inputs.q.data, inputs.q.stride, shape.heads * shape.key_dim, "q");
+    check_view(inputs.k.data, inputs.k.stride, shape.heads * shape.key_dim, "k");
+    check_view(inputs.v.data, inputs.v.stride, shape.heads * shape.value_dim, "v");
+    check_view(inputs.a.data, inputs.a.stride, shape.heads, "a");
+    check_view(inputs.b.data, inputs.b.stride, shape.heads, "b");
     require(inputs.A_log != nullptr && inputs.dt_bias != nullptr,
             "A_log or dt_bias is null (the gate needs both); pass the fp32 parameters");
     if (shape.packed == 0) return;
@@ -59,17 +62,13 @@ GatedDeltaRuleOptions with_scale(const GatedDeltaRuleShape& shape, GatedDeltaRul
     return options;
 }
 
-/// The fast variant that takes this call, or null for the reference path.
-const ChunkKernels* select_kernels(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options) {
+/// The variant that takes this call: the portable one is the reference recurrence, for any dimensions.
+const ChunkKernels& select_kernels(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options) {
     const auto fast_dim = [](int64_t dim) { return dim % 8 == 0 && dim <= largest_fast_dim; };
-    const Isa isa = resolve_isa(options.isa);
-    if (!fast_dim(shape.key_dim) || !fast_dim(shape.value_dim)) return nullptr;
-#ifdef AMALGAM_KERNELS_X86
-    if (isa == Isa::avx512_bf16 && options.element_type == ElementType::bfloat16) return &avx512_bf16_chunk_kernels;
-    if (isa == Isa::avx512 || isa == Isa::avx512_bf16) return &avx512_chunk_kernels;
-    if (isa == Isa::avx2) return &avx2_chunk_kernels;
-#endif
-    return nullptr;
+    Isa isa = resolve_isa(options.isa);
+    if (isa == Isa::avx512_bf16 && options.element_type != ElementType::bfloat16) isa = Isa::avx512;
+    if (!fast_dim(shape.key_dim) || !fast_dim(shape.value_dim)) isa = Isa::reference;
+    return AMALGAM_VARIANT(isa, chunk_kernels);
 }
 
 /// This thread's scratch block of at least `bytes`, kept between calls because fresh pages are slow.
@@ -90,7 +89,8 @@ std::byte* thread_scratch(size_t bytes) {
 
 /// Runs task(index, scratch) for every sequence and head. Which thread takes which does not matter: nothing is shared.
 template <class Task>
-void for_every_head(const GatedDeltaRuleShape& shape, int threads, size_t scratch_bytes, Task task) {
+void for_every_head(const GatedDeltaRuleShape& shape, int threads, const ChunkKernels& kernels, Task task) {
+    const size_t scratch_bytes = kernels.scratch_bytes(shape);
     const int64_t n = sequences_of(shape) * shape.heads;
     const int used = static_cast<int>(std::min<int64_t>(threads, n));
     bool out_of_memory = false;
@@ -110,15 +110,13 @@ void for_every_head(const GatedDeltaRuleShape& shape, int threads, size_t scratc
 }  // namespace
 
 bool gated_delta_rule_is_fast(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options) {
-    return select_kernels(shape, options) != nullptr;
+    return &select_kernels(shape, options) != &portable::chunk_kernels;
 }
 
 size_t gated_delta_rule_workspace_bytes(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options) {
     check(shape, options);
-    const ChunkKernels* kernels = select_kernels(shape, options);
-    if (kernels == nullptr) return 0;
     return static_cast<size_t>(shape.batch * shape.heads * chunk_slots(shape) * stored_per_chunk(shape)) *
-           kernels->stored_element_bytes;
+           select_kernels(shape, options).stored_element_bytes;
 }
 
 void gated_delta_rule_forward(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
@@ -128,13 +126,9 @@ void gated_delta_rule_forward(const GatedDeltaRuleShape& shape, const GatedDelta
     check(shape, inputs);
     require(outputs.o != nullptr, "o is null (the output needs a place); pass the output's data pointer");
     const ForwardCall call{shape, with_scale(shape, options), inputs, outputs, static_cast<std::byte*>(workspace)};
-    const ChunkKernels* kernels = select_kernels(shape, options);
-    if (kernels == nullptr) {
-        for_every_head(shape, options.threads, 0, [&](int64_t index, std::byte*) { reference_forward(call, index); });
-        return;
-    }
-    for_every_head(shape, options.threads, kernels->scratch_bytes(shape),
-                   [&](int64_t index, std::byte* scratch) { kernels->forward(call, index, scratch); });
+    const ChunkKernels& kernels = select_kernels(shape, options);
+    for_every_head(shape, options.threads, kernels,
+                   [&](int64_t index, std::byte* scratch) { kernels.forward(call, index, scratch); });
 }
 
 void gated_delta_rule_backward(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
@@ -143,16 +137,16 @@ void gated_delta_rule_backward(const GatedDeltaRuleShape& shape, const GatedDelt
                                const GatedDeltaRuleGradients& gradients) {
     check(shape, options);
     check(shape, inputs);
-    check_view(gradients.q.data, gradients.q.token_stride, shape.heads * shape.key_dim, "the gradient of q");
-    check_view(gradients.k.data, gradients.k.token_stride, shape.heads * shape.key_dim, "the gradient of k");
-    check_view(gradients.v.data, gradients.v.token_stride, shape.heads * shape.value_dim, "the gradient of v");
-    check_view(gradients.a.data, gradients.a.token_stride, shape.heads, "the gradient of a");
-    check_view(gradients.b.data, gradients.b.token_stride, shape.heads, "the gradient of b");
+    check_view(gradients.q.data, gradients.q.stride, shape.heads * shape.key_dim, "the gradient of q");
+    check_view(gradients.k.data, gradients.k.stride, shape.heads * shape.key_dim, "the gradient of k");
+    check_view(gradients.v.data, gradients.v.stride, shape.heads * shape.value_dim, "the gradient of v");
+    check_view(gradients.a.data, gradients.a.stride, shape.heads, "the gradient of a");
+    check_view(gradients.b.data, gradients.b.stride, shape.heads, "the gradient of b");
     require(gradients.A_log != nullptr && gradients.dt_bias != nullptr,
             "the gradient of A_log or dt_bias is null (both are always written); pass two fp32 buffers");
     require(output_gradient != nullptr, "the output gradient is null (backward starts from it); pass zeros");
-    const ChunkKernels* kernels = select_kernels(shape, options);
-    require(kernels == nullptr || workspace != nullptr,
+    const ChunkKernels& kernels = select_kernels(shape, options);
+    require(kernels.stored_element_bytes == 0 || workspace != nullptr,
             "the workspace is null (backward reads what forward saved); pass the one given to forward");
 
     const int64_t sequences = sequences_of(shape);
@@ -166,12 +160,8 @@ void gated_delta_rule_backward(const GatedDeltaRuleShape& shape, const GatedDelt
                             gradients,
                             sums.data(),
                             sums.data() + sequences * shape.heads};
-    if (kernels == nullptr) {
-        for_every_head(shape, options.threads, 0, [&](int64_t index, std::byte*) { reference_backward(call, index); });
-    } else {
-        for_every_head(shape, options.threads, kernels->scratch_bytes(shape),
-                       [&](int64_t index, std::byte* scratch) { kernels->backward(call, index, scratch); });
-    }
+    for_every_head(shape, options.threads, kernels,
+                   [&](int64_t index, std::byte* scratch) { kernels.backward(call, index, scratch); });
     for (int64_t head = 0; head < shape.heads; ++head) {
         double A_log = 0;
         double dt_bias = 0;
@@ -193,13 +183,9 @@ void gated_delta_rule_decode(const GatedDeltaRuleShape& shape, const GatedDeltaR
     require(shape.packed == 0, "decode was given packed sequences (each has one token here); pass them as a batch");
     require(state != nullptr && o != nullptr, "state or o is null (decode writes both); pass their data pointers");
     const DecodeCall call{shape, with_scale(shape, options), inputs, state, o};
-    const ChunkKernels* kernels = select_kernels(shape, options);
-    if (kernels == nullptr) {
-        for_every_head(shape, options.threads, 0, [&](int64_t index, std::byte*) { reference_decode(call, index); });
-        return;
-    }
-    for_every_head(shape, options.threads, kernels->scratch_bytes(shape),
-                   [&](int64_t index, std::byte* scratch) { kernels->decode(call, index, scratch); });
+    const ChunkKernels& kernels = select_kernels(shape, options);
+    for_every_head(shape, options.threads, kernels,
+                   [&](int64_t index, std::byte* scratch) { kernels.decode(call, index, scratch); });
 }
 
 }  // namespace amalgam::kernels

@@ -6,7 +6,7 @@
 
 #include "kernels/element_type.h"
 #include "kernels/isa/isa.h"
-#include "kernels/token_view.h"
+#include "kernels/rows.h"
 
 /// The gated delta rule (Gated DeltaNet, Yang et al., arXiv 2412.06464) on CPUs: training forward and backward in
 /// chunks of 64 tokens, and a one-token decode step. Raw pointers only, no tensor library.
@@ -44,7 +44,7 @@ struct GatedDeltaRuleOptions {
 /// Inputs of the operation; q, k: [batch, time, heads, key_dim], v: [batch, time, heads, value_dim],
 /// a (raw gate), b (beta logits): [batch, time, heads], all of options.element_type.
 struct GatedDeltaRuleInputs {
-    TokenView q, k, v, a, b;
+    ConstRows q, k, v, a, b;
     const float* A_log = nullptr;          ///< [heads]
     const float* dt_bias = nullptr;        ///< [heads]
     const float* initial_state = nullptr;  ///< [batch, heads, key_dim, value_dim], or null for zeros
@@ -60,7 +60,7 @@ struct GatedDeltaRuleOutputs {
 /// Gradients of the loss by everything in GatedDeltaRuleInputs. A null pointer means not wanted only for
 /// `initial_state`; all other outputs are required.
 struct GatedDeltaRuleGradients {
-    MutableTokenView q, k, v, a, b;
+    Rows q, k, v, a, b;
     float* A_log = nullptr;
     float* dt_bias = nullptr;
     float* initial_state = nullptr;

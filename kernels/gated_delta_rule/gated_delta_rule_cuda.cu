@@ -1,26 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <cmath>
-#include <initializer_list>
-#include <stdexcept>
 #include <string>
 
+#include "kernels/cuda/token_mixer.cuh"
 #include "kernels/gated_delta_rule/chunk_slots.h"
 #include "kernels/gated_delta_rule/cuda_call.cuh"
 #include "kernels/gated_delta_rule/gated_delta_rule_cuda.h"
+#include "kernels/require.h"
 
 namespace amalgam::kernels {
 namespace {
 
-void require(bool condition, const std::string& problem) {
-    if (!condition) throw std::invalid_argument("gated delta rule on CUDA: " + problem);
-}
+using cuda::alignment_of, cuda::multiprocessors;
 
-void check_launch(const char* what) {
-    const cudaError_t error = cudaGetLastError();
-    if (error != cudaSuccess)
-        throw std::runtime_error(std::string("gated delta rule on CUDA: ") + what + ": " + cudaGetErrorString(error) +
-                                 " (the launch failed); check the device and the library's GPU architectures");
+constexpr const char* operation = "gated delta rule on CUDA";
+
+void require(bool condition, const std::string& problem) {
+    kernels::require(condition, operation, problem);
 }
 
 void require_support(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
@@ -30,28 +26,6 @@ void require_support(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptio
             "gated_delta_rule_supports first");
     require(shape.packed == 0 || inputs.sequence_starts != nullptr,
             "sequence_starts is null (packed sequences need it); pass their first tokens, in device memory");
-}
-
-float scale_of(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options) {
-    return options.scale == 0.0F ? 1.0F / std::sqrt(static_cast<float>(shape.key_dim)) : options.scale;
-}
-
-int multiprocessors() {
-    int device = 0, count = 0;
-    cudaGetDevice(&device);
-    cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
-    return count;
-}
-
-/// Bytes that the starts of all rows of these views are multiples of: 16, 4 or 2.
-template <class View>
-int alignment_of(std::initializer_list<View> views) {
-    int alignment = 16;
-    for (const View& view : views) {
-        const auto start = reinterpret_cast<uintptr_t>(view.data) | uintptr_t(2 * view.token_stride);
-        if (start % 16 != 0) alignment = std::min(alignment, start % 4 == 0 ? 4 : 2);
-    }
-    return alignment;
 }
 
 /// The main kernels read q, k and v after SiLU from aligned rows; otherwise they are first copied.
@@ -131,9 +105,9 @@ CudaForwardCall make_call(const GatedDeltaRuleShape& shape, const GatedDeltaRule
     call.chains = static_cast<int>(sequences_of(shape) * shape.heads);
     call.packed = static_cast<int>(shape.packed);
     call.sequence_starts = inputs.sequence_starts;
-    call.scale = scale_of(shape, options);
+    call.scale = cuda::scale_of(shape, options);
     call.l2_normalize = options.l2_normalize;
-    const auto part = [&](const TokenView& view, int i) {
+    const auto part = [&](const ConstRows& view, int i) {
         if (!copied) return device_rows(view);
         return DeviceRows{reinterpret_cast<const __nv_bfloat16*>(base + layout.copies + i * layout.copy_bytes),
                           shape.heads * shape.key_dim};
@@ -157,22 +131,23 @@ template <int dim>
 void run_forward(const CudaForwardCall& call, const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
                  const GatedDeltaRuleInputs& inputs, cudaStream_t stream) {
     if (needs_copy(options, inputs)) {
-        copy_rows(device_rows(inputs.q), device_rows(inputs.k), device_rows(inputs.v), call.q.data, shape.batch * shape.time,
-                  shape.heads * dim, alignment_of({inputs.q, inputs.k, inputs.v}), options.silu, stream);
-        check_launch("copy");
+        copy_rows(device_rows(inputs.q), device_rows(inputs.k), device_rows(inputs.v), call.q.data,
+                  shape.batch * shape.time, shape.heads * dim, alignment_of({inputs.q, inputs.k, inputs.v}),
+                  options.silu, stream);
+        cuda::check_launch(operation, "copy");
     }
     launch_prepare<dim>(call, stream);
-    check_launch("prepare");
+    cuda::check_launch(operation, "prepare");
     launch_forward<dim>(call, multiprocessors(), stream);
-    check_launch("forward");
+    cuda::check_launch(operation, "forward");
 }
 
 template <int dim>
 void run_backward(const CudaBackwardCall& call, cudaStream_t stream) {
     launch_backward_states<dim>(call, stream);
-    check_launch("backward, states");
+    cuda::check_launch(operation, "backward, states");
     launch_backward_chunks<dim>(call, stream);
-    check_launch("backward, chunks");
+    cuda::check_launch(operation, "backward, chunks");
 }
 
 }  // namespace
@@ -180,9 +155,7 @@ void run_backward(const CudaBackwardCall& call, cudaStream_t stream) {
 namespace cuda {
 
 bool gated_delta_rule_supports(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options) {
-    return options.element_type == ElementType::bfloat16 && shape.key_dim == shape.value_dim &&
-           (shape.key_dim == 64 || shape.key_dim == 128) && shape.batch * shape.heads < 65536 &&
-           (shape.packed == 0 || shape.batch == 1);
+    return mixer_has_kernels(shape, options) && (shape.packed == 0 || shape.batch == 1);
 }
 
 size_t gated_delta_rule_workspace_bytes(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
@@ -199,10 +172,7 @@ void gated_delta_rule_forward(const GatedDeltaRuleShape& shape, const GatedDelta
     CudaForwardCall call = make_call(shape, options, inputs, workspace, for_backward);
     call.o = {static_cast<__nv_bfloat16*>(outputs.o), shape.heads * shape.value_dim};
     call.final_state = outputs.final_state;
-    if (shape.key_dim == 64)
-        run_forward<64>(call, shape, options, inputs, stream);
-    else
-        run_forward<128>(call, shape, options, inputs, stream);
+    with_head_dim(shape.key_dim, [&](auto dim) { run_forward<dim>(call, shape, options, inputs, stream); });
 }
 
 size_t gated_delta_rule_scratch_bytes(const GatedDeltaRuleShape& shape) {
@@ -240,10 +210,7 @@ void gated_delta_rule_backward(const GatedDeltaRuleShape& shape, const GatedDelt
     call.dt_bias = gradients.dt_bias;
     call.initial_state = gradients.initial_state;
     call.multiprocessors = multiprocessors();
-    if (shape.key_dim == 64)
-        run_backward<64>(call, stream);
-    else
-        run_backward<128>(call, stream);
+    with_head_dim(shape.key_dim, [&](auto dim) { run_backward<dim>(call, stream); });
 }
 
 void gated_delta_rule_decode(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
@@ -255,7 +222,7 @@ void gated_delta_rule_decode(const GatedDeltaRuleShape& shape, const GatedDeltaR
     require(state != nullptr && o != nullptr, "state or o is null (decode writes both); pass device memory");
     CudaDecodeCall call{};
     call.heads = static_cast<int>(shape.heads);
-    call.scale = scale_of(shape, options);
+    call.scale = cuda::scale_of(shape, options);
     call.silu = options.silu;
     call.l2_normalize = options.l2_normalize;
     call.q = device_rows(inputs.q);
@@ -268,11 +235,8 @@ void gated_delta_rule_decode(const GatedDeltaRuleShape& shape, const GatedDeltaR
     call.state = state;
     call.o = static_cast<__nv_bfloat16*>(o);
     const int blocks = static_cast<int>(shape.batch * shape.heads);
-    if (shape.key_dim == 64)
-        launch_decode<64>(call, blocks, stream);
-    else
-        launch_decode<128>(call, blocks, stream);
-    check_launch("decode");
+    with_head_dim(shape.key_dim, [&](auto dim) { launch_decode<dim>(call, blocks, stream); });
+    cuda::check_launch(operation, "decode");
 }
 
 }  // namespace cuda

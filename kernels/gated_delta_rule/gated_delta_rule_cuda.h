@@ -7,8 +7,8 @@
 /// The gated delta rule (gated_delta_rule.h says what that is) on Hopper GPUs, for bf16 activations and head dimensions
 /// 64 and 128. All pointers are to device memory, except those inside the structures themselves, which are passed by
 /// value. Every call only enqueues work on `stream`. Results repeat bit for bit. Of the options, `threads` and `isa`
-/// are ignored. Errors of the launches are thrown as std::runtime_error; GatedDeltaRuleInputs::sequence_starts, which lies in
-/// device memory, is not checked.
+/// are ignored. Errors of the launches are thrown as std::runtime_error; GatedDeltaRuleInputs::sequence_starts, which
+/// lies in device memory, is not checked.
 namespace amalgam::kernels::cuda {
 
 /// True when the functions below take such a call.

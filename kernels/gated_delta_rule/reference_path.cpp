@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/gated_delta_rule/reference_path.h"
-
+// The reference recurrence behind the same calls as the fast variants: the variant for any processor and any
+// dimensions.
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/gated_delta_rule/chunk_kernels.h"
 #include "kernels/gated_delta_rule/reference.h"
 
 namespace amalgam::kernels {
@@ -30,7 +31,7 @@ void store_element(void* data, ElementType type, int64_t at, float value) {
 }
 
 /// Where a head's rows lie inside tokens.
-struct Rows {
+struct HeadRows {
     int64_t first_token;
     int64_t time;
     int64_t offset;  ///< of the head inside a token
@@ -39,7 +40,7 @@ struct Rows {
     ElementType type;
 };
 
-std::vector<float> gather(const void* data, const Rows& rows) {
+std::vector<float> gather(const void* data, const HeadRows& rows) {
     std::vector<float> out;
     out.reserve(rows.time * rows.width);
     for (int64_t t = 0; t < rows.time; ++t) {
@@ -49,22 +50,22 @@ std::vector<float> gather(const void* data, const Rows& rows) {
     return out;
 }
 
-void scatter(const std::vector<float>& values, const Rows& rows, void* data) {
+void scatter(const std::vector<float>& values, const HeadRows& rows, void* data) {
     for (int64_t t = 0; t < rows.time; ++t) {
         const int64_t at = (rows.first_token + t) * rows.stride + rows.offset;
         for (int64_t i = 0; i < rows.width; ++i) store_element(data, rows.type, at + i, values[t * rows.width + i]);
     }
 }
 
-Rows rows_of(const HeadPlace& place, ElementType type, int64_t width, int64_t stride) {
+HeadRows rows_of(const HeadPlace& place, ElementType type, int64_t width, int64_t stride) {
     return {place.first_token, place.time, place.head * width, width, stride, type};
 }
 
 GatedDeltaRuleSequence<float> sequence_of(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
                                           const GatedDeltaRuleInputs& inputs, const float* state, int64_t index) {
     const HeadPlace place = place_of(shape, inputs, index);
-    const auto read = [&](const TokenView& view, int64_t width) {
-        return gather(view.data, rows_of(place, options.element_type, width, view.token_stride));
+    const auto read = [&](const ConstRows& view, int64_t width) {
+        return gather(view.data, rows_of(place, options.element_type, width, view.stride));
     };
     GatedDeltaRuleSequence<float> sequence;
     sequence.time = place.time;
@@ -88,15 +89,17 @@ GatedDeltaRuleSequence<float> sequence_of(const GatedDeltaRuleShape& shape, cons
 
 /// Of the call's o and of its gradient.
 template <class Call>
-Rows output_rows(const Call& call, int64_t index) {
+HeadRows output_rows(const Call& call, int64_t index) {
     const GatedDeltaRuleShape& shape = call.shape;
     return rows_of(place_of(shape, call.inputs, index), call.options.element_type, shape.value_dim,
                    shape.heads * shape.value_dim);
 }
 
-}  // namespace
+size_t no_scratch(const GatedDeltaRuleShape&) {
+    return 0;
+}
 
-void reference_forward(const ForwardCall& call, int64_t index) {
+void forward(const ForwardCall& call, int64_t index, std::byte*) {
     const auto sequence = sequence_of(call.shape, call.options, call.inputs, call.inputs.initial_state, index);
     const auto result = gated_delta_rule_reference(sequence);
     scatter(result.o, output_rows(call, index), call.outputs.o);
@@ -106,7 +109,7 @@ void reference_forward(const ForwardCall& call, int64_t index) {
     }
 }
 
-void reference_backward(const BackwardCall& call, int64_t index) {
+void backward(const BackwardCall& call, int64_t index, std::byte*) {
     const auto& shape = call.shape;
     const HeadPlace place = place_of(shape, call.inputs, index);
     const auto sequence = sequence_of(shape, call.options, call.inputs, call.inputs.initial_state, index);
@@ -117,8 +120,8 @@ void reference_backward(const BackwardCall& call, int64_t index) {
     }
     const auto gradients = gated_delta_rule_reference_backward(
         sequence, gather(call.output_gradient, output_rows(call, index)), final_gradient);
-    const auto write = [&](const std::vector<float>& values, const MutableTokenView& view, int64_t width) {
-        scatter(values, rows_of(place, call.options.element_type, width, view.token_stride), view.data);
+    const auto write = [&](const std::vector<float>& values, const Rows& view, int64_t width) {
+        scatter(values, rows_of(place, call.options.element_type, width, view.stride), view.data);
     };
     write(gradients.q, call.gradients.q, shape.key_dim);
     write(gradients.k, call.gradients.k, shape.key_dim);
@@ -132,7 +135,7 @@ void reference_backward(const BackwardCall& call, int64_t index) {
     }
 }
 
-void reference_decode(const DecodeCall& call, int64_t index) {
+void decode(const DecodeCall& call, int64_t index, std::byte*) {
     const auto sequence = sequence_of(call.shape, call.options, call.inputs, call.state, index);
     const auto result = gated_delta_rule_reference(sequence);
     scatter(result.o, output_rows(call, index), call.o);
@@ -140,4 +143,12 @@ void reference_decode(const DecodeCall& call, int64_t index) {
     std::copy_n(result.final_state.begin(), size, call.state + index * size);
 }
 
+}  // namespace
+
+namespace portable {
+
+extern const ChunkKernels chunk_kernels;
+const ChunkKernels chunk_kernels{0, &no_scratch, &forward, &backward, &decode};
+
+}  // namespace portable
 }  // namespace amalgam::kernels

@@ -9,6 +9,7 @@
 #include "kernels/elementwise/elements.h"
 #include "kernels/elementwise/exponential.h"
 #include "kernels/gated_linear_attention/gated_linear_attention.h"
+#include "kernels/isa/row_of.h"
 
 namespace amalgam::kernels::AMALGAM_ISA {
 namespace {
@@ -46,11 +47,11 @@ struct Head {
           value_dim(s.value_dim) {}
 
     std::int64_t state_size() const { return key_dim * value_dim; }
-    const T* row(const TokenView& view, std::int64_t t, std::int64_t dim) const {
-        return static_cast<const T*>(view.data) + (first_token + t) * view.token_stride + head * dim;
+    const T* row(const ConstRows& rows, std::int64_t t, std::int64_t dim) const {
+        return row_of<T>(rows, first_token + t, head * dim);
     }
-    T* row(const MutableTokenView& view, std::int64_t t, std::int64_t dim) const {
-        return static_cast<T*>(view.data) + (first_token + t) * view.token_stride + head * dim;
+    T* row(const Rows& rows, std::int64_t t, std::int64_t dim) const {
+        return row_of<T>(rows, first_token + t, head * dim);
     }
     /// Of o and its gradient, which are contiguous.
     std::int64_t output_offset(std::int64_t t) const { return ((first_token + t) * shape.heads + head) * value_dim; }

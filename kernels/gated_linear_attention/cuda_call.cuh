@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/fragments.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/token_rows.cuh"
 
 namespace amalgam::kernels::linear_attention {

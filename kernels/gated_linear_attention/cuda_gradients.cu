@@ -338,9 +338,8 @@ template <int dim>
 void launch_gradients(const BackwardCall& call, cudaStream_t stream) {
     constexpr int bytes = sizeof(GradientShared<dim>);
     static_assert(blocks_at_once<dim> * (bytes + 1024) <= 233472);
-    static const cudaError_t set =
-        cudaFuncSetAttribute(gradients_kernel<dim>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    (void)set;
+    [[maybe_unused]] static const bool allowed =
+        cuda::allow_shared_memory(gradients_kernel<dim>, bytes, "gated linear attention on CUDA");
     gradients_kernel<dim><<<dim3(call.forward.chunks, call.forward.chains), 2 * dim, bytes, stream>>>(call);
 }
 

@@ -111,9 +111,8 @@ __global__ void __launch_bounds__(2 * dim, dim == 64 ? 4 : 1) outputs_kernel(con
 template <int dim>
 void launch_outputs(const ForwardCall& call, cudaStream_t stream) {
     constexpr int bytes = sizeof(OutputShared<dim>);
-    static const cudaError_t set =
-        cudaFuncSetAttribute(outputs_kernel<dim>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    (void)set;
+    [[maybe_unused]] static const bool allowed =
+        cuda::allow_shared_memory(outputs_kernel<dim>, bytes, "gated linear attention on CUDA");
     outputs_kernel<dim><<<dim3(call.chunks, call.chains), 2 * dim, bytes, stream>>>(call);
 }
 

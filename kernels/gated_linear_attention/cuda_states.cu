@@ -137,9 +137,8 @@ template <int dim, bool backward>
 void launch(const ChainCall& call, int chains, cudaStream_t stream) {
     constexpr int bytes = sizeof(ChainShared<dim>);
     static_assert(blocks_at_once * (bytes + 1024) <= 233472);
-    static const cudaError_t set =
-        cudaFuncSetAttribute(chain_kernel<dim, backward>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    (void)set;
+    [[maybe_unused]] static const bool allowed =
+        cuda::allow_shared_memory(chain_kernel<dim, backward>, bytes, "gated linear attention on CUDA");
     chain_kernel<dim, backward><<<chains*(dim / 64), 2 * dim, bytes, stream>>>(call);
 }
 

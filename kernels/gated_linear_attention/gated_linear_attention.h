@@ -6,7 +6,7 @@
 
 #include "kernels/cuda/stream.h"
 #include "kernels/element_type.h"
-#include "kernels/token_view.h"
+#include "kernels/rows.h"
 
 /// Gated linear attention (Yang et al., arXiv 2312.06635), forward and backward: token by token on CPUs, in chunks of
 /// 64 tokens on Hopper GPUs. Raw pointers only, no tensor library.
@@ -33,7 +33,7 @@ struct GatedLinearAttentionOptions {
 
 /// q, k, gate: [batch, time, heads, key_dim], v: [batch, time, heads, value_dim], of options.element_type.
 struct GatedLinearAttentionInputs {
-    TokenView q, k, v, gate;
+    ConstRows q, k, v, gate;
     const float* initial_state = nullptr;  ///< [batch, heads, key_dim, value_dim], or null for zeros
 };
 
@@ -44,7 +44,7 @@ struct GatedLinearAttentionOutputs {
 
 /// Gradients of the loss by everything in GatedLinearAttentionInputs. `initial_state` may be null, the rest not.
 struct GatedLinearAttentionGradients {
-    MutableTokenView q, k, v, gate;
+    Rows q, k, v, gate;
     float* initial_state = nullptr;
 };
 

@@ -1,34 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cmath>
 #include <initializer_list>
-#include <stdexcept>
-#include <string>
 
+#include "kernels/cuda/token_mixer.cuh"
 #include "kernels/gated_linear_attention/cuda_call.cuh"
 #include "kernels/gated_linear_attention/gated_linear_attention.h"
+#include "kernels/require.h"
 
 namespace amalgam::kernels {
 namespace {
 
 using namespace linear_attention;
 
-void require(bool condition, const char* problem) {
-    if (!condition) throw std::invalid_argument(std::string("gated linear attention on CUDA: ") + problem);
-}
+constexpr const char* operation = "gated linear attention on CUDA";
 
-void check_launch(const char* what) {
-    const cudaError_t error = cudaGetLastError();
-    if (error != cudaSuccess)
-        throw std::runtime_error(std::string("gated linear attention on CUDA: ") + what + ": " +
-                                 cudaGetErrorString(error) +
-                                 " (the launch failed); check the device and the library's GPU architectures");
+void require(bool condition, const char* problem) {
+    kernels::require(condition, operation, problem);
 }
 
 template <class View>
 void require_aligned(std::initializer_list<View> views) {
     for (const View& view : views)
-        require(view.data != nullptr &&
-                    (reinterpret_cast<uintptr_t>(view.data) | uintptr_t(2 * view.token_stride)) % 16 == 0,
+        require(view.data != nullptr && cuda::alignment_of({view}) == 16,
                 "a view is null or its rows do not start at multiples of 16 bytes (the kernels copy 16 bytes at a "
                 "time); copy it to aligned rows");
 }
@@ -46,7 +38,7 @@ ForwardCall make_call(const GatedLinearAttentionShape& shape, const GatedLinearA
     call.heads = static_cast<int>(shape.heads);
     call.chunks = (call.time + chunk_tokens - 1) / chunk_tokens;
     call.chains = static_cast<int>(shape.batch * shape.heads);
-    call.scale = options.scale == 0.0F ? 1.0F / std::sqrt(static_cast<float>(shape.key_dim)) : options.scale;
+    call.scale = cuda::scale_of(shape, options);
     call.gate_factor = 1.0F / options.gate_logit_normalizer;
     call.q = device_rows(inputs.q);
     call.k = device_rows(inputs.k);
@@ -60,17 +52,17 @@ ForwardCall make_call(const GatedLinearAttentionShape& shape, const GatedLinearA
 template <int dim>
 void run_forward(const ForwardCall& call, cudaStream_t stream) {
     launch_states<dim>(call, stream);
-    check_launch("states");
+    cuda::check_launch(operation, "states");
     launch_outputs<dim>(call, stream);
-    check_launch("outputs");
+    cuda::check_launch(operation, "outputs");
 }
 
 template <int dim>
 void run_backward(const BackwardCall& call, cudaStream_t stream) {
     launch_state_gradients<dim>(call, stream);
-    check_launch("state gradients");
+    cuda::check_launch(operation, "state gradients");
     launch_gradients<dim>(call, stream);
-    check_launch("gradients");
+    cuda::check_launch(operation, "gradients");
 }
 
 }  // namespace
@@ -79,9 +71,7 @@ namespace cuda {
 
 bool gated_linear_attention_supports(const GatedLinearAttentionShape& shape,
                                      const GatedLinearAttentionOptions& options) {
-    return options.element_type == ElementType::bfloat16 && shape.batch > 0 && shape.time > 0 && shape.heads > 0 &&
-           shape.key_dim == shape.value_dim && (shape.key_dim == 64 || shape.key_dim == 128) &&
-           shape.batch * shape.heads < 65536;
+    return shape.batch > 0 && shape.time > 0 && shape.heads > 0 && mixer_has_kernels(shape, options);
 }
 
 size_t gated_linear_attention_states_bytes(const GatedLinearAttentionShape& shape) {
@@ -96,7 +86,7 @@ void gated_linear_attention_forward(const GatedLinearAttentionShape& shape, cons
     require(outputs.o != nullptr, "o is null (the output needs a place); pass device memory");
     call.o = {static_cast<__nv_bfloat16*>(outputs.o), shape.heads * shape.value_dim};
     call.final_state = outputs.final_state;
-    shape.key_dim == 64 ? run_forward<64>(call, stream) : run_forward<128>(call, stream);
+    with_head_dim(shape.key_dim, [&](auto dim) { run_forward<dim>(call, stream); });
 }
 
 void gated_linear_attention_backward(const GatedLinearAttentionShape& shape, const GatedLinearAttentionOptions& options,
@@ -116,7 +106,7 @@ void gated_linear_attention_backward(const GatedLinearAttentionShape& shape, con
     call.v = device_rows(gradients.v);
     call.gate = device_rows(gradients.gate);
     call.initial_state = gradients.initial_state;
-    shape.key_dim == 64 ? run_backward<64>(call, stream) : run_backward<128>(call, stream);
+    with_head_dim(shape.key_dim, [&](auto dim) { run_backward<dim>(call, stream); });
 }
 
 }  // namespace cuda

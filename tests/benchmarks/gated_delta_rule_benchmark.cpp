@@ -83,8 +83,8 @@ struct Buffers {
     int64_t width;
     int64_t element_bytes;
     Aligned fused, fused_gradient, o, o_gradient;
-    TokenView read[5];
-    MutableTokenView write[5];
+    ConstRows read[5];
+    Rows write[5];
 };
 
 void time_variant(Problem p, Isa isa) {

@@ -67,13 +67,13 @@ void time_shape(const Shape& s, Variant variant, double speed) {
     const Block o(tokens * width * 2), gradient(host.size() * 2);
     const int64_t first[5] = {0, width, 2 * width, 3 * width, 3 * width + s.heads};
     const auto inputs = [&](int i) {
-        const auto view = [&](int part) { return TokenView{projected[i % copies]->at(2 * first[part]), stride}; };
+        const auto view = [&](int part) { return ConstRows{projected[i % copies]->at(2 * first[part]), stride}; };
         return GatedDeltaRuleInputs{
             view(0),          view(1), view(2),
             view(3),          view(4), A_log.floats(),
             dt_bias.floats(), nullptr, packed ? static_cast<const int64_t*>(starts.data) : nullptr};
     };
-    const auto written = [&](int part) { return MutableTokenView{gradient.at(2 * first[part]), stride}; };
+    const auto written = [&](int part) { return Rows{gradient.at(2 * first[part]), stride}; };
     const GatedDeltaRuleGradients gradients{written(0), written(1),       written(2),         written(3),
                                             written(4), d_A_log.floats(), d_dt_bias.floats(), nullptr};
     const Block workspace(cuda::gated_delta_rule_workspace_bytes(shape, options, inputs(0), true));
@@ -123,7 +123,7 @@ void time_decoding(int64_t sequences, int64_t heads, int64_t dim, double speed) 
         states.push_back(std::make_unique<Block>(state_bytes));
         cudaMemset(states[i]->data, 0, state_bytes);
     }
-    const auto view = [&](int64_t column) { return TokenView{projected.at(2 * column), stride}; };
+    const auto view = [&](int64_t column) { return ConstRows{projected.at(2 * column), stride}; };
     const int64_t width = heads * dim;
     const GatedDeltaRuleInputs inputs{
         view(0),        view(width),    view(2 * width), view(3 * width), view(3 * width + heads),

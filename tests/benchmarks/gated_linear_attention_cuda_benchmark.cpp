@@ -37,10 +37,10 @@ void time_shape(const GatedLinearAttentionShape& shape, double speed) {
     const Block states(cuda::gated_linear_attention_states_bytes(shape));
     const Block scratch(cuda::gated_linear_attention_states_bytes(shape));
     const auto arguments = [&](int i) {
-        const auto view = [&](int part) { return TokenView{inputs[i % copies]->at(2 * part * width), 4 * width}; };
+        const auto view = [&](int part) { return ConstRows{inputs[i % copies]->at(2 * part * width), 4 * width}; };
         return GatedLinearAttentionInputs{view(0), view(1), view(2), view(3), nullptr};
     };
-    const auto written = [&](int part) { return MutableTokenView{gradient.at(2 * part * width), 4 * width}; };
+    const auto written = [&](int part) { return Rows{gradient.at(2 * part * width), 4 * width}; };
     const GatedLinearAttentionGradients gradients{written(0), written(1), written(2), written(3), nullptr};
     const auto forward = [&](int i) {
         cuda::gated_linear_attention_forward(shape, options, arguments(i), {o.data, nullptr}, states.data, nullptr);

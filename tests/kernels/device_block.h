@@ -5,18 +5,17 @@
 
 #include <cuda_runtime.h>
 
+#include <cstddef>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 namespace amalgam::kernels {
 
 inline void check_cuda(cudaError_t error, const char* what) {
-    if (error == cudaSuccess) return;
-    std::fprintf(stderr, "%s: %s\n", what, cudaGetErrorString(error));
-    std::exit(1);
+    if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
 }
 
 /// A block of device memory, poisoned with NaN patterns or filled from the host.
@@ -41,6 +40,11 @@ class DeviceBlock {
         std::vector<T> result(bytes_ / sizeof(T));
         check_cuda(cudaMemcpy(result.data(), data_, bytes_, cudaMemcpyDeviceToHost), "copy from the device");
         return result;
+    }
+    /// Of fp32 memory, as NamedValues hold them.
+    std::vector<double> numbers() const {
+        const std::vector<float> x = host<float>();
+        return {x.begin(), x.end()};
     }
 
   private:

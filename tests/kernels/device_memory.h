@@ -3,22 +3,16 @@
 // functions.
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <stdexcept>
-#include <string>
 #include <vector>
 
+#include "device_block.h"
 #include "kernels/element_type.h"
 #include "kernels/rows.h"
 
 namespace amalgam::kernels::testing {
-
-inline void check(cudaError_t error, const char* call) {
-    if (error != cudaSuccess) throw std::runtime_error(std::string(call) + ": " + cudaGetErrorString(error));
-}
 
 /// Pointers of a call's arguments, replaced by device memory with the same contents. Operands that overlap on the host
 /// (in place, halves of one row) overlap on the device too, and addresses are as aligned as they were.
@@ -58,19 +52,19 @@ class DeviceOperands {
         }
         ranges_ = merged;
         for (Range& range : ranges_) {
-            check(cudaMalloc(&range.allocation, range.end - range.begin + alignment), "cudaMalloc");
-            check(cudaMemcpy(range.device(), range.begin, range.end - range.begin, cudaMemcpyHostToDevice),
-                  "cudaMemcpy");
+            check_cuda(cudaMalloc(&range.allocation, range.end - range.begin + alignment), "cudaMalloc");
+            check_cuda(cudaMemcpy(range.device(), range.begin, range.end - range.begin, cudaMemcpyHostToDevice),
+                       "cudaMemcpy");
         }
         for (void** field : fields_) *field = on_device(static_cast<unsigned char*>(*field));
     }
 
     /// Waits for the device.
     void to_host() {
-        check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+        check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
         for (const Range& range : ranges_)
-            check(cudaMemcpy(range.begin, range.device(), range.end - range.begin, cudaMemcpyDeviceToHost),
-                  "cudaMemcpy");
+            check_cuda(cudaMemcpy(range.begin, range.device(), range.end - range.begin, cudaMemcpyDeviceToHost),
+                       "cudaMemcpy");
     }
 
   private:
@@ -91,23 +85,6 @@ class DeviceOperands {
 
     std::vector<void**> fields_;
     std::vector<Range> ranges_;
-};
-
-/// Uninitialised device memory: full of NaN.
-class DeviceWorkspace {
-  public:
-    explicit DeviceWorkspace(std::int64_t bytes) {
-        if (bytes == 0) return;
-        check(cudaMalloc(&memory_, bytes), "cudaMalloc");
-        check(cudaMemset(memory_, 0xff, bytes), "cudaMemset");
-    }
-    DeviceWorkspace(const DeviceWorkspace&) = delete;
-    DeviceWorkspace& operator=(const DeviceWorkspace&) = delete;
-    ~DeviceWorkspace() { cudaFree(memory_); }
-    void* get() const { return memory_; }
-
-  private:
-    void* memory_ = nullptr;
 };
 
 }  // namespace amalgam::kernels::testing

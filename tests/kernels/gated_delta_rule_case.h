@@ -98,7 +98,7 @@ struct GatedDeltaRuleCase {
     }
 
     GatedDeltaRuleInputs inputs() {
-        const auto view = [&](char part) { return TokenView{fused.at(offset(part)), token_width()}; };
+        const auto view = [&](char part) { return ConstRows{fused.at(offset(part)), token_width()}; };
         return {view('q'),
                 view('k'),
                 view('v'),
@@ -192,7 +192,7 @@ struct GatedDeltaRuleCase {
         std::align(64, space - 64, saved, space);
         gated_delta_rule_forward(shape, options, inputs(), {o.at(0), with_states ? final_state.data() : nullptr},
                                  saved);
-        const auto view = [&](char part) { return MutableTokenView{gradient.at(offset(part)), token_width()}; };
+        const auto view = [&](char part) { return Rows{gradient.at(offset(part)), token_width()}; };
         gated_delta_rule_backward(shape, options, inputs(), output_gradient.at(0),
                                   with_states ? final_state_gradient.data() : nullptr, saved,
                                   {view('q'), view('k'), view('v'), view('a'), view('b'), d_A_log.data(),

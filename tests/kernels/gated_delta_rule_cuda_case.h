@@ -20,7 +20,7 @@ inline NamedValues run_cuda(GatedDeltaRuleCase& c, bool aligned) {
         std::memcpy(&laid[t * stride * 2], c.fused.bytes().data() + t * c.token_width() * 2, c.token_width() * 2);
     const DeviceBlock fused(laid), A_log(c.A_log), dt_bias(c.dt_bias), initial(c.initial_state), starts(c.starts);
     const DeviceBlock o(tokens * shape.heads * shape.value_dim * 2), final_state(c.initial_state.size() * 4);
-    const auto view = [&](char part) { return TokenView{fused.at(c.offset(part) * 2), stride}; };
+    const auto view = [&](char part) { return ConstRows{fused.at(c.offset(part) * 2), stride}; };
     const GatedDeltaRuleInputs inputs{view('q'),
                                       view('k'),
                                       view('v'),
@@ -40,7 +40,7 @@ inline NamedValues run_cuda(GatedDeltaRuleCase& c, bool aligned) {
         scratch(cuda::gated_delta_rule_scratch_bytes(shape));
     const DeviceBlock gradient(laid.size()), d_A_log(shape.heads * 4), d_dt_bias(shape.heads * 4);
     const DeviceBlock d_initial(c.initial_state.size() * 4);
-    const auto writable = [&](char part) { return MutableTokenView{gradient.at(c.offset(part) * 2), stride}; };
+    const auto writable = [&](char part) { return Rows{gradient.at(c.offset(part) * 2), stride}; };
     cuda::gated_delta_rule_backward(shape, c.options, inputs, d_o.data(), c.with_states ? d_final.floats() : nullptr,
                                     workspace.data(), scratch.data(),
                                     {writable('q'), writable('k'), writable('v'), writable('a'), writable('b'),
@@ -61,14 +61,10 @@ inline NamedValues run_cuda(GatedDeltaRuleCase& c, bool aligned) {
                     out[std::string("d") + part].push_back(
                         gradients[t * stride + c.offset(part) + head * c.width(part) + i]);
     }
-    const auto keep = [&](const char* name, const DeviceBlock& block) {
-        const std::vector<float> x = block.host<float>();
-        out[name].assign(x.begin(), x.end());
-    };
-    keep("dA_log", d_A_log);
-    keep("ddt_bias", d_dt_bias);
-    keep("dinitial_state", d_initial);
-    if (c.with_states) keep("final_state", final_state);
+    out["dA_log"] = d_A_log.numbers();
+    out["ddt_bias"] = d_dt_bias.numbers();
+    out["dinitial_state"] = d_initial.numbers();
+    if (c.with_states) out["final_state"] = final_state.numbers();
     return out;
 }
 
@@ -78,7 +74,7 @@ inline NamedValues run_cuda_decode(GatedDeltaRuleCase& c) {
     std::vector<unsigned char> laid = c.fused.bytes();
     const DeviceBlock fused(laid), A_log(c.A_log), dt_bias(c.dt_bias), state(c.initial_state);
     const DeviceBlock o(shape.batch * shape.heads * shape.value_dim * 2);
-    const auto view = [&](char part) { return TokenView{fused.at(c.offset(part) * 2), c.token_width()}; };
+    const auto view = [&](char part) { return ConstRows{fused.at(c.offset(part) * 2), c.token_width()}; };
     cuda::gated_delta_rule_decode(
         shape, c.options,
         {view('q'), view('k'), view('v'), view('a'), view('b'), A_log.floats(), dt_bias.floats(), nullptr},

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CUDA kernels of the gated delta rule against the fp64 recurrence. Skipped where there is no GPU.
-#include <gtest/gtest.h>
-
+#include "cuda_mixer_test.h"
 #include "gated_delta_rule_cuda_case.h"
 
 namespace amalgam::kernels {
@@ -16,37 +15,12 @@ double accepted_error(const std::string& name) {
     return name == "dA_log" || name == "ddt_bias" ? 0.04 : 0.008;
 }
 
-class GatedDeltaRuleCudaTest : public testing::TestWithParam<int64_t> {
+class GatedDeltaRuleCudaTest : public CudaMixerTest<GatedDeltaRuleCase> {
   protected:
-    void SetUp() override {
-        int devices = 0;
-        if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) GTEST_SKIP() << "no GPU";
-    }
-    GatedDeltaRuleCase make_case(int64_t batch, int64_t time, int64_t heads) const {
-        GatedDeltaRuleCase c;
-        c.shape = {batch, time, heads, GetParam(), GetParam()};
-        c.options.element_type = ElementType::bfloat16;
-        return c;
-    }
-    /// Runs a case on the GPU and by the recurrence, and keeps both results for the comparison at the test's end.
+    GatedDeltaRuleCudaTest() : CudaMixerTest(accepted_error) {}
     void check(GatedDeltaRuleCase& c, bool aligned = true) {
-        c.seed = ++cases_;
-        c.fill();
-        const NamedValues reference = c.run_reference(), results = run_cuda(c, aligned);
-        EXPECT_EQ(results.size(), reference.size() - (c.with_states ? 0 : 1));
-        for (const auto& [name, values] : results) {
-            ASSERT_EQ(values.size(), reference.at(name).size()) << name;
-            results_[name].insert(results_[name].end(), values.begin(), values.end());
-            reference_[name].insert(reference_[name].end(), reference.at(name).begin(), reference.at(name).end());
-        }
+        keep(c, [&](GatedDeltaRuleCase& filled) { return run_cuda(filled, aligned); });
     }
-    void TearDown() override {
-        for (const auto& [name, values] : results_)
-            EXPECT_LE(relative_error(values, reference_.at(name)), accepted_error(name)) << name;
-    }
-
-    unsigned cases_ = 0;
-    NamedValues results_, reference_;
 };
 
 TEST_P(GatedDeltaRuleCudaTest, AnyLengthMatchesRecurrence) {

@@ -159,7 +159,7 @@ TEST_P(GatedDeltaRuleTest, GradientsLeaveTheRestOfTheFusedBufferAlone) {
     const size_t bytes = gated_delta_rule_workspace_bytes(c.shape, c.options);
     std::vector<unsigned char> workspace(bytes + 64);
     gated_delta_rule_forward(c.shape, c.options, c.inputs(), {o.at(0), nullptr}, workspace.data());
-    const auto view = [&](char part) { return MutableTokenView{gradient.at(c.offset(part)), c.token_width()}; };
+    const auto view = [&](char part) { return Rows{gradient.at(c.offset(part)), c.token_width()}; };
     gated_delta_rule_backward(
         c.shape, c.options, c.inputs(), c.output_gradient.at(0), nullptr, workspace.data(),
         {view('q'), view('k'), view('v'), view('a'), view('b'), d_A_log.data(), d_dt_bias.data(), nullptr});
@@ -275,7 +275,7 @@ TEST(GatedDeltaRuleInterfaceTest, RefusesWhatCannotBeComputed) {
     c.fill();
     std::vector<float> o(4 * 16);
     GatedDeltaRuleInputs inputs = c.inputs();
-    inputs.q.token_stride = 15;
+    inputs.q.stride = 15;
     EXPECT_THROW(gated_delta_rule_forward(c.shape, c.options, inputs, {o.data(), nullptr}, nullptr),
                  std::invalid_argument);
     EXPECT_THROW(gated_delta_rule_forward(c.shape, c.options, c.inputs(), {nullptr, nullptr}, nullptr),

@@ -17,8 +17,8 @@ inline NamedValues run_cuda(const GatedLinearAttentionCase& c) {
     const DeviceBlock d_initial(c.initial_state.size() * 4);
     const DeviceBlock states(cuda::gated_linear_attention_states_bytes(c.shape));
     const DeviceBlock scratch(cuda::gated_linear_attention_states_bytes(c.shape));
-    const auto view = [&](int part) { return TokenView{inputs.at(part * width * 2), stride}; };
-    const auto written = [&](int part) { return MutableTokenView{gradient.at(part * width * 2), stride}; };
+    const auto view = [&](int part) { return ConstRows{inputs.at(part * width * 2), stride}; };
+    const auto written = [&](int part) { return Rows{gradient.at(part * width * 2), stride}; };
     const GatedLinearAttentionInputs in{
         view(0), view(1), view(2), {gates.data(), width}, c.with_states ? initial.floats() : nullptr};
     cuda::gated_linear_attention_forward(
@@ -35,17 +35,13 @@ inline NamedValues run_cuda(const GatedLinearAttentionCase& c) {
         c.collect(
             out, name, [&](int64_t i) { return x[i]; }, from_stride, column, c.shape.key_dim);
     };
-    const auto keep = [&](const char* name, const DeviceBlock& block) {
-        const std::vector<float> x = block.host<float>();
-        out[name].assign(x.begin(), x.end());
-    };
     keep_rows("o", o, width, 0);
     keep_rows("dq", gradient, stride, 0);
     keep_rows("dk", gradient, stride, width);
     keep_rows("dv", gradient, stride, 2 * width);
     keep_rows("dgate", d_gate, width, 0);
-    keep("dinitial_state", d_initial);
-    if (c.with_states) keep("final_state", final_state);
+    out["dinitial_state"] = d_initial.numbers();
+    if (c.with_states) out["final_state"] = final_state.numbers();
     return out;
 }
 

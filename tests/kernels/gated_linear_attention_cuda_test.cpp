@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CUDA kernels of gated linear attention against the fp64 recurrence. Skipped where there is no GPU.
-#include <gtest/gtest.h>
-
+#include "cuda_mixer_test.h"
 #include "gated_linear_attention_cuda_case.h"
 
 namespace amalgam::kernels {
@@ -13,41 +12,12 @@ double accepted_error(const std::string& name) {
     return name == "dgate" ? 0.008 : 0.006;
 }
 
-class GatedLinearAttentionCudaTest : public testing::TestWithParam<int64_t> {
+class GatedLinearAttentionCudaTest : public CudaMixerTest<GatedLinearAttentionCase> {
   protected:
-    void SetUp() override {
-        int devices = 0;
-        if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) GTEST_SKIP() << "no GPU";
-    }
-    GatedLinearAttentionCase make_case(int64_t batch, int64_t time, int64_t heads) const {
-        GatedLinearAttentionCase c;
-        c.shape = {batch, time, heads, GetParam(), GetParam()};
-        c.options.element_type = ElementType::bfloat16;
-        return c;
-    }
-    /// Runs a case on the GPU and by the recurrence, and keeps both results for the comparison at the test's end.
+    GatedLinearAttentionCudaTest() : CudaMixerTest(accepted_error) {}
     void check(GatedLinearAttentionCase c) {
-        c.seed = ++cases_;
-        c.fill();
-        const NamedValues reference = c.run_reference(), results = run_cuda(c);
-        EXPECT_EQ(results.size(), reference.size() - (c.with_states ? 0 : 1));
-        for (const auto& [name, values] : results) {
-            ASSERT_EQ(values.size(), reference.at(name).size()) << name;
-            for (double value : values) ASSERT_TRUE(std::isfinite(value)) << name;
-            results_[name].insert(results_[name].end(), values.begin(), values.end());
-            reference_[name].insert(reference_[name].end(), reference.at(name).begin(), reference.at(name).end());
-        }
+        keep(c, [](const GatedLinearAttentionCase& filled) { return run_cuda(filled); });
     }
-    void TearDown() override {
-        for (const auto& [name, values] : results_) {
-            const double error = relative_error(values, reference_.at(name));
-            RecordProperty("error of " + name, std::to_string(error));
-            EXPECT_LE(error, accepted_error(name)) << name;
-        }
-    }
-
-    unsigned cases_ = 0;
-    NamedValues results_, reference_;
 };
 
 TEST_P(GatedLinearAttentionCudaTest, AnyLengthMatchesRecurrence) {

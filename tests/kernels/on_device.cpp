@@ -17,7 +17,6 @@
 namespace amalgam::kernels {
 
 using testing::DeviceOperands;
-using testing::DeviceWorkspace;
 
 void rms_norm_forward(const RmsNormForward& arguments, int) {
     RmsNormForward a = arguments;
@@ -42,8 +41,8 @@ void rms_norm_backward(const RmsNormBackward& arguments, int) {
     operands.add(a.rstd, a.tokens * a.heads * 4);
     operands.add(a.weight_gradient, a.width * 4);
     operands.to_device();
-    const DeviceWorkspace workspace(cuda::rms_norm_backward_workspace(a));
-    cuda::rms_norm_backward(a, workspace.get(), nullptr);
+    const DeviceBlock workspace(cuda::rms_norm_backward_workspace(a));
+    cuda::rms_norm_backward(a, workspace.data(), nullptr);
     operands.to_host();
 }
 
@@ -70,8 +69,8 @@ void gated_rms_norm_backward(const GatedRmsNormBackward& arguments, int) {
     operands.add(a.rstd, a.tokens * a.heads * 4);
     operands.add(a.weight_gradient, a.width * 4);
     operands.to_device();
-    const DeviceWorkspace workspace(cuda::gated_rms_norm_backward_workspace(a));
-    cuda::gated_rms_norm_backward(a, workspace.get(), nullptr);
+    const DeviceBlock workspace(cuda::gated_rms_norm_backward_workspace(a));
+    cuda::gated_rms_norm_backward(a, workspace.data(), nullptr);
     operands.to_host();
 }
 
@@ -198,8 +197,8 @@ double sum_of_squares(const float* values, std::int64_t count, int) {
     if (count > 0) operands.add(values, count * 4);
     operands.add(to, 8);
     operands.to_device();
-    const DeviceWorkspace workspace(cuda::sum_of_squares_workspace);
-    cuda::sum_of_squares(values, count, to, workspace.get(), nullptr);
+    const DeviceBlock workspace(cuda::sum_of_squares_workspace);
+    cuda::sum_of_squares(values, count, to, workspace.data(), nullptr);
     operands.to_host();
     return result;
 }
@@ -228,8 +227,8 @@ void silu_convolution_backward(const SiluConvolutionBackward& arguments, int) {
     operands.add(a.initial_state, a.batch * (a.taps - 1) * a.channels * (a.type == ElementType::bfloat16 ? 2 : 4));
     operands.add(a.weight_gradient, a.channels * a.taps * 4);
     operands.to_device();
-    const DeviceWorkspace workspace(cuda::silu_convolution_backward_workspace(a));
-    cuda::silu_convolution_backward(a, workspace.get(), nullptr);
+    const DeviceBlock workspace(cuda::silu_convolution_backward_workspace(a));
+    cuda::silu_convolution_backward(a, workspace.data(), nullptr);
     operands.to_host();
 }
 

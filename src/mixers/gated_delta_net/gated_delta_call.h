@@ -30,7 +30,7 @@ struct GatedDeltaCall {
         options.element_type = element_type(projected);
         options.silu = s.activation;
         options.threads = kernel_threads();
-        auto part = [&](int64_t first) { return kernels::TokenView{at_column(projected, first), projected.size(2)}; };
+        auto part = [&](int64_t first) { return kernels::ConstRows{at_column(projected, first), projected.size(2)}; };
         inputs = {part(column.q),
                   part(column.k),
                   part(column.v),
@@ -46,7 +46,7 @@ struct GatedDeltaCall {
                                                       const at::Tensor& d_dt_bias, const GatedDeltaShape& s) {
         const GatedDeltaColumns column(s);
         auto part = [&](int64_t first) {
-            return kernels::MutableTokenView{at_column(d_projected, first), d_projected.size(2)};
+            return kernels::Rows{at_column(d_projected, first), d_projected.size(2)};
         };
         return {part(column.q),
                 part(column.k),

@@ -42,7 +42,7 @@ struct Call {
         options.element_type = element_type(projected);
         options.gate_logit_normalizer = float(gate_logit_normalizer);
         auto part = [&](int64_t i) {
-            return kernels::TokenView{at_column(projected, i * s.width()), projected.size(2)};
+            return kernels::ConstRows{at_column(projected, i * s.width()), projected.size(2)};
         };
         inputs = {part(0), part(1), part(2), {decay.const_data_ptr(), decay.size(2)}, nullptr};
     }
@@ -78,7 +78,7 @@ void run_backward(const Call& call, const at::Tensor& d_o, const at::Tensor& sta
                   const at::Tensor& d_decay) {
     const int64_t width = call.shape.heads * call.shape.key_dim;
     auto part = [&](int64_t i) {
-        return kernels::MutableTokenView{at_column(d_projected, i * width), d_projected.size(2)};
+        return kernels::Rows{at_column(d_projected, i * width), d_projected.size(2)};
     };
     const kernels::GatedLinearAttentionGradients gradients{
         part(0), part(1), part(2), {d_decay.data_ptr(), d_decay.size(2)}, nullptr};
