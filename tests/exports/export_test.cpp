@@ -112,7 +112,7 @@ TEST_F(Export, linear_options_that_qwen3_5_lacks) {
         expect_refused(spec, parts);
     };
     refused_with({{"output_norm", false}}, {"no output norm"});
-    refused_with({{"output_gate", false}}, {"no output gate", "--to fla"});
+    refused_with({{"output_gate", false}}, {"no output gate", "fla can"});
     refused_with({{"activation", false}}, {"no SiLU"});
     refused_with({{"rope", true}}, {"rotary embedding"});
     spec.output_norm_eps = 1e-5;
@@ -144,13 +144,13 @@ TEST_F(Export, biases_of_the_mlp) {
 
 TEST_F(Export, softmax_options_that_fla_lacks) {
     ModelSpec spec = hybrid;  // its head_dim is not hidden size / heads
-    expect_refused(spec, {"head_dim 8", "--to qwen3_5"}, "fla");
+    expect_refused(spec, {"head_dim 8", "qwen3_5 can"}, "fla");
     spec.config.head_dim = 6;
     spec.config.rope.rope_type = "llama3";
-    expect_refused(spec, {"llama3", "--to qwen3_5"}, "fla");
+    expect_refused(spec, {"llama3", "qwen3_5 can"}, "fla");
     spec.config.rope.rope_type = "default";
     spec.config.qk_norm = true;
-    expect_refused(spec, {"q/k norm", "--to qwen3_5"}, "fla");
+    expect_refused(spec, {"q/k norm", "qwen3_5 can"}, "fla");
     spec.layout = all_linear(3, test::linear_mixer);
     run(spec, "fla");
     EXPECT_FALSE(read_json(target / "config.json").contains("attn"));
@@ -159,7 +159,7 @@ TEST_F(Export, softmax_options_that_fla_lacks) {
 TEST_F(Export, gated_linear_attention_is_flas_gla) {
     ModelSpec spec = hybrid;
     spec.layout = keep_softmax(3, "gated_linear_attention", {1});
-    expect_refused(spec, {"gated_linear_attention", "--to fla"});
+    expect_refused(spec, {"gated_linear_attention", "fla can"});
     spec.config.head_dim = 6;  // hidden size / heads, as fla's attention has it
     run(spec, "fla");
     const json config = read_json(target / "config.json");

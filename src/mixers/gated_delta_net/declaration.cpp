@@ -106,7 +106,7 @@ class GatedDeltaNetDeclaration : public MixerDeclaration {
     static std::optional<std::string> refusal_of_qwen3_5(const GatedDeltaNetOptions& options) {
         const std::string instead = "; train another student, or keep the checkpoint";
         if (!options.output_norm) return "the student has no output norm (Qwen3.5 always has one)" + instead;
-        if (!options.output_gate) return "the student has no output gate (Qwen3.5 always has one); try --to fla";
+        if (!options.output_gate) return "the student has no output gate (Qwen3.5 always has one); fla can";
         if (!options.activation) return "the student has no SiLU on q, k, v (Qwen3.5 always has it)" + instead;
         if (options.rope) return "the linear layers use rotary embedding (Qwen3.5 has none there)" + instead;
         return std::nullopt;

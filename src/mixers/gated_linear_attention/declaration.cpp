@@ -56,7 +56,7 @@ class GatedLinearAttentionDeclaration : public MixerDeclaration {
 
     std::optional<std::string> refusal(const std::string& format, const ModelSpec& spec) const override {
         if (format == "qwen3_5")
-            return "the linear layers are " + name() + " (Qwen3.5 has gated delta nets only); try --to fla";
+            return "the linear layers are " + name() + " (Qwen3.5 has gated delta nets only); fla can";
         if (format != "fla") return MixerDeclaration::refusal(format, spec);
         if (!GatedLinearAttentionOptions(spec.options).output_norm)
             return "gated linear attention without output norm is not fla's; train another student, or keep the "

@@ -58,13 +58,13 @@ class SoftmaxAttentionDeclaration : public MixerDeclaration {
     std::optional<std::string> refusal(const std::string& format, const ModelSpec& spec) const override {
         const ModelConfig& c = spec.config;
         if (format == "fla") {
-            if (c.qk_norm) return "softmax layers have q/k norm (fla's hybrid attention has none); try --to qwen3_5";
+            if (c.qk_norm) return "softmax layers have q/k norm (fla's hybrid attention has none); qwen3_5 can";
             if (c.rope.rope_type != "default")
-                return text("RoPE scaling \"", c.rope.rope_type, "\" (fla has only a theta); try --to qwen3_5");
+                return text("RoPE scaling \"", c.rope.rope_type, "\" (fla has only a theta); qwen3_5 can");
             if (c.head_dim * c.query_heads != c.hidden_size)
                 return text("head_dim ", c.head_dim, " x ", c.query_heads, " heads is not hidden_size ", c.hidden_size,
-                            " (fla's attention derives one from the other); try --to qwen3_5");
-            if (c.output_bias) return "the output projection has a bias (fla's has none); try --to qwen3_5";
+                            " (fla's attention derives one from the other); qwen3_5 can");
+            if (c.output_bias) return "the output projection has a bias (fla's has none); qwen3_5 can";
         } else if (format != "qwen3_5") {
             return MixerDeclaration::refusal(format, spec);
         }
