@@ -12,14 +12,16 @@ using test::expect_error;
 
 class FullDiskUnderMpi : public test::SmallDisk {};
 
-TEST_F(FullDiskUnderMpi, dataset) {
+TEST_P(FullDiskUnderMpi, dataset) {
     expect_error([&] { test::write_too_much(folder / "large.h5"); }, ExitCode::storage, {"No space left on device"});
 }
 
-TEST_F(FullDiskUnderMpi, metadata_at_close) {
+TEST_P(FullDiskUnderMpi, metadata_at_close) {
     nearly_fill();
     expect_error([&] { test::write_too_many(folder / "many.h5"); }, ExitCode::storage, {"No space left on device"});
 }
+
+INSTANTIATE_TEST_SUITE_P(, FullDiskUnderMpi, test::disk_kinds, test::disk_kind_name);
 
 }  // namespace
 }  // namespace amalgam

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A disk that fills up: a small tmpfs where mounting is permitted, and a limit on the file size everywhere. HDF5 may
-// crash at the end of a process in which a file could not be closed, so the work is done by a child process whose end
-// is looked at.
+// A disk that fills up (disk.h), and a limit on the size of a file. HDF5 may crash at the end of a process in which a
+// file could not be closed, so the work is done by a child process whose end is looked at.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -42,12 +41,12 @@ class FullDisk : public test::SmallDisk {
     /// The space must be free again although HDF5 may still hold the file.
     void expect_full(const std::function<void(const std::filesystem::path&)>& write, const char* name) {
         const std::filesystem::path path = folder / name;
-        const int64_t before = free_bytes();
+        const int64_t before = disk->free_bytes();
         EXPECT_EQ(status_of_child([&] {
                       expect_error([&] { write(path); }, ExitCode::storage, {path.string(), "No space left on device"});
                       EXPECT_FALSE(std::filesystem::exists(path));
                       EXPECT_FALSE(std::filesystem::exists(path.string() + ".tmp"));
-                      EXPECT_EQ(free_bytes(), before);
+                      EXPECT_EQ(disk->free_bytes(), before);
                       write_text_once(folder / "small.txt", "fits");
                   }),
                   0);
@@ -55,11 +54,11 @@ class FullDisk : public test::SmallDisk {
     }
 };
 
-TEST_F(FullDisk, text) {
+TEST_P(FullDisk, text) {
     expect_full([](const auto& path) { write_text_once(path, std::string(2 * disk_bytes, 'x')); }, "text.txt");
 }
 
-TEST_F(FullDisk, safetensors) {
+TEST_P(FullDisk, safetensors) {
     expect_full(
         [](const auto& path) {
             test::write_safetensors(
@@ -69,16 +68,16 @@ TEST_F(FullDisk, safetensors) {
         "model.safetensors");
 }
 
-TEST_F(FullDisk, hdf5_dataset) {
+TEST_P(FullDisk, hdf5_dataset) {
     expect_full(write_too_much, "large.h5");
 }
 
-TEST_F(FullDisk, hdf5_metadata_at_close) {
+TEST_P(FullDisk, hdf5_metadata_at_close) {
     nearly_fill();
     expect_full(write_too_many, "many.h5");
 }
 
-TEST_F(FullDisk, later_files_work_once_there_is_space) {
+TEST_P(FullDisk, later_files_work_once_there_is_space) {
     EXPECT_EQ(status_of_child([&] {
                   EXPECT_THROW(write_too_much(folder / "file.h5"), Error);
                   write_h5_once(folder / "file.h5", [](H5File& file) {
@@ -88,6 +87,8 @@ TEST_F(FullDisk, later_files_work_once_there_is_space) {
               }),
               0);
 }
+
+INSTANTIATE_TEST_SUITE_P(, FullDisk, test::disk_kinds, test::disk_kind_name);
 
 class FileSizeLimit : public test::TemporaryFolder {
   protected:

@@ -3,12 +3,11 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <string.h>
-#include <sys/mount.h>
-#include <sys/statvfs.h>
 
+#include <optional>
+
+#include "disk.h"
 #include "storage/hdf5.h"
-#include "temporary_folder.h"
 
 namespace amalgam::test {
 
@@ -31,28 +30,18 @@ inline void write_too_many(const std::filesystem::path& path) {
     });
 }
 
-class SmallDisk : public TemporaryFolder {
+class SmallDisk : public TemporaryFolder, public testing::WithParamInterface<DiskKind> {
   protected:
     void SetUp() override {
-        if (mount("tmpfs", folder.c_str(), "tmpfs", 0, "size=1m") != 0)
-            GTEST_SKIP() << "mounting a tmpfs is not permitted here: " << strerror(errno);
-        mounted_ = true;
+        disk.emplace(GetParam(), folder, disk_bytes);
+        if (!disk->is_there()) GTEST_SKIP() << "mounting a tmpfs is not permitted here: " << disk->reason();
     }
-    void TearDown() override {
-        if (mounted_) umount2(folder.c_str(), MNT_DETACH);
-    }
-
-    int64_t free_bytes() const {
-        struct statvfs status {};
-        statvfs(folder.c_str(), &status);
-        return static_cast<int64_t>(status.f_bavail) * static_cast<int64_t>(status.f_bsize);
-    }
+    void TearDown() override { disk.reset(); }
 
     /// Leaves a few pages, so that a file can be begun.
-    void nearly_fill() const { put(folder / "filler", std::string(disk_bytes - 5 * 4096, 'x')); }
+    void nearly_fill() const { disk->fill(5 * 4096); }
 
-  private:
-    bool mounted_ = false;
+    std::optional<Disk> disk;
 };
 
 }  // namespace amalgam::test
