@@ -75,7 +75,7 @@ TEST_F(RunFolder, another_job_is_refused_and_its_keys_are_named) {
     expect_refused([](Job& j) { j.deterministic = false; }, {"deterministic"});
     expect_refused(
         [](Job& j) {
-            j.student.rope = true;
+            j.student.options["rope"] = true;
             j.teacher.path = "elsewhere";
         },
         {"student.rope", "teacher.path", "elsewhere"});
