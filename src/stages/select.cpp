@@ -33,11 +33,11 @@ std::string ranked(const ScoreTable& table, const Selection& selection) {
 
 StageOutcome select(Run& run) {
     const SelectJob& job = run.job.select;
+    const int64_t layers = run.teacher_config().layers;  // collective
     run.world.on_root([&] {
         ScoreTable table;
         if (std::filesystem::exists(run.scores_file())) table = read_scores(run.scores_file(), run.job.student.mixer);
-        const Selection selection =
-            select_layers(job, run.teacher_config().layers, run.job.student.mixer, table.scored());
+        const Selection selection = select_layers(job, layers, run.job.student.mixer, table.scored());
         write_selection(run.selection_file(), selection, run.provenance());
         info(text("select (", selection.rule, "): ", describe(selection.layout),
                   table.candidates.empty() ? "" : ranked(table, selection)));
