@@ -10,7 +10,7 @@
 namespace amalgam {
 namespace {
 
-class FlatParametersTest : public testing::Test {
+class FlatBuffers : public testing::Test {
   protected:
     ParameterStore store;
     Parameter* weight = store.add_fused("fused", {{"a", 3}, {"b", 10}}, {7}, ParameterGroup::mixer, 0);
@@ -22,7 +22,7 @@ class FlatParametersTest : public testing::Test {
     }
 };
 
-TEST_F(FlatParametersTest, shards_of_all_ranks_cover_every_element_once) {
+TEST_F(FlatBuffers, shards_of_all_ranks_cover_every_element_once) {
     for (const int64_t ranks : {1, 2, 3, 5, 16}) {
         std::map<const Parameter*, int64_t> next;
         for (int64_t rank = 0; rank < ranks; ++rank) {
@@ -41,7 +41,7 @@ TEST_F(FlatParametersTest, shards_of_all_ranks_cover_every_element_once) {
     }
 }
 
-TEST_F(FlatParametersTest, compute_tensors_are_views_of_what_comes_and_goes) {
+TEST_F(FlatBuffers, compute_tensors_are_views_of_what_comes_and_goes) {
     FlatParameters flat({weight, bias}, at::kFloat, at::kCPU, 2, 0, true);
     EXPECT_FALSE(flat.is_allocated());
     EXPECT_EQ(weight->compute.sizes(), (std::vector<int64_t>{13, 7}));
@@ -53,7 +53,7 @@ TEST_F(FlatParametersTest, compute_tensors_are_views_of_what_comes_and_goes) {
 }
 
 /// A graph that has saved a weight finds it again after the memory has gone and come back.
-TEST_F(FlatParametersTest, saved_graphs_survive_a_release) {
+TEST_F(FlatBuffers, saved_graphs_survive_a_release) {
     FlatParameters flat({weight, bias}, at::kFloat, at::kCPU, 2, 0, true);
     const at::Tensor x = at::ones({2, 7}).requires_grad_(true);
     fill(flat, 2.0);
@@ -65,7 +65,7 @@ TEST_F(FlatParametersTest, saved_graphs_survive_a_release) {
     EXPECT_TRUE(at::equal(gradients[1], at::full({13, 7}, 2.0)));
 }
 
-TEST_F(FlatParametersTest, fused_parameters_have_named_parts) {
+TEST_F(FlatBuffers, fused_parameters_have_named_parts) {
     std::map<std::string, std::pair<std::vector<int64_t>, int64_t>> parts;
     for (const Parameter* p : {weight, bias})
         for_each_named_part(*p, [&](const std::string& name, const std::vector<int64_t>& shape, int64_t first) {
