@@ -29,11 +29,11 @@ TEST_F(FlatBuffers, shards_of_all_ranks_cover_every_element_once) {
             const FlatParameters flat({weight, bias}, at::kFloat, at::kCPU, ranks, rank, true);
             EXPECT_GE(flat.elements(), 13 * 7 + 11);
             EXPECT_EQ(flat.elements(), ranks * flat.shard_elements());
-            for (const ShardSlice& slice : flat.slices()) {
-                EXPECT_EQ(slice.in_parameter, next[slice.parameter]);
-                EXPECT_EQ(slice.in_shard + rank * flat.shard_elements(),
-                          flat.first_of(*slice.parameter) + slice.in_parameter);
-                next[slice.parameter] += slice.count;
+            for (const ShardPiece& piece : flat.pieces()) {
+                EXPECT_EQ(piece.in_parameter, next[piece.parameter]);
+                EXPECT_EQ(piece.in_shard + rank * flat.shard_elements(),
+                          flat.first_of(*piece.parameter) + piece.in_parameter);
+                next[piece.parameter] += piece.count;
             }
         }
         EXPECT_EQ(next[weight], weight->elements()) << ranks;
@@ -68,7 +68,7 @@ TEST_F(FlatBuffers, saved_graphs_survive_a_release) {
 TEST_F(FlatBuffers, fused_parameters_have_named_parts) {
     std::map<std::string, std::pair<std::vector<int64_t>, int64_t>> parts;
     for (const Parameter* p : {weight, bias})
-        for_each_named_part(*p, [&](const std::string& name, const std::vector<int64_t>& shape, int64_t first) {
+        for_each_named_piece(*p, [&](const std::string& name, const std::vector<int64_t>& shape, int64_t first) {
             parts[name] = {shape, first};
         });
     EXPECT_EQ(parts.size(), 3U);

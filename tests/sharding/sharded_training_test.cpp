@@ -60,10 +60,11 @@ class ShardedTraining : public test::TrainingTest {
             const at::Tensor whole = at::empty({flat->elements()});
             collectives->all_gather_into(whole, flat->shard()).wait();
             for (const Parameter* p : flat->parameters())
-                for_each_named_part(*p, [&](const std::string& name, const std::vector<int64_t>& shape, int64_t first) {
-                    const int64_t elements = c10::multiply_integers(shape);
-                    weights[name] = whole.narrow(0, flat->first_of(*p) + first, elements).view(shape).clone();
-                });
+                for_each_named_piece(
+                    *p, [&](const std::string& name, const std::vector<int64_t>& shape, int64_t first) {
+                        const int64_t elements = c10::multiply_integers(shape);
+                        weights[name] = whole.narrow(0, flat->first_of(*p) + first, elements).view(shape).clone();
+                    });
         }
         return weights;
     }
