@@ -109,10 +109,6 @@ void for_every_head(const GatedDeltaRuleShape& shape, int threads, const ChunkKe
 
 }  // namespace
 
-bool gated_delta_rule_is_fast(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options) {
-    return &select_kernels(shape, options) != &portable::chunk_kernels;
-}
-
 size_t gated_delta_rule_workspace_bytes(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options) {
     check(shape, options);
     return static_cast<size_t>(shape.batch * shape.heads * chunk_slots(shape) * stored_per_chunk(shape)) *

@@ -88,7 +88,4 @@ void gated_delta_rule_backward(const GatedDeltaRuleShape& shape, const GatedDelt
 void gated_delta_rule_decode(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
                              const GatedDeltaRuleInputs& inputs, float* state, void* o);
 
-/// True when the shape takes the fast path of the variant that `options` selects on this processor.
-bool gated_delta_rule_is_fast(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options);
-
 }  // namespace amalgam::kernels

@@ -48,7 +48,7 @@ uint32_t Checkpoint::read_piece(const PosixFile& bytes, const TensorPiece& piece
     if (offset < 0)
         throw Error(
             text(where(), ": dataset ", piece.name,
-                 " is compressed or chunked (no rank could read its part alone); use the file as it was written"),
+                 " is compressed or chunked (no rank could read its piece alone); use the file as it was written"),
             ExitCode::damaged_file);
     bytes.read_at(offset + piece.first * int64_t(sizeof(float)), piece.values.data_ptr<float>(),
                   int64_t(piece.values.nbytes()));

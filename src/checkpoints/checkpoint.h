@@ -30,7 +30,7 @@ class Checkpoint : public TensorSource {
     /// then taken from what they read. Throws Error(damaged_file) on all ranks, naming file and dataset.
     void read(const std::vector<TensorPiece>& pieces, const Communicator& group) const;
 
-    /// Fills whole tensors on all ranks (any device): each rank reads an equal share of the file, and they exchange.
+    /// Fills whole tensors on all ranks (any device): each rank reads an equal piece of the file, and they exchange.
     /// Collective.
     void read_replicas(const std::vector<TensorPiece>& whole, const Communicator& group) const;
 

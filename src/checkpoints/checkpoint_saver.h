@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Saves the checkpoints of a stage while it trains: when they are due, in the background if there is memory for a copy,
-// and as many of them as are to be kept. In the background a thread of each rank writes its copied parts; the file
+// and as many of them as are to be kept. In the background a thread of each rank writes its copied pieces; the file
 // becomes a checkpoint at the end of a later step, when all ranks have written.
 #pragma once
 

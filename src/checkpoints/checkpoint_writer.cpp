@@ -129,7 +129,7 @@ void CheckpointWriter::finish() {
     group_.on_root([&] {
         for (size_t i = 0; i < pieces_.size(); ++i) {
             if (sums.elements(i) != whole_elements(pieces_[i]))
-                throw Error(text(path_.string(), ": ", pieces_[i].name, ": the ranks' parts have ", sums.elements(i),
+                throw Error(text(path_.string(), ": ", pieces_[i].name, ": the ranks' pieces have ", sums.elements(i),
                                  " elements, the tensor has ", whole_elements(pieces_[i])));
             checksums_[i] = sums.of(i);
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Writes one checkpoint by all ranks of a group. The root makes the HDF5 file under a temporary name with the space of
-// every tensor set aside; each rank then writes its parts to their places in the file and syncs; when all have, the
+// every tensor set aside; each rank then writes its pieces to their places in the file and syncs; when all have, the
 // root enters the checksums, marks the file complete and gives it its name. HDF5 is used by the root alone and MPI-IO
 // not at all. What goes between ranks has the size of the table of tensors, whatever their number.
 #pragma once
@@ -36,8 +36,8 @@ struct CheckpointHeader {
 
 class CheckpointWriter {
   public:
-    /// Makes the temporary file. Collective. Every rank names every tensor once, in the same order; the parts of all
-    /// ranks must cover each tensor exactly once. Parts on the CPU are not copied: they must stay as they are until
+    /// Makes the temporary file. Collective. Every rank names every tensor once, in the same order; the pieces of all
+    /// ranks must cover each tensor exactly once. Pieces on the CPU are not copied: they must stay as they are until
     /// write() has returned. Throws Error(storage).
     CheckpointWriter(std::filesystem::path path, const CheckpointHeader& header, std::vector<TensorPiece> pieces,
                      const Communicator& group);
@@ -46,7 +46,7 @@ class CheckpointWriter {
     CheckpointWriter(const CheckpointWriter&) = delete;
     CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
-    /// Writes and syncs this rank's parts. No MPI and no HDF5: may run in a thread of its own. Throws nothing; what
+    /// Writes and syncs this rank's pieces. No MPI and no HDF5: may run in a thread of its own. Throws nothing; what
     /// went wrong is everybody's in finish().
     void write() noexcept;
 

@@ -26,7 +26,7 @@ EvenCuts::EvenCuts(const std::vector<TensorPiece>& whole, int64_t ranks) : start
     for (const TensorPiece& piece : whole) starts_.push_back(starts_.back() + whole_elements(piece));
 }
 
-EvenCuts::Part EvenCuts::of(size_t tensor, int64_t rank) const {
+EvenCuts::Piece EvenCuts::of(size_t tensor, int64_t rank) const {
     const int64_t start = starts_[tensor], elements = starts_[tensor + 1] - start, total = starts_.back();
     const auto cut = [&](int64_t r) {  // before rank r; not total * r, which may exceed int64
         const int64_t place = total / ranks_ * r + std::min(r, total % ranks_);

@@ -13,21 +13,27 @@
 namespace amalgam {
 
 struct EvaluatedModel {
-    std::string name;  // "teacher", "student"
-    TokenMeasurements tokens;
+    std::string name;                // "teacher", "student"
+    TokenMeasurements tokens;        // of every token of the held-out set
     std::optional<Answers> answers;  // to the requests of the job
 };
 
-/// Figures of one model that people read first.
+/// Figures of one model that people read first. Losses and KL are means over all positions in nat/token, their errors
+/// standard errors over sequences.
 struct EvaluationSummary {
     std::string name;
-    double loss = 0.0, loss_error = 0.0, perplexity = 0.0, kl = 0.0, kl_error = 0.0;
-    double answer_accuracy = 0.0;  // meaningless if answer_count is 0
-    int64_t answer_count = 0;
+    double loss = 0.0, loss_error = 0.0;
+    double perplexity = 0.0;          // exp(loss)
+    double kl = 0.0, kl_error = 0.0;  // to the teacher; 0 for the teacher itself
+    double answer_accuracy = 0.0;     // fraction of the answer tokens; meaningless if answer_count is 0
+    int64_t answer_count = 0;         // answer tokens of the set
 };
 
+/// `set` is the one that model.tokens was measured on.
 EvaluationSummary summarise(const EvaluatedModel& model, const HeldOutSet& set);
 
+/// Writes evaluation.h5 at `path`, whole or not at all. Figures by position are means over at most `position_bins`
+/// equal ranges of the set's positions. `models` share `set`. Of one rank. Throws Error(storage) naming the file.
 void write_evaluation(const std::filesystem::path& path, const std::vector<EvaluatedModel>& models,
                       const HeldOutSet& set, int64_t position_bins, const Layout& student_layout,
                       const Provenance& provenance);

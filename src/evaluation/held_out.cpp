@@ -12,8 +12,8 @@ namespace amalgam {
 namespace {
 
 /// Calls `work(first, tokens on the device)` for the micro-batches of this rank. Micro-batches are cut without regard
-/// to the number of ranks, so that their arithmetic is the same on any. `in_step`: ranks with fewer of them go on with
-/// empty ones, since sharded models run forward on all ranks together.
+/// to the number of ranks, so that their arithmetic is the same on any. `in_step`: a model is sharded, and ranks
+/// with fewer of them go on with empty ones (weights_on_demand.h).
 template <class Work>
 void for_each_micro_batch(const HeldOutSet& set, int64_t micro, const Communicator& group, at::Device device,
                           bool in_step, Work work) {

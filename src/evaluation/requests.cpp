@@ -44,8 +44,8 @@ std::vector<std::vector<int64_t>> in_batches(const RequestFile& file, const std:
     return batches;
 }
 
-/// Log-likelihoods of the continuations of a batch, which may be empty where all ranks must take part. What is padded
-/// lies behind all that is looked at, and no model here looks ahead.
+/// Log-likelihoods of the continuations of a batch, which may be empty (weights_on_demand.h). What is padded lies
+/// behind all that is looked at, and no model here looks ahead.
 void judge(const CausalLM& model, const RequestFile& file, const std::vector<int64_t>& batch, int64_t loss_chunk,
            std::vector<double>& loglikelihood, std::vector<double>& greedy) {
     const int64_t longest = batch.empty() ? 1 : int64_t(file.request(batch[0]).tokens.size());
@@ -82,7 +82,7 @@ Answers answer_requests(const CausalLM& model, const RequestFile& file, int64_t 
     const at::NoGradGuard no_grad;
     const size_t count = size_t(file.size());
     std::vector<double> loglikelihood(count, 0.0), greedy(count, 0.0);
-    // A sharded model is run by all ranks in step: those that have no work left run an empty forward.
+    // Ranks of a sharded model that have no requests left go on with empty batches (weights_on_demand.h).
     const bool in_step = model.weights_on_demand() != nullptr;
     const size_t rank = size_t(group.rank()), ranks = size_t(group.size());
     const auto batches = in_batches(file, by_length(file, false));

@@ -42,8 +42,8 @@ class CausalLM {
     /// Keeps the latest tables, since training asks for the same positions at every step.
     RotaryTables rotary(int64_t first, int64_t count) const;
 
-    /// tokens [batch, time] int64 -> hidden states after the final norm, [batch, time, hidden]: what the head reads. An
-    /// empty batch computes nothing, but asks for the same weights.
+    /// tokens [batch, time] int64 -> hidden states after the final norm, [batch, time, hidden]: what the head reads.
+    /// The batch may be empty (weights_on_demand.h).
     at::Tensor hidden(const at::Tensor& tokens, ModelCache* cache = nullptr) const;
     at::Tensor logits(const at::Tensor& tokens, ModelCache* cache = nullptr) const;
 

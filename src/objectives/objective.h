@@ -21,8 +21,8 @@ class Objective {
     virtual int64_t losses() const { return 1; }
 
     /// Adds weight * d loss / d parameter of one micro-batch (tokens int64 [sequences, time], on the model's device) to
-    /// `gradients` and weight * loss to `losses`. `cursor` is the global index of its first sequence. An empty
-    /// micro-batch adds nothing, but takes part in whatever the ranks do together.
+    /// `gradients` and weight * loss to `losses`. `cursor` is the global index of its first sequence. The
+    /// micro-batch may be empty (weights_on_demand.h).
     virtual void accumulate(const at::Tensor& tokens, int64_t cursor, double weight, GradientSink& gradients,
                             std::vector<double>& losses) = 0;
 };

@@ -10,17 +10,17 @@ namespace amalgam {
 namespace {
 
 constexpr int digits = 4;
-constexpr double digit_base = 1048576.0;         // 2^20: a word holds the sum of 2^39 digits
-constexpr int64_t part_size = int64_t{1} << 18;  // temporaries in fp64 stay small
+constexpr double digit_base = 1048576.0;          // 2^20: a word holds the sum of 2^39 digits
+constexpr int64_t piece_size = int64_t{1} << 18;  // temporaries in fp64 stay small
 
 }  // namespace
 
 void ExactNorm::add(const at::Tensor& values) {
     const at::Tensor flat = values.flatten();
-    for (int64_t first = 0; first < flat.numel(); first += part_size) {
-        const at::Tensor part = flat.narrow(0, first, std::min(part_size, flat.numel() - first));
-        const at::Tensor finite = part.isfinite();
-        at::Tensor rest = part.to(at::kDouble).square().masked_fill(finite.logical_not(), 0.0);
+    for (int64_t first = 0; first < flat.numel(); first += piece_size) {
+        const at::Tensor piece = flat.narrow(0, first, std::min(piece_size, flat.numel() - first));
+        const at::Tensor finite = piece.isfinite();
+        at::Tensor rest = piece.to(at::kDouble).square().masked_fill(finite.logical_not(), 0.0);
         std::vector<at::Tensor> sums;
         for (int d = 0; d < digits; ++d) {
             const at::Tensor digit = rest.floor();

@@ -31,7 +31,7 @@ class Gradients : public GradientSink {
     void commit();
     /// Sum over the ranks of a group.
     void reduce(TensorCollectives& group);
-    /// Was this rank's own part of the last sum finite?
+    /// Was what this rank added to the last sum finite?
     bool own_finite() const;
 
     /// Global L2 norm, after reduce. Not finite if any gradient is not. Exact in the order-independent mode.
@@ -55,7 +55,7 @@ class Gradients : public GradientSink {
 
     std::vector<Parameter*> parameters_;
     std::map<const Parameter*, View> views_;
-    at::Tensor own_;    // of the last sum: a number that is not zero or not finite where this rank's part was bad
+    at::Tensor own_;    // of the last sum: a number that is not zero or not finite where what this rank added was bad
     double largest_;    // of a micro-batch's gradients, order-independent mode
     at::Tensor flat_;   // fp32
     at::Tensor fixed_;  // int64, order-independent mode only: sums, then for each parameter the bad micro-batches

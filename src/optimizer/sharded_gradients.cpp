@@ -118,8 +118,8 @@ at::Tensor ShardedGradients::to_fixed(Flat& flat) {
     if (fixed.out_of_range.any().item<bool>())
         for (size_t i = 0; i < flat.indices.size(); ++i) {
             const Parameter& p = *flat.parameters->parameters()[i];
-            const at::Tensor part = fixed.out_of_range.narrow(0, flat.parameters->first_of(p), p.elements());
-            bad_.data_ptr<int64_t>()[flat.indices[i]] += part.any().item<bool>() ? 1 : 0;
+            const at::Tensor piece = fixed.out_of_range.narrow(0, flat.parameters->first_of(p), p.elements());
+            bad_.data_ptr<int64_t>()[flat.indices[i]] += piece.any().item<bool>() ? 1 : 0;
         }
     return fixed.values;
 }
@@ -151,9 +151,9 @@ void ShardedGradients::reduce() {
     all_->all_reduce(bad);
     bad_.copy_(bad);
     for (Flat& flat : flats_)
-        for (const ShardSlice& slice : flat.parameters->slices()) {
-            const size_t index = flat.indices[places_.at(slice.parameter).index];
-            if (bad_.data_ptr<int64_t>()[index] > 0) flat.gradient.narrow(0, slice.in_shard, slice.count).fill_(NAN);
+        for (const ShardPiece& piece : flat.parameters->pieces()) {
+            const size_t index = flat.indices[places_.at(piece.parameter).index];
+            if (bad_.data_ptr<int64_t>()[index] > 0) flat.gradient.narrow(0, piece.in_shard, piece.count).fill_(NAN);
         }
 }
 
@@ -173,9 +173,9 @@ std::string ShardedGradients::not_finite() {
     const auto none = int64_t(parameters_.size());
     int64_t first = none;
     for (const Flat& flat : flats_)
-        for (const ShardSlice& slice : flat.parameters->slices())
-            if (!flat.gradient.narrow(0, slice.in_shard, slice.count).isfinite().all().item<bool>()) {
-                const Place place = places_.at(slice.parameter);
+        for (const ShardPiece& piece : flat.parameters->pieces())
+            if (!flat.gradient.narrow(0, piece.in_shard, piece.count).isfinite().all().item<bool>()) {
+                const Place place = places_.at(piece.parameter);
                 first = std::min(first, int64_t(flat.indices[place.index]));
             }
     first = -model_.groups().all.max(-first);

@@ -36,11 +36,11 @@ class ShardedWeights : public TrainedWeights {
         std::vector<AdamWTensors> tensors;
         const auto shards = gradients_.shards();
         for (size_t i = 0; i < shards.size(); ++i)
-            for (const ShardSlice& slice : shards[i].parameters->slices()) {
-                const auto part = [&](const at::Tensor& t) { return t.narrow(0, slice.in_shard, slice.count); };
-                tensors.push_back({slice.parameter->group, part(shards[i].parameters->shard()),
-                                   part(shards[i].gradient), part(moments_[i].exp_avg), part(moments_[i].exp_avg_sq),
-                                   at::Tensor()});
+            for (const ShardPiece& piece : shards[i].parameters->pieces()) {
+                const auto piece_of = [&](const at::Tensor& t) { return t.narrow(0, piece.in_shard, piece.count); };
+                tensors.push_back({piece.parameter->group, piece_of(shards[i].parameters->shard()),
+                                   piece_of(shards[i].gradient), piece_of(moments_[i].exp_avg),
+                                   piece_of(moments_[i].exp_avg_sq), at::Tensor()});
             }
         ++updates_;
         adamw_update(tensors, options_, updates_, rate_factor, gradient_factor, threads);

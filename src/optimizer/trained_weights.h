@@ -27,12 +27,12 @@ class TrainedWeights {
     virtual void reduce() = 0;             // sum over the ranks
     virtual double norm(int threads) = 0;  // L2, of all gradients
     virtual std::string not_finite() = 0;  // name of a parameter, or empty
-    virtual bool own_finite() const = 0;   // was this rank's part finite before the sum?
+    virtual bool own_finite() const = 0;   // was what this rank added to the sum finite?
     virtual void update(double rate_factor, double gradient_factor, int threads) = 0;  // or nothing, if not finite
 
     /// Updates done so far.
     virtual int64_t updates() const = 0;
-    /// This rank's part of the weights, and of the moments if asked for: views.
+    /// This rank's pieces of the weights, and of the moments if asked for: views.
     virtual std::vector<TensorPiece> pieces(bool moments) = 0;
     /// Goes on from a checkpoint with moments.
     virtual void load(const Checkpoint& checkpoint) = 0;

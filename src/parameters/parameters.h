@@ -2,6 +2,10 @@
 // The parameters of a model: fp32 masters, which the optimizer updates and checkpoints keep, and the tensors that the
 // forward pass reads, in the compute type. Projections of the same input are one parameter (one matrix product); its
 // pieces keep the names that the world knows them by.
+//
+// Words: a `piece` is a run of elements of one tensor or parameter, whoever has it (TensorPiece, ShardPiece); a `shard`
+// is what sharding leaves a rank of a flat buffer of parameters; a `chunk` is a number of tokens that are computed
+// together.
 #pragma once
 
 #include <ATen/core/Tensor.h>

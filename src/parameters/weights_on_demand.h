@@ -2,6 +2,13 @@
 // How a forward pass asks for weights that are not always there: those of a sharded model exist whole only while they
 // are used. The model floor only asks; who answers lives above it. A model whose weights stay has none (null), and pays
 // nothing.
+//
+// The protocol, told here once. Weights are gathered from all ranks that share the model, so these ranks run the same
+// passes over the same layers in the same order, each with tokens of its own. A rank that has no tokens left while
+// others still have goes on with empty batches (of 0 sequences): nothing is computed and no gradient added, but every
+// layer is acquired, released and completed (GradientSink) as in a pass with tokens. Who cuts work into batches sees to
+// it that all ranks run equally many passes; whatever makes a pass longer or shorter is asked of all ranks first
+// (everywhere). Weights may be read only while they are held: released, their storage is freed.
 #pragma once
 
 #include <cstdint>
@@ -30,8 +37,7 @@ class WeightsOnDemand {
 };
 
 /// Acquired by the constructor, released by the destructor. Of nothing if `weights` is null. A model gives its weights
-/// out only together with one of these (HeldOuterWeights, HeldBlock of model/causal_lm.h): used without, they would be
-/// read from storage that is freed.
+/// out only together with one of these (HeldOuterWeights, HeldBlock of model/causal_lm.h).
 class WeightsHold {
   public:
     WeightsHold(WeightsOnDemand* weights, int64_t layer, int64_t next = WeightsOnDemand::nothing)

@@ -31,14 +31,14 @@ FlatParameters::FlatParameters(std::vector<Parameter*> parameters, at::ScalarTyp
         p.compute = whole_.narrow(0, firsts_[i], p.elements()).view(p.shape).detach();
         p.compute.requires_grad_(trainable);
         const int64_t first = std::max(begin, firsts_[i]), last = std::min(end, firsts_[i] + p.elements());
-        if (first < last) slices_.push_back({&p, first - firsts_[i], first - begin, last - first});
+        if (first < last) pieces_.push_back({&p, first - firsts_[i], first - begin, last - first});
     }
     release();
 }
 
-ShardSlice FlatParameters::slice_of(const Parameter& parameter) const {
-    for (const ShardSlice& slice : slices_)
-        if (slice.parameter == &parameter) return slice;
+ShardPiece FlatParameters::piece_of(const Parameter& parameter) const {
+    for (const ShardPiece& piece : pieces_)
+        if (piece.parameter == &parameter) return piece;
     return {parameters_.front(), 0, 0, 0};
 }
 
@@ -71,7 +71,7 @@ at::Tensor FlatParameters::own_data() const {
     return data().narrow(0, per_rank_ * rank_, per_rank_);
 }
 
-void for_each_named_part(
+void for_each_named_piece(
     const Parameter& parameter,
     const std::function<void(const std::string& name, std::vector<int64_t> shape, int64_t first)>& visit) {
     if (parameter.pieces.empty()) return visit(parameter.name, parameter.shape, 0);

@@ -14,8 +14,8 @@
 
 namespace amalgam {
 
-/// What this rank's shard has of a parameter. At most one of each.
-struct ShardSlice {
+/// The piece of a parameter that this rank's shard has. At most one of each.
+struct ShardPiece {
     Parameter* parameter;
     int64_t in_parameter, in_shard, count;  // first elements, and how many
 };
@@ -28,9 +28,9 @@ class FlatParameters {
                    int64_t rank, bool trainable);
 
     const std::vector<Parameter*>& parameters() const { return parameters_; }
-    const std::vector<ShardSlice>& slices() const { return slices_; }
-    /// Its slice; no elements if it has none.
-    ShardSlice slice_of(const Parameter& parameter) const;
+    const std::vector<ShardPiece>& pieces() const { return pieces_; }
+    /// The shard's piece of `parameter`; no elements if it has none.
+    ShardPiece piece_of(const Parameter& parameter) const;
     /// The first element of a parameter in the flat buffer.
     int64_t first_of(const Parameter& parameter) const;
 
@@ -43,20 +43,20 @@ class FlatParameters {
     void release();
     /// The flat buffer [elements], outside autograd: writing it does not count as a change of the compute tensors.
     at::Tensor data() const;
-    /// This rank's part of data().
+    /// This rank's shard of data().
     at::Tensor own_data() const;
 
   private:
     std::vector<Parameter*> parameters_;
     std::vector<int64_t> firsts_;
-    std::vector<ShardSlice> slices_;
+    std::vector<ShardPiece> pieces_;
     int64_t elements_ = 0, per_rank_ = 0, rank_;
     at::Tensor whole_, shard_;
     bool allocated_ = true;
 };
 
 /// Calls `visit` for every named tensor of a parameter: its name, its shape, its first element within the parameter.
-void for_each_named_part(
+void for_each_named_piece(
     const Parameter& parameter,
     const std::function<void(const std::string& name, std::vector<int64_t> shape, int64_t first)>& visit);
 

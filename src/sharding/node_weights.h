@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Weights of a Hugging Face folder, read from the file system once per node: every rank of a node reads a part of each
+// Weights of a Hugging Face folder, read from the file system once per node: every rank of a node reads a piece of each
 // tensor, and the ranks exchange their parts in memory. A shared file system sees each byte requested once for a node,
 // by all its ranks at the same time.
 #pragma once
@@ -13,7 +13,7 @@ namespace amalgam {
 class NodeSource : public HuggingFaceSource {
   public:
     /// The tensors of `listed`. find() is collective over `node`: all its ranks ask for the same tensors in the same
-    /// order. If one of them cannot read its part, all throw its error.
+    /// order. If one of them cannot read its piece, all throw its error.
     NodeSource(const HuggingFaceSource& listed, const Communicator& node) : HuggingFaceSource(listed), node_(node) {}
 
     /// Of tensors, by this rank so far.

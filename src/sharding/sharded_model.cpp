@@ -126,14 +126,14 @@ FlatParameters& ShardedModel::flat_of(const Parameter& parameter) const {
 void load_weights(ShardedModel& shards, const std::vector<const TensorSource*>& sources) {
     for (Parameter& p : shards.model().parameters().all()) {
         const FlatParameters& flat = shards.flat_of(p);
-        const ShardSlice slice = flat.slice_of(p);
-        for_each_named_part(p, [&](const std::string& name, const std::vector<int64_t>& shape, int64_t first) {
+        const ShardPiece piece = flat.piece_of(p);
+        for_each_named_piece(p, [&](const std::string& name, const std::vector<int64_t>& shape, int64_t first) {
             const at::Tensor whole = find_tensor(name, shape, sources).flatten();
-            const int64_t begin = std::max(first, slice.in_parameter),
-                          end = std::min(first + whole.numel(), slice.in_parameter + slice.count);
+            const int64_t begin = std::max(first, piece.in_parameter),
+                          end = std::min(first + whole.numel(), piece.in_parameter + piece.count);
             if (begin >= end) return;
             flat.shard()
-                .narrow(0, slice.in_shard + begin - slice.in_parameter, end - begin)
+                .narrow(0, piece.in_shard + begin - piece.in_parameter, end - begin)
                 .copy_(whole.narrow(0, begin - first, end - begin));
         });
         mark_progress();

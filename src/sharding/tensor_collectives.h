@@ -45,10 +45,10 @@ class TensorCollectives {
 
     /// Sum over the ranks, in place. fp32 or int64.
     virtual Pending start_all_reduce(at::Tensor t) = 0;
-    /// whole [ranks * n] becomes the `own` [n] of all ranks in rank order. `own` may be this rank's part of `whole`.
+    /// whole [ranks * n] becomes the `own` [n] of all ranks in rank order. `own` may be this rank's piece of `whole`.
     virtual Pending all_gather_into(at::Tensor whole, at::Tensor own) = 0;
-    /// own [n] becomes this rank's part of the sum of all ranks' `whole` [ranks * n]. fp32, bf16 (sums rounded to bf16)
-    /// or int64.
+    /// own [n] becomes this rank's piece of the sum of all ranks' `whole` [ranks * n]. fp32, bf16 (sums rounded to
+    /// bf16) or int64.
     virtual Pending reduce_scatter_into(at::Tensor own, at::Tensor whole) = 0;
 
     /// Seconds that the program stood still in Pending::wait(). Host tensors only: a device waits on its own stream.

@@ -92,11 +92,9 @@ class H5File {
     /// Attributes of `object` ("/" for the root).
     void set_attribute(const std::string& object, const std::string& name, const std::string& value);
     void set_attribute(const std::string& object, const std::string& name, int64_t value);
-    void set_attribute(const std::string& object, const std::string& name, double value);
     bool has_attribute(const std::string& object, const std::string& name) const;
     std::string string_attribute(const std::string& object, const std::string& name) const;
     int64_t integer_attribute(const std::string& object, const std::string& name) const;
-    double double_attribute(const std::string& object, const std::string& name) const;
 
     /// Makes `scale` a dimension scale and attaches it to dimension `dimension` of `dataset`.
     void attach_scale(const std::string& dataset, int dimension, const std::string& scale);

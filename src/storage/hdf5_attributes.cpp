@@ -65,10 +65,6 @@ void H5File::set_attribute(const std::string& object, const std::string& name, i
     write_attribute(*this, object, name, H5T_STD_I64LE, H5T_NATIVE_INT64, &value);
 }
 
-void H5File::set_attribute(const std::string& object, const std::string& name, double value) {
-    write_attribute(*this, object, name, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, &value);
-}
-
 bool H5File::has_attribute(const std::string& object, const std::string& name) const {
     const htri_t exists = H5Aexists_by_name(id(), object.c_str(), name.c_str(), H5P_DEFAULT);
     if (exists < 0) fail(path_, object, attribute(name) + " cannot be looked up", ExitCode::damaged_file);
@@ -91,16 +87,6 @@ int64_t H5File::integer_attribute(const std::string& object, const std::string& 
     if (H5Tget_class(open.type.get()) != H5T_INTEGER) wrong_type(*this, object, name, "an integer");
     int64_t value = 0;
     if (H5Aread(open.attribute.get(), H5T_NATIVE_INT64, &value) < 0)
-        fail(path_, object, attribute(name) + " cannot be read", ExitCode::damaged_file);
-    return value;
-}
-
-double H5File::double_attribute(const std::string& object, const std::string& name) const {
-    const OpenAttribute open = open_attribute(*this, object, name);
-    const H5T_class_t kind = H5Tget_class(open.type.get());
-    if (kind != H5T_FLOAT && kind != H5T_INTEGER) wrong_type(*this, object, name, "a number");
-    double value = 0;
-    if (H5Aread(open.attribute.get(), H5T_NATIVE_DOUBLE, &value) < 0)
         fail(path_, object, attribute(name) + " cannot be read", ExitCode::damaged_file);
     return value;
 }

@@ -29,7 +29,6 @@ class TokenFile {
 
     /// Answers within [first, first + count), relative to `first`. Empty if the file marks none.
     std::vector<int64_t> answers(int64_t first, int64_t count) const;
-    bool has_answers() const { return !answer_positions_.empty(); }
 
   private:
     H5File file_;

@@ -2,8 +2,6 @@
 #include "system/random.h"
 
 #include <bit>
-#include <cmath>
-#include <numbers>
 
 #include "system/error.h"
 
@@ -59,12 +57,6 @@ uint64_t RandomStream::bits(uint64_t n) const {
 
 double RandomStream::uniform(uint64_t n) const {
     return to_unit_interval(bits(n));
-}
-
-double RandomStream::normal(uint64_t n) const {
-    const auto words = philox({low_word(n), high_word(n), low_word(stream_), high_word(stream_)}, key_);
-    const double radius = std::sqrt(-2.0 * std::log(to_unit_interval(join(words[0], words[1]))));
-    return radius * std::cos(2.0 * std::numbers::pi * to_unit_interval(join(words[2], words[3])));
 }
 
 Permutation::Permutation(uint64_t size, uint64_t seed)

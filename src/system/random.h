@@ -19,7 +19,6 @@ class RandomStream {
     RandomStream(uint64_t seed, std::string_view name);
     uint64_t bits(uint64_t n) const;
     double uniform(uint64_t n) const;  // in (0, 1), never 0 or 1
-    double normal(uint64_t n) const;   // Box-Muller from two uniforms
 
   private:
     std::array<uint32_t, 2> key_;

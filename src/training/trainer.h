@@ -30,7 +30,7 @@ struct TrainerSetup {
     StopRequest* stop = nullptr;
     /// Of the model, if it is sharded.
     ShardedModel* shards = nullptr;
-    /// Ranks with fewer micro-batches go on with empty ones: needed if student or teacher is sharded.
+    /// Student or teacher is sharded: ranks with fewer micro-batches go on with empty ones (weights_on_demand.h).
     bool in_step = false;
     double flops_per_token = 0.0, peak_flops = 0.0;  // peak of the whole group; 0: not known
 

@@ -59,8 +59,8 @@ struct Sharded {
         }
         shards = std::make_unique<ShardedModel>(*model, trainable, world, options);
         for (const FlatParameters* flat : shards->flats())
-            for (const ShardSlice& slice : flat->slices())
-                benchmarks::fill_randomly(slice.parameter->name, flat->shard().narrow(0, slice.in_shard, slice.count));
+            for (const ShardPiece& piece : flat->pieces())
+                benchmarks::fill_randomly(piece.parameter->name, flat->shard().narrow(0, piece.in_shard, piece.count));
     }
 };
 

@@ -11,7 +11,7 @@ namespace {
 
 using test::expect_error;
 
-class CheckpointTest : public test::TemporaryFolder {
+class CheckpointFiles : public test::TemporaryFolder {
   protected:
     const std::filesystem::path path = folder / "align-00000003.h5";
     const ModelSpec spec{test::small_config("qwen2"), keep_softmax(3, test::linear_mixer, {1}), {}};
@@ -41,7 +41,7 @@ class CheckpointTest : public test::TemporaryFolder {
     }
 };
 
-TEST_F(CheckpointTest, gives_everything_back) {
+TEST_F(CheckpointFiles, gives_everything_back) {
     const Checkpoint checkpoint(path);
     EXPECT_EQ(checkpoint.state().stage, "align");
     EXPECT_EQ(checkpoint.state().step, 3);
@@ -69,7 +69,7 @@ TEST_F(CheckpointTest, gives_everything_back) {
     });
 }
 
-TEST_F(CheckpointTest, holds_pieces_under_the_names_of_the_world) {
+TEST_F(CheckpointFiles, holds_pieces_under_the_names_of_the_world) {
     const H5File file = H5File::open(path);
     for (const char* name : {"model.layers.0.linear_attn.q_proj.weight", "model.layers.1.self_attn.k_proj.bias",
                              "model.layers.2.mlp.up_proj.weight"}) {
@@ -79,13 +79,13 @@ TEST_F(CheckpointTest, holds_pieces_under_the_names_of_the_world) {
     EXPECT_FALSE(file.has("/model/model.layers.0.linear_attn.in_proj.weight"));
 }
 
-TEST_F(CheckpointTest, a_finished_stage_needs_no_moments) {
+TEST_F(CheckpointFiles, a_finished_stage_needs_no_moments) {
     test::write_checkpoint(folder / "align.h5", *model, nullptr, {"align", 3, 1536, 12, 77});
     EXPECT_FALSE(Checkpoint(folder / "align.h5").optimizer_steps().has_value());
     EXPECT_FALSE(Checkpoint(path).find("nothing").has_value());
 }
 
-TEST_F(CheckpointTest, a_flipped_bit_of_a_weight_is_found) {
+TEST_F(CheckpointFiles, a_flipped_bit_of_a_weight_is_found) {
     const std::string name = "model.layers.2.mlp.up_proj.weight";
     flip_a_bit_of(*ModelSource(*model, "").find(name));
     expect_error([&] { Checkpoint(path).find(name); }, ExitCode::damaged_file,
@@ -98,7 +98,7 @@ TEST_F(CheckpointTest, a_flipped_bit_of_a_weight_is_found) {
         ExitCode::damaged_file, {path.string(), "/model/" + name});
 }
 
-TEST_F(CheckpointTest, a_flipped_bit_of_a_moment_is_found) {
+TEST_F(CheckpointFiles, a_flipped_bit_of_a_moment_is_found) {
     at::Tensor moment;
     const std::string name = "model.layers.0.linear_attn.k_proj.weight";
     optimizer.for_each_moment([&](const std::string& n, at::Tensor, at::Tensor v) { moment = n == name ? v : moment; });
@@ -108,7 +108,7 @@ TEST_F(CheckpointTest, a_flipped_bit_of_a_moment_is_found) {
 }
 
 /// Of data, names, shapes, attributes or HDF5's own structures: either it is noticed, or it changes nothing.
-TEST_F(CheckpointTest, no_flipped_bit_anywhere_passes_for_something_else) {
+TEST_F(CheckpointFiles, no_flipped_bit_anywhere_passes_for_something_else) {
     const std::string good = test::content_of(path);
     const ModelSource expected(*model, "model");
     int64_t noticed = 0, tried = 0;
@@ -138,20 +138,20 @@ TEST_F(CheckpointTest, no_flipped_bit_anywhere_passes_for_something_else) {
     EXPECT_GT(noticed, tried / 2);
 }
 
-TEST_F(CheckpointTest, files_of_format_1_are_refused) {
+TEST_F(CheckpointFiles, files_of_format_1_are_refused) {
     write_h5_once(path, [&](H5File& file) { file.describe_file("amalgam checkpoint", Provenance{}, 1); });
     expect_error([&] { Checkpoint checkpoint(path); }, ExitCode::damaged_file,
                  {path.string(), "format version is 1.0", "reads versions from 2.x on", "make it again"});
 }
 
-TEST_F(CheckpointTest, a_file_that_was_not_written_to_its_end_is_refused) {
+TEST_F(CheckpointFiles, a_file_that_was_not_written_to_its_end_is_refused) {
     H5File::update(path).set_attribute("/", "complete", int64_t{0});
     expect_error([&] { Checkpoint checkpoint(path); }, ExitCode::damaged_file, {path.string(), "complete"});
     write_h5_once(path, [&](H5File& file) { file.describe_file("amalgam checkpoint", Provenance{}, 2); });
     expect_error([&] { Checkpoint checkpoint(path); }, ExitCode::damaged_file, {path.string(), "complete"});
 }
 
-TEST_F(CheckpointTest, truncated_files_are_damaged) {
+TEST_F(CheckpointFiles, truncated_files_are_damaged) {
     const auto size = std::filesystem::file_size(path);
     for (const auto left : {size - 1, size / 2, uintmax_t{100}, uintmax_t{0}}) {
         std::filesystem::resize_file(path, left);
@@ -159,7 +159,7 @@ TEST_F(CheckpointTest, truncated_files_are_damaged) {
     }
 }
 
-TEST_F(CheckpointTest, other_files_are_not_checkpoints) {
+TEST_F(CheckpointFiles, other_files_are_not_checkpoints) {
     write_h5_once(folder / "other.h5", [](H5File& file) { file.describe_file("amalgam scores", Provenance{}); });
     expect_error([&] { Checkpoint checkpoint(folder / "other.h5"); }, ExitCode::damaged_file,
                  {(folder / "other.h5").string(), "amalgam checkpoint"});
@@ -167,7 +167,7 @@ TEST_F(CheckpointTest, other_files_are_not_checkpoints) {
                  {(folder / "none.h5").string()});
 }
 
-TEST_F(CheckpointTest, missing_moments_are_an_error) {
+TEST_F(CheckpointFiles, missing_moments_are_an_error) {
     Parameter* known = all_parameters(*model)[0];
     AdamW part({known}, {});
     test::write_checkpoint(folder / "part.h5", *model, &part, {"align", 3, 1536, 12, 77});

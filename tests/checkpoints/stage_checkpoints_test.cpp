@@ -10,13 +10,13 @@ namespace {
 
 using test::expect_error;
 
-class StageCheckpointsTest : public test::TemporaryFolder {
+class CheckpointsOfStages : public test::TemporaryFolder {
   protected:
     const StageCheckpoints files{folder, "align", 2};
     void touch(const std::filesystem::path& path) const { test::put(path, "x"); }
 };
 
-TEST_F(StageCheckpointsTest, the_latest_is_that_of_the_highest_step) {
+TEST_F(CheckpointsOfStages, the_latest_is_that_of_the_highest_step) {
     EXPECT_FALSE(files.latest().has_value());
     for (const int64_t step : {200, 1000, 30}) touch(files.at_step(step));
     touch(folder / "distill-00009000.h5");
@@ -25,7 +25,7 @@ TEST_F(StageCheckpointsTest, the_latest_is_that_of_the_highest_step) {
     EXPECT_EQ(files.latest(), files.at_step(1000));
 }
 
-TEST_F(StageCheckpointsTest, old_ones_are_removed) {
+TEST_F(CheckpointsOfStages, old_ones_are_removed) {
     for (const int64_t step : {1, 2, 3, 4}) touch(files.at_step(step));
     touch(folder / "distill-00000001.h5");
     files.purge();
@@ -39,7 +39,7 @@ TEST_F(StageCheckpointsTest, old_ones_are_removed) {
     EXPECT_TRUE(std::filesystem::exists(folder / "distill-00000001.h5")) << "another stage's";
 }
 
-TEST_F(StageCheckpointsTest, those_of_every_so_many_steps_stay) {
+TEST_F(CheckpointsOfStages, those_of_every_so_many_steps_stay) {
     const StageCheckpoints some(folder, "align", 1, 100);
     for (const int64_t step : {50, 100, 150, 200, 250, 300000000, 300000050}) touch(some.at_step(step));
     some.purge();
@@ -53,7 +53,7 @@ TEST_F(StageCheckpointsTest, those_of_every_so_many_steps_stay) {
     EXPECT_FALSE(there(300000050));
 }
 
-TEST_F(StageCheckpointsTest, swapped_files_are_found) {
+TEST_F(CheckpointsOfStages, swapped_files_are_found) {
     const auto model =
         test::small_model({test::small_config("llama"), keep_softmax(3, test::linear_mixer, {1}), {}}, 1, true);
     const auto write = [&](const std::filesystem::path& path, const char* stage, int64_t step) {

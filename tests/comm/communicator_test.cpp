@@ -13,13 +13,13 @@
 namespace amalgam {
 namespace {
 
-class CommunicatorTest : public testing::Test {
+class Communicators : public testing::Test {
   protected:
     const Communicator world = Communicator::duplicate(MPI_COMM_WORLD);
     const int rank = world.rank(), ranks = world.size();
 };
 
-TEST_F(CommunicatorTest, knows_rank_and_size) {
+TEST_F(Communicators, knows_rank_and_size) {
     int expected_rank = -1, expected_size = -1, relation = -1;
     MPI_Comm_rank(MPI_COMM_WORLD, &expected_rank);
     MPI_Comm_size(MPI_COMM_WORLD, &expected_size);
@@ -30,13 +30,13 @@ TEST_F(CommunicatorTest, knows_rank_and_size) {
     EXPECT_EQ(relation, MPI_CONGRUENT) << "same processes, but messages of its own";
 }
 
-TEST_F(CommunicatorTest, copies_share_one_mpi_communicator) {
+TEST_F(Communicators, copies_share_one_mpi_communicator) {
     const Communicator copy = world;
     EXPECT_EQ(copy.get(), world.get());
     copy.barrier();
 }
 
-TEST_F(CommunicatorTest, reductions) {
+TEST_F(Communicators, reductions) {
     const int64_t triangle = int64_t{ranks} * (ranks + 1) / 2;
     EXPECT_EQ(world.sum(rank + 1.0), double(triangle));
     EXPECT_EQ(world.sum(int64_t{rank + 1}), triangle);
@@ -50,7 +50,7 @@ TEST_F(CommunicatorTest, reductions) {
     EXPECT_FALSE(world.any(false));
 }
 
-TEST_F(CommunicatorTest, not_a_number_on_one_rank_is_the_maximum_of_all) {
+TEST_F(Communicators, not_a_number_on_one_rank_is_the_maximum_of_all) {
     const double nan = std::numeric_limits<double>::quiet_NaN();
     for (int place = 0; place < ranks; ++place) {
         EXPECT_TRUE(std::isnan(world.max(rank == place ? nan : 1.0)));
@@ -60,7 +60,7 @@ TEST_F(CommunicatorTest, not_a_number_on_one_rank_is_the_maximum_of_all) {
     EXPECT_EQ(world.max(-infinity), -infinity);
 }
 
-TEST_F(CommunicatorTest, arrays_are_summed_in_place) {
+TEST_F(Communicators, arrays_are_summed_in_place) {
     std::vector<double> doubles(1000);
     std::iota(doubles.begin(), doubles.end(), rank);
     world.sum_in_place(doubles);
@@ -72,7 +72,7 @@ TEST_F(CommunicatorTest, arrays_are_summed_in_place) {
     world.sum_in_place(std::span<double>());
 }
 
-TEST_F(CommunicatorTest, broadcasts_from_every_root) {
+TEST_F(Communicators, broadcasts_from_every_root) {
     for (int root = 0; root < ranks; ++root) {
         const std::string wanted = root % 2 == 0 ? text("from rank ", root, std::string(100 * root, 'x')) : "";
         EXPECT_EQ(world.broadcast(rank == root ? wanted : "something else", root), wanted);
@@ -89,7 +89,7 @@ TEST_F(CommunicatorTest, broadcasts_from_every_root) {
     }
 }
 
-TEST_F(CommunicatorTest, exchanges_parts_of_any_size) {
+TEST_F(Communicators, exchanges_parts_of_any_size) {
     for (const size_t bytes : {size_t(0), size_t(1), size_t(2), size_t(7), size_t(1000)}) {
         const auto value = [](size_t i) { return char('a' + i % 26); };
         std::string whole(bytes, '?');
@@ -100,7 +100,7 @@ TEST_F(CommunicatorTest, exchanges_parts_of_any_size) {
     }
 }
 
-TEST_F(CommunicatorTest, gathers_in_rank_order) {
+TEST_F(Communicators, gathers_in_rank_order) {
     const std::vector<double> mine = {double(rank), 0.5};
     const auto doubles = world.all_gather(std::span<const double>(mine));
     const std::vector<int64_t> number = {int64_t{rank} * 10};
@@ -114,7 +114,7 @@ TEST_F(CommunicatorTest, gathers_in_rank_order) {
     }
 }
 
-TEST_F(CommunicatorTest, strings_of_different_lengths_reach_the_root) {
+TEST_F(Communicators, strings_of_different_lengths_reach_the_root) {
     for (int root = 0; root < ranks; ++root) {
         const auto strings = world.gather(std::string(rank, 'a' + rank), root);
         if (rank != root) {
@@ -126,7 +126,7 @@ TEST_F(CommunicatorTest, strings_of_different_lengths_reach_the_root) {
     }
 }
 
-TEST_F(CommunicatorTest, splits_by_color_in_rank_order) {
+TEST_F(Communicators, splits_by_color_in_rank_order) {
     const Communicator parity = world.split(rank % 2);
     EXPECT_EQ(parity.size(), rank % 2 == 0 ? (ranks + 1) / 2 : ranks / 2);
     EXPECT_EQ(parity.rank(), rank / 2);
@@ -135,7 +135,7 @@ TEST_F(CommunicatorTest, splits_by_color_in_rank_order) {
     EXPECT_EQ(parity.sum(int64_t{rank}), expected);
 }
 
-TEST_F(CommunicatorTest, ranks_of_this_machine_are_one_node) {
+TEST_F(Communicators, ranks_of_this_machine_are_one_node) {
     const Communicator node = world.split_by_node();
     const std::string host = host_name();
     int64_t same = 0;
@@ -144,7 +144,7 @@ TEST_F(CommunicatorTest, ranks_of_this_machine_are_one_node) {
 }
 
 /// Every way of making a communicator must give it MPI_ERRORS_RETURN.
-TEST_F(CommunicatorTest, errors_are_returned_not_fatal) {
+TEST_F(Communicators, errors_are_returned_not_fatal) {
     for (const Communicator& made : {world, world.split(0), world.split_by_node()}) {
         MPI_Errhandler handler = MPI_ERRHANDLER_NULL;
         ASSERT_EQ(MPI_Comm_get_errhandler(made.get(), &handler), MPI_SUCCESS);
@@ -153,7 +153,7 @@ TEST_F(CommunicatorTest, errors_are_returned_not_fatal) {
     }
 }
 
-TEST_F(CommunicatorTest, truncated_message_becomes_an_exception) {
+TEST_F(Communicators, truncated_message_becomes_an_exception) {
     const long sent[4] = {1, 2, 3, 4};
     long received[1] = {0};
     MPI_Request request = MPI_REQUEST_NULL;
@@ -171,7 +171,7 @@ TEST_F(CommunicatorTest, truncated_message_becomes_an_exception) {
     MPI_Wait(&request, MPI_STATUS_IGNORE);
 }
 
-TEST_F(CommunicatorTest, invalid_root_becomes_an_exception) {
+TEST_F(Communicators, invalid_root_becomes_an_exception) {
     try {
         world.broadcast(int64_t{1}, ranks);
         ADD_FAILURE() << "a broadcast from rank " << ranks << " of " << ranks;

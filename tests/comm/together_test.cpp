@@ -9,7 +9,7 @@
 namespace amalgam {
 namespace {
 
-class TogetherTest : public testing::Test {
+class Together : public testing::Test {
   protected:
     const Communicator world = Communicator::duplicate(MPI_COMM_WORLD);
     const int rank = world.rank(), ranks = world.size();
@@ -26,13 +26,13 @@ class TogetherTest : public testing::Test {
     }
 };
 
-TEST_F(TogetherTest, success_on_all_ranks_is_silent) {
+TEST_F(Together, success_on_all_ranks_is_silent) {
     int done = 0;
     EXPECT_NO_THROW(world.together([&] { ++done; }));
     EXPECT_EQ(done, 1);
 }
 
-TEST_F(TogetherTest, failure_of_any_rank_is_everybodys) {
+TEST_F(Together, failure_of_any_rank_is_everybodys) {
     for (int place = 0; place < ranks; ++place)
         expect_error(
             [&] {
@@ -43,7 +43,7 @@ TEST_F(TogetherTest, failure_of_any_rank_is_everybodys) {
             text("disk of rank ", place, " is full"), ExitCode::storage);
 }
 
-TEST_F(TogetherTest, lowest_failing_rank_is_heard) {
+TEST_F(Together, lowest_failing_rank_is_heard) {
     const int first = ranks / 2;
     expect_error(
         [&] {
@@ -55,7 +55,7 @@ TEST_F(TogetherTest, lowest_failing_rank_is_heard) {
         text("rank ", first), ExitCode::damaged_file);
 }
 
-TEST_F(TogetherTest, other_exceptions_count_as_failure) {
+TEST_F(Together, other_exceptions_count_as_failure) {
     expect_error(
         [&] {
             world.together([&] {
@@ -66,7 +66,7 @@ TEST_F(TogetherTest, other_exceptions_count_as_failure) {
     expect_error([&] { world.together([] { throw 3; }); }, "an exception of unknown type", ExitCode::failure);
 }
 
-TEST_F(TogetherTest, on_root_runs_once_and_tells_all) {
+TEST_F(Together, on_root_runs_once_and_tells_all) {
     int done = 0;
     world.on_root([&] { ++done; });
     EXPECT_EQ(world.sum(int64_t{done}), 1);
@@ -75,7 +75,7 @@ TEST_F(TogetherTest, on_root_runs_once_and_tells_all) {
                  "job.yaml: no such file", ExitCode::bad_input);
 }
 
-TEST_F(TogetherTest, communicator_still_works_afterwards) {
+TEST_F(Together, communicator_still_works_afterwards) {
     EXPECT_THROW(world.together([] { throw Error("x"); }), Error);
     EXPECT_EQ(world.sum(int64_t{1}), ranks);
 }

@@ -28,7 +28,7 @@ const StageEstimate& stage(const Estimate& estimate, const std::string& name) {
     throw Error("no stage " + name);
 }
 
-TEST(JobEstimate, ParametersOfTheTeachers) {
+TEST(JobEstimate, parameters_of_the_teachers) {
     // The published counts.
     const Estimate small = estimate_job(paper_job(), qwen_1_5b, {});
     EXPECT_EQ(small.teacher_parameters, 1543714304.0);
@@ -36,7 +36,7 @@ TEST(JobEstimate, ParametersOfTheTeachers) {
     EXPECT_EQ(large.teacher_parameters, 7615616512.0);
 }
 
-TEST(JobEstimate, ParametersOfTheStudentByHand) {
+TEST(JobEstimate, parameters_of_the_student_by_hand) {
     Job job = paper_job();
     job.select.rule = "all_linear";
     ModelConfig tiny;
@@ -50,7 +50,7 @@ TEST(JobEstimate, ParametersOfTheStudentByHand) {
     EXPECT_EQ(estimate_job(job, tiny, {}).student_parameters, 2 * (block - 64 - 4 + 12 * 8) + 32 * 8 + 8);
 }
 
-TEST(JobEstimate, DistillationMemoryAndCheckpoint) {
+TEST(JobEstimate, distillation_memory_and_checkpoint) {
     const Estimate estimate = estimate_job(paper_job(), qwen_1_5b, {});
     const StageEstimate& distill = stage(estimate, "distill");
     ASSERT_EQ(distill.shardings.size(), 1u);  // one rank has nobody to share with
@@ -81,7 +81,7 @@ TEST(JobEstimate, DistillationMemoryAndCheckpoint) {
     EXPECT_DOUBLE_EQ(stage(estimate_job(job, qwen_1_5b, {}), "distill").sharding().memory.gradients, 12 * student);
 }
 
-TEST(JobEstimate, EvaluationHasALossChunkOfItsOwn) {
+TEST(JobEstimate, evaluation_has_a_loss_chunk_of_its_own) {
     Job job = paper_job();
     const auto logits = [&] { return stage(estimate_job(job, qwen_1_5b, {}), "evaluate").sharding().memory.logits; };
     const double automatic = logits();
@@ -92,7 +92,7 @@ TEST(JobEstimate, EvaluationHasALossChunkOfItsOwn) {
     EXPECT_NE(logits(), automatic);
 }
 
-TEST(JobEstimate, RecomputedActivations) {
+TEST(JobEstimate, recomputed_activations) {
     Job job = paper_job();
     const double kept_flops = stage(estimate_job(job, qwen_1_5b, {}), "distill").flops;
     job.sharding.activations = Activations::recompute;
@@ -108,7 +108,7 @@ TEST(JobEstimate, RecomputedActivations) {
     EXPECT_DOUBLE_EQ(optimizer.reduced_per_step, 16 * 2 * estimate_job(job, qwen_1_5b, {}).student_parameters / 2);
 }
 
-TEST(JobEstimate, AlignTrainsMixersButHoldsTheWholeStudent) {
+TEST(JobEstimate, align_trains_mixers_but_holds_the_whole_student) {
     const Estimate estimate = estimate_job(paper_job(), qwen_1_5b, {});
     const RankMemory& memory = stage(estimate, "align").sharding().memory;
     // A linear mixer of H = A = 1536, 12 heads of 128: 5 H A + 2 H h + 2 h + d.
@@ -120,7 +120,7 @@ TEST(JobEstimate, AlignTrainsMixersButHoldsTheWholeStudent) {
     EXPECT_DOUBLE_EQ(stage(estimate, "align").checkpoint_bytes, 4 * (mixers + rest) + 8 * mixers);
 }
 
-TEST(JobEstimate, CheckpointsAreWrittenByAllNodes) {
+TEST(JobEstimate, checkpoints_are_written_by_all_nodes) {
     const auto seconds = [](int64_t ranks) {
         return stage(estimate_job(paper_job(), qwen_1_5b, {.ranks = ranks, .node_bandwidth = 2e9}), "distill")
             .checkpoint_seconds;
@@ -131,7 +131,7 @@ TEST(JobEstimate, CheckpointsAreWrittenByAllNodes) {
     EXPECT_DOUBLE_EQ(seconds(32), bytes / 8e9);
 }
 
-TEST(JobEstimate, ArithmeticIsAboutEightFlopPerParameterAndToken) {
+TEST(JobEstimate, arithmetic_is_about_eight_flop_per_parameter_and_token) {
     // Teacher forward 2 + student forward and backward 6, and mixing on top.
     const Estimate estimate = estimate_job(paper_job(), qwen_1_5b, {});
     const StageEstimate& distill = stage(estimate, "distill");
@@ -142,7 +142,7 @@ TEST(JobEstimate, ArithmeticIsAboutEightFlopPerParameterAndToken) {
     EXPECT_EQ(distill.tokens, 4577.0 * 32 * 4096);
 }
 
-TEST(JobEstimate, TimeScalesWithRanksAndRounds) {
+TEST(JobEstimate, time_scales_with_ranks_and_rounds) {
     const Job job = paper_job();
     const Estimate one = estimate_job(job, qwen_1_5b, {.ranks = 1}), eight = estimate_job(job, qwen_1_5b, {.ranks = 8});
     EXPECT_NEAR(stage(one, "distill").seconds / stage(eight, "distill").seconds, 8, 1e-9);
@@ -157,7 +157,7 @@ TEST(JobEstimate, TimeScalesWithRanksAndRounds) {
     EXPECT_NEAR(stage(one, "distill").seconds, expected, 1e-6 * expected);
 }
 
-TEST(JobEstimate, SkippedStagesAreAbsent) {
+TEST(JobEstimate, skipped_stages_are_absent) {
     Job job = paper_job();
     job.score.tokens = 0;
     job.evaluate.sequences = 0;
@@ -174,13 +174,13 @@ TEST(JobEstimate, SkippedStagesAreAbsent) {
     EXPECT_EQ(stage(estimate_job(job, qwen_1_5b, {}), "finetune").sharding().memory.teacher, 0);
 }
 
-TEST(JobEstimate, WrongBudgetIsAnError) {
+TEST(JobEstimate, wrong_budget_is_an_error) {
     Job job = paper_job();
     job.select.options["budget"] = "x";
     EXPECT_TRUE(contains(error_text([&] { estimate_job(job, qwen_1_5b, {}); }), "select.budget"));
 }
 
-TEST(JobCheckTable, ReadableNumbers) {
+TEST(JobCheckTable, readable_numbers) {
     EXPECT_EQ(readable_bytes(3.09e9), "3.09 GB");
     EXPECT_EQ(readable_bytes(0), "0 B");
     EXPECT_EQ(readable_bytes(999.9e6), "1 GB");
@@ -190,7 +190,7 @@ TEST(JobCheckTable, ReadableNumbers) {
     EXPECT_EQ(readable_seconds(90061), "1 d 1 h");
 }
 
-TEST(JobCheckTable, SaysWhatDoesNotFitAndWhy) {
+TEST(JobCheckTable, says_what_does_not_fit_and_why) {
     Job job = paper_job();
     const auto table = [&](const ModelConfig& shape, double memory, int64_t ranks) {
         const Machine machine{.ranks = ranks, .memory_per_rank = memory};
@@ -208,21 +208,21 @@ TEST(JobCheckTable, SaysWhatDoesNotFitAndWhy) {
     EXPECT_TRUE(contains(table(qwen_1_5b, 60e9, 1), "Lower distill.micro_batch_sequences, now 4."));
 }
 
-TEST(JobCheckTable, ListsEveryShardingAndMarksWhatAutoTakes) {
+TEST(JobCheckTable, lists_every_sharding_and_marks_what_auto_takes) {
     const Machine machine{.ranks = 64, .memory_per_rank = 80e9};
     const std::string table = print_check(paper_job(), {}, estimate_job(paper_job(), qwen_7b, machine), machine);
     for (const char* part : {"64 ranks on 8 nodes", "none ", "optimizer *", "hybrid ", "full "})
         EXPECT_TRUE(contains(table, part)) << part << "\n" << table;
 }
 
-TEST(JobCheckTable, PrintsFindings) {
+TEST(JobCheckTable, prints_findings) {
     const std::string bad = print_check(Job(), {{"first", "second"}, {"by the way"}}, std::nullopt, {});
     EXPECT_TRUE(contains(bad, "Problems: this job cannot run\n  - first\n  - second\nNotes\n  - by the way\n"));
     EXPECT_FALSE(contains(bad, "No problems"));
     EXPECT_TRUE(contains(print_check(Job(), {}, std::nullopt, {}), "No problems found."));
 }
 
-TEST(JobEstimate, CheckpointsThatAreKeptTakeDiskSpace) {
+TEST(JobEstimate, checkpoints_that_are_kept_take_disk_space) {
     Job job = paper_job();
     const double before = estimate_job(job, qwen_1_5b, {}).disk_bytes;
     const StageEstimate align = stage(estimate_job(job, qwen_1_5b, {}), "align"),

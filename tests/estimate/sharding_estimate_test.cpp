@@ -26,7 +26,7 @@ StageSizes thousand() {
     return sizes;
 }
 
-TEST(ShardingEstimate, None) {
+TEST(ShardingEstimate, none) {
     const ShardingEstimate e = estimate_sharding(ShardingStrategy::none, thousand(), 16, 8);
     EXPECT_DOUBLE_EQ(e.memory.weights, 2000);
     EXPECT_DOUBLE_EQ(e.memory.masters, 4000);
@@ -39,7 +39,7 @@ TEST(ShardingEstimate, None) {
     EXPECT_DOUBLE_EQ(e.reduced_per_step, 7500);  // all-reduce: 2 x 15/16 x 4000
 }
 
-TEST(ShardingEstimate, Optimizer) {
+TEST(ShardingEstimate, optimizer) {
     const ShardingEstimate e = estimate_sharding(ShardingStrategy::optimizer, thousand(), 16, 8);
     EXPECT_DOUBLE_EQ(e.memory.weights, 2000);
     EXPECT_DOUBLE_EQ(e.memory.masters, 250);
@@ -51,7 +51,7 @@ TEST(ShardingEstimate, Optimizer) {
     EXPECT_DOUBLE_EQ(e.reduced_per_step, 7500);   // twice 15/16 x 4000
 }
 
-TEST(ShardingEstimate, Full) {
+TEST(ShardingEstimate, full) {
     const ShardingEstimate e = estimate_sharding(ShardingStrategy::full, thousand(), 16, 8);
     EXPECT_DOUBLE_EQ(e.memory.weights, 0);
     EXPECT_DOUBLE_EQ(e.memory.masters, 250);
@@ -61,7 +61,7 @@ TEST(ShardingEstimate, Full) {
     EXPECT_DOUBLE_EQ(e.reduced_per_step, 7500);
 }
 
-TEST(ShardingEstimate, HybridSharesWithinANodeAndReducesShardsAcross) {
+TEST(ShardingEstimate, hybrid_shares_within_a_node_and_reduces_shards_across) {
     const ShardingEstimate e = estimate_sharding(ShardingStrategy::hybrid, thousand(), 32, 8);
     EXPECT_DOUBLE_EQ(e.memory.masters, 500);
     EXPECT_DOUBLE_EQ(e.memory.moments, 1000);
@@ -75,7 +75,7 @@ TEST(ShardingEstimate, HybridSharesWithinANodeAndReducesShardsAcross) {
     EXPECT_DOUBLE_EQ(one.reduced_per_step, full.reduced_per_step);
 }
 
-TEST(ShardingEstimate, Float32SharesTheMastersOnlyWhereTheyAreWhole) {
+TEST(ShardingEstimate, float32_shares_the_masters_only_where_they_are_whole) {
     StageSizes sizes = thousand();
     sizes.compute_bytes = 4;
     EXPECT_DOUBLE_EQ(estimate_sharding(ShardingStrategy::none, sizes, 2, 2).memory.weights, 0);
@@ -84,7 +84,7 @@ TEST(ShardingEstimate, Float32SharesTheMastersOnlyWhereTheyAreWhole) {
     EXPECT_DOUBLE_EQ(estimate_sharding(ShardingStrategy::full, sizes, 2, 2).memory.gradients, 6000);
 }
 
-TEST(ShardingEstimate, OnlyWaysThatMakeSense) {
+TEST(ShardingEstimate, only_ways_that_make_sense) {
     const auto names = [](int64_t ranks, int64_t per_node) {
         std::string all;
         for (const ShardingEstimate& e : estimate_all_shardings(thousand(), ranks, per_node))
@@ -97,7 +97,7 @@ TEST(ShardingEstimate, OnlyWaysThatMakeSense) {
     EXPECT_EQ(names(16, 1), "none optimizer full ");
 }
 
-TEST(ShardingEstimate, AutoTakesTheFirstThatFitsWithATenthToSpare) {
+TEST(ShardingEstimate, auto_takes_the_first_that_fits_with_a_tenth_to_spare) {
     const auto possible = estimate_all_shardings(thousand(), 32, 8);
     const auto taken = [&](double memory) { return choose_sharding(possible, memory).strategy; };
     EXPECT_EQ(taken(0), ShardingStrategy::none);  // memory not known
@@ -108,7 +108,7 @@ TEST(ShardingEstimate, AutoTakesTheFirstThatFitsWithATenthToSpare) {
     EXPECT_EQ(taken(1), ShardingStrategy::full);  // nothing fits: the smallest
 }
 
-TEST(KnownShapes, HaveThePublishedNumbersOfParameters) {
+TEST(KnownShapes, have_the_published_numbers_of_parameters) {
     // Of the safetensors on Hugging Face.
     const std::vector<std::pair<std::string, double>> published = {
         {"qwen2.5-0.5b", 494032768},  {"qwen2.5-1.5b", 1543714304},   {"qwen2.5-3b", 3085938688},
@@ -135,7 +135,7 @@ Estimate large(const std::string& name, int64_t ranks) {
     return estimate_job(job, find_shape(name), {.ranks = ranks, .memory_per_rank = 80e9});
 }
 
-TEST(ShardingEstimate, Qwen72BByHand) {
+TEST(ShardingEstimate, qwen72_b_by_hand) {
     const Estimate estimate = large("qwen2.5-72b", 1024);
     const StageEstimate& distill = estimate.stages.at(0);
     // Block: q, k, v, o, gate 5 x 8192^2 = 335,544,320; beta, decay 2 x 8192 x 64 = 1,048,576; A_log, dt_bias 128; norm
@@ -156,7 +156,7 @@ TEST(ShardingEstimate, Qwen72BByHand) {
     EXPECT_DOUBLE_EQ(full.reduced_per_step, 4 * 4 * student * 1023 / 1024);
 }
 
-TEST(ShardingEstimate, MoreRanksNeverNeedMoreMemory) {
+TEST(ShardingEstimate, more_ranks_never_need_more_memory) {
     for (const std::string name : {"qwen2.5-7b", "qwen2.5-32b", "qwen2.5-72b"}) {
         std::vector<double> before;
         for (const int64_t ranks : {16, 64, 256, 1024, 4096}) {

@@ -59,14 +59,14 @@ class JobCheck : public testing::Test {
     std::optional<TokenCounts> counts_ = TokenCounts{1000000000, 10000000, 151665};
 };
 
-TEST_F(JobCheck, GoodJobHasNoProblemsAndSaysHowManySteps) {
+TEST_F(JobCheck, good_job_has_no_problems_and_says_how_many_steps) {
     const Findings findings = check();
     EXPECT_TRUE(findings.problems.empty()) << findings.problems.front();
     EXPECT_TRUE(has_note("align: 2034 steps of 49152 tokens; 24832 of the 100000000 tokens are left over"));
     EXPECT_TRUE(has_note("select: 7 of 28 layers keep softmax"));
 }
 
-TEST_F(JobCheck, BatchesAndRanks) {
+TEST_F(JobCheck, batches_and_ranks) {
     ranks_ = 64;
     const Findings findings = check();
     ASSERT_EQ(findings.problems.size(), 2u);
@@ -78,14 +78,14 @@ TEST_F(JobCheck, BatchesAndRanks) {
     EXPECT_TRUE(has_note("36 groups have nothing to do"));
 }
 
-TEST_F(JobCheck, MicroBatch) {
+TEST_F(JobCheck, micro_batch) {
     job_.align.micro_batch_sequences = 5;
     EXPECT_TRUE(contains(problem(), "align.micro_batch_sequences is 5 but a rank's share is 12"));
     job_.align.micro_batch_sequences = 6;
     EXPECT_TRUE(check().problems.empty());
 }
 
-TEST_F(JobCheck, Groups) {
+TEST_F(JobCheck, groups) {
     job_.score.ranks_per_candidate = 3;
     const Findings findings = check();
     ASSERT_EQ(findings.problems.size(), 2u);
@@ -93,12 +93,12 @@ TEST_F(JobCheck, Groups) {
     EXPECT_TRUE(contains(findings.problems[1], "score.batch_sequences is 32 but 3 ranks share it"));
 }
 
-TEST_F(JobCheck, TooFewTokensForOneStep) {
+TEST_F(JobCheck, too_few_tokens_for_one_step) {
     job_.align.tokens = 49151;
     EXPECT_TRUE(contains(problem(), "align.tokens is 49151, less than one step of 96 x 512 = 49152 tokens"));
 }
 
-TEST_F(JobCheck, WarmupAndMeasurements) {
+TEST_F(JobCheck, warmup_and_measurements) {
     job_.align.optimizer.warmup_steps = 2034;
     EXPECT_TRUE(contains(problem(), "align.optimizer.warmup_steps is 2034 but the stage has 2034 steps"));
     job_.align.optimizer.warmup_steps = 0;
@@ -106,14 +106,14 @@ TEST_F(JobCheck, WarmupAndMeasurements) {
     EXPECT_TRUE(contains(problem(), "score.measurements is 1526 but a candidate trains for 1525 steps"));
 }
 
-TEST_F(JobCheck, SkippedStagesAreNotChecked) {
+TEST_F(JobCheck, skipped_stages_are_not_checked) {
     job_.finetune.batch_sequences = 7;
     EXPECT_TRUE(check().problems.empty());
     job_.finetune.tokens = 100000000;
     EXPECT_TRUE(contains(problem(), "finetune.batch_sequences is 7"));
 }
 
-TEST_F(JobCheck, MissingFilesAreAllNamed) {
+TEST_F(JobCheck, missing_files_are_all_named) {
     job_.teacher.path = "no/teacher";
     job_.data.training = "no/train.h5";
     job_.data.validation = "";
@@ -125,7 +125,7 @@ TEST_F(JobCheck, MissingFilesAreAllNamed) {
     EXPECT_TRUE(contains(findings.problems[2], "data.validation is not given"));
 }
 
-TEST_F(JobCheck, TeacherFolder) {
+TEST_F(JobCheck, teacher_folder) {
     fs::remove(folder_ / "teacher/config.json");
     EXPECT_TRUE(contains(problem(), "has no config.json"));
     std::ofstream(folder_ / "teacher/config.json") << "x";
@@ -137,12 +137,12 @@ TEST_F(JobCheck, TeacherFolder) {
     EXPECT_TRUE(has_note("no tokenizer.json"));
 }
 
-TEST_F(JobCheck, TrainingOnTheValidationFile) {
+TEST_F(JobCheck, training_on_the_validation_file) {
     job_.data.validation = job_.data.training;
     EXPECT_TRUE(contains(problem(), "data.validation is the training file"));
 }
 
-TEST_F(JobCheck, NamesAndWalltime) {
+TEST_F(JobCheck, names_and_walltime) {
     job_.name = "a/b";
     EXPECT_TRUE(contains(problem(), "name is \"a/b\""));
     job_.name = "..";
@@ -155,7 +155,7 @@ TEST_F(JobCheck, NamesAndWalltime) {
     EXPECT_TRUE(contains(problem(), "is not a folder"));
 }
 
-TEST_F(JobCheck, Corpora) {
+TEST_F(JobCheck, corpora) {
     counts_->validation = 32 * 4096 - 1;
     EXPECT_TRUE(contains(problem(), "score.validation_sequences is 32 but data.validation has only 31 sequences"));
     counts_ = TokenCounts{500, 10000000, 0};
@@ -167,7 +167,7 @@ TEST_F(JobCheck, Corpora) {
     EXPECT_TRUE(contains(problem(), "the tokenizer has 200000 tokens but the teacher knows 151936"));
 }
 
-TEST_F(JobCheck, Selection) {
+TEST_F(JobCheck, selection) {
     job_.select.options["budget"] = "29";
     EXPECT_TRUE(contains(problem(), "select.budget is 29 but the teacher has 28 layers"));
     job_.select.options["budget"] = "a quarter";
@@ -189,7 +189,7 @@ TEST_F(JobCheck, Selection) {
     EXPECT_FALSE(has_note("select.seed is not used")) << "nobody gave it";
 }
 
-TEST_F(JobCheck, GroupsWithoutACandidate) {
+TEST_F(JobCheck, groups_without_a_candidate) {
     ranks_ = 32;
     job_.align.batch_sequences = job_.distill.batch_sequences = 32;
     EXPECT_TRUE(check().problems.empty());
@@ -198,7 +198,7 @@ TEST_F(JobCheck, GroupsWithoutACandidate) {
     EXPECT_FALSE(has_note("groups have nothing to do"));
 }
 
-TEST_F(JobCheck, GuidedSelectionNeedsScores) {
+TEST_F(JobCheck, guided_selection_needs_scores) {
     job_.score.tokens = 0;
     EXPECT_TRUE(contains(problem(), "select.rule is kl_guided but score.tokens is 0"));
     job_.select.rule = "uniform";
@@ -207,7 +207,7 @@ TEST_F(JobCheck, GuidedSelectionNeedsScores) {
     EXPECT_TRUE(contains(problem(), "select.phase is 28"));
 }
 
-TEST_F(JobCheck, ExportsThatCannotExpressTheStudent) {
+TEST_F(JobCheck, exports_that_cannot_express_the_student) {
     job_.student.options["output_gate"] = false;
     EXPECT_TRUE(contains(problem(), "export.formats: export qwen3_5: the student has no output gate"));
     EXPECT_TRUE(contains(problem(), "or take qwen3_5 out of export.formats"));
@@ -223,7 +223,7 @@ TEST_F(JobCheck, ExportsThatCannotExpressTheStudent) {
 }
 
 /// What a format lacks for the teacher's softmax layers is known before the run, too.
-TEST_F(JobCheck, ExportsThatCannotExpressTheTeacher) {
+TEST_F(JobCheck, exports_that_cannot_express_the_teacher) {
     teacher_->qk_norm = true;  // Qwen3
     EXPECT_TRUE(check().problems.empty());
     job_.export_to.formats = {"fla"};
@@ -241,14 +241,14 @@ TEST_F(JobCheck, ExportsThatCannotExpressTheTeacher) {
     EXPECT_TRUE(has_note("exact only if the teacher's is 1e-5"));
 }
 
-TEST_F(JobCheck, SlidingWindowsAreHeldAgainstExportsOnlyWhereTheyMustBeKept) {
+TEST_F(JobCheck, sliding_windows_are_held_against_exports_only_where_they_must_be_kept) {
     teacher_->window.assign(28, 4096);
     EXPECT_TRUE(contains(problem(), "sliding window of 4096"));
     for (int64_t layer = 0; layer < 7; ++layer) teacher_->window[size_t(layer)] = 0;
     EXPECT_TRUE(check().problems.empty()) << "the scores may choose the seven layers without one";
 }
 
-TEST_F(JobCheck, VariantsAreOfTheMixer) {
+TEST_F(JobCheck, variants_are_of_the_mixer) {
     job_ = parse_job("student: {mixer: gated_linear_attention}\nexport: {formats: [fla]}\n", "job.yaml");
     SetUp();
     job_.export_to.formats = {"fla"};

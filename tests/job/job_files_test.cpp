@@ -16,7 +16,7 @@ Job shipped(const std::string& name) {
     return read_job(std::filesystem::path(AMALGAM_JOBS_FOLDER) / (name + ".yaml"));
 }
 
-TEST(JobFiles, AllAreReadAndHaveNoProblemButMissingInputs) {
+TEST(JobFiles, all_are_read_and_have_no_problem_but_missing_inputs) {
     int64_t files = 0;
     for (const auto& entry : std::filesystem::directory_iterator(AMALGAM_JOBS_FOLDER)) {
         if (entry.path().extension() != ".yaml") continue;
@@ -30,7 +30,7 @@ TEST(JobFiles, AllAreReadAndHaveNoProblemButMissingInputs) {
     EXPECT_GE(files, 6);
 }
 
-TEST(JobFiles, PaperJobsHaveThePapersNumbers) {
+TEST(JobFiles, paper_jobs_have_the_papers_numbers) {
     for (const std::string name : {"qwen2.5-1.5b", "qwen2.5-3b", "qwen2.5-7b", "llama-3.2-3b"}) {
         const Job job = shipped(name);
         EXPECT_EQ(training_steps(job.align), 2034) << name;

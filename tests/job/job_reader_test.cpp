@@ -15,7 +15,7 @@ std::string problem(const std::string& yaml, const std::vector<std::string>& ove
     return error_text([&] { parse_job(yaml, "job.yaml", overrides); });
 }
 
-TEST(JobReader, EmptyFileGivesDefaults) {
+TEST(JobReader, empty_file_gives_defaults) {
     for (const std::string yaml : {"", "# nothing\n", "---\n", "align:\nscore:\n"}) {
         const Job job = parse_job(yaml, "job.yaml");
         EXPECT_EQ(job.name, "run");
@@ -24,7 +24,7 @@ TEST(JobReader, EmptyFileGivesDefaults) {
     }
 }
 
-TEST(JobReader, ReadsEveryType) {
+TEST(JobReader, reads_every_type) {
     const Job job = parse_job(
         "name: my-run\nseed: 7\ndeterministic: true\nwalltime: 11:45:00\n"
         "align:\n  tokens: 1e8\n  optimizer: {learning_rate: 2e-3, gradient_clip: 0}\n"
@@ -43,7 +43,7 @@ TEST(JobReader, ReadsEveryType) {
     EXPECT_EQ(job.export_to.formats, (std::vector<std::string>{"fla", "qwen3_5"}));
 }
 
-TEST(JobReader, UnknownKeyNamesLineAndNearestKey) {
+TEST(JobReader, unknown_key_names_line_and_nearest_key) {
     EXPECT_EQ(
         problem("name: a\nalign:\n  token: 5\n"),
         "job.yaml:3: unknown key \"align.token\" (its value would have no effect) did you mean \"align.tokens\"?");
@@ -57,7 +57,7 @@ TEST(JobReader, UnknownKeyNamesLineAndNearestKey) {
     EXPECT_TRUE(contains(far, "amalgam defaults")) << far;
 }
 
-TEST(JobReader, WrongTypesNameFileLineKeyFoundAndAllowed) {
+TEST(JobReader, wrong_types_name_file_line_key_found_and_allowed) {
     EXPECT_EQ(problem("\nalign:\n    tokens: many\n"),
               "job.yaml:3: \"align.tokens\" is \"many\" (must be an integer, at least 0; unit: tokens)");
     EXPECT_EQ(problem("deterministic: maybe\n"), "job.yaml:1: \"deterministic\" is \"maybe\" (must be true or false)");
@@ -72,7 +72,7 @@ TEST(JobReader, WrongTypesNameFileLineKeyFoundAndAllowed) {
     EXPECT_TRUE(contains(problem("align: {tokens: {a: 1}}\n"), "\"align.tokens\" is a section (must be an integer"));
 }
 
-TEST(JobReader, WrongRangesAreErrors) {
+TEST(JobReader, wrong_ranges_are_errors) {
     EXPECT_TRUE(contains(problem("align: {tokens: -1}\n"), "\"-1\" (must be an integer, at least 0"));
     EXPECT_TRUE(contains(problem("align: {optimizer: {beta2: 1}}\n"), "at least 0 and below 1"));
     EXPECT_TRUE(contains(problem("align: {optimizer: {epsilon: 0}}\n"), "above 0"));
@@ -82,27 +82,27 @@ TEST(JobReader, WrongRangesAreErrors) {
     EXPECT_TRUE(contains(problem("select: {layers: [-3]}\n"), "at least 0"));
 }
 
-TEST(JobReader, DuplicateKeysAreErrors) {
+TEST(JobReader, duplicate_keys_are_errors) {
     EXPECT_EQ(problem("name: a\nseed: 1\nname: b\n"),
               "job.yaml:3: \"name\" is given twice, first in line 1 (only one of them can hold) remove one");
     EXPECT_TRUE(contains(problem("align:\n  tokens: 1\nscore:\nalign:\n  loss: norm\n"), "\"align\" is given twice"));
     EXPECT_TRUE(contains(problem("align:\n  tokens: 1\n  tokens: 1\n"), "\"align.tokens\" is given twice"));
 }
 
-TEST(JobReader, AllProblemsAtOnce) {
+TEST(JobReader, all_problems_at_once) {
     const std::string all = problem("nam: a\nseed: x\n", {"align.tokens=y"});
     EXPECT_TRUE(contains(all, "job.yaml:1:")) << all;
     EXPECT_TRUE(contains(all, "job.yaml:2:")) << all;
     EXPECT_TRUE(contains(all, "--set align.tokens=y: \"align.tokens\" is \"y\"")) << all;
 }
 
-TEST(JobReader, BrokenYamlNamesTheLine) {
+TEST(JobReader, broken_yaml_names_the_line) {
     EXPECT_TRUE(contains(problem("name: a\n  seed: 2\n"), "job.yaml:2: not valid YAML"));
     EXPECT_TRUE(contains(problem("- a\n- b\n"), "job.yaml: is a list"));
     EXPECT_TRUE(contains(problem("name: a\n---\nname: b\n"), "2 YAML documents"));
 }
 
-TEST(JobReader, OverridesWinAndTheLastOneHolds) {
+TEST(JobReader, overrides_win_and_the_last_one_holds) {
     const Job job = parse_job("align: {tokens: 5}\nname: a\n", "job.yaml",
                               {"align.tokens=6", "align.tokens=7", "select.layers=[1, 2]", "select.budget=50%",
                                "walltime=01:00:00", "teacher.path=a: b", "name=x=y", "export.formats=[]"});
@@ -115,14 +115,14 @@ TEST(JobReader, OverridesWinAndTheLastOneHolds) {
     EXPECT_TRUE(job.export_to.formats.empty());
 }
 
-TEST(JobReader, WrongOverrides) {
+TEST(JobReader, wrong_overrides) {
     EXPECT_TRUE(contains(problem("", {"align.tokens"}), "--set align.tokens: has no \"=\""));
     EXPECT_TRUE(contains(problem("", {"align.token=5"}), "did you mean \"align.tokens\"?"));
     EXPECT_TRUE(contains(problem("", {"align=5"}), "is a section, not a key"));
     EXPECT_TRUE(contains(problem("", {"select.layers=[1"}), "not valid YAML"));
 }
 
-TEST(JobReader, Files) {
+TEST(JobReader, files) {
     EXPECT_TRUE(contains(error_text([] { read_job("/nowhere/job.yaml"); }), "/nowhere/job.yaml: no such job file"));
     EXPECT_TRUE(contains(error_text([] { read_job("/tmp"); }), "/tmp: cannot be read as a job file"));
     const auto path = std::filesystem::path(testing::TempDir()) / "amalgam_job_reader_test.yaml";

@@ -9,7 +9,7 @@
 namespace amalgam {
 namespace {
 
-TEST(JobRecipe, ReferenceSetsWhatIsNotGiven) {
+TEST(JobRecipe, reference_sets_what_is_not_given) {
     const Job job = parse_job("recipe: reference\nalign: {optimizer: {weight_decay: 0.5}}\n", "job.yaml");
     EXPECT_EQ(job.student.key_value_expansion, KeyValueExpansion::per_row);
     EXPECT_EQ(job.student.output_norm_eps, OutputNormEps::reference);
@@ -27,21 +27,21 @@ TEST(JobRecipe, ReferenceSetsWhatIsNotGiven) {
     }
 }
 
-TEST(JobRecipe, ReferenceByOverrideAndAfterOtherKeys) {
+TEST(JobRecipe, reference_by_override_and_after_other_keys) {
     const Job job =
         parse_job("student: {key_value_expansion: per_head}\nrecipe: amalgam\n", "job.yaml", {"recipe=reference"});
     EXPECT_EQ(job.student.key_value_expansion, KeyValueExpansion::per_head);
     EXPECT_EQ(job.student.output_norm_eps, OutputNormEps::reference);
 }
 
-TEST(JobRecipe, AmalgamExpandsPerHeadWithTheTeachersEps) {
+TEST(JobRecipe, amalgam_expands_per_head_with_the_teachers_eps) {
     const Job job = parse_job("", "job.yaml");
     EXPECT_EQ(job.student.key_value_expansion, KeyValueExpansion::per_head);
     EXPECT_EQ(job.student.output_norm_eps, OutputNormEps::teacher);
     EXPECT_EQ(job.distill.optimizer.weight_decay, 0.0);
 }
 
-TEST(JobRecipe, VariantsSetTheSwitches) {
+TEST(JobRecipe, variants_set_the_switches) {
     struct Expected {
         const char* variant;
         bool convolution, gate, norm, activation;
@@ -63,7 +63,7 @@ TEST(JobRecipe, VariantsSetTheSwitches) {
     EXPECT_EQ(student.options, (Options{{"output_gate", true}, {"output_norm", true}}));
 }
 
-TEST(JobRecipe, OptionsOfOtherMixersAreRefusedUnlessTheySayNo) {
+TEST(JobRecipe, options_of_other_mixers_are_refused_unless_they_say_no) {
     const std::string problem =
         error_text([] { parse_job("student:\n    variant: gla_v1\n    rope: true\n", "job.yaml"); });
     EXPECT_TRUE(contains(problem, "job.yaml:3: \"student.rope\" is \"true\"")) << problem;
@@ -73,14 +73,14 @@ TEST(JobRecipe, OptionsOfOtherMixersAreRefusedUnlessTheySayNo) {
     EXPECT_EQ(job.student.options, (Options{{"output_gate", true}, {"output_norm", true}}));
 }
 
-TEST(JobRecipe, GivenSwitchesWinOverTheVariant) {
+TEST(JobRecipe, given_switches_win_over_the_variant) {
     const Job job = parse_job("student: {output_norm: true, variant: gdn_v6, output_gate: true}\n", "job.yaml");
     EXPECT_TRUE(option<bool>(job.student.options, "output_norm"));
     EXPECT_TRUE(option<bool>(job.student.options, "output_gate"));
     EXPECT_FALSE(option<bool>(job.student.options, "activation"));
 }
 
-TEST(JobRecipe, TwoFactorVariantIsRefusedWithTheReason) {
+TEST(JobRecipe, two_factor_variant_is_refused_with_the_reason) {
     const std::string problem = error_text([] { parse_job("student: {variant: gdn_v5}\n", "job.yaml"); });
     EXPECT_TRUE(contains(problem, "job.yaml:1: \"student.variant\" is \"gdn_v5\"")) << problem;
     EXPECT_TRUE(contains(problem, "two-factor key and value projections) is not offered")) << problem;

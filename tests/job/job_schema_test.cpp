@@ -28,7 +28,7 @@ struct BytesOf {
     }
 };
 
-TEST(JobSchema, PathsAndMembersAreDistinct) {
+TEST(JobSchema, paths_and_members_are_distinct) {
     Job job;
     std::set<std::string> paths;
     std::set<const void*> members;
@@ -39,7 +39,7 @@ TEST(JobSchema, PathsAndMembersAreDistinct) {
     }
 }
 
-TEST(JobSchema, EveryKeyIsDescribedAndInADescribedSection) {
+TEST(JobSchema, every_key_is_described_and_in_a_described_section) {
     for (const JobKey& key : job_schema()) {
         EXPECT_FALSE(key.description.empty()) << key.path;
         const size_t dot = key.path.rfind('.');
@@ -49,7 +49,7 @@ TEST(JobSchema, EveryKeyIsDescribedAndInADescribedSection) {
     for (const JobSection& section : job_sections()) EXPECT_FALSE(section.description.empty()) << section.path;
 }
 
-TEST(JobSchema, KeysOfASectionStandTogether) {
+TEST(JobSchema, keys_of_a_section_stand_together) {
     std::set<std::string> seen;
     std::string current;
     for (const JobKey& key : job_schema()) {
@@ -61,7 +61,7 @@ TEST(JobSchema, KeysOfASectionStandTogether) {
     }
 }
 
-TEST(JobSchema, NoKeyIsMissing) {
+TEST(JobSchema, no_key_is_missing) {
     // A member added to job.h without a key would be unreachable from a job file. Between the members of the schema a
     // Job has only padding, which is less than 8 bytes, and the temperature that finetune does not use.
     Job job;
@@ -91,7 +91,7 @@ TEST(JobSchema, NoKeyIsMissing) {
     EXPECT_EQ(holes(), 1);
 }
 
-TEST(JobSchema, EnumerationsOfferTheNamesOfTheirValuesAndNothingElse) {
+TEST(JobSchema, enumerations_offer_the_names_of_their_values_and_nothing_else) {
     Job job;
     const JobKey& schedule = *find_key("align.optimizer.schedule");
     EXPECT_EQ(schedule.choices, (std::vector<std::string>{"constant", "cosine", "linear"}));
@@ -104,7 +104,7 @@ TEST(JobSchema, EnumerationsOfferTheNamesOfTheirValuesAndNothingElse) {
 }
 
 /// Old job files and the resolved jobs of older runs must still read.
-TEST(JobSchema, KeysOfTheSelectionRules) {
+TEST(JobSchema, keys_of_the_selection_rules) {
     std::vector<std::string> paths;
     for (const JobKey& key : job_schema())
         if (key.path.starts_with("select.")) paths.push_back(key.path);
@@ -117,7 +117,7 @@ TEST(JobSchema, KeysOfTheSelectionRules) {
     EXPECT_EQ(find_key("select.layers")->type(), "a list of integers");
 }
 
-TEST(JobSchema, EditDistance) {
+TEST(JobSchema, edit_distance) {
     EXPECT_EQ(edit_distance("", "abc"), 3);
     EXPECT_EQ(edit_distance("tokens", "tokens"), 0);
     EXPECT_EQ(edit_distance("token", "tokens"), 1);
@@ -125,7 +125,7 @@ TEST(JobSchema, EditDistance) {
     EXPECT_EQ(edit_distance("kitten", "sitting"), 3);
 }
 
-TEST(JobSchema, NearestKey) {
+TEST(JobSchema, nearest_key) {
     EXPECT_EQ(nearest_key("teacher_path").path, "teacher.path");
     EXPECT_EQ(nearest_key("distill.optimiser").path, "distill.optimizer");
     EXPECT_EQ(nearest_key("align.optimizer.lr_schedule").path, "align.optimizer.schedule");
@@ -134,7 +134,7 @@ TEST(JobSchema, NearestKey) {
     EXPECT_FALSE(nearest_key("favourite_colour").close);
 }
 
-TEST(JobSchema, RangesDescribeThemselves) {
+TEST(JobSchema, ranges_describe_themselves) {
     EXPECT_EQ((Range{.low = 1}).describe(), "at least 1");
     EXPECT_EQ((Range{.low = 0, .high = 1, .high_excluded = true}).describe(), "at least 0 and below 1");
     EXPECT_EQ(Range{}.describe(), "");

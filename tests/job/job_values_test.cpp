@@ -9,7 +9,7 @@
 namespace amalgam {
 namespace {
 
-TEST(JobValues, StepsOfThePaper) {
+TEST(JobValues, steps_of_the_paper) {
     TrainingJob align;
     align.tokens = 100000000;
     align.sequence_length = 512;
@@ -22,7 +22,7 @@ TEST(JobValues, StepsOfThePaper) {
     EXPECT_EQ(training_steps(distill), 4577);
 }
 
-TEST(JobValues, KeptLayersAreThoseOfTheRule) {
+TEST(JobValues, kept_layers_are_those_of_the_rule) {
     SelectJob select;
     EXPECT_EQ(kept_layers(select, 28), 7);
     select.options["budget"] = "not read";
@@ -35,7 +35,7 @@ TEST(JobValues, KeptLayersAreThoseOfTheRule) {
     EXPECT_TRUE(contains(error_text([&] { kept_layers(select, 28); }), "\"best\" is not known"));
 }
 
-TEST(JobValues, PeakFlops) {
+TEST(JobValues, peak_flops) {
     EXPECT_EQ(given_peak_flops(""), 0.0);
     EXPECT_EQ(given_peak_flops("auto"), std::nullopt);
     EXPECT_EQ(given_peak_flops("989e12"), 989e12);
@@ -44,7 +44,7 @@ TEST(JobValues, PeakFlops) {
         EXPECT_TRUE(contains(error_text([&] { given_peak_flops(wrong); }), "peak_flops is \"" + wrong + "\"")) << wrong;
 }
 
-TEST(JobValues, Walltime) {
+TEST(JobValues, walltime) {
     EXPECT_EQ(walltime_seconds(""), 0);
     EXPECT_EQ(walltime_seconds("11:45:00"), 42300);
     EXPECT_EQ(walltime_seconds("0:00:05"), 5);
@@ -54,7 +54,7 @@ TEST(JobValues, Walltime) {
     EXPECT_TRUE(contains(error_text([] { walltime_seconds("0:00:00"); }), "stop at once"));
 }
 
-TEST(JobValues, Deadlines) {
+TEST(JobValues, deadlines) {
     EXPECT_EQ(deadline_seconds("deadlines.step", ""), 0.0);
     EXPECT_EQ(deadline_seconds("deadlines.step", "0"), 0.0);
     EXPECT_EQ(deadline_seconds("deadlines.step", "90"), 90.0);

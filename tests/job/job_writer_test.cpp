@@ -38,17 +38,17 @@ struct Change {
     void operator()(std::vector<std::string>* value) const { *value = {"fla", "qwen3_5"}; }
 };
 
-TEST(JobWriter, DefaultsReadBack) {
+TEST(JobWriter, defaults_read_back) {
     EXPECT_EQ(to_yaml(parse_job(to_yaml(Job()), "job.yaml")), to_yaml(Job()));
 }
 
-TEST(JobWriter, CommentedDefaultsReadBackToTheDefaults) {
+TEST(JobWriter, commented_defaults_read_back_to_the_defaults) {
     const std::string defaults = commented_defaults();
     EXPECT_EQ(to_yaml(parse_job(defaults, "defaults")), to_yaml(Job()));
     for (const JobKey& key : job_schema()) EXPECT_NE(defaults.find(key.description), std::string::npos) << key.path;
 }
 
-TEST(JobWriter, EveryChangedValueReadsBack) {
+TEST(JobWriter, every_changed_value_reads_back) {
     Job job;
     for (const JobKey& key : job_schema()) std::visit(Change{key}, key.member(job));
     job.student.mixer = Job().student.mixer;  // whose options were changed
@@ -64,20 +64,20 @@ TEST(JobWriter, EveryChangedValueReadsBack) {
     EXPECT_EQ(back.student.options, job.student.options);
 }
 
-TEST(JobWriter, ResolvedReferenceJobStaysWhatItIs) {
+TEST(JobWriter, resolved_reference_job_stays_what_it_is) {
     const Job job = parse_job("recipe: reference\nstudent: {variant: gdn_v6, activation: true}\n", "job.yaml");
     EXPECT_EQ(to_yaml(parse_job(to_yaml(job), "again")), to_yaml(job));
     EXPECT_TRUE(option<bool>(parse_job(to_yaml(job), "again").student.options, "activation"));
 }
 
-TEST(JobWriter, AJobHasTheOptionsOfItsMixerOnly) {
+TEST(JobWriter, a_job_has_the_options_of_its_mixer_only) {
     const Job job = parse_job("student: {variant: gla_v1}", "job.yaml");
     EXPECT_EQ(to_yaml(job).find("rope"), std::string::npos);
     EXPECT_NE(to_yaml(Job()).find("rope: false"), std::string::npos);
     EXPECT_EQ(to_yaml(parse_job(to_yaml(job), "again")), to_yaml(job));
 }
 
-TEST(JobWriter, WordsOfYamlAreQuoted) {
+TEST(JobWriter, words_of_yaml_are_quoted) {
     for (const std::string name :
          {"true", "No", "null", "", "1", "1e5", "~", "a b", "a:", "- x", "ö", "tab\tline\nend"}) {
         Job job;
@@ -87,7 +87,7 @@ TEST(JobWriter, WordsOfYamlAreQuoted) {
     EXPECT_NE(to_yaml(Job()).find("budget: \"25%\"\n"), std::string::npos);
 }
 
-TEST(JobWriter, NumbersHaveAPointForOtherReaders) {
+TEST(JobWriter, numbers_have_a_point_for_other_readers) {
     EXPECT_NE(to_yaml(Job()).find("epsilon: 1.0e-08\n"), std::string::npos);
     EXPECT_NE(to_yaml(Job()).find("temperature: 1.0\n"), std::string::npos);
 }

@@ -29,7 +29,7 @@ State three_steps(AdamwStep settings, const std::vector<float>& start, const std
 
 const AdamwStep settings{.learning_rate = 0.01, .weight_decay = 0.1, .gradient_multiplier = 0.5};
 
-TEST(Adamw, AgreesWithTheReferenceForAnyNumberOfThreads) {
+TEST(Adamw, agrees_with_the_reference_for_any_number_of_threads) {
     for (std::int64_t count : {1, 7, 63, 576, 100003}) {
         const auto values = random_values(count, 1), gradients = random_values(count, 2);
         const std::vector<float> start(values.begin(), values.end()), gradient(gradients.begin(), gradients.end());
@@ -51,7 +51,7 @@ TEST(Adamw, AgreesWithTheReferenceForAnyNumberOfThreads) {
 
 // Computed with torch.optim.AdamW 2.11 in float64: lr 0.01, betas (0.9, 0.95), eps 1e-8, weight_decay 0.1, three steps
 // from p = [0.5, -1.25, 2, 0] with gradients [0.1 k, -0.2, 0.3 / k, 0] at step k.
-TEST(Adamw, ReferenceAgreesWithTorch) {
+TEST(Adamw, reference_agrees_with_torch) {
     std::vector<double> master = {0.5, -1.25, 2, 0}, exp_avg(4), exp_avg_sq(4);
     AdamwStep step{.learning_rate = 0.01, .weight_decay = 0.1};
     for (step.step = 1; step.step <= 3; ++step.step) {
@@ -69,7 +69,7 @@ TEST(Adamw, ReferenceAgreesWithTorch) {
     }
 }
 
-TEST(Adamw, NaNPropagatesAndTheCopyIsOptional) {
+TEST(Adamw, na_n_propagates_and_the_copy_is_optional) {
     std::vector<float> master = {1, 2}, exp_avg(2), exp_avg_sq(2);
     const std::vector<float> gradient = {std::numeric_limits<float>::quiet_NaN(), 1};
     AdamwStep step = settings;
@@ -85,7 +85,7 @@ TEST(Adamw, NaNPropagatesAndTheCopyIsOptional) {
     EXPECT_THROW(adamw_step(step, 1), std::invalid_argument);
 }
 
-TEST(SumOfSquares, IsExactToDoublePrecisionForAnyNumberOfThreads) {
+TEST(SumOfSquares, is_exact_to_double_precision_for_any_number_of_threads) {
     for (std::int64_t count : {0, 1, 7, 63, 576, 16384, 100003}) {
         const auto values = random_values(count, 1);
         const std::vector<float> floats(values.begin(), values.end());
@@ -96,7 +96,7 @@ TEST(SumOfSquares, IsExactToDoublePrecisionForAnyNumberOfThreads) {
     }
 }
 
-TEST(SumOfSquares, NaNPropagatesAndLargeValuesDoNotOverflow) {
+TEST(SumOfSquares, na_n_propagates_and_large_values_do_not_overflow) {
     std::vector<float> values(40000, 1e30F);
     EXPECT_NEAR(sum_of_squares(values.data(), 40000, 2), 4e64, 1e58);
     values[12345] = std::numeric_limits<float>::quiet_NaN();

@@ -29,7 +29,7 @@ Results run(ElementType type, std::int64_t rows, std::int64_t width, Distance di
     return out;
 }
 
-TEST(AlignmentLoss, AgreesWithTheReferenceForAnyNumberOfThreads) {
+TEST(AlignmentLoss, agrees_with_the_reference_for_any_number_of_threads) {
     constexpr std::int64_t rows = 37;
     for (ElementType type : both_types) {
         for (Distance distance : both_distances) {
@@ -54,7 +54,7 @@ TEST(AlignmentLoss, AgreesWithTheReferenceForAnyNumberOfThreads) {
     }
 }
 
-TEST(AlignmentLoss, EqualRowsHaveNoLossAndNoGradient) {
+TEST(AlignmentLoss, equal_rows_have_no_loss_and_no_gradient) {
     for (ElementType type : both_types) {
         for (Distance distance : both_distances) {
             for (double scale : {0.0, 1.0}) {
@@ -67,7 +67,7 @@ TEST(AlignmentLoss, EqualRowsHaveNoLossAndNoGradient) {
     }
 }
 
-TEST(AlignmentLoss, NotANumberStaysInItsRow) {
+TEST(AlignmentLoss, not_a_number_stays_in_its_row) {
     auto values = random_values(80, 1);
     values[5] = nan;
     const Matrix student(ElementType::float32, 2, 40, values),
@@ -79,7 +79,7 @@ TEST(AlignmentLoss, NotANumberStaysInItsRow) {
     }
 }
 
-TEST(AlignmentLoss, ReferenceGradientAgreesWithFiniteDifferences) {
+TEST(AlignmentLoss, reference_gradient_agrees_with_finite_differences) {
     const auto student = random_values(10, 1), teacher = random_values(10, 2);
     for (Distance distance : both_distances) {
         std::vector<double> gradient(10), loss(2);

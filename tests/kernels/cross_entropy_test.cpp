@@ -28,7 +28,7 @@ Results run(ElementType type, std::int64_t vocabulary, float weight, const Matri
     return out;
 }
 
-TEST(CrossEntropy, AgreesWithTheReferenceForAnyNumberOfThreads) {
+TEST(CrossEntropy, agrees_with_the_reference_for_any_number_of_threads) {
     for (ElementType type : both_types) {
         for (std::int64_t vocabulary : {1, 7, 63, 576, 49152, 128256}) {
             SCOPED_TRACE(::testing::Message() << vocabulary << " type " << static_cast<int>(type));
@@ -61,7 +61,7 @@ TEST(CrossEntropy, AgreesWithTheReferenceForAnyNumberOfThreads) {
 }
 
 // More rows than a device works on at a time.
-TEST(CrossEntropy, ManyRowsAgreeWithTheReference) {
+TEST(CrossEntropy, many_rows_agree_with_the_reference) {
     for (const auto& [rows, vocabulary] : {std::pair<std::int64_t, std::int64_t>{700, 1032}, {80, 60000}}) {
         const std::int64_t count = rows * vocabulary;
         const auto type = ElementType::bfloat16;
@@ -78,7 +78,7 @@ TEST(CrossEntropy, ManyRowsAgreeWithTheReference) {
     }
 }
 
-TEST(CrossEntropy, CorrectMeansFirstMaximum) {
+TEST(CrossEntropy, correct_means_first_maximum) {
     const std::vector<double> row = {1, 3, 3, -2};
     std::vector<double> rows;
     for (int i = 0; i < 4; ++i) rows.insert(rows.end(), row.begin(), row.end());
@@ -87,7 +87,7 @@ TEST(CrossEntropy, CorrectMeansFirstMaximum) {
     EXPECT_EQ(out.correct, (std::vector<std::uint8_t>{0, 1, 0, 0}));
 }
 
-TEST(CrossEntropy, NotANumberReachesLossAndGradientOfItsRowOnly) {
+TEST(CrossEntropy, not_a_number_reaches_loss_and_gradient_of_its_row_only) {
     constexpr std::int64_t vocabulary = 70;
     for (ElementType type : both_types) {
         for (double bad : {nan, infinity}) {
@@ -107,12 +107,12 @@ TEST(CrossEntropy, NotANumberReachesLossAndGradientOfItsRowOnly) {
     }
 }
 
-TEST(CrossEntropy, RefusesATargetOutsideTheVocabulary) {
+TEST(CrossEntropy, refuses_a_target_outside_the_vocabulary) {
     const Matrix logits(ElementType::float32, 1, 4, {1, 2, 3, 4});
     EXPECT_THROW(run(ElementType::float32, 4, 1, logits, {4}, 1), std::invalid_argument);
 }
 
-TEST(CrossEntropy, ReferenceGradientAgreesWithFiniteDifferences) {
+TEST(CrossEntropy, reference_gradient_agrees_with_finite_differences) {
     const auto logits = random_values(11, 1, 2);
     const std::int64_t target = 4;
     std::vector<double> gradient(11);

@@ -15,10 +15,10 @@
 namespace amalgam::kernels {
 
 template <class Case>
-class CudaMixerTest : public testing::TestWithParam<int64_t> {
+class CudaMixer : public testing::TestWithParam<int64_t> {
   protected:
     /// `accepted_error` gives RMS(error) / RMS(reference) of a result, over all cases of a test.
-    explicit CudaMixerTest(double (*accepted_error)(const std::string& name)) : accepted_error_(accepted_error) {}
+    explicit CudaMixer(double (*accepted_error)(const std::string& name)) : accepted_error_(accepted_error) {}
 
     void SetUp() override {
         int devices = 0;

@@ -13,7 +13,7 @@ float exponential_of(float x) {
     return lane[lanes - 1];
 }
 
-TEST(Exponential, IsAccurate) {
+TEST(Exponential, is_accurate) {
     double worst = 0;
     float worst_at = 0;
     for (double x = -87.3; x <= 88.7; x += 1.7e-5) {
@@ -31,7 +31,7 @@ TEST(Exponential, IsAccurate) {
     EXPECT_LE(worst, 1.1) << "at " << worst_at;
 }
 
-TEST(Exponential, HasExactLimits) {
+TEST(Exponential, has_exact_limits) {
     EXPECT_EQ(exponential_of(0.0F), 1.0F);
     EXPECT_EQ(exponential_of(-std::numeric_limits<float>::infinity()), 0.0F);
     EXPECT_EQ(exponential_of(-150.0F), 0.0F);
@@ -42,7 +42,7 @@ TEST(Exponential, HasExactLimits) {
     EXPECT_GE(exponential_of(-95.0F), 0.0F);
 }
 
-TEST(Exponential, SigmoidHasExactLimits) {
+TEST(Exponential, sigmoid_has_exact_limits) {
     float lane[lanes];
     for (float x : {-std::numeric_limits<float>::infinity(), -200.0F}) {
         store(lane, accurate_sigmoid(broadcast(x)), Whole{});
@@ -52,7 +52,7 @@ TEST(Exponential, SigmoidHasExactLimits) {
     EXPECT_EQ(lane[0], 1.0F);
 }
 
-TEST(Bfloat16, RoundsToNearestEvenAndKeepsNaN) {
+TEST(Bfloat16, rounds_to_nearest_even_and_keeps_na_n) {
     for (float x : {1.00390625F, 1.01171875F, -3.1415926F, 1e-30F, 3.4e38F, 0.0F, -0.0F}) {
         Bfloat16 stored[lanes];
         store(stored, broadcast(x), Whole{});

@@ -15,15 +15,15 @@ double accepted_error(const std::string& name) {
     return name == "dA_log" || name == "ddt_bias" ? 0.04 : 0.008;
 }
 
-class GatedDeltaRuleCudaTest : public CudaMixerTest<GatedDeltaRuleCase> {
+class GatedDeltaRuleOnCuda : public CudaMixer<GatedDeltaRuleCase> {
   protected:
-    GatedDeltaRuleCudaTest() : CudaMixerTest(accepted_error) {}
+    GatedDeltaRuleOnCuda() : CudaMixer(accepted_error) {}
     void check(GatedDeltaRuleCase& c, bool aligned = true) {
         keep(c, [&](GatedDeltaRuleCase& filled) { return run_cuda(filled, aligned); });
     }
 };
 
-TEST_P(GatedDeltaRuleCudaTest, AnyLengthMatchesRecurrence) {
+TEST_P(GatedDeltaRuleOnCuda, any_length_matches_recurrence) {
     for (int64_t time = 1; time <= 33; ++time) {
         GatedDeltaRuleCase c = make_case(1, time, 2);
         check(c);
@@ -34,12 +34,12 @@ TEST_P(GatedDeltaRuleCudaTest, AnyLengthMatchesRecurrence) {
     }
 }
 
-TEST_P(GatedDeltaRuleCudaTest, ManyHeadsMatchRecurrence) {
+TEST_P(GatedDeltaRuleOnCuda, many_heads_match_recurrence) {
     GatedDeltaRuleCase c = make_case(4, 130, 30);
     check(c);
 }
 
-TEST_P(GatedDeltaRuleCudaTest, PackedSequencesMatchRecurrence) {
+TEST_P(GatedDeltaRuleOnCuda, packed_sequences_match_recurrence) {
     for (const std::vector<int64_t>& lengths : std::vector<std::vector<int64_t>>{
              {5}, {64, 64}, {63, 1, 65, 0, 200}, {0, 0, 7, 0}, {1, 1, 1, 130, 1}, {300, 20, 129, 64, 77, 191, 3}}) {
         for (bool silu : {false, true}) {
@@ -55,7 +55,7 @@ TEST_P(GatedDeltaRuleCudaTest, PackedSequencesMatchRecurrence) {
 }
 
 /// A sequence's results do not depend on what lies beside it.
-TEST_P(GatedDeltaRuleCudaTest, PackedSequencesAreThoseOfABatch) {
+TEST_P(GatedDeltaRuleOnCuda, packed_sequences_are_those_of_a_batch) {
     GatedDeltaRuleCase batch = make_case(5, 150, 3);
     batch.fill();
     GatedDeltaRuleCase packed = batch;
@@ -68,7 +68,7 @@ TEST_P(GatedDeltaRuleCudaTest, PackedSequencesAreThoseOfABatch) {
     EXPECT_EQ(found, expected);
 }
 
-TEST_P(GatedDeltaRuleCudaTest, OptionsMatchRecurrence) {
+TEST_P(GatedDeltaRuleOnCuda, options_match_recurrence) {
     for (bool silu : {false, true}) {
         for (bool normalize : {false, true}) {
             for (bool states : {false, true}) {
@@ -85,7 +85,7 @@ TEST_P(GatedDeltaRuleCudaTest, OptionsMatchRecurrence) {
     }
 }
 
-TEST_P(GatedDeltaRuleCudaTest, WeakAndStrongGatesMatchRecurrence) {
+TEST_P(GatedDeltaRuleOnCuda, weak_and_strong_gates_match_recurrence) {
     for (double shift : {-40.0, -8.0, 0.0, 3.0}) {
         GatedDeltaRuleCase c = make_case(1, 150, 4);
         c.gate_shift = shift;
@@ -94,7 +94,7 @@ TEST_P(GatedDeltaRuleCudaTest, WeakAndStrongGatesMatchRecurrence) {
 }
 
 /// With all log decays near -30 the gate's gradient is made of terms near e^-30, below rounding: finite is enough.
-TEST_P(GatedDeltaRuleCudaTest, StrongestGatesStayFinite) {
+TEST_P(GatedDeltaRuleOnCuda, strongest_gates_stay_finite) {
     GatedDeltaRuleCase c = make_case(2, 130, 4);
     c.gate_shift = 100;
     c.fill();
@@ -105,7 +105,7 @@ TEST_P(GatedDeltaRuleCudaTest, StrongestGatesStayFinite) {
         for (double value : values) ASSERT_TRUE(std::isfinite(value)) << name;
 }
 
-TEST_P(GatedDeltaRuleCudaTest, RepetitionDoesNotChangeABit) {
+TEST_P(GatedDeltaRuleOnCuda, repetition_does_not_change_a_bit) {
     GatedDeltaRuleCase c = make_case(3, 200, 5);
     c.options.silu = true;
     c.fill();
@@ -113,7 +113,7 @@ TEST_P(GatedDeltaRuleCudaTest, RepetitionDoesNotChangeABit) {
     for (int i = 0; i < 3; ++i) EXPECT_EQ(once, run_cuda(c, true));
 }
 
-TEST_P(GatedDeltaRuleCudaTest, DecodingMatchesRecurrence) {
+TEST_P(GatedDeltaRuleOnCuda, decoding_matches_recurrence) {
     for (const auto& [sequences, silu] : {std::pair{5, false}, {5, true}, {1, false}, {30, true}}) {
         GatedDeltaRuleCase c = make_case(sequences, 1, 3);
         c.options.silu = silu;
@@ -125,7 +125,7 @@ TEST_P(GatedDeltaRuleCudaTest, DecodingMatchesRecurrence) {
 }
 
 /// A negative control: these comparisons notice one wrong row.
-TEST_P(GatedDeltaRuleCudaTest, AWrongTokenIsNoticed) {
+TEST_P(GatedDeltaRuleOnCuda, a_wrong_token_is_noticed) {
     GatedDeltaRuleCase c = make_case(1, 200, 2);
     c.fill();
     const NamedValues right = c.run_reference();
@@ -133,7 +133,7 @@ TEST_P(GatedDeltaRuleCudaTest, AWrongTokenIsNoticed) {
     EXPECT_GT(relative_error(run_cuda(c, true).at("o"), right.at("o")), 0.01);
 }
 
-TEST_P(GatedDeltaRuleCudaTest, OtherShapesAndTypesAreRefused) {
+TEST_P(GatedDeltaRuleOnCuda, other_shapes_and_types_are_refused) {
     GatedDeltaRuleCase c = make_case(1, 10, 1);
     EXPECT_TRUE(cuda::gated_delta_rule_supports(c.shape, c.options));
     EXPECT_THROW(cuda::gated_delta_rule_decode(c.shape, c.options, {}, nullptr, nullptr, nullptr),
@@ -147,7 +147,7 @@ TEST_P(GatedDeltaRuleCudaTest, OtherShapesAndTypesAreRefused) {
     EXPECT_FALSE(cuda::gated_delta_rule_supports(c.shape, c.options));
 }
 
-INSTANTIATE_TEST_SUITE_P(HeadDimensions, GatedDeltaRuleCudaTest, testing::Values(64, 128));
+INSTANTIATE_TEST_SUITE_P(HeadDimensions, GatedDeltaRuleOnCuda, testing::Values(64, 128));
 
 }  // namespace
 }  // namespace amalgam::kernels

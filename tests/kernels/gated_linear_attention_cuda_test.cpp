@@ -12,24 +12,24 @@ double accepted_error(const std::string& name) {
     return name == "dgate" ? 0.008 : 0.006;
 }
 
-class GatedLinearAttentionCudaTest : public CudaMixerTest<GatedLinearAttentionCase> {
+class GatedLinearAttentionOnCuda : public CudaMixer<GatedLinearAttentionCase> {
   protected:
-    GatedLinearAttentionCudaTest() : CudaMixerTest(accepted_error) {}
+    GatedLinearAttentionOnCuda() : CudaMixer(accepted_error) {}
     void check(GatedLinearAttentionCase c) {
         keep(c, [](const GatedLinearAttentionCase& filled) { return run_cuda(filled); });
     }
 };
 
-TEST_P(GatedLinearAttentionCudaTest, AnyLengthMatchesRecurrence) {
+TEST_P(GatedLinearAttentionOnCuda, any_length_matches_recurrence) {
     for (int64_t time = 1; time <= 33; ++time) check(make_case(1, time, 2));
     for (int64_t time : {63, 64, 65, 127, 128, 130, 200, 513}) check(make_case(2, time, 2));
 }
 
-TEST_P(GatedLinearAttentionCudaTest, ManyHeadsMatchRecurrence) {
+TEST_P(GatedLinearAttentionOnCuda, many_heads_match_recurrence) {
     check(make_case(4, 130, 30));
 }
 
-TEST_P(GatedLinearAttentionCudaTest, OptionsMatchRecurrence) {
+TEST_P(GatedLinearAttentionOnCuda, options_match_recurrence) {
     for (bool states : {false, true}) {
         for (float normalizer : {1.0F, 4.0F, 16.0F}) {
             GatedLinearAttentionCase c = make_case(1, 150, 3);
@@ -42,7 +42,7 @@ TEST_P(GatedLinearAttentionCudaTest, OptionsMatchRecurrence) {
 }
 
 /// From no decay to one that leaves nothing of a token after the next.
-TEST_P(GatedLinearAttentionCudaTest, WeakAndStrongGatesMatchRecurrence) {
+TEST_P(GatedLinearAttentionOnCuda, weak_and_strong_gates_match_recurrence) {
     for (float shift : {20.0F, 4.0F, -4.0F, -20.0F, -100.0F, -480.0F}) {
         GatedLinearAttentionCase c = make_case(1, 150, 3);
         c.gate_shift = shift;
@@ -51,7 +51,7 @@ TEST_P(GatedLinearAttentionCudaTest, WeakAndStrongGatesMatchRecurrence) {
 }
 
 /// Channels that keep everything beside ones that forget at once: steep chunks beside others.
-TEST_P(GatedLinearAttentionCudaTest, UnequalGatesMatchRecurrence) {
+TEST_P(GatedLinearAttentionOnCuda, unequal_gates_match_recurrence) {
     for (float spread : {10.0F, 100.0F}) {
         for (float normalizer : {16.0F, 1.0F}) {
             GatedLinearAttentionCase c = make_case(2, 300, 2);
@@ -62,7 +62,7 @@ TEST_P(GatedLinearAttentionCudaTest, UnequalGatesMatchRecurrence) {
     }
 }
 
-TEST_P(GatedLinearAttentionCudaTest, RepetitionDoesNotChangeABit) {
+TEST_P(GatedLinearAttentionOnCuda, repetition_does_not_change_a_bit) {
     GatedLinearAttentionCase c = make_case(3, 200, 5);
     c.fill();
     const NamedValues once = run_cuda(c);
@@ -70,7 +70,7 @@ TEST_P(GatedLinearAttentionCudaTest, RepetitionDoesNotChangeABit) {
 }
 
 /// A negative control: these comparisons notice one wrong row.
-TEST_P(GatedLinearAttentionCudaTest, AWrongTokenIsNoticed) {
+TEST_P(GatedLinearAttentionOnCuda, a_wrong_token_is_noticed) {
     GatedLinearAttentionCase c = make_case(1, 200, 2);
     c.fill();
     const NamedValues right = c.run_reference();
@@ -78,7 +78,7 @@ TEST_P(GatedLinearAttentionCudaTest, AWrongTokenIsNoticed) {
     EXPECT_GT(relative_error(run_cuda(c).at("o"), right.at("o")), 0.01);
 }
 
-TEST_P(GatedLinearAttentionCudaTest, WhatHasNoKernelIsRefused) {
+TEST_P(GatedLinearAttentionOnCuda, what_has_no_kernel_is_refused) {
     GatedLinearAttentionCase c = make_case(1, 10, 1);
     EXPECT_TRUE(cuda::gated_linear_attention_supports(c.shape, c.options));
     EXPECT_THROW(cuda::gated_linear_attention_forward(c.shape, c.options, {}, {}, nullptr, nullptr),
@@ -87,7 +87,7 @@ TEST_P(GatedLinearAttentionCudaTest, WhatHasNoKernelIsRefused) {
     EXPECT_FALSE(cuda::gated_linear_attention_supports(c.shape, c.options));
 }
 
-INSTANTIATE_TEST_SUITE_P(HeadDimensions, GatedLinearAttentionCudaTest, testing::Values(64, 128));
+INSTANTIATE_TEST_SUITE_P(HeadDimensions, GatedLinearAttentionOnCuda, testing::Values(64, 128));
 
 }  // namespace
 }  // namespace amalgam::kernels

@@ -24,14 +24,14 @@ void expect_near_reference(GatedLinearAttentionCase c, double accepted) {
     }
 }
 
-TEST(GatedLinearAttention, MatchesTheRecurrenceInFloat) {
+TEST(GatedLinearAttention, matches_the_recurrence_in_float) {
     for (int64_t time : {1, 2, 31, 32, 33, 64, 100}) {
         for (const auto& [key, value] : {std::pair{64, 64}, {32, 32}, {17, 5}, {8, 40}})
             expect_near_reference(make_case(ElementType::float32, {2, time, 2, key, value}), 2e-6);
     }
 }
 
-TEST(GatedLinearAttention, MatchesTheRecurrenceInBfloat16) {
+TEST(GatedLinearAttention, matches_the_recurrence_in_bfloat16) {
     for (int64_t time : {1, 33, 200}) {
         // All that is rounded are the results: 2^-9 at most, half of that in the mean.
         for (bool states : {false, true}) {
@@ -42,7 +42,7 @@ TEST(GatedLinearAttention, MatchesTheRecurrenceInBfloat16) {
     }
 }
 
-TEST(GatedLinearAttention, AnyGateMatchesTheRecurrence) {
+TEST(GatedLinearAttention, any_gate_matches_the_recurrence) {
     for (float shift : {60.0F, 4.0F, -20.0F, -480.0F}) {
         for (float normalizer : {16.0F, 1.0F}) {
             GatedLinearAttentionCase c = make_case(ElementType::float32, {1, 70, 2, 32, 32});
@@ -62,14 +62,14 @@ TEST(GatedLinearAttention, AnyGateMatchesTheRecurrence) {
     }
 }
 
-TEST(GatedLinearAttention, ThreadsDoNotChangeABit) {
+TEST(GatedLinearAttention, threads_do_not_change_a_bit) {
     GatedLinearAttentionCase c = make_case(ElementType::float32, {3, 70, 3, 32, 32});
     c.fill();
     EXPECT_EQ(c.run(1), c.run(4));
 }
 
 /// A negative control: these comparisons notice one wrong element.
-TEST(GatedLinearAttention, AWrongElementIsNoticed) {
+TEST(GatedLinearAttention, a_wrong_element_is_noticed) {
     GatedLinearAttentionCase c = make_case(ElementType::float32, {1, 40, 1, 32, 32});
     c.fill();
     const NamedValues right = c.run_reference();
@@ -77,7 +77,7 @@ TEST(GatedLinearAttention, AWrongElementIsNoticed) {
     EXPECT_GT(relative_error(c.run(1).at("o"), right.at("o")), 1e-3);
 }
 
-TEST(GatedLinearAttention, RefusesWhatItCannotRun) {
+TEST(GatedLinearAttention, refuses_what_it_cannot_run) {
     GatedLinearAttentionCase c = make_case(ElementType::float32, {1, 4, 1, 8, 8});
     EXPECT_THROW(gated_linear_attention_forward(c.shape, c.options, {}, {}, 1), std::invalid_argument);
     c.fill();
@@ -86,7 +86,7 @@ TEST(GatedLinearAttention, RefusesWhatItCannotRun) {
 }
 
 /// The derivative of <o, d_o> + <final state, d_final> by each input.
-TEST(GatedLinearAttentionReference, AdjointMatchesDifferences) {
+TEST(GatedLinearAttentionReference, adjoint_matches_differences) {
     std::mt19937 random(1);
     std::normal_distribution<double> normal;
     const auto draw = [&](int64_t size) {

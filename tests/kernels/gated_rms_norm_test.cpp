@@ -65,7 +65,7 @@ Results run(const Case& c, ElementType type, const Operands& in, int threads) {
     return out;
 }
 
-TEST(GatedRmsNorm, AgreesWithTheReference) {
+TEST(GatedRmsNorm, agrees_with_the_reference) {
     for (ElementType type : both_types) {
         for (const Case& c : cases) {
             SCOPED_TRACE(::testing::Message() << "width " << c.width << " type " << static_cast<int>(type));
@@ -92,7 +92,7 @@ TEST(GatedRmsNorm, AgreesWithTheReference) {
     }
 }
 
-TEST(GatedRmsNorm, DoesNotDependOnTheNumberOfThreads) {
+TEST(GatedRmsNorm, does_not_depend_on_the_number_of_threads) {
     for (ElementType type : both_types) {
         for (const Case& c : cases) {
             const Operands in = operands_of(c, type);
@@ -103,7 +103,7 @@ TEST(GatedRmsNorm, DoesNotDependOnTheNumberOfThreads) {
     }
 }
 
-TEST(GatedRmsNorm, RefusesAGateWithoutItsGradient) {
+TEST(GatedRmsNorm, refuses_a_gate_without_its_gradient) {
     const Operands in = operands_of(cases[0], ElementType::float32);
     Matrix o_gradient(ElementType::float32, 1, 1);
     EXPECT_THROW(gated_rms_norm_backward({.type = ElementType::float32,
@@ -117,7 +117,7 @@ TEST(GatedRmsNorm, RefusesAGateWithoutItsGradient) {
                  std::invalid_argument);
 }
 
-TEST(GatedRmsNorm, ReferenceGradientAgreesWithFiniteDifferences) {
+TEST(GatedRmsNorm, reference_gradient_agrees_with_finite_differences) {
     constexpr std::int64_t rows = 2, width = 5, count = rows * width;
     const auto o = random_values(count, 1), z = random_values(count, 2), weight = random_values(width, 3);
     const auto y_gradient = random_values(count, 4);

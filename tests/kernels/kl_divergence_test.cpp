@@ -26,7 +26,7 @@ Results run(ElementType type, std::int64_t rows, std::int64_t vocabulary, float 
     return out;
 }
 
-TEST(KlDivergence, AgreesWithTheReferenceForAnyNumberOfThreads) {
+TEST(KlDivergence, agrees_with_the_reference_for_any_number_of_threads) {
     constexpr std::int64_t rows = 5;
     for (ElementType type : both_types) {
         for (std::int64_t vocabulary : {1, 7, 63, 576, 1025, 49152, 151936}) {
@@ -62,7 +62,7 @@ TEST(KlDivergence, AgreesWithTheReferenceForAnyNumberOfThreads) {
 }
 
 // More rows than a device works on at a time.
-TEST(KlDivergence, ManyRowsAgreeWithTheReference) {
+TEST(KlDivergence, many_rows_agree_with_the_reference) {
     for (const auto& [rows, vocabulary] : {std::pair<std::int64_t, std::int64_t>{700, 1032}, {80, 60000}}) {
         const std::int64_t count = rows * vocabulary;
         const auto type = ElementType::bfloat16;
@@ -78,7 +78,7 @@ TEST(KlDivergence, ManyRowsAgreeWithTheReference) {
     }
 }
 
-TEST(KlDivergence, LosesNothingOverLargeVocabulariesAndNearAgreement) {
+TEST(KlDivergence, loses_nothing_over_large_vocabularies_and_near_agreement) {
     constexpr std::int64_t vocabulary = 262144;
     const auto teacher = random_values(vocabulary, 1, 2);
     std::vector<double> student = teacher;
@@ -92,7 +92,7 @@ TEST(KlDivergence, LosesNothingOverLargeVocabulariesAndNearAgreement) {
     EXPECT_NEAR(out.loss[0], loss, 1e-6);
 }
 
-TEST(KlDivergence, EqualRowsGiveZero) {
+TEST(KlDivergence, equal_rows_give_zero) {
     for (ElementType type : both_types) {
         const Matrix logits(type, 1, 1000, random_values(1000, 1, 5));
         const Results out = run(type, 1, 1000, 1, 1, logits, logits, 1);
@@ -101,7 +101,7 @@ TEST(KlDivergence, EqualRowsGiveZero) {
     }
 }
 
-TEST(KlDivergence, NotANumberReachesLossAndGradientOfItsRowOnly) {
+TEST(KlDivergence, not_a_number_reaches_loss_and_gradient_of_its_row_only) {
     constexpr std::int64_t vocabulary = 70;
     for (ElementType type : both_types) {
         for (double bad : {nan, infinity}) {
@@ -126,7 +126,7 @@ TEST(KlDivergence, NotANumberReachesLossAndGradientOfItsRowOnly) {
     }
 }
 
-TEST(KlDivergence, MinusInfinityIsProbabilityZero) {
+TEST(KlDivergence, minus_infinity_is_probability_zero) {
     constexpr std::int64_t vocabulary = 37;
     auto student = random_values(vocabulary, 1), teacher = random_values(vocabulary, 2);
     teacher[3] = -infinity;               // 0 log 0 = 0
@@ -160,7 +160,7 @@ TEST(KlDivergence, MinusInfinityIsProbabilityZero) {
     EXPECT_EQ(run(ElementType::float32, 1, vocabulary, 1, 1, s, t, 1).loss[0], infinity);
 }
 
-TEST(KlDivergence, ReferenceGradientAgreesWithFiniteDifferences) {
+TEST(KlDivergence, reference_gradient_agrees_with_finite_differences) {
     const auto student = random_values(11, 1, 2), teacher = random_values(11, 2, 2);
     for (double temperature : {1.0, 1.7}) {
         std::vector<double> gradient(11);

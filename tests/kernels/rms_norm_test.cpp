@@ -64,7 +64,7 @@ Results run(const Case& c, ElementType type, const Operands& in, int threads) {
     return out;
 }
 
-TEST(RmsNorm, AgreesWithTheReference) {
+TEST(RmsNorm, agrees_with_the_reference) {
     for (ElementType type : both_types) {
         for (const Case& c : cases) {
             SCOPED_TRACE(::testing::Message() << "width " << c.width << " type " << static_cast<int>(type));
@@ -94,7 +94,7 @@ TEST(RmsNorm, AgreesWithTheReference) {
     }
 }
 
-TEST(RmsNorm, DoesNotDependOnTheNumberOfThreads) {
+TEST(RmsNorm, does_not_depend_on_the_number_of_threads) {
     for (ElementType type : both_types) {
         for (const Case& c : cases) {
             const Operands in = operands_of(c, type);
@@ -106,7 +106,7 @@ TEST(RmsNorm, DoesNotDependOnTheNumberOfThreads) {
     }
 }
 
-TEST(RmsNorm, NaNStaysInItsRow) {
+TEST(RmsNorm, na_n_stays_in_its_row) {
     for (ElementType type : both_types) {
         std::vector<double> values = random_values(2 * 37, 1);
         values[5] = nan;
@@ -121,7 +121,7 @@ TEST(RmsNorm, NaNStaysInItsRow) {
     }
 }
 
-TEST(RmsNorm, ReferenceGradientAgreesWithFiniteDifferences) {
+TEST(RmsNorm, reference_gradient_agrees_with_finite_differences) {
     constexpr std::int64_t rows = 2, width = 5, count = rows * width;
     const auto x = random_values(count, 1), residual = random_values(count, 2), weight = random_values(width, 3);
     const auto y_gradient = random_values(count, 4), sum_gradient = random_values(count, 5);

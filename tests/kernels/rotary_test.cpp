@@ -32,7 +32,7 @@ Tables tables_of(std::int64_t positions, std::int64_t width) {
     return tables;
 }
 
-TEST(Rotary, AgreesWithTheReferenceForAnyNumberOfThreads) {
+TEST(Rotary, agrees_with_the_reference_for_any_number_of_threads) {
     for (ElementType type : both_types) {
         for (const Case& c : cases) {
             SCOPED_TRACE(::testing::Message() << "width " << c.width << " type " << static_cast<int>(type));
@@ -73,7 +73,7 @@ TEST(Rotary, AgreesWithTheReferenceForAnyNumberOfThreads) {
     }
 }
 
-TEST(Rotary, BackwardUndoesForward) {
+TEST(Rotary, backward_undoes_forward) {
     constexpr std::int64_t tokens = 6, heads = 2, width = 8;
     const Tables tables = tables_of(tokens, width);
     const auto x = random_values(tokens * heads * width, 1);
@@ -85,7 +85,7 @@ TEST(Rotary, BackwardUndoesForward) {
     expect_close(back, x, ElementType::float32);
 }
 
-TEST(Rotary, ReferenceGradientAgreesWithFiniteDifferences) {
+TEST(Rotary, reference_gradient_agrees_with_finite_differences) {
     constexpr std::int64_t tokens = 2, heads = 2, width = 6, count = tokens * heads * width;
     // Tables whose halves differ: the backward is the transpose for any tables.
     const auto cos = random_values(tokens * width, 1), sin = random_values(tokens * width, 2);

@@ -66,7 +66,7 @@ Results run(const Case& c, ElementType type, const Operands& in, int threads) {
     return out;
 }
 
-TEST(SiluConvolution, AgreesWithTheReferenceForAnyNumberOfThreads) {
+TEST(SiluConvolution, agrees_with_the_reference_for_any_number_of_threads) {
     for (ElementType type : both_types) {
         for (const Case& c : cases) {
             SCOPED_TRACE(::testing::Message() << "channels " << c.channels << " type " << static_cast<int>(type));
@@ -104,7 +104,7 @@ TEST(SiluConvolution, AgreesWithTheReferenceForAnyNumberOfThreads) {
     }
 }
 
-TEST(SiluConvolution, StepsWithTheStateInPlaceRepeatTheWholeSequence) {
+TEST(SiluConvolution, steps_with_the_state_in_place_repeat_the_whole_sequence) {
     const Case c{2, 6, 24, 4, true, false};
     for (ElementType type : both_types) {
         const Operands in = operands_of(c, type);
@@ -137,7 +137,7 @@ TEST(SiluConvolution, StepsWithTheStateInPlaceRepeatTheWholeSequence) {
     }
 }
 
-TEST(SiluConvolution, NaNReachesTheTokensThatSeeIt) {
+TEST(SiluConvolution, na_n_reaches_the_tokens_that_see_it) {
     const Case c{1, 9, 20, 4, true, false};
     auto values = random_values(9 * 20, 1);
     values[3 * 20 + 4] = nan;
@@ -157,11 +157,11 @@ TEST(SiluConvolution, NaNReachesTheTokensThatSeeIt) {
     }
 }
 
-TEST(SiluConvolution, RefusesANumberOfTapsWithoutAKernel) {
+TEST(SiluConvolution, refuses_a_number_of_taps_without_a_kernel) {
     EXPECT_THROW(silu_convolution_forward({.type = ElementType::float32, .taps = 5}, 1), std::invalid_argument);
 }
 
-TEST(SiluConvolution, ReferenceGradientAgreesWithFiniteDifferences) {
+TEST(SiluConvolution, reference_gradient_agrees_with_finite_differences) {
     constexpr std::int64_t batch = 2, time = 5, channels = 2, count = batch * time * channels;
     constexpr int taps = 4;
     const auto x = random_values(count, 1), weight = random_values(channels * taps, 2);

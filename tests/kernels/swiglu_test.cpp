@@ -35,7 +35,7 @@ Results run(ElementType type, std::int64_t width, Matrix fused, const Matrix& y_
     return out;
 }
 
-TEST(Swiglu, AgreesWithTheReferenceForAnyNumberOfThreads) {
+TEST(Swiglu, agrees_with_the_reference_for_any_number_of_threads) {
     for (ElementType type : both_types) {
         for (std::int64_t width : widths) {
             SCOPED_TRACE(::testing::Message() << "width " << width << " type " << static_cast<int>(type));
@@ -60,7 +60,7 @@ TEST(Swiglu, AgreesWithTheReferenceForAnyNumberOfThreads) {
     }
 }
 
-TEST(Swiglu, ExtremeGatesStayFiniteAndNaNPropagates) {
+TEST(Swiglu, extreme_gates_stay_finite_and_na_n_propagates) {
     const std::vector<double> gates = {-1e30, -100, 100, 1e30, nan, infinity};
     const std::vector<double> ones(gates.size(), 1.0);
     for (ElementType type : both_types) {
@@ -78,7 +78,7 @@ TEST(Swiglu, ExtremeGatesStayFiniteAndNaNPropagates) {
     }
 }
 
-TEST(Swiglu, ReferenceGradientAgreesWithFiniteDifferences) {
+TEST(Swiglu, reference_gradient_agrees_with_finite_differences) {
     constexpr std::int64_t count = 9;
     const auto gate = random_values(count, 1, 2), up = random_values(count, 2), y_gradient = random_values(count, 3);
     const auto loss = [&](const auto& gate, const auto& up) {

@@ -11,6 +11,7 @@
 #include <fstream>
 #include <string>
 
+#include "../system/normal_stream.h"
 #include "model/causal_lm.h"
 #include "storage/safetensors.h"
 #include "system/random.h"
@@ -29,9 +30,9 @@ inline at::TensorOptions on_device(at::ScalarType type) {
 
 /// Standard normal numbers, fp32.
 inline at::Tensor normal_numbers(at::IntArrayRef shape, uint64_t seed, const std::string& name = "numbers") {
-    const RandomStream random(seed, name);
+    const NormalStream random(seed, name);
     at::Tensor t = at::empty(shape, at::kFloat);
-    for (int64_t i = 0; i < t.numel(); ++i) t.data_ptr<float>()[i] = float(random.normal(uint64_t(i)));
+    for (int64_t i = 0; i < t.numel(); ++i) t.data_ptr<float>()[i] = float(random(uint64_t(i)));
     return t.to(device());
 }
 

@@ -12,7 +12,7 @@ namespace {
 
 constexpr int64_t layers = 3;
 
-class AlignmentTest : public testing::Test {
+class AlignmentTraining : public testing::Test {
   protected:
     const ModelConfig config = test::small_config("qwen3", layers);
     std::unique_ptr<CausalLM> teacher = test::small_model({config, all_softmax(layers), {}}, 1);
@@ -62,19 +62,19 @@ class AlignmentTest : public testing::Test {
     }
 };
 
-TEST_F(AlignmentTest, norm_is_the_mean_distance_over_the_root_of_the_width) {
+TEST_F(AlignmentTraining, norm_is_the_mean_distance_over_the_root_of_the_width) {
     expect_formula(AlignmentLoss::norm, [&](const at::Tensor& t, const at::Tensor& s) {
         return at::sqrt((t - s).square().sum(-1)).mean() / std::sqrt(double(config.hidden_size));
     });
 }
 
-TEST_F(AlignmentTest, relative_is_the_mean_squared_distance_over_the_teachers_square) {
+TEST_F(AlignmentTraining, relative_is_the_mean_squared_distance_over_the_teachers_square) {
     expect_formula(AlignmentLoss::relative, [](const at::Tensor& t, const at::Tensor& s) {
         return ((t - s).square().sum(-1) / t.square().sum(-1)).mean();
     });
 }
 
-TEST_F(AlignmentTest, trains_the_linear_mixers_only) {
+TEST_F(AlignmentTraining, trains_the_linear_mixers_only) {
     Alignment alignment(*student, *teacher, AlignmentLoss::norm);
     size_t expected = 0;
     for (const Parameter& p : student->parameters().all()) expected += test::contains(p.name, ".linear_attn.") ? 1 : 0;
@@ -87,7 +87,7 @@ TEST_F(AlignmentTest, trains_the_linear_mixers_only) {
 }
 
 /// Changing one layer of the student changes nothing in the others, bit for bit.
-TEST_F(AlignmentTest, layers_are_independent) {
+TEST_F(AlignmentTraining, layers_are_independent) {
     const auto before = gradients(AlignmentLoss::norm);
     const auto losses_before = losses;
     for (Parameter& p : student->parameters().all())
@@ -101,7 +101,7 @@ TEST_F(AlignmentTest, layers_are_independent) {
     }
 }
 
-TEST_F(AlignmentTest, a_perfect_student_has_no_gradient) {
+TEST_F(AlignmentTraining, a_perfect_student_has_no_gradient) {
     for (Parameter& p : student->parameters().all())  // both mixers give zero
         if (test::contains(p.name, "o_proj")) p.master.zero_();
     for (Parameter& p : teacher->parameters().all())

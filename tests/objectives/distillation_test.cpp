@@ -13,7 +13,7 @@ namespace {
 
 constexpr double weight = 0.3;
 
-class DistillationTest : public testing::Test {
+class DistillationTraining : public testing::Test {
   protected:
     void make(const std::string& family) {
         config = test::small_config(family);
@@ -42,7 +42,7 @@ class DistillationTest : public testing::Test {
     at::Tensor tokens;
 };
 
-TEST_F(DistillationTest, gradients_of_the_divergence) {
+TEST_F(DistillationTraining, gradients_of_the_divergence) {
     for (const char* family : {"llama", "qwen3"}) {  // tied and own head
         SCOPED_TRACE(family);
         make(family);
@@ -57,7 +57,7 @@ TEST_F(DistillationTest, gradients_of_the_divergence) {
     }
 }
 
-TEST_F(DistillationTest, gradients_of_the_next_token_loss) {
+TEST_F(DistillationTraining, gradients_of_the_next_token_loss) {
     for (const char* family : {"llama", "qwen3"}) {
         SCOPED_TRACE(family);
         make(family);
@@ -72,7 +72,7 @@ TEST(NextTokens, are_the_following_ones_and_none_after_the_last) {
     EXPECT_TRUE(at::equal(next_tokens(tokens), at::tensor(std::vector<int64_t>{1, 2, -1, 4, 5, -1})));
 }
 
-TEST_F(DistillationTest, teacher_states_are_kept_while_they_fit) {
+TEST_F(DistillationTraining, teacher_states_are_kept_while_they_fit) {
     make("llama");
     const int64_t bytes = 2 * 20 * config.hidden_size * 4;
     TeacherStates states(*teacher, bytes);
@@ -83,7 +83,7 @@ TEST_F(DistillationTest, teacher_states_are_kept_while_they_fit) {
     EXPECT_TRUE(at::equal(first, teacher->hidden(tokens).flatten(0, 1)));
 }
 
-TEST_F(DistillationTest, teacher_states_of_a_step_are_shared_until_forgotten) {
+TEST_F(DistillationTraining, teacher_states_of_a_step_are_shared_until_forgotten) {
     make("llama");
     TeacherStates states(*teacher, 0);
     states.keep_until_forgotten();

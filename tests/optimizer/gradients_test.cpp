@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t micro_batches = 12;
 
-class GradientsTest : public testing::Test {
+class GradientSums : public testing::Test {
   protected:
     void SetUp() override {
         first = store.add("first", {5, 7}, ParameterGroup::mixer, 0);
@@ -54,7 +54,7 @@ std::vector<int64_t> ascending() {
     return order;
 }
 
-TEST_F(GradientsTest, order_independent_sums_have_the_same_bits_for_any_split_and_order) {
+TEST_F(GradientSums, order_independent_sums_have_the_same_bits_for_any_split_and_order) {
     std::vector<int64_t> order = ascending();
     const at::Tensor expected = sum(true, order, Communicator());
     EXPECT_TRUE(at::equal(sum(true, order, world), expected));
@@ -66,7 +66,7 @@ TEST_F(GradientsTest, order_independent_sums_have_the_same_bits_for_any_split_an
 }
 
 /// Otherwise the test above would show nothing.
-TEST_F(GradientsTest, ordinary_sums_depend_on_the_order) {
+TEST_F(GradientSums, ordinary_sums_depend_on_the_order) {
     std::vector<int64_t> order = ascending();
     const at::Tensor expected = sum(false, order, Communicator());
     std::reverse(order.begin(), order.end());
@@ -75,13 +75,13 @@ TEST_F(GradientsTest, ordinary_sums_depend_on_the_order) {
     EXPECT_LT(test::relative_error(reversed, expected), 1e-5);
 }
 
-TEST_F(GradientsTest, both_modes_agree_up_to_rounding) {
+TEST_F(GradientSums, both_modes_agree_up_to_rounding) {
     const at::Tensor exact = sum(true, ascending(), world);
     EXPECT_LT(test::relative_error(sum(false, ascending(), world), exact), 1e-6);
     EXPECT_GT(exact.abs().max().item<double>(), 1.0);
 }
 
-TEST_F(GradientsTest, norm_is_that_of_all_parameters) {
+TEST_F(GradientSums, norm_is_that_of_all_parameters) {
     Gradients gradients = make(false);
     gradients.add(*first, at::full({5, 7}, 2.0, test::on_device(at::kFloat)));
     gradients.add(*second, at::full({11}, 3.0, test::on_device(at::kFloat)));
@@ -92,14 +92,14 @@ TEST_F(GradientsTest, norm_is_that_of_all_parameters) {
     EXPECT_EQ(gradients.norm(1), 0.0);
 }
 
-TEST_F(GradientsTest, parameters_that_are_not_trained_have_none) {
+TEST_F(GradientSums, parameters_that_are_not_trained_have_none) {
     Gradients gradients({second}, test::device(), false);
     EXPECT_FALSE(gradients.of(*first).defined());
     EXPECT_EQ(gradients.of(*second).sizes(), (std::vector<int64_t>{11}));
 }
 
 /// A bad value on `ranks` of the ranks is found on all of them and is ascribed to its parameter.
-TEST_F(GradientsTest, what_is_not_finite_is_found_on_every_rank) {
+TEST_F(GradientSums, what_is_not_finite_is_found_on_every_rank) {
     for (const bool order_independent : {false, true})
         for (const float bad : {NAN, INFINITY, -INFINITY})
             for (int bad_ranks = 1; bad_ranks <= world.size(); ++bad_ranks) {
@@ -119,7 +119,7 @@ TEST_F(GradientsTest, what_is_not_finite_is_found_on_every_rank) {
 }
 
 /// Integers have a range: what does not fit must not come out as a wrong number.
-TEST_F(GradientsTest, sums_never_wrap_around) {
+TEST_F(GradientSums, sums_never_wrap_around) {
     const double largest = 4096.0 / micro_batches;
     for (const double sign : {1.0, -1.0}) {
         Gradients gradients = make(true);

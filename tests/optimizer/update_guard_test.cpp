@@ -21,14 +21,14 @@ double ordinary(int64_t step) {
     return step % 2 == 0 ? 1.9 : 2.1;
 }
 
-TEST(UpdateGuardTest, lets_ordinary_steps_through) {
+TEST(UpdateGuarding, lets_ordinary_steps_through) {
     UpdateGuard guard(3.0, 0);
     for (int64_t step = 0; step < 300; ++step) EXPECT_EQ(guard.objection(ordinary(step), 1.0), "") << step;
     EXPECT_EQ(guard.skipped(), 0);
     EXPECT_EQ(guard.verdict(), "");
 }
 
-TEST(UpdateGuardTest, objects_to_what_is_not_finite) {
+TEST(UpdateGuarding, objects_to_what_is_not_finite) {
     UpdateGuard guard(0.0, 100);
     const double infinity = std::numeric_limits<double>::infinity();
     EXPECT_NE(guard.objection(nan_value, 1.0), "");
@@ -39,7 +39,7 @@ TEST(UpdateGuardTest, objects_to_what_is_not_finite) {
     EXPECT_EQ(guard.skipped(), 4);
 }
 
-TEST(UpdateGuardTest, objects_to_spikes_if_asked) {
+TEST(UpdateGuarding, objects_to_spikes_if_asked) {
     UpdateGuard guard(6.0, 100), off(0.0, 100);
     for (int64_t step = 0; step < 40; ++step) {
         EXPECT_EQ(guard.objection(ordinary(step), 1.0), "");
@@ -52,19 +52,19 @@ TEST(UpdateGuardTest, objects_to_spikes_if_asked) {
     EXPECT_EQ(off.objection(4.0, 1.0), "");
 }
 
-TEST(UpdateGuardTest, the_first_losses_are_no_spikes) {
+TEST(UpdateGuarding, the_first_losses_are_no_spikes) {
     UpdateGuard guard(3.0, 100);
     for (const double loss : {1.0, 1.1, 50.0}) EXPECT_EQ(guard.objection(loss, 1.0), "");
 }
 
-TEST(UpdateGuardTest, gets_used_to_a_new_level) {
+TEST(UpdateGuarding, gets_used_to_a_new_level) {
     UpdateGuard guard(3.0, 1000);
     for (int64_t step = 0; step < 200; ++step) guard.objection(ordinary(step), 1.0);
     for (int64_t step = 0; step < 128; ++step) guard.objection(ordinary(step) + 5.0, 1.0);
     EXPECT_EQ(guard.objection(ordinary(0) + 5.0, 1.0), "");
 }
 
-TEST(UpdateGuardTest, ends_the_training_after_ten_bad_steps_in_a_row) {
+TEST(UpdateGuarding, ends_the_training_after_ten_bad_steps_in_a_row) {
     UpdateGuard guard(0.0, 1000);
     for (int64_t step = 0; step < 9; ++step) guard.objection(nan_value, 1.0);
     EXPECT_EQ(guard.verdict(), "");
@@ -73,7 +73,7 @@ TEST(UpdateGuardTest, ends_the_training_after_ten_bad_steps_in_a_row) {
     EXPECT_NE(guard.verdict().find("10 steps in a row"), std::string::npos);
 }
 
-TEST(UpdateGuardTest, ends_the_training_after_too_many_in_total) {
+TEST(UpdateGuarding, ends_the_training_after_too_many_in_total) {
     UpdateGuard guard(0.0, 2);
     for (int64_t step = 0; step < 2; ++step) {
         guard.objection(nan_value, 1.0);
@@ -84,7 +84,7 @@ TEST(UpdateGuardTest, ends_the_training_after_too_many_in_total) {
     EXPECT_NE(guard.verdict().find("max_skipped_updates is 2"), std::string::npos);
 }
 
-TEST(UpdateGuardTest, goes_on_from_its_state_as_if_nothing_had_happened) {
+TEST(UpdateGuarding, goes_on_from_its_state_as_if_nothing_had_happened) {
     UpdateGuard first(6.0, 100), second(6.0, 100), forgetful(6.0, 100);
     for (int64_t step = 0; step < 150; ++step) first.objection(ordinary(step) + 1e-3 * double(step % 7), 1.0);
     first.objection(nan_value, 1.0);
@@ -97,7 +97,7 @@ TEST(UpdateGuardTest, goes_on_from_its_state_as_if_nothing_had_happened) {
 }
 
 /// The negative control of all tests that see weights unchanged: without the guard one NaN spoils them.
-TEST(UpdateGuardTest, an_update_with_a_bad_gradient_would_change_weights) {
+TEST(UpdateGuarding, an_update_with_a_bad_gradient_would_change_weights) {
     const auto student =
         test::small_model({test::small_config("llama"), all_linear(3, test::linear_mixer), {}}, 1, true);
     Parameter& parameter = *all_parameters(*student).front();

@@ -9,7 +9,7 @@
 namespace amalgam {
 namespace {
 
-class CollectivesTest : public testing::Test {
+class CollectivesOfRanks : public testing::Test {
   protected:
     static constexpr int64_t n = 37;
 
@@ -23,7 +23,7 @@ class CollectivesTest : public testing::Test {
     std::unique_ptr<TensorCollectives> collectives = make_tensor_collectives(world, at::kCPU);
 };
 
-TEST_F(CollectivesTest, all_gather_puts_the_ranks_one_behind_the_other) {
+TEST_F(CollectivesOfRanks, all_gather_puts_the_ranks_one_behind_the_other) {
     for (const at::ScalarType type : {at::kFloat, at::kBFloat16, at::kLong}) {
         const at::Tensor whole = at::empty({ranks * n}, type);
         collectives->all_gather_into(whole, values(rank, n, type)).wait();
@@ -37,7 +37,7 @@ TEST_F(CollectivesTest, all_gather_puts_the_ranks_one_behind_the_other) {
     }
 }
 
-TEST_F(CollectivesTest, reduce_scatter_leaves_each_rank_its_part_of_the_sum) {
+TEST_F(CollectivesOfRanks, reduce_scatter_leaves_each_rank_its_part_of_the_sum) {
     for (const at::ScalarType type : {at::kFloat, at::kBFloat16, at::kLong}) {
         at::Tensor expected = at::zeros({ranks * n}, at::kLong);
         for (int64_t r = 0; r < ranks; ++r) expected += values(r, ranks * n, at::kLong);
@@ -47,7 +47,7 @@ TEST_F(CollectivesTest, reduce_scatter_leaves_each_rank_its_part_of_the_sum) {
     }
 }
 
-TEST_F(CollectivesTest, bfloat16_sums_are_sums_of_bfloat16) {
+TEST_F(CollectivesOfRanks, bfloat16_sums_are_sums_of_bfloat16) {
     const at::Tensor own = at::empty({1}, at::kBFloat16);
     // 256 + 1 is not a bf16 number: a sum of the bits would be far off, a rounded sum is 256 or 258.
     const at::Tensor whole = at::full({ranks}, rank == 0 ? 256.0 : 1.0, at::kBFloat16);
@@ -55,7 +55,7 @@ TEST_F(CollectivesTest, bfloat16_sums_are_sums_of_bfloat16) {
     EXPECT_NEAR(own.item<double>(), 256.0 + double(ranks - 1), 2.0);
 }
 
-TEST_F(CollectivesTest, all_reduce_sums_at_once_or_later) {
+TEST_F(CollectivesOfRanks, all_reduce_sums_at_once_or_later) {
     at::Tensor now = at::full({n}, double(rank + 1)), later = at::full({n}, rank + 1, at::kLong);
     Pending pending = collectives->start_all_reduce(later);
     collectives->all_reduce(now);
@@ -66,7 +66,7 @@ TEST_F(CollectivesTest, all_reduce_sums_at_once_or_later) {
 
 /// Many under way, of two instances whose calls come in different orders on different ranks, and MPI by the program
 /// meanwhile.
-TEST_F(CollectivesTest, instances_do_not_disturb_each_other) {
+TEST_F(CollectivesOfRanks, instances_do_not_disturb_each_other) {
     const auto others = make_tensor_collectives(world, at::kCPU);
     std::vector<at::Tensor> gathered, sums;
     std::vector<Pending> pending;
@@ -92,7 +92,7 @@ TEST_F(CollectivesTest, instances_do_not_disturb_each_other) {
     }
 }
 
-TEST_F(CollectivesTest, waiting_is_counted) {
+TEST_F(CollectivesOfRanks, waiting_is_counted) {
     const double before = collectives->seconds_waited();
     const at::Tensor whole = at::empty({ranks * n});
     Pending pending = collectives->all_gather_into(whole, at::ones({n}));

@@ -10,7 +10,7 @@
 namespace amalgam {
 namespace {
 
-class FlatParametersTest : public testing::Test {
+class FlatBuffers : public testing::Test {
   protected:
     ParameterStore store;
     Parameter* weight = store.add_fused("fused", {{"a", 3}, {"b", 10}}, {7}, ParameterGroup::mixer, 0);
@@ -22,18 +22,18 @@ class FlatParametersTest : public testing::Test {
     }
 };
 
-TEST_F(FlatParametersTest, shards_of_all_ranks_cover_every_element_once) {
+TEST_F(FlatBuffers, shards_of_all_ranks_cover_every_element_once) {
     for (const int64_t ranks : {1, 2, 3, 5, 16}) {
         std::map<const Parameter*, int64_t> next;
         for (int64_t rank = 0; rank < ranks; ++rank) {
             const FlatParameters flat({weight, bias}, at::kFloat, at::kCPU, ranks, rank, true);
             EXPECT_GE(flat.elements(), 13 * 7 + 11);
             EXPECT_EQ(flat.elements(), ranks * flat.shard_elements());
-            for (const ShardSlice& slice : flat.slices()) {
-                EXPECT_EQ(slice.in_parameter, next[slice.parameter]);
-                EXPECT_EQ(slice.in_shard + rank * flat.shard_elements(),
-                          flat.first_of(*slice.parameter) + slice.in_parameter);
-                next[slice.parameter] += slice.count;
+            for (const ShardPiece& piece : flat.pieces()) {
+                EXPECT_EQ(piece.in_parameter, next[piece.parameter]);
+                EXPECT_EQ(piece.in_shard + rank * flat.shard_elements(),
+                          flat.first_of(*piece.parameter) + piece.in_parameter);
+                next[piece.parameter] += piece.count;
             }
         }
         EXPECT_EQ(next[weight], weight->elements()) << ranks;
@@ -41,7 +41,7 @@ TEST_F(FlatParametersTest, shards_of_all_ranks_cover_every_element_once) {
     }
 }
 
-TEST_F(FlatParametersTest, compute_tensors_are_views_of_what_comes_and_goes) {
+TEST_F(FlatBuffers, compute_tensors_are_views_of_what_comes_and_goes) {
     FlatParameters flat({weight, bias}, at::kFloat, at::kCPU, 2, 0, true);
     EXPECT_FALSE(flat.is_allocated());
     EXPECT_EQ(weight->compute.sizes(), (std::vector<int64_t>{13, 7}));
@@ -53,7 +53,7 @@ TEST_F(FlatParametersTest, compute_tensors_are_views_of_what_comes_and_goes) {
 }
 
 /// A graph that has saved a weight finds it again after the memory has gone and come back.
-TEST_F(FlatParametersTest, saved_graphs_survive_a_release) {
+TEST_F(FlatBuffers, saved_graphs_survive_a_release) {
     FlatParameters flat({weight, bias}, at::kFloat, at::kCPU, 2, 0, true);
     const at::Tensor x = at::ones({2, 7}).requires_grad_(true);
     fill(flat, 2.0);
@@ -65,10 +65,10 @@ TEST_F(FlatParametersTest, saved_graphs_survive_a_release) {
     EXPECT_TRUE(at::equal(gradients[1], at::full({13, 7}, 2.0)));
 }
 
-TEST_F(FlatParametersTest, fused_parameters_have_named_parts) {
+TEST_F(FlatBuffers, fused_parameters_have_named_parts) {
     std::map<std::string, std::pair<std::vector<int64_t>, int64_t>> parts;
     for (const Parameter* p : {weight, bias})
-        for_each_named_part(*p, [&](const std::string& name, const std::vector<int64_t>& shape, int64_t first) {
+        for_each_named_piece(*p, [&](const std::string& name, const std::vector<int64_t>& shape, int64_t first) {
             parts[name] = {shape, first};
         });
     EXPECT_EQ(parts.size(), 3U);

@@ -13,7 +13,7 @@
 namespace amalgam {
 namespace {
 
-class ShardedMemoryTest : public testing::Test {
+class ShardedMemory : public testing::Test {
   protected:
     void SetUp() override {
         config = test::small_config("llama", 4);
@@ -57,12 +57,12 @@ class ShardedMemoryTest : public testing::Test {
     std::unique_ptr<CausalLM> original;
 };
 
-TEST_F(ShardedMemoryTest, full_sharding_leaves_each_rank_its_share) {
+TEST_F(ShardedMemory, full_sharding_leaves_each_rank_its_share) {
     const auto found = double(bytes_after_a_step(test::sharding(ShardingStrategy::full)));
     EXPECT_NEAR(found / expected(ShardingStrategy::full), 1.0, 0.05) << found << " bytes";
 }
 
-TEST_F(ShardedMemoryTest, optimizer_sharding_keeps_the_weights_whole) {
+TEST_F(ShardedMemory, optimizer_sharding_keeps_the_weights_whole) {
     const auto found = double(bytes_after_a_step(test::sharding(ShardingStrategy::optimizer)));
     EXPECT_NEAR(found / expected(ShardingStrategy::optimizer), 1.0, 0.05) << found << " bytes";
 }

@@ -12,7 +12,7 @@
 namespace amalgam {
 namespace {
 
-class ShardedModelTest : public test::TrainingTest {
+class ShardedModels : public test::TrainingTest {
   protected:
     std::unique_ptr<CausalLM> whole(const std::string& family, at::ScalarType type) const {
         const ModelConfig c = test::small_config(family, 5);
@@ -21,7 +21,7 @@ class ShardedModelTest : public test::TrainingTest {
     const at::Tensor tokens = test::random_tokens(2, 12, 61, 4);
 };
 
-TEST_F(ShardedModelTest, computes_what_the_whole_model_computes) {
+TEST_F(ShardedModels, computes_what_the_whole_model_computes) {
     const c10::NoGradGuard no_grad;
     for (const char* family : {"llama", "qwen2", "qwen3"})
         for (const at::ScalarType type : {at::kFloat, at::kBFloat16})
@@ -37,7 +37,7 @@ TEST_F(ShardedModelTest, computes_what_the_whole_model_computes) {
                 }
 }
 
-TEST_F(ShardedModelTest, holds_two_blocks_at_most) {
+TEST_F(ShardedModels, holds_two_blocks_at_most) {
     const c10::NoGradGuard no_grad;
     const auto model = whole("llama", at::kFloat);
     for (const bool ahead : {true, false}) {
@@ -53,7 +53,7 @@ TEST_F(ShardedModelTest, holds_two_blocks_at_most) {
 }
 
 /// A student's change with every step, a teacher's never: those are gathered once.
-TEST_F(ShardedModelTest, only_a_teachers_embedding_and_head_stay) {
+TEST_F(ShardedModels, only_a_teachers_embedding_and_head_stay) {
     const c10::NoGradGuard no_grad;
     const auto model = whole("llama", at::kFloat);
     for (const bool trainable : {true, false}) {
@@ -63,7 +63,7 @@ TEST_F(ShardedModelTest, only_a_teachers_embedding_and_head_stay) {
     }
 }
 
-TEST_F(ShardedModelTest, what_was_prefetched_is_there_when_asked_for) {
+TEST_F(ShardedModels, what_was_prefetched_is_there_when_asked_for) {
     const c10::NoGradGuard no_grad;
     const auto model = whole("llama", at::kFloat);
     for (const bool ahead : {true, false}) {
@@ -79,7 +79,7 @@ TEST_F(ShardedModelTest, what_was_prefetched_is_there_when_asked_for) {
     }
 }
 
-TEST_F(ShardedModelTest, weights_stay_while_anybody_holds_them) {
+TEST_F(ShardedModels, weights_stay_while_anybody_holds_them) {
     const auto model = whole("llama", at::kFloat);
     const test::ShardedCopy copy(*model, true, world, test::sharding(ShardingStrategy::full));
     const FlatParameters& flat = copy.shards->flat_of(copy.model->head_parameter());
@@ -101,7 +101,7 @@ concept gives_blocks = requires(const Model& model) {
     model.blocks();
 };
 
-TEST_F(ShardedModelTest, weights_are_given_out_only_by_what_keeps_them_alive) {
+TEST_F(ShardedModels, weights_are_given_out_only_by_what_keeps_them_alive) {
     static_assert(gives_head<const HeldOuterWeights&>);
     static_assert(!gives_head<HeldOuterWeights>, "it would be gone when its head is read");
     static_assert(!gives_head<const CausalLM&> && !gives_blocks<CausalLM>, "nobody would hold them");
@@ -130,7 +130,7 @@ TEST_F(ShardedModelTest, weights_are_given_out_only_by_what_keeps_them_alive) {
     for (const FlatParameters* flat : copy.shards->flats_of(2)) EXPECT_FALSE(flat->is_allocated());
 }
 
-TEST_F(ShardedModelTest, unused_parameters_are_never_gathered) {
+TEST_F(ShardedModels, unused_parameters_are_never_gathered) {
     const auto model = whole("llama", at::kFloat);
     const test::ShardedCopy copy(*model, false, world, test::sharding(ShardingStrategy::full),
                                  [](const Parameter& p) { return test::contains(p.name, ".mlp."); });
@@ -140,7 +140,7 @@ TEST_F(ShardedModelTest, unused_parameters_are_never_gathered) {
 }
 
 /// Uneven: 5 sequences in micro-batches of 2 are 3 for any number of ranks.
-TEST_F(ShardedModelTest, held_out_measurements_are_the_same_with_a_rank_that_has_nothing_to_do) {
+TEST_F(ShardedModels, held_out_measurements_are_the_same_with_a_rank_that_has_nothing_to_do) {
     const auto student = new_student();
     const HeldOutSet set = read_held_out(*file, 5, length);
     TeacherStates states(*teacher, 0);
@@ -158,7 +158,7 @@ TEST_F(ShardedModelTest, held_out_measurements_are_the_same_with_a_rank_that_has
     }
 }
 
-TEST_F(ShardedModelTest, a_missing_tensor_is_named) {
+TEST_F(ShardedModels, a_missing_tensor_is_named) {
     const auto model = whole("llama", at::kFloat);
     CausalLM other({test::small_config("qwen2", 5), all_softmax(5), {}}, at::kCPU, at::kFloat, false,
                    Allocation::later);

@@ -11,7 +11,7 @@
 namespace amalgam {
 namespace {
 
-class ShardedTrainingTest : public test::TrainingTest {
+class ShardedTraining : public test::TrainingTest {
   protected:
     struct Result {
         std::vector<double> losses;
@@ -60,10 +60,11 @@ class ShardedTrainingTest : public test::TrainingTest {
             const at::Tensor whole = at::empty({flat->elements()});
             collectives->all_gather_into(whole, flat->shard()).wait();
             for (const Parameter* p : flat->parameters())
-                for_each_named_part(*p, [&](const std::string& name, const std::vector<int64_t>& shape, int64_t first) {
-                    const int64_t elements = c10::multiply_integers(shape);
-                    weights[name] = whole.narrow(0, flat->first_of(*p) + first, elements).view(shape).clone();
-                });
+                for_each_named_piece(
+                    *p, [&](const std::string& name, const std::vector<int64_t>& shape, int64_t first) {
+                        const int64_t elements = c10::multiply_integers(shape);
+                        weights[name] = whole.narrow(0, flat->first_of(*p) + first, elements).view(shape).clone();
+                    });
         }
         return weights;
     }
@@ -75,7 +76,7 @@ class ShardedTrainingTest : public test::TrainingTest {
     }
 };
 
-TEST_F(ShardedTrainingTest, gives_the_same_bits_if_deterministic) {
+TEST_F(ShardedTraining, gives_the_same_bits_if_deterministic) {
     for (const auto& [family, type] : {std::pair{"llama", at::kFloat}, std::pair{"qwen3", at::kBFloat16}}) {
         const Result expected = alone(family, type, true);
         for (const auto strategy : test::strategies(world)) {
@@ -86,13 +87,13 @@ TEST_F(ShardedTrainingTest, gives_the_same_bits_if_deterministic) {
     }
 }
 
-TEST_F(ShardedTrainingTest, gives_the_same_up_to_rounding) {
+TEST_F(ShardedTraining, gives_the_same_up_to_rounding) {
     const Result expected = alone("qwen2", at::kFloat, false);
     for (const auto strategy : test::strategies(world))
         expect_near(sharded("qwen2", at::kFloat, false, test::sharding(strategy)), expected, 1e-4, name_of(strategy));
 }
 
-TEST_F(ShardedTrainingTest, gradients_may_travel_in_bfloat16) {
+TEST_F(ShardedTraining, gradients_may_travel_in_bfloat16) {
     const Result expected = alone("llama", at::kFloat, false);
     ShardingOptions options = test::sharding(ShardingStrategy::full);
     options.reduce_in_bfloat16 = true;
@@ -101,7 +102,7 @@ TEST_F(ShardedTrainingTest, gradients_may_travel_in_bfloat16) {
     EXPECT_NE(test::first_difference(found.weights, expected.weights), "") << "nothing was rounded";
 }
 
-TEST_F(ShardedTrainingTest, recomputing_and_gathering_late_change_no_bit) {
+TEST_F(ShardedTraining, recomputing_and_gathering_late_change_no_bit) {
     ShardingOptions options = test::sharding(ShardingStrategy::full);
     const Result kept = sharded("llama", at::kFloat, true, options),
                  recomputed = sharded("llama", at::kFloat, true, options, Activations::recompute);
@@ -114,7 +115,7 @@ TEST_F(ShardedTrainingTest, recomputing_and_gathering_late_change_no_bit) {
 }
 
 /// 7 sequences on up to 4 ranks, several micro-batches for some, none for others in the last round.
-TEST_F(ShardedTrainingTest, uneven_micro_batches_change_no_bit) {
+TEST_F(ShardedTraining, uneven_micro_batches_change_no_bit) {
     plan.batch_sequences = 7;
     plan.micro_batch_sequences = 2;
     const Result expected = alone("llama", at::kFloat, true);
@@ -126,7 +127,7 @@ TEST_F(ShardedTrainingTest, uneven_micro_batches_change_no_bit) {
 }
 
 /// Two blocks are gathered at any time: the one that is computed and the next.
-TEST_F(ShardedTrainingTest, holds_two_blocks_at_most) {
+TEST_F(ShardedTraining, holds_two_blocks_at_most) {
     const auto original = student_of("llama", at::kFloat);
     const test::ShardedCopy student(*original, true, world, test::sharding(ShardingStrategy::full));
     TeacherStates states(*teacher, 0);
@@ -139,7 +140,7 @@ TEST_F(ShardedTrainingTest, holds_two_blocks_at_most) {
     EXPECT_EQ(student.shards->blocks_gathered(), 0);
 }
 
-TEST_F(ShardedTrainingTest, alignment_gives_the_same_bits_and_gathers_mixers_only) {
+TEST_F(ShardedTraining, alignment_gives_the_same_bits_and_gathers_mixers_only) {
     const ModelSpec spec{config, all_linear(config.layers, test::linear_mixer), {}};
     const auto whole = test::small_model(spec, 2, true);
     Alignment expected(*whole, *teacher, AlignmentLoss::norm);
@@ -160,7 +161,7 @@ TEST_F(ShardedTrainingTest, alignment_gives_the_same_bits_and_gathers_mixers_onl
 
 /// Stopped unsharded and gone on with sharded, and the other way round: the last checkpoint is that of an undisturbed
 /// run, bit for bit.
-TEST_F(ShardedTrainingTest, checkpoints_do_not_depend_on_sharding) {
+TEST_F(ShardedTraining, checkpoints_do_not_depend_on_sharding) {
     const Result expected = alone("llama", at::kFloat, true);
     for (const auto strategy : test::strategies(world))
         for (const bool sharded_first : {true, false}) {
@@ -213,7 +214,7 @@ class PoisonedOnce : public Objective {
     int64_t cursor_;
 };
 
-TEST_F(ShardedTrainingTest, a_gradient_that_is_not_finite_reaches_no_weight) {
+TEST_F(ShardedTraining, a_gradient_that_is_not_finite_reaches_no_weight) {
     for (const bool deterministic : {false, true}) {
         const auto original = student_of("llama", at::kFloat);
         const test::ShardedCopy student(*original, true, world, test::sharding(ShardingStrategy::full));

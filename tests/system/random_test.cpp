@@ -7,6 +7,7 @@
 #include <set>
 #include <vector>
 
+#include "normal_stream.h"
 #include "system/error.h"
 
 namespace amalgam {
@@ -57,13 +58,13 @@ TEST(RandomStream, uniform_has_the_moments_of_its_distribution) {
     EXPECT_NEAR(squares / count, 1.0 / 3, 5 * std::sqrt(4.0 / 45 / count));
 }
 
-TEST(RandomStream, normal_has_the_moments_of_its_distribution) {
-    const RandomStream stream(1, "normal");
+TEST(NormalStream, has_the_moments_of_its_distribution) {
+    const test::NormalStream stream(1, "normal");
     const int count = 100000;
     double sum = 0, squares = 0, fourth = 0;
     int beyond_two = 0;
     for (int n = 0; n < count; ++n) {
-        const double x = stream.normal(n);
+        const double x = stream(uint64_t(n));
         ASSERT_TRUE(std::isfinite(x));
         sum += x;
         squares += x * x;

@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t length = 5, sequences = 23;
 
-class BatchesTest : public test::TemporaryFolder {
+class BatchOrder : public test::TemporaryFolder {
   protected:
     void SetUp() override {
         std::vector<int64_t> tokens(size_t(sequences * length + 2));  // an incomplete sequence at the end is not used
@@ -27,7 +27,7 @@ class BatchesTest : public test::TemporaryFolder {
     std::unique_ptr<TokenFile> file;
 };
 
-TEST_F(BatchesTest, every_epoch_has_every_sequence_once) {
+TEST_F(BatchOrder, every_epoch_has_every_sequence_once) {
     for (int64_t epoch = 0; epoch < 3; ++epoch) {
         const at::Tensor all = batches().sequences(epoch * sequences, sequences);
         std::set<int64_t> seen;
@@ -42,7 +42,7 @@ TEST_F(BatchesTest, every_epoch_has_every_sequence_once) {
     }
 }
 
-TEST_F(BatchesTest, epochs_seeds_and_stages_have_their_own_order) {
+TEST_F(BatchOrder, epochs_seeds_and_stages_have_their_own_order) {
     const at::Tensor first = batches().sequences(0, sequences);
     EXPECT_TRUE(at::equal(first, batches().sequences(0, sequences)));
     EXPECT_FALSE(at::equal(first, batches().sequences(sequences, sequences)));
@@ -51,7 +51,7 @@ TEST_F(BatchesTest, epochs_seeds_and_stages_have_their_own_order) {
 }
 
 /// Ranks take consecutive parts of the one global order, across epochs too.
-TEST_F(BatchesTest, the_order_does_not_depend_on_how_it_is_cut) {
+TEST_F(BatchOrder, the_order_does_not_depend_on_how_it_is_cut) {
     const at::Tensor whole = batches().sequences(15, 24);
     for (const int64_t part : {1, 2, 3, 8}) {
         std::vector<at::Tensor> parts;
@@ -60,12 +60,12 @@ TEST_F(BatchesTest, the_order_does_not_depend_on_how_it_is_cut) {
     }
 }
 
-TEST_F(BatchesTest, a_file_without_one_sequence_is_refused) {
+TEST_F(BatchOrder, a_file_without_one_sequence_is_refused) {
     test::expect_error([&] { Batches(*file, 1000, 1, "align"); }, ExitCode::bad_input,
                        {"data.training", "117", "1000"});
 }
 
-TEST_F(BatchesTest, held_out_sequences_keep_the_files_order) {
+TEST_F(BatchOrder, held_out_sequences_keep_the_files_order) {
     EXPECT_TRUE(at::equal(read_sequences(*file, length, 3, 2), at::arange(15, 25, at::kLong).view({2, 5})));
 }
 

@@ -22,7 +22,7 @@ StepMetrics example() {
     return m;
 }
 
-class MetricsTest : public test::TemporaryFolder {
+class MetricsFiles : public test::TemporaryFolder {
   protected:
     const std::filesystem::path path = folder / "metrics.csv";
     std::vector<std::string> lines() const {
@@ -33,7 +33,7 @@ class MetricsTest : public test::TemporaryFolder {
     }
 };
 
-TEST_F(MetricsTest, a_row_for_the_step_and_one_for_each_layer) {
+TEST_F(MetricsFiles, a_row_for_the_step_and_one_for_each_layer) {
     MetricsFile(path).append(example());
     const auto rows = lines();
     ASSERT_EQ(rows.size(), 4U);
@@ -46,7 +46,7 @@ TEST_F(MetricsTest, a_row_for_the_step_and_one_for_each_layer) {
     for (const auto& row : rows) EXPECT_EQ(std::count(row.begin(), row.end(), ','), 11) << row;
 }
 
-TEST_F(MetricsTest, a_second_start_appends_without_a_header) {
+TEST_F(MetricsFiles, a_second_start_appends_without_a_header) {
     MetricsFile(path).append(example());
     StepMetrics candidate = example();
     candidate.losses = {0.5};
@@ -57,25 +57,25 @@ TEST_F(MetricsTest, a_second_start_appends_without_a_header) {
     EXPECT_NE(rows[4].find(",align,7,,12,"), std::string::npos) << rows[4];
 }
 
-TEST_F(MetricsTest, rows_of_other_processes_have_no_time) {
+TEST_F(MetricsFiles, rows_of_other_processes_have_no_time) {
     MetricsFile(path).append_foreign(example());
     const auto rows = lines();
     ASSERT_EQ(rows.size(), 4U);
     EXPECT_EQ(rows[1], ",align,,,12,6144,0.5,2,0.001,1234.5,1.5,3");
 }
 
-TEST_F(MetricsTest, no_path_no_file) {
+TEST_F(MetricsFiles, no_path_no_file) {
     MetricsFile({}).append(example());
     MetricsFile({}).append_foreign(example());
     EXPECT_TRUE(std::filesystem::is_empty(folder));
 }
 
-TEST_F(MetricsTest, a_file_that_cannot_be_opened_is_a_storage_error) {
+TEST_F(MetricsFiles, a_file_that_cannot_be_opened_is_a_storage_error) {
     const auto nowhere = folder / "missing" / "metrics.csv";
     test::expect_error([&] { MetricsFile file(nowhere); }, ExitCode::storage, {nowhere.string()});
 }
 
-TEST_F(MetricsTest, the_progress_line_tells_what_people_watch) {
+TEST_F(MetricsFiles, the_progress_line_tells_what_people_watch) {
     StepMetrics m = example();
     EXPECT_EQ(progress_line(m),
               "align  step 12/48  loss 0.5  grad 2  1234 tokens/s  3 updates skipped  1.5 GiB  0:45 left");

@@ -9,9 +9,9 @@
 namespace amalgam {
 namespace {
 
-using TrainerTest = test::TrainingTest;
+using Trainers = test::TrainingTest;
 
-TEST_F(TrainerTest, reduces_the_loss) {
+TEST_F(Trainers, reduces_the_loss) {
     const auto student = new_student();
     const auto outcome = run(*student, world, setup(false));
     ASSERT_TRUE(outcome.finished);
@@ -21,21 +21,21 @@ TEST_F(TrainerTest, reduces_the_loss) {
     EXPECT_LT(outcome.step_losses.back(), 0.9 * outcome.step_losses.front());
 }
 
-TEST_F(TrainerTest, any_number_of_ranks_gives_the_same_up_to_rounding) {
+TEST_F(Trainers, any_number_of_ranks_gives_the_same_up_to_rounding) {
     const auto alone = new_student(), together = new_student();
     const auto expected = run(*alone, Communicator(), setup(false)), found = run(*together, world, setup(false));
     for (int64_t s = 0; s < steps; ++s)
         EXPECT_NEAR(found.step_losses[size_t(s)] / expected.step_losses[size_t(s)], 1.0, 1e-4) << "step " << s;
 }
 
-TEST_F(TrainerTest, any_number_of_ranks_gives_the_same_bits_if_deterministic) {
+TEST_F(Trainers, any_number_of_ranks_gives_the_same_bits_if_deterministic) {
     const auto alone = new_student(), together = new_student();
     const auto expected = run(*alone, Communicator(), setup(true)), found = run(*together, world, setup(true));
     EXPECT_EQ(found.step_losses, expected.step_losses);
     EXPECT_EQ(test::first_difference(test::weights_of(*together), test::weights_of(*alone)), "");
 }
 
-TEST_F(TrainerTest, replicas_stay_equal) {
+TEST_F(Trainers, replicas_stay_equal) {
     for (const bool deterministic : {false, true}) {
         const auto student = new_student();
         run(*student, world, setup(deterministic));
@@ -48,7 +48,7 @@ TEST_F(TrainerTest, replicas_stay_equal) {
     }
 }
 
-TEST_F(TrainerTest, micro_batches_only_change_rounding) {
+TEST_F(Trainers, micro_batches_only_change_rounding) {
     const auto whole = new_student(), cut = new_student();
     const auto expected = run(*whole, Communicator(), setup(false));
     plan.micro_batch_sequences = 1;
@@ -57,7 +57,7 @@ TEST_F(TrainerTest, micro_batches_only_change_rounding) {
         EXPECT_NEAR(found.step_losses[size_t(s)] / expected.step_losses[size_t(s)], 1.0, 1e-4) << "step " << s;
 }
 
-TEST_F(TrainerTest, clipping_bounds_the_update) {
+TEST_F(Trainers, clipping_bounds_the_update) {
     plan.optimizer.gradient_clip = 1e-3;
     plan.optimizer.epsilon = 1.0;  // then AdamW's step is near the gradient itself
     plan.optimizer.weight_decay = 0.0;
@@ -186,7 +186,7 @@ TEST_F(NotFinite, spikes_are_skipped_if_asked) {
     }
 }
 
-TEST_F(TrainerTest, writes_metrics_on_the_root_only) {
+TEST_F(Trainers, writes_metrics_on_the_root_only) {
     MetricsFile metrics(world.is_root() ? shared / "metrics.csv" : std::filesystem::path());
     TrainerSetup with = setup(false);
     with.announce = true;
