@@ -20,6 +20,8 @@ void apply_recipe(Job& job) {
     }
     job.align.optimizer.schedule = Schedule::cosine;
     job.align.loss = AlignmentLoss::norm;
+    job.align.batch_sequences = 96;
+    job.align.optimizer.learning_rate = 1e-3;
 }
 
 void apply_variant(StudentJob& student) {

@@ -16,6 +16,7 @@ const ModelConfig& qwen_7b = find_shape("qwen2.5-7b");
 Job paper_job() {
     Job job;
     job.align.tokens = 100000000;
+    job.align.batch_sequences = 96;
     job.score.tokens = 200000000;
     job.distill.tokens = 600000000;
     job.score.micro_batch_sequences = job.distill.micro_batch_sequences = 1;

@@ -32,6 +32,7 @@ class JobCheck : public testing::Test {
         job_.data.validation = folder_ / "validation.h5";
         job_.output = folder_ / "outputs";
         job_.align.tokens = 100000000;
+        job_.align.batch_sequences = 96;
         job_.score.tokens = 200000000;
         job_.distill.tokens = 600000000;
     }
