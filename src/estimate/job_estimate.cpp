@@ -44,7 +44,7 @@ class Estimator {
         result.teacher_parameters = teacher();
         result.student_parameters = sizes_.parameters(kept_);
         if (job_.align.tokens > 0) result.stages.push_back(align());
-        if (job_.score.tokens > 0) result.stages.push_back(score());
+        if (job_.score.tokens > 0 && scorer() != nullptr) result.stages.push_back(score());
         result.stages.push_back(distill());  // without tokens it still makes the hybrid
         if (job_.finetune.tokens > 0) result.stages.push_back(finetune());
         if (job_.evaluate.sequences > 0) result.stages.push_back(evaluate());
@@ -64,6 +64,8 @@ class Estimator {
     }
 
   private:
+    /// Of the job's selection rule; null: the stage score is left out.
+    const Scorer* scorer() const { return selection_rule(job_.select.rule).scorer; }
     double teacher() const { return sizes_.parameters(sizes_.layers()); }
     double teacher_flops(double length) const { return sizes_.model_flops(sizes_.layers(), length); }
     /// Of a training step, per token: forward and twice that for the backward pass; blocks once more if recomputed.
@@ -166,7 +168,8 @@ class Estimator {
 
     StageEstimate score() const {
         const ScoreJob& score = job_.score;
-        const double candidates = sizes_.layers(), length = double(score.sequence_length);
+        const double candidates = double(scorer()->candidates(int64_t(sizes_.layers()), job_.student.mixer).size()),
+                     length = double(score.sequence_length);
         StageEstimate stage = training_stage("score", score, score.ranks_per_candidate);
         stage.tokens *= candidates;
         StageSizes sizes = whole_student(score, score.ranks_per_candidate, 1, true);

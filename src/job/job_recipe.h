@@ -7,7 +7,8 @@
 //   student.key_value_expansion per_row    repeats rows of W_k and W_v instead of heads, so heads are paired wrongly
 //   student.output_norm_eps     reference  1e-5 whatever the teacher's rms_norm_eps is
 //   *.optimizer.weight_decay    0.01       AdamW's default of PyTorch, on every parameter, norms and biases too
-//   align: 96 sequences at 1e-3, the norm of the difference as loss, cosine to 0 without warm-up; score, distill, finetune: constant rate without warm-up
+//   align: 96 sequences a step at 1e-3, the norm of the difference as loss, cosine to 0 without warm-up
+//   score, distill, finetune: constant rate without warm-up
 #pragma once
 
 #include "job/job.h"
