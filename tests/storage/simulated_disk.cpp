@@ -80,6 +80,17 @@ ssize_t pwrite64(int descriptor, const void* buffer, size_t bytes, off64_t offse
     return pwrite(descriptor, buffer, bytes, offset);
 }
 
+/// Reserves nothing: what was promised is counted when it is written.
+int fallocate(int descriptor, int, off_t offset, off_t bytes) {
+    if (accepted(descriptor, size_t(bytes), offset) == size_t(bytes)) return 0;
+    errno = ENOSPC;
+    return -1;
+}
+
+int fallocate64(int descriptor, int mode, off64_t offset, off64_t bytes) {
+    return fallocate(descriptor, mode, offset, bytes);
+}
+
 /// All or nothing: only logs are written so.
 ssize_t writev(int descriptor, const struct iovec* parts, int count) {
     size_t bytes = 0;
