@@ -12,7 +12,6 @@
 
 namespace amalgam {
 
-
 /// Writes config.json, generation_config.json, model.safetensors and the tokenizer files into `target` (config.json
 /// last: a folder without it is not complete), over an earlier export. Throws Error(bad_input) with the format's
 /// refusal before anything is written.

@@ -13,8 +13,8 @@ StageOutcome export_student(Run& run) {
         for (const std::string& name : run.job.export_to.formats) {
             const ExportFormat& format = find_export_format(name);
             const auto target = run.folder / format.folder();
-            export_model(*checkpoint, checkpoint->spec(), format, run.job.export_to.precision,
-                         run.job.teacher.path, target);
+            export_model(*checkpoint, checkpoint->spec(), format, run.job.export_to.precision, run.job.teacher.path,
+                         target);
             info(text("export: ", target.string(), " (", name, ", ", name_of(run.job.export_to.precision), ")"));
         }
     });

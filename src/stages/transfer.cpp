@@ -19,8 +19,7 @@ StageOutcome transfer(Run& run) {
     const HuggingFaceSource& teacher = run.teacher_source();
     run.world.together([&] {  // of other nodes; the ranks of one node fail together
         const NodeSource on_node(teacher, run.node);
-        const TransferSource source(on_node, spec, run.job.student.key_value_expansion,
-                                    uint64_t(run.job.seed));
+        const TransferSource source(on_node, spec, run.job.student.key_value_expansion, uint64_t(run.job.seed));
         load_weights(shards, {&source});
     });
     CheckpointWriter writer(run.checkpoints("transfer").finished(),

@@ -167,10 +167,11 @@ void H5File::expect_filetype(const std::string& filetype, int32_t newest, int32_
                  " (this program reads versions up to ", newest, ".x); was it written by another version of Amalgam?"),
             ExitCode::damaged_file);
     if (numbers[0] < oldest)
-        throw Error(text(path_.string(), ": format version is ", numbers[0], ".", numbers[1],
-                         " (this program reads versions from ", oldest,
-                         ".x on, and an older Amalgam wrote this file); make it again, or use the Amalgam that made it"),
-                    ExitCode::damaged_file);
+        throw Error(
+            text(path_.string(), ": format version is ", numbers[0], ".", numbers[1],
+                 " (this program reads versions from ", oldest,
+                 ".x on, and an older Amalgam wrote this file); make it again, or use the Amalgam that made it"),
+            ExitCode::damaged_file);
 }
 
 void write_h5_once(const std::filesystem::path& path, const std::function<void(H5File&)>& fill) {

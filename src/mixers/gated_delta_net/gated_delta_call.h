@@ -45,9 +45,7 @@ struct GatedDeltaCall {
     static kernels::GatedDeltaRuleGradients gradients(const at::Tensor& d_projected, const at::Tensor& d_a_log,
                                                       const at::Tensor& d_dt_bias, const GatedDeltaShape& s) {
         const GatedDeltaColumns column(s);
-        auto part = [&](int64_t first) {
-            return kernels::Rows{at_column(d_projected, first), d_projected.size(2)};
-        };
+        auto part = [&](int64_t first) { return kernels::Rows{at_column(d_projected, first), d_projected.size(2)}; };
         return {part(column.q),
                 part(column.k),
                 part(column.v),

@@ -77,9 +77,7 @@ at::Tensor run_forward(const Call& call, const at::Tensor& projected, float* fin
 void run_backward(const Call& call, const at::Tensor& d_o, const at::Tensor& states, const at::Tensor& d_projected,
                   const at::Tensor& d_decay) {
     const int64_t width = call.shape.heads * call.shape.key_dim;
-    auto part = [&](int64_t i) {
-        return kernels::Rows{at_column(d_projected, i * width), d_projected.size(2)};
-    };
+    auto part = [&](int64_t i) { return kernels::Rows{at_column(d_projected, i * width), d_projected.size(2)}; };
     const kernels::GatedLinearAttentionGradients gradients{
         part(0), part(1), part(2), {d_decay.data_ptr(), d_decay.size(2)}, nullptr};
 #ifdef AMALGAM_CUDA
