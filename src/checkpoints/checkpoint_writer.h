@@ -23,7 +23,7 @@ struct CheckpointState {
     int64_t tokens = 0;       // training tokens seen in this stage
     int64_t data_cursor = 0;  // sequences taken from the stage's order
     int64_t seed = 0;
-    std::string update_guard = {};  // its state (training/update_guard.h); empty: not kept
+    std::string update_guard = {};  // its state (optimizer/update_guard.h); empty: not kept
 };
 
 /// All of a checkpoint but its tensors.

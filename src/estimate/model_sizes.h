@@ -6,14 +6,12 @@
 // Symbols: L layers, H hidden size, I intermediate size, V vocabulary, b bytes of a number in the compute type.
 //
 // Parameters   MLP 3 H I, norms 2 H per block. Embedding V H, head V H unless tied, final norm H. Biases of MLPs are
-// left
-//              out (< 0.01 %).
+//              left out (< 0.01 %).
 // Arithmetic   forward, per token: 2 flop per element of every matrix of the blocks and the head. Training costs three
 //              forwards.
 // Activations  bytes kept for the backward pass, per token and block. The kernels save their inputs, not what is
-// between
-//              (src/operations/operations.cpp): norms and residuals 4 b H (x, normed, x + mixed, normed), MLP 3 b I
-//              (gate and up, their product).
+//              between (operations/operations.cpp): norms and residuals 4 b H (x, normed, x + mixed, normed), MLP
+//              3 b I (gate and up, their product).
 #pragma once
 
 #include "mixers/declaration.h"

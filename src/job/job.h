@@ -115,7 +115,7 @@ struct EvaluateJob {
 };
 
 struct ExportJob {
-    std::vector<std::string> formats = {"qwen3_5"};  // qwen3_5 | fla
+    std::vector<std::string> formats = {"qwen3_5"};  // names of exports/formats.h
     ExportPrecision precision = ExportPrecision::bfloat16;
 };
 

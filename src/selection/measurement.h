@@ -25,7 +25,8 @@ class CandidateInTraining {
 };
 
 /// One object on each rank, for its group. What all ranks of the run must do together is done by the constructor and
-/// all_linear_kl(): a group that gets no candidate never comes to the rest, which is collective over the group.
+/// all_linear_kl(). Every group asks in_step() once; one that gets no candidate never comes to begin() and what
+/// follows, which is collective over the group.
 class Measurement {
   public:
     virtual ~Measurement() = default;

@@ -9,7 +9,7 @@
 
 namespace amalgam {
 
-/// Access to one JSON object of the file `where`, which must outlive it. A key that is null counts as absent. Throws
+/// Access to one JSON object, which must outlive it, of the file `where`. A key that is null counts as absent. Throws
 /// Error(bad_input) for what is missing or of the wrong type.
 class ConfigKeys {
   public:

@@ -11,7 +11,7 @@
 //   throw   Error(failure) that names the point  hang   sleeps for ever
 //   nan     fault_point() returns true, and the caller puts NaN into its numbers
 //
-// Points of a checkpoint of step S, in order (training/checkpoint_writer.cpp):
+// Points of a checkpoint of step S, in order (checkpoints/checkpoint_writer.cpp):
 //   checkpoint.created, checkpoint.mid_write, checkpoint.before_fsync, checkpoint.before_mark,
 //   checkpoint.before_rename, checkpoint.before_purge
 //

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // P7: a gradient that is not a number on one rank changes no weight, and rank, step and tensor are named. That such an
-// update would have changed weights is shown in training/update_guard_test.cpp.
+// update would have changed weights is shown in optimizer/update_guard_test.cpp.
 #include "faulty_run.h"
 
 namespace amalgam {

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Are GPU results the CPU's? The unit tests of model and training on the device; logits and greedy generation of two models
-# in fp32 and bf16; a quickstart run in fp32; and the logits of exported students (gated delta nets, gated linear attention)
-# in flash-linear-attention, where python3 has it.
+# Are GPU results the CPU's? The unit tests from operations to training on the device; logits and greedy generation of two
+# models in fp32 and bf16; a quickstart run in fp32; and the logits of exported students (gated delta nets, gated linear
+# attention) in flash-linear-attention, where python3 has it.
 # `reference` runs on a machine without a GPU and writes into FOLDER, `compare` on the GPU machine with that FOLDER there.
 #
 # usage: tests/gpu/correctness.sh reference FOLDER AMALGAM     AMALGAM: program of the CPU build
