@@ -11,6 +11,7 @@
 #include "app/model_commands.h"
 #include "app/pipeline.h"
 #include "comm/mpi_session.h"
+#include "exports/formats.h"
 #include "job/job_writer.h"
 #include "system/error.h"
 #include "system/log.h"
@@ -121,7 +122,9 @@ int run_command_line(int argc, char** argv) {
     CLI::App* export_command = app.add_subcommand("export", "a student folder from any checkpoint");
     export_command->add_option("checkpoint", model, "checkpoint of a run")->required();
     export_command->add_option("folder", out, "folder to write")->required();
-    export_command->add_option("--to", format, "qwen3_5 or fla")->required();
+    std::string formats;
+    for (const ExportFormat* one : export_formats()) formats += (formats.empty() ? "" : " or ") + one->name();
+    export_command->add_option("--to", format, formats)->required();
     export_command->add_option("--teacher", teacher,
                                "teacher's folder, for the tokenizer (default: the one in the checkpoint's job)");
     export_command->add_option("--precision", precision, "bfloat16 or float32")->capture_default_str();

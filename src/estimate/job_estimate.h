@@ -56,7 +56,6 @@ struct StageEstimate {
     double checkpoint_seconds = 0;
 
     const ShardingEstimate& sharding() const { return shardings.at(chosen); }
-    double memory_bytes() const { return sharding().memory.total(); }
 };
 
 struct Estimate {

@@ -182,9 +182,15 @@ std::vector<StepMetrics> read_metrics(const H5File& file, int64_t candidate) {
 
 /// `version_1`: the layout of a candidate in a file that has its restored layer instead.
 std::vector<CandidateResult> read_candidates(const H5File& file, const std::function<Layout(int64_t)>& version_1) {
-    const auto shape = file.describe("/kl").shape;
-    const size_t measurements = size_t(shape.at(1)), sequences = size_t(shape.at(2));
-    const size_t steps = size_t(file.describe("/train_loss").shape.at(1));
+    const Shape shape = file.describe("/kl").shape, loss_shape = file.describe("/train_loss").shape;
+    const auto fit_together = [&](bool right, const char* dataset) {
+        if (right) return;
+        throw Error(text(file.path().string(), ": ", dataset, ": does not fit the other datasets"),
+                    ExitCode::damaged_file);
+    };
+    fit_together(shape.size() == 3 && shape[1] > 0 && shape[2] > 0, "/kl");
+    fit_together(loss_shape.size() == 2 && loss_shape[0] == shape[0], "/train_loss");
+    const size_t measurements = size_t(shape[1]), sequences = size_t(shape[2]), steps = size_t(loss_shape[1]);
     const auto number = file.read_integers("/candidate"), rank = file.read_integers("/rank");
     const auto tokens = file.read_integers("/checkpoint_tokens");
     const auto kl = file.read_doubles("/kl"), loss = file.read_doubles("/train_loss"),
@@ -194,15 +200,21 @@ std::vector<CandidateResult> read_candidates(const H5File& file, const std::func
         candidates = read_layouts(file);
     else
         for (const int64_t layer : file.read_integers("/layer")) candidates.push_back({version_1(layer), {}});
+    const auto count = size_t(shape[0]);
+    fit_together(candidates.size() == count, file.has("/layout") ? "/layout" : "/layer");
+    fit_together(number.size() == count, "/candidate");
+    fit_together(rank.size() == count, "/rank");
+    fit_together(seconds.size() == count, "/seconds");
+    fit_together(tokens.size() == measurements, "/checkpoint_tokens");
     std::vector<CandidateResult> all;
-    for (size_t c = 0; c < candidates.size(); ++c)
-        all.push_back({number.at(c),
+    for (size_t c = 0; c < count; ++c)
+        all.push_back({number[c],
                        candidates[c],
                        tokens,
                        in_rows(kl, c * measurements, measurements, sequences),
                        in_rows(loss, c, 1, steps)[0],
-                       seconds.at(c),
-                       rank.at(c),
+                       seconds[c],
+                       rank[c],
                        {}});
     return all;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Distill: the selected hybrid, from the aligned linear layers and the teacher's softmax layers, all parameters
 // trained.
+#include "objectives/distillation.h"
 #include "stages/training_stage.h"
 
 namespace amalgam {

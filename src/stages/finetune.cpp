@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Finetune: a little next-token training, usually at a longer context.
+#include "objectives/distillation.h"
 #include "stages/training_stage.h"
 
 namespace amalgam {

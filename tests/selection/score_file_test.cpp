@@ -158,6 +158,31 @@ TEST_F(ScoreFile, statistics_stand_next_to_the_values) {
     EXPECT_EQ(file.string_attribute("/kl", "unit"), "nat/token");
 }
 
+TEST_F(ScoreFile, datasets_that_do_not_fit_together_are_named) {
+    const ScoreTable table = made_up_scores(3, {2, 0, 1});
+    const auto write = [&](const std::vector<int64_t>& shape) {
+        write_h5_once(path, [&](H5File& file) {
+            file.describe_file("amalgam scores", Provenance{});
+            file.set_attribute("/", "number_of_layers", int64_t{3});
+            test::write_integers(file, "/candidate", {0, 1, 2});
+            test::write_integers(file, "/layer", {2, 0, 1});
+            test::write_integers(file, "/rank", {0, 1});  // one is missing
+            test::write_integers(file, "/checkpoint_tokens", {0, 512});
+            const std::vector<double> values(24, 1.0);
+            file.write("/kl", shape, std::span<const double>(values));
+            const std::vector<int64_t> losses = {3, 8}, seconds = {3};
+            file.write("/train_loss", losses, std::span<const double>(values));
+            file.write("/seconds", seconds, std::span<const double>(values.data(), 3));
+        });
+    };
+    write({3, 2, 4});
+    expect_error([&] { read_scores(path); }, ExitCode::damaged_file, {path.string(), "/rank", "does not fit"});
+    write({2, 3, 4});
+    expect_error([&] { read_scores(path); }, ExitCode::damaged_file, {path.string(), "/train_loss", "does not fit"});
+    write({6, 4});
+    expect_error([&] { read_scores(path); }, ExitCode::damaged_file, {path.string(), "/kl", "does not fit"});
+}
+
 TEST_F(ScoreFile, damaged_files_are_named) {
     write_scores(path, made_up_scores(3, {0, 1, 2}), Provenance{});
     expect_error([&] { read_candidate(path, third.candidate); }, ExitCode::damaged_file,
