@@ -31,11 +31,8 @@ TransferSource::TransferSource(const TensorSource& teacher, const ModelSpec& stu
     : teacher_(teacher), config_(student.config), expansion_(expansion), seed_(seed) {
     for (int64_t layer = 0; layer < config_.layers; ++layer) {
         const MixerDeclaration& mixer = find_mixer(student.layout.at(size_t(layer)));
-        for (const ParameterDeclaration& parameter : mixer.parameters(config_, student.options)) {
-            const std::string name = layer_prefix(layer) + parameter.name;
-            declared_.emplace(name, parameter);
-            prefixes_.emplace(name, layer_prefix(layer));
-        }
+        for (const ParameterDeclaration& parameter : mixer.parameters(config_, student.options))
+            declared_.emplace(layer_prefix(layer) + parameter.name, parameter);
     }
 }
 
@@ -43,7 +40,7 @@ std::optional<at::Tensor> TransferSource::find(const std::string& name) const {
     const auto declared = declared_.find(name);
     if (declared == declared_.end()) return teacher_.find(name);
     const ParameterDeclaration& parameter = declared->second;
-    const std::string& prefix = prefixes_.at(name);
+    const std::string prefix = name.substr(0, name.size() - parameter.name.size());  // "model.layers.N."
     if (const auto* copied = std::get_if<Copied>(&parameter.initial)) return teacher_.find(prefix + copied->from);
     if (const auto* expanded = std::get_if<Expanded>(&parameter.initial)) {
         const auto grouped = teacher_.find(prefix + expanded->from);

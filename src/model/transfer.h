@@ -24,7 +24,6 @@ class TransferSource : public TensorSource {
     const TensorSource& teacher_;
     ModelConfig config_;
     std::map<std::string, ParameterDeclaration> declared_;  // by the tensor's name
-    std::map<std::string, std::string> prefixes_;           // "model.layers.N." of these names
     KeyValueExpansion expansion_;
     uint64_t seed_;
 };
