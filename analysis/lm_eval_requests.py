@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What lm_eval_export.py and lm_eval_score.py share: a model for lm-evaluation-harness that turns its requests into
 token ids as the harness's own Hugging Face model does, and the file that keeps them (format: outputs/README.md).
+How the harness is made to ask: lm_eval_harness.py.
 
 Needs lm-eval 0.4.13 and transformers, on a login node; neither a model nor a GPU.
 """
@@ -8,6 +9,10 @@ Needs lm-eval 0.4.13 and transformers, on a login node; neither a model nor a GP
 import hashlib
 import json
 import zlib
+
+from python_packages import require_packages
+
+require_packages("lm_eval", "transformers", "h5py")
 
 import h5py
 import numpy as np
@@ -37,6 +42,7 @@ class PiecewiseModel(TemplateLM):
         self.folder = folder
         self.max_length = max_length
         self.add_bos = add_bos
+        self.cut = 0  # requests whose beginning did not fit
 
     def answer(self, piece):
         raise NotImplementedError
@@ -72,7 +78,9 @@ class PiecewiseModel(TemplateLM):
         if len(continuation) > self.max_length:
             raise RequestError(f"a continuation has {len(continuation)} tokens but --max-length is {self.max_length} "
                                "(the model sees no more at once); raise it")
-        context = context[max(0, len(context) + len(continuation) - self.max_length - 1):]
+        surplus = len(context) + len(continuation) - self.max_length - 1
+        self.cut += surplus > 0
+        context = context[max(0, surplus):]
         return self.answer(("judge", context, continuation))
 
     def _loglikelihood_tokens(self, requests, **_):
@@ -98,7 +106,9 @@ class PiecewiseModel(TemplateLM):
         if count >= self.max_length:
             raise RequestError(f"a task generates {count} tokens but --max-length is {self.max_length} (no room for "
                                "its question); raise it")
-        context = self.tok_encode(text)[-(self.max_length - count):]
+        context = self.tok_encode(text)
+        self.cut += len(context) > self.max_length - count
+        context = context[-(self.max_length - count):]
         tokens = list(self.answer(("generate", context, count, until)))
         if self.eot_token_id in tokens:
             tokens = tokens[: tokens.index(self.eot_token_id)]
@@ -114,23 +124,34 @@ def key_of(piece):
 
 
 class Recorder(PiecewiseModel):
-    """Collects the pieces, each once, and answers with nothing in particular."""
+    """Collects the pieces, each once (tokens as arrays: there may be millions), and answers with nothing in particular."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.pieces = {}
 
     def answer(self, piece):
-        self.pieces.setdefault(key_of(piece), piece)
+        key = key_of(piece)
+        if key not in self.pieces:
+            self.pieces[key] = tuple(np.array(part, "<i4") if isinstance(part, list) and place < 3 else part
+                                     for place, part in enumerate(piece))
         return (0.0, False) if piece[0] == "judge" else []
 
 
 class Replayer(PiecewiseModel):
-    """Answers from `answers`, {key of the piece: answer}."""
+    """Answers from `answers`, {key of the piece: answer}. Several models are asked the same: `known_tokens`, a dict that
+    they share, spares all but the first the tokenising."""
 
-    def __init__(self, folder, max_length, add_bos, answers):
+    def __init__(self, folder, max_length, add_bos, answers, known_tokens=None):
         super().__init__(folder, max_length, add_bos)
         self.answers = answers
+        self.known_tokens = {} if known_tokens is None else known_tokens
+
+    def tok_encode(self, string, add_special_tokens=None, **_):
+        key = hashlib.blake2b(f"{add_special_tokens} {string}".encode(), digest_size=16).digest()
+        if key not in self.known_tokens:
+            self.known_tokens[key] = np.array(super().tok_encode(string, add_special_tokens), "<i4")
+        return self.known_tokens[key].tolist()
 
     def answer(self, piece):
         try:
@@ -148,13 +169,15 @@ def tokens_with(tokenizer, strings):
     return [token for token, text in zip(ids, texts) if any(string in text for string in strings)]
 
 
-def write_requests(path, model, settings, tokenizer_json):
-    """`settings`: what lm_eval_score.py needs to ask the harness for the same again (JSON)."""
-    tokens, offsets, context_tokens, new_tokens, stop_set, sets = [], [0], [], [], [], {}
+def write_requests(path, model, settings, tokenizer_json, data):
+    """`settings`: what lm_eval_score.py needs to ask the harness for the same again; `data`: {file: SHA-256} of what the
+    questions were made from (both JSON)."""
+    tokens, offsets, context_tokens, new_tokens, stop_set, sets = [np.zeros(0, "<i4")], [0], [], [], [], {}
     for piece in model.pieces.values():
         kind, context = piece[:2]
-        tokens.extend(context + (piece[2] if kind == "judge" else []))
-        offsets.append(len(tokens))
+        parts = [context, piece[2]] if kind == "judge" else [context]
+        tokens.extend(parts)
+        offsets.append(offsets[-1] + sum(map(len, parts)))
         context_tokens.append(len(context))
         new_tokens.append(0 if kind == "judge" else piece[2])
         until = tuple(piece[3]) if kind == "generate" else ()
@@ -163,7 +186,8 @@ def write_requests(path, model, settings, tokenizer_json):
     for until in sets:
         stops.extend(sorted(set(tokens_with(model.tokenizer, until)) | {model.eot_token_id}))
         stop_offsets.append(len(stops))
-    vocabulary = max(len(model.tokenizer), max(tokens) + 1)
+    tokens = np.concatenate(tokens)
+    vocabulary = max(len(model.tokenizer), int(tokens.max()) + 1)
     with h5py.File(path, "x", libver=("earliest", "v110")) as file:
         file.attrs["filetype"] = FILETYPE
         file.attrs["format_version"] = np.array(FORMAT_VERSION, dtype=np.int32)
@@ -171,6 +195,7 @@ def write_requests(path, model, settings, tokenizer_json):
         file.attrs["tokenizer_sha256"] = hashlib.sha256(tokenizer_json).hexdigest()
         file.attrs["fingerprint"] = hashlib.sha256("".join(model.pieces).encode()).hexdigest()
         file.attrs["settings"] = json.dumps(settings)
+        file.attrs["data"] = json.dumps(data)
         for name, values, dtype in (("tokens", tokens, "<i4"), ("offsets", offsets, "<i8"),
                                     ("context_tokens", context_tokens, "<i8"), ("max_new_tokens", new_tokens, "<i8"),
                                     ("stop_set", stop_set, "<i8"), ("stop_tokens", stops, "<i4"),
@@ -181,12 +206,14 @@ def write_requests(path, model, settings, tokenizer_json):
 
 
 def read_requests(path):
-    """(settings, fingerprint, keys of the pieces in the order of the file)."""
+    """(settings, {file: SHA-256} of the data, fingerprint, keys of the pieces in the order of the file)."""
     with h5py.File(path, "r") as file:
         if file.attrs.get("filetype") != FILETYPE:
             raise RequestError(f'{path}: filetype is "{file.attrs.get("filetype", "")}" ("{FILETYPE}" is needed)')
         keys = [key.decode() for key in file["key"][:]]
-        return json.loads(file.attrs["settings"]), file.attrs["fingerprint"], keys
+        if "data" not in file.attrs:
+            raise RequestError(f"{path}: written by an older lm_eval_export.py (seeds and data are not in it); export again")
+        return json.loads(file.attrs["settings"]), json.loads(file.attrs["data"]), file.attrs["fingerprint"], keys
 
 
 def read_answers(path, model, fingerprint, keys):
@@ -206,15 +233,3 @@ def read_answers(path, model, fingerprint, keys):
         generated, offsets = answers["generated"][:], answers["generated_offsets"][:]
     return {key: (float(likelihood[i]), bool(greedy[i])) if np.isfinite(likelihood[i])
             else generated[offsets[i] : offsets[i + 1]].tolist() for i, key in enumerate(keys)}
-
-
-def ask_harness(model, settings, **options):
-    """Lets the harness put its questions; the same settings put the same ones."""
-    import lm_eval
-    from lm_eval.tasks import TaskManager
-
-    manager = TaskManager(include_path=settings["include_path"])
-    return lm_eval.simple_evaluate(
-        model=model, tasks=settings["tasks"], num_fewshot=settings["num_fewshot"], limit=settings["limit"],
-        apply_chat_template=settings["apply_chat_template"], fewshot_as_multiturn=settings["apply_chat_template"],
-        metadata=settings["metadata"], task_manager=manager, **options)
