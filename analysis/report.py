@@ -14,6 +14,7 @@ import numpy as np
 
 import page
 import plots
+from rates_table import table_of
 from result_files import NO_LAYER
 from run_folder import is_softmax, paired_gap, read_run_folder
 from table import (NOT_THERE, comparison_row, format_duration, format_recall, format_value, with_error)
@@ -206,7 +207,7 @@ def training_section(run):
     html += page.figure(plots.loss_curve([run], "finetune"), "Finetune", "Next-token loss on training batches.",
                         why_missing=why_missing(run, "finetune"))
     html += page.figure(plots.gradient_norms(run), "Gradient norm", "Before clipping.")
-    return html + "</div>"
+    return html + "</div>" + table_of(run.learning_rates)
 
 
 def evaluation_section(runs):

@@ -12,6 +12,7 @@ from typing import Optional
 
 import numpy as np
 
+from learning_rates import in_order, read_learning_rates
 from metrics import Metrics, read_metrics
 from result_files import (Evaluation, Provenance, Scores, Selection, UnreadableFile, join_candidates, read_candidate,
                           read_checkpoint_info, read_evaluation, read_scores, read_selection, read_selection_in_scores)
@@ -29,6 +30,7 @@ class RunFolder:
     scores: Optional[Scores] = None
     selection: Optional[Selection] = None
     evaluation: Optional[Evaluation] = None
+    learning_rates: list = field(default_factory=list)  # LearningRates, in order of stages
     checkpoints: list = field(default_factory=list)  # CheckpointInfo, in order of stage and step
     exported: dict = field(default_factory=dict)  # folder of the student -> its config.json
     log_tail: list = field(default_factory=list)
@@ -111,6 +113,8 @@ def read_run_folder(path):
             run.exported[config.parent.name] = json.loads(config.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             run.problems.append(f"{config.parent.name}/config.json: is not valid JSON ({error})")
+    rates = [attempt(run, read_learning_rates, file) for file in sorted(path.glob("learning_rates/*.h5"))]
+    run.learning_rates = in_order([one for one in rates if one is not None])
     read_checkpoints(run)
     run.scores = attempt(run, read_scores, path / "scores.h5")
     if run.scores is None:

@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "estimate/model_sizes.h"
 #include "job/job_values.h"
+#include "job/learning_rate_trials.h"
 #include "job/training_plan.h"
 #include "system/error.h"
 
@@ -22,6 +24,12 @@ Share share_of_rank(const Job& job, const TrainingJob& stage, int64_t sharers) {
     const int64_t sequences = std::min(micro_batch_sequences(stage, sharers, job.deterministic), stage.batch_sequences);
     const int64_t all = (stage.batch_sequences + sequences - 1) / sequences;
     return {sequences, (all + sharers - 1) / sharers};
+}
+
+/// What the race for learning rates may cost, in a corpus that is large enough.
+double race_tokens(const std::string& name, const TrainingJob& stage, int64_t candidates = 1) {
+    const auto plan = trial_plan(name, stage, candidates, std::numeric_limits<int64_t>::max());
+    return plan ? plan->most_tokens() : 0.0;
 }
 
 double trained_tokens(const TrainingJob& stage) {
@@ -82,7 +90,7 @@ class Estimator {
         return {.name = name,
                 .steps = training_steps(job),
                 .micro_batch_sequences = share_of_rank(job_, job, sharers).sequences,
-                .tokens = trained_tokens(job)};
+                .tokens = trained_tokens(job) + (name == "score" ? 0 : race_tokens(name, job))};
     }
 
     StageSizes stage_sizes(const TrainingJob& job, int64_t sharers, double kept, double trained) const {
@@ -179,10 +187,13 @@ class Estimator {
         const double measured = double(score.measurements) * double(score.validation_sequences) * length;
         const double of_candidate =
             trained_tokens(score) * (teacher_flops(length) + trained) + measured * (teacher_flops(length) + student);
-        stage.flops = candidates * of_candidate;
+        const double raced = race_tokens("score", score, int64_t(candidates));
+        const double of_race = raced * (teacher_flops(length) + student_flops(0, length));
+        stage.tokens += raced;
+        stage.flops = candidates * of_candidate + of_race;
         const int64_t groups = std::max<int64_t>(1, machine_.ranks / score.ranks_per_candidate);
         const int64_t rounds = (int64_t(candidates) + groups - 1) / groups;
-        stage.seconds = double(rounds) * seconds(of_candidate, double(score.ranks_per_candidate));
+        stage.seconds = seconds(double(rounds) * of_candidate + of_race, double(score.ranks_per_candidate));
         return stage;
     }
 

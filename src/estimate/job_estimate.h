@@ -13,7 +13,8 @@
 // Arithmetic   a distillation step is three forwards of the student (and the blocks once more if recomputed) and one of
 //              the teacher; align: teacher without head, and three forwards of all linear mixers.
 // Time         flop / (ranks x peak x utilisation). score: candidates are dealt to ranks / ranks_per_candidate groups,
-//              so its time is that of the largest number of candidates in one group. Checkpoints: bytes / (nodes x
+//              so its time is that of the largest number of candidates in one group. A race for learning rates counts
+//              with the tokens that it may take (job/learning_rate_trials.h). Checkpoints: bytes / (nodes x
 //              bandwidth of a node).
 // Checkpoint   4 bytes per student parameter + 8 per trained one.
 #pragma once
@@ -46,7 +47,7 @@ struct StageEstimate {
     std::string name;
     int64_t steps = 0;
     int64_t micro_batch_sequences = 0;        // of one rank in one forward; 0: not a training stage
-    double tokens = 0;                        // trained on, over all candidates
+    double tokens = 0;                        // over all candidates, and of the longest race for learning rates
     std::vector<ShardingEstimate> shardings;  // that make sense here, none first
     size_t chosen = 0;                        // of them: what the job runs with
     size_t automatic = 0;                     // of them: what auto takes

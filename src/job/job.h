@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,13 +37,16 @@ struct StudentJob {
 
 struct OptimizerJob {
     double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8;
-    double weight_decay = 0.0;               // of every trained parameter
-    double gradient_clip = 1.0;              // global L2 norm; 0: no clipping
-    double learning_rate = 1e-3;             // of mixer parameters (and all of a stage with one group)
-    double learning_rate_rest = 1e-3;        // of everything else: MLP, norms, embeddings, head
-    Schedule schedule = Schedule::constant;  // after the warm-up
-    double final_fraction = 0.0;             // rate at the end, as a fraction of learning_rate (cosine, linear)
+    double weight_decay = 0.0;                 // of every trained parameter
+    double gradient_clip = 1.0;                // global L2 norm; 0: no clipping
+    std::optional<double> learning_rate;       // of mixer parameters; nothing: auto, found before the stage begins
+    std::optional<double> learning_rate_rest;  // of everything else: MLP, norms, embeddings, head
+    double race_fraction = 0.03;               // of the stage's tokens, for the trials that find automatic rates
+    Schedule schedule = Schedule::constant;    // after the warm-up
+    double final_fraction = 0.0;               // rate at the end, as a fraction of learning_rate (all but constant)
+    double decay_fraction = 0.2;               // of the steps, in which warmup_stable_decay falls
     int64_t warmup_steps = 0;
+    double warmup_fraction = 0.0;  // of the steps; the longer one of both counts
 };
 
 /// What align, score, distill and finetune share.
@@ -58,7 +62,6 @@ struct AlignJob : TrainingJob {
     /// Many small steps at a high rate, and a loss that does not depend on a layer's scale: of what was tried with
     /// models of 2 M and 135 M parameters this aligns best for the tokens it takes (analysis/results/recipe).
     AlignJob() {
-        optimizer.learning_rate = 3e-3;
         optimizer.schedule = Schedule::cosine;
         optimizer.final_fraction = 0.01;
         optimizer.warmup_steps = 20;
@@ -69,20 +72,19 @@ struct AlignJob : TrainingJob {
 struct DistillJob : TrainingJob {
     DistillJob() {
         sequence_length = 4096;
-        optimizer.learning_rate = 1e-4;
-        optimizer.learning_rate_rest = 7e-6;
         optimizer.schedule = Schedule::cosine;
         optimizer.final_fraction = 0.1;
         optimizer.warmup_steps = 20;
     }
     double temperature = 1.0;
-    int64_t loss_chunk_tokens = 0;  // logits exist for so many tokens at once; 0: see chunked_losses.h
+    double hidden_state_weight = 0.0;  // of a loss on the final hidden states beside the KL (objectives/distillation.h)
+    int64_t loss_chunk_tokens = 0;     // logits exist for so many tokens at once; 0: see chunked_losses.h
 };
 
 struct ScoreJob : DistillJob {
-    ScoreJob() {  // a constant rate, so that scores measured on the way are comparable with the last one
-        optimizer.schedule = Schedule::constant;
+    ScoreJob() {  // a candidate may have only a few steps
         optimizer.warmup_steps = 0;
+        optimizer.warmup_fraction = 0.1;
     }
     int64_t validation_sequences = 32;  // held-out sequences on which every candidate's KL is measured
     int64_t measurements =
@@ -95,10 +97,7 @@ struct ScoreJob : DistillJob {
 
 /// Next-token training at long context; no teacher, so the temperature is not used.
 struct FinetuneJob : DistillJob {
-    FinetuneJob() {
-        sequence_length = 16384;
-        optimizer.learning_rate = optimizer.learning_rate_rest = 1e-5;
-    }
+    FinetuneJob() { sequence_length = 16384; }
 };
 
 struct SelectJob {

@@ -10,6 +10,7 @@
 #include "exports/formats.h"
 #include "job/job_values.h"
 #include "job/student_spec.h"
+#include "job/training_notes.h"
 #include "job/training_plan.h"
 #include "mixers/declaration.h"
 #include "system/error.h"
@@ -34,6 +35,10 @@ class Check {
         check_student();
         check_selection();
         check_export();
+        if (teacher_)
+            for (const std::string& note :
+                 training_notes(job_, *teacher_, counts_ ? counts_->training : std::numeric_limits<int64_t>::max()))
+                note_if(true, note);
         return findings_;
     }
 
@@ -163,6 +168,11 @@ class Check {
             problem_if(share % micro != 0, name, ".micro_batch_sequences is ", micro, " but a rank's share is ", share,
                        " sequences (it is cut into equal parts) use a divisor of ", share);
         }
+        problem_if(steps > 0 && stage.optimizer.warmup_fraction + stage.optimizer.decay_fraction > 1.0 &&
+                       stage.optimizer.schedule == Schedule::warmup_stable_decay,
+                   name, ".optimizer: warmup_fraction ", stage.optimizer.warmup_fraction, " and decay_fraction ",
+                   stage.optimizer.decay_fraction,
+                   " are more than all steps (the full learning rate would never be reached) lower one of them");
         problem_if(steps > 0 && stage.optimizer.warmup_steps >= steps, name, ".optimizer.warmup_steps is ",
                    stage.optimizer.warmup_steps, " but the stage has ", steps,
                    " steps (the full learning rate would never be reached) lower it");

@@ -21,6 +21,7 @@ std::string JobKey::type() const {
         std::string operator()(std::string*) const { return "a text"; }
         std::string operator()(int64_t*) const { return "an integer"; }
         std::string operator()(double*) const { return "a number"; }
+        std::string operator()(std::optional<double>*) const { return "a number or auto"; }
         std::string operator()(bool*) const { return "true or false"; }
         std::string operator()(std::vector<int64_t>*) const { return "a list of integers"; }
         std::string operator()(std::vector<std::string>*) const { return "a list of texts"; }

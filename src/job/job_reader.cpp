@@ -61,6 +61,16 @@ class Store {
         *out = *value;
         return true;
     }
+    bool operator()(std::optional<double>* out) const {
+        if (node_.IsScalar() && node_.Scalar() == "auto") {
+            out->reset();
+            return true;
+        }
+        double value = 0.0;
+        if (!(*this)(&value)) return false;
+        *out = value;
+        return true;
+    }
     bool operator()(bool* out) const {
         if (!node_.IsScalar() || (node_.Scalar() != "true" && node_.Scalar() != "false")) return false;
         *out = node_.Scalar() == "true";

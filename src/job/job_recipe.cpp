@@ -17,11 +17,15 @@ void apply_recipe(Job& job) {
         stage->optimizer.schedule = Schedule::constant;
         stage->optimizer.final_fraction = 0.0;
         stage->optimizer.warmup_steps = 0;
+        stage->optimizer.warmup_fraction = 0.0;
+        stage->optimizer.learning_rate = 1e-4;
+        stage->optimizer.learning_rate_rest = 7e-6;
     }
     job.align.optimizer.schedule = Schedule::cosine;
     job.align.loss = AlignmentLoss::norm;
     job.align.batch_sequences = 96;
-    job.align.optimizer.learning_rate = 1e-3;
+    job.align.optimizer.learning_rate = job.align.optimizer.learning_rate_rest = 1e-3;
+    job.finetune.optimizer.learning_rate = job.finetune.optimizer.learning_rate_rest = 1e-5;
 }
 
 void apply_variant(StudentJob& student) {

@@ -8,7 +8,8 @@
 //   student.output_norm_eps     reference  1e-5 whatever the teacher's rms_norm_eps is
 //   *.optimizer.weight_decay    0.01       AdamW's default of PyTorch, on every parameter, norms and biases too
 //   align: 96 sequences a step at 1e-3, the norm of the difference as loss, cosine to 0 without warm-up
-//   score, distill, finetune: constant rate without warm-up
+//   score, distill: 1e-4 for the mixers, 7e-6 for the rest; finetune: 1e-5 (RADLADS, arXiv 2505.03005); all of them
+//   constant, without warm-up
 #pragma once
 
 #include "job/job.h"

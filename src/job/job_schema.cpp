@@ -188,15 +188,30 @@ void add_optimizer(std::vector<JobKey>& schema, const std::string& section, Stag
     keys.add("gradient_clip", &OptimizerJob::gradient_clip, "",
              "largest global L2 norm of the gradient; 0: no clipping")
         .range = at_least(0);
-    keys.add("learning_rate", &OptimizerJob::learning_rate, "", "of the mixers").range = at_least(0);
+    keys.add("learning_rate", &OptimizerJob::learning_rate, "",
+             "of the mixers; auto: by a rule of thumb and a short race before the stage")
+        .range = at_least(0);
     keys.add("learning_rate_rest", &OptimizerJob::learning_rate_rest, "",
-             section == "align" ? "not used: only mixers are trained here" : "of MLPs, norms, embeddings and head")
+             section == "align" ? "not used: only mixers are trained here"
+                                : "of MLPs, norms, embeddings and head; 0: they stay as they are")
+        .range = at_least(0);
+    keys.add("race_fraction", &OptimizerJob::race_fraction, "",
+             section == "score" ? "of the tokens of all candidates that the race for automatic rates may cost, and a "
+                                  "tenth of one candidate's at most; 0: the rule of thumb alone"
+                                : "of the stage's tokens that the race for automatic rates may cost; 0: the rule of "
+                                  "thumb alone")
         .range = at_least(0);
     keys.add("schedule", &OptimizerJob::schedule, "", "of the learning rates after the warm-up");
-    keys.add("final_fraction", &OptimizerJob::final_fraction, "", "of the learning rates at the end (cosine, linear)")
+    keys.add("final_fraction", &OptimizerJob::final_fraction, "", "of the learning rates at the end (all but constant)")
+        .range = fraction();
+    keys.add("decay_fraction", &OptimizerJob::decay_fraction, "",
+             "of the steps, the last ones, in which the rates fall (warmup_stable_decay)")
         .range = fraction();
     keys.add("warmup_steps", &OptimizerJob::warmup_steps, "steps", "in which the learning rates rise linearly from 0")
         .range = at_least(0);
+    keys.add("warmup_fraction", &OptimizerJob::warmup_fraction, "",
+             "the same as a fraction of the stage's steps; the longer warm-up counts")
+        .range = below_one();
 }
 
 /// `Stage` is a DistillJob or an EvaluateJob.
@@ -209,10 +224,13 @@ void add_loss_chunk(std::vector<JobKey>& schema, const std::string& section, Sta
 }
 
 template <class Stage>
-void add_temperature(std::vector<JobKey>& schema, const std::string& section, Stage Job::*stage) {
+void add_distillation(std::vector<JobKey>& schema, const std::string& section, Stage Job::*stage) {
     SectionKeys<Stage> keys(schema, section, [stage](Job& job) -> Stage& { return job.*stage; });
     keys.add("temperature", &DistillJob::temperature, "", "of teacher and student in the KL divergence").range =
         above(0);
+    keys.add("hidden_state_weight", &DistillJob::hidden_state_weight, "",
+             "of |h_T-h_S|^2 / |h_T|^2 of the states before the head, added to the KL divergence")
+        .range = at_least(0);
 }
 
 void add_select(std::vector<JobKey>& schema) {
@@ -284,7 +302,7 @@ std::vector<JobKey> make_schema() {
     add_optimizer(schema, "align", &Job::align);
 
     add_training(schema, "score", &Job::score);
-    add_temperature(schema, "score", &Job::score);
+    add_distillation(schema, "score", &Job::score);
     add_loss_chunk(schema, "score", &Job::score);
     SectionKeys<ScoreJob> score(schema, "score", [](Job& job) -> ScoreJob& { return job.score; });
     score
@@ -309,7 +327,7 @@ std::vector<JobKey> make_schema() {
     add_select(schema);
 
     add_training(schema, "distill", &Job::distill);
-    add_temperature(schema, "distill", &Job::distill);
+    add_distillation(schema, "distill", &Job::distill);
     add_loss_chunk(schema, "distill", &Job::distill);
     add_optimizer(schema, "distill", &Job::distill);
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -43,9 +44,9 @@ class EnumMember {
     std::function<bool(const std::string&)> assign_;
 };
 
-/// Where the value of a key lives in a Job.
-using Member =
-    std::variant<std::string*, int64_t*, double*, bool*, std::vector<int64_t>*, std::vector<std::string>*, EnumMember>;
+/// Where the value of a key lives in a Job. An optional number without a value is written "auto".
+using Member = std::variant<std::string*, int64_t*, double*, std::optional<double>*, bool*, std::vector<int64_t>*,
+                            std::vector<std::string>*, EnumMember>;
 
 struct JobKey {
     std::string path;         // "align.optimizer.beta1"

@@ -54,6 +54,9 @@ struct YamlValue {
     std::string operator()(const std::string* value) const { return yaml_text(*value); }
     std::string operator()(const int64_t* value) const { return std::to_string(*value); }
     std::string operator()(const double* value) const { return yaml_number(*value); }
+    std::string operator()(const std::optional<double>* value) const {
+        return *value ? yaml_number(**value) : std::string("auto");
+    }
     std::string operator()(const bool* value) const { return *value ? "true" : "false"; }
     std::string operator()(const std::vector<int64_t>* values) const {
         std::string list;

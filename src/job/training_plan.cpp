@@ -2,11 +2,16 @@
 #include "job/training_plan.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace amalgam {
 
 int64_t training_steps(const TrainingJob& stage) {
     return stage.tokens / (stage.sequence_length * stage.batch_sequences);
+}
+
+int64_t warmup_steps(const OptimizerJob& optimizer, int64_t steps) {
+    return std::max(optimizer.warmup_steps, int64_t(std::llround(optimizer.warmup_fraction * double(steps))));
 }
 
 int64_t micro_batch_sequences(const TrainingJob& stage, int64_t ranks, bool deterministic) {

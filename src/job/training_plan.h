@@ -12,6 +12,9 @@ namespace amalgam {
 /// Optimizer steps of a stage: whole batches that fit into its tokens (100M tokens of 96 x 512 make 2034).
 int64_t training_steps(const TrainingJob& stage);
 
+/// Steps in which the learning rates rise, of a stage with so many.
+int64_t warmup_steps(const OptimizerJob& optimizer, int64_t steps);
+
 /// Sequences of a micro-batch where `ranks` share the batch. Which ones form it must not depend on the number of ranks
 /// if the bits must not: with `deterministic` it is one sequence unless the job says otherwise.
 int64_t micro_batch_sequences(const TrainingJob& stage, int64_t ranks, bool deterministic);

@@ -42,7 +42,18 @@ void Distillation::accumulate(const at::Tensor& tokens, int64_t cursor, double w
                                               job_.temperature, per_token, job_.loss_chunk_tokens,
                                               gradients.of(student_.head_parameter()));
     losses[0] += per_token * result.loss;
-    forward.backward(result.d_hidden, gradients);
+    at::Tensor d_hidden = result.d_hidden;
+    if (job_.hidden_state_weight > 0.0 && tokens.numel() > 0)
+        losses[0] += add_hidden_state_loss(forward.hidden(), states, per_token * job_.hidden_state_weight, d_hidden);
+    forward.backward(d_hidden, gradients);
+}
+
+double add_hidden_state_loss(const at::Tensor& student, const at::Tensor& teacher, double weight,
+                             at::Tensor& d_student) {
+    const at::Tensor target = teacher.to(at::kFloat), difference = student.to(at::kFloat) - target;
+    const at::Tensor scale = target.square().sum(1, true).clamp_min(1e-12);
+    d_student = d_student + (difference * (2.0 * weight / scale)).to(d_student.scalar_type());
+    return weight * (difference.square() / scale).sum(at::kDouble).item<double>();
 }
 
 void NextToken::accumulate(const at::Tensor& tokens, int64_t, double weight, GradientSink& gradients,

@@ -38,6 +38,12 @@ class TeacherStates {
     int64_t computed_ = 0;
 };
 
+/// The sum over tokens of weight * |h_T - h_S|^2 / |h_T|^2, of final hidden states [tokens, width] as the head gets
+/// them; its gradient with respect to the student's is added to `d_student`.
+double add_hidden_state_loss(const at::Tensor& student, const at::Tensor& teacher, double weight,
+                             at::Tensor& d_student);
+
+/// The KL divergence, and distill.hidden_state_weight times the loss above.
 class Distillation : public Objective {
   public:
     Distillation(CausalLM& student, TeacherStates& teacher, const DistillJob& job,

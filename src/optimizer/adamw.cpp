@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "job/training_plan.h"
 #include "kernels/adamw/adamw.h"
 #ifdef AMALGAM_CUDA
 #include <c10/cuda/CUDAStream.h>
@@ -16,7 +17,7 @@ namespace amalgam {
 namespace {
 
 double learning_rate(const OptimizerJob& options, ParameterGroup group) {
-    return group == ParameterGroup::mixer ? options.learning_rate : options.learning_rate_rest;
+    return group == ParameterGroup::mixer ? options.learning_rate.value() : options.learning_rate_rest.value();
 }
 
 void update_on_cpu(const AdamWTensors& t, const OptimizerJob& options, int64_t step, double rate_factor,
@@ -100,10 +101,14 @@ void AdamW::for_each_moment(const std::function<void(const std::string&, at::Ten
 }
 
 double schedule_factor(const OptimizerJob& options, int64_t step, int64_t steps) {
-    if (step < options.warmup_steps) return double(step + 1) / double(options.warmup_steps);
+    const int64_t warmup = warmup_steps(options, steps);
+    if (step < warmup) return double(step + 1) / double(warmup);
     if (options.schedule == Schedule::constant) return 1.0;
-    const double progress =
-        double(step - options.warmup_steps) / double(std::max<int64_t>(1, steps - options.warmup_steps));
+    int64_t begin = warmup;  // of the decay
+    if (options.schedule == Schedule::warmup_stable_decay)
+        begin = std::max(begin, steps - int64_t(std::llround(options.decay_fraction * double(steps))));
+    if (step < begin) return 1.0;
+    const double progress = double(step - begin) / double(std::max<int64_t>(1, steps - begin));
     const double falling =
         options.schedule == Schedule::cosine ? 0.5 * (1.0 + std::cos(std::numbers::pi * progress)) : 1.0 - progress;
     return options.final_fraction + (1.0 - options.final_fraction) * falling;

@@ -45,7 +45,7 @@ class AdamW {
     int64_t steps_ = 0;
 };
 
-/// Factor on the learning rate at `step` of `steps` (0-based): warm-up, then constant, cosine or linear.
+/// Factor on the learning rate at `step` of `steps` (0-based): warm-up, then the schedule.
 double schedule_factor(const OptimizerJob& options, int64_t step, int64_t steps);
 
 }  // namespace amalgam

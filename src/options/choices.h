@@ -57,11 +57,18 @@ inline constexpr auto enum_names<OutputNormEps> = std::to_array<NamedValue<Outpu
     {{OutputNormEps::teacher, "teacher"}, {OutputNormEps::reference, "reference"}});
 
 /// STAGE.optimizer.schedule: of the learning rates after the warm-up.
-enum class Schedule { constant, cosine, linear };
+enum class Schedule {
+    constant,
+    cosine,
+    linear,
+    warmup_stable_decay  // constant, then linear over the last STAGE.optimizer.decay_fraction of the steps
+};
 template <>
 inline constexpr auto enum_names<Schedule> = std::to_array<NamedValue<Schedule>>({{Schedule::constant, "constant"},
                                                                                   {Schedule::cosine, "cosine"},
-                                                                                  {Schedule::linear, "linear"}});
+                                                                                  {Schedule::linear, "linear"},
+                                                                                  {Schedule::warmup_stable_decay,
+                                                                                   "warmup_stable_decay"}});
 
 /// align.loss: of the student's mixer output u_S against the teacher's u_T.
 enum class AlignmentLoss {

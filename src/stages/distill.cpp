@@ -11,11 +11,14 @@ StageOutcome distill(Run& run) {
     const Layout layout = run.selected_layout();
     const ShardingStrategy sharding = run.sharding("distill", run.world.size());
     CausalLM& teacher = run.teacher(sharding, run.world);
-    const Student student = run.make_student(layout, {aligned.get(), &run.teacher_source()}, run.world, sharding);
     TeacherStates states(teacher, 0);
-    Distillation objective(*student.model, states, run.job.distill, run.job.sharding.activations);
-    const double flops = distillation_flops(student.model->spec(), run.job.distill.sequence_length);
-    return train_stage(run, "distill", student, &teacher, objective, run.job.distill, flops);
+    const double flops = distillation_flops(run.student_spec(layout), run.job.distill.sequence_length);
+    return train_stage(run, "distill", &teacher, run.job.distill, flops, [&] {
+        Trainee made{run.make_student(layout, {aligned.get(), &run.teacher_source()}, run.world, sharding), nullptr};
+        made.objective =
+            std::make_unique<Distillation>(*made.student.model, states, run.job.distill, run.job.sharding.activations);
+        return made;
+    });
 }
 
 }  // namespace amalgam

@@ -9,10 +9,13 @@ StageOutcome finetune(Run& run) {
     const auto distilled = run.newest_student();
     const Layout& layout = distilled->spec().layout;
     const ShardingStrategy sharding = run.sharding("finetune", run.world.size());
-    const Student student = run.make_student(layout, {distilled.get()}, run.world, sharding);
-    NextToken objective(*student.model, run.job.finetune.loss_chunk_tokens, run.job.sharding.activations);
-    const double flops = 3.0 * forward_flops(student.model->spec(), run.job.finetune.sequence_length, true);
-    return train_stage(run, "finetune", student, nullptr, objective, run.job.finetune, flops);
+    const double flops = 3.0 * forward_flops(run.student_spec(layout), run.job.finetune.sequence_length, true);
+    return train_stage(run, "finetune", nullptr, run.job.finetune, flops, [&] {
+        Trainee made{run.make_student(layout, {distilled.get()}, run.world, sharding), nullptr};
+        made.objective = std::make_unique<NextToken>(*made.student.model, run.job.finetune.loss_chunk_tokens,
+                                                     run.job.sharding.activations);
+        return made;
+    });
 }
 
 }  // namespace amalgam

@@ -147,6 +147,10 @@ StageCheckpoints Run::checkpoints(const std::string& stage) const {
     return {folder / "checkpoints", stage, job.checkpoint.keep_last, job.checkpoint.keep_every_steps};
 }
 
+std::filesystem::path Run::learning_rates_file(const std::string& stage) const {
+    return folder / "learning_rates" / (stage + ".h5");
+}
+
 std::filesystem::path Run::candidate_file(int64_t candidate) const {
     char name[32];
     std::snprintf(name, sizeof name, "candidate-%03d.h5", int(candidate));

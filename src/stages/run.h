@@ -53,6 +53,7 @@ class Run {
     double memory();
 
     StageCheckpoints checkpoints(const std::string& stage) const;
+    std::filesystem::path learning_rates_file(const std::string& stage) const;
     std::filesystem::path scores_file() const { return folder / "scores.h5"; }
     std::filesystem::path selection_file() const { return folder / "selection.h5"; }
     std::filesystem::path evaluation_file() const { return folder / "evaluation.h5"; }

@@ -89,7 +89,8 @@ void take_over(const Job& job) {
     const std::string differs = difference(up_to_align(theirs), up_to_align(job));
     require(differs.empty(), "reuse: ", source.string(),
             " was made by another job (its results would not be this job's):", differs);
-    for (const char* file : {"checkpoints/transfer.h5", "checkpoints/align.h5"}) share(source / file, target / file);
+    for (const char* file : {"checkpoints/transfer.h5", "checkpoints/align.h5", "learning_rates/align.h5"})
+        share(source / file, target / file);
     if (!fs::exists(source / "scores.h5") || fs::exists(target / "scores.h5")) return;
     const std::string scored_otherwise = difference(up_to_scores(theirs), up_to_scores(job));
     if (!scored_otherwise.empty()) {
@@ -97,6 +98,7 @@ void take_over(const Job& job) {
                   " are not taken (this job scores in another way):", scored_otherwise));
         return;
     }
+    share(source / "learning_rates/score.h5", target / "learning_rates/score.h5");
     if (!selection_in_scores(source / "scores.h5", job.student.mixer))
         return share(source / "scores.h5", target / "scores.h5");
     // Made by an earlier version: the selection in it is the other run's, and must not be taken for this one's.
@@ -129,10 +131,11 @@ void remove_left(const fs::path& file) {
 void open_run_folder(const Job& job) {
     const fs::path folder = job.run_folder(), job_file = folder / "job.yaml";
     std::error_code failed;
-    for (const char* sub : {"checkpoints", "candidates"}) fs::create_directories(folder / sub, failed);
+    for (const char* sub : {"checkpoints", "candidates", "learning_rates"})
+        fs::create_directories(folder / sub, failed);
     if (failed) throw Error(text(folder.string(), ": cannot be made (", failed.message(), ")"), ExitCode::storage);
     remove_left(folder / "stop");
-    for (const fs::path& place : {folder, folder / "checkpoints", folder / "candidates"})
+    for (const fs::path& place : {folder, folder / "checkpoints", folder / "candidates", folder / "learning_rates"})
         for (const auto& entry : fs::directory_iterator(place))
             if (entry.path().extension() == ".tmp") {
                 warn(text(entry.path().string(), ": left by an interrupted write, removed"));

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Score: measures the candidates that the job's selection rule chooses by (selection/race.h).
+// Score: measures the candidates that the job's selection rule chooses by (selection/race.h), all with the same
+// learning rates, which are found before them.
+#include "objectives/distillation.h"
 #include "selection/race.h"
 #include "stages/training_stage.h"
 
@@ -7,7 +9,8 @@ namespace amalgam {
 
 StageOutcome score(Run& run) {
     const Scorer& scorer = *selection_rule(run.job.select.rule).scorer;
-    const ScoreJob& job = run.job.score;
+    const auto candidates = scorer.candidates(run.teacher_config().layers, run.job.student.mixer);
+    ScoreJob job = run.job.score;
     const RaceGroups groups = race_groups(run.world, job.ranks_per_candidate);
     const Communicator& group = groups.group;
 
@@ -16,6 +19,24 @@ StageOutcome score(Run& run) {
     const ShardingStrategy sharding = run.sharding("score", job.ranks_per_candidate);
     const CausalLM& teacher = run.teacher(sharding, group);
     std::unique_ptr<Checkpoint> all_linear = run.all_linear();
+    TeacherStates trial_states(teacher, 0);
+    // All candidates train with the rates that suit the student which all of them come from.
+    const auto optimizer = find_learning_rates(
+        run, {.stage = "score",
+              .job = run.job.score,
+              .candidates = int64_t(candidates.size()),
+              .group = group,
+              .runs_trials = groups.mine == 0,
+              .teacher = &teacher,
+              .make = [&] {
+                  const Layout layout = amalgam::all_linear(run.teacher_config().layers, run.job.student.mixer);
+                  Trainee made{run.make_student(layout, {all_linear.get()}, group, sharding), nullptr};
+                  made.objective = std::make_unique<Distillation>(*made.student.model, trial_states, run.job.score,
+                                                                  run.job.sharding.activations);
+                  return made;
+              }});
+    if (!optimizer) return StageOutcome::stopped;
+    job.optimizer = *optimizer;
     const TokenFile& tokens = run.training_tokens();
     std::unique_ptr<Batches> batches;
     run.world.together(
@@ -53,7 +74,6 @@ StageOutcome score(Run& run) {
                              .provenance = run.provenance(),
                              .metrics = run.metrics(),
                              .stop = run.stop};
-    const auto candidates = scorer.candidates(run.teacher_config().layers, run.job.student.mixer);
     return race(setup, candidates, *measurement) ? StageOutcome::finished : StageOutcome::stopped;
 }
 

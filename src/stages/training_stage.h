@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// What align, distill and finetune have in common: batches of their own order, the trainer over all ranks, their
-// checkpoints.
+// What align, distill and finetune have in common: learning rates that are found first, batches of their own order, the
+// trainer over all ranks, their checkpoints.
 #pragma once
 
+#include "stages/learning_rate_race.h"
 #include "stages/stages.h"
 
 namespace amalgam {
 
-/// `teacher`: of the objective, or null.
-StageOutcome train_stage(Run& run, const std::string& stage, const Student& student, const CausalLM* teacher,
-                         Objective& objective, const TrainingJob& plan, double flops_per_token);
+/// `teacher`: of the objective, or null. `make` gives the student where the stage begins, as often as asked.
+StageOutcome train_stage(Run& run, const std::string& stage, const CausalLM* teacher, const TrainingJob& plan,
+                         double flops_per_token, const std::function<Trainee()>& make);
 
 /// Floating-point operations of a forward pass over one token of a sequence of `time` tokens (estimate/model_sizes.h).
 /// Training costs three times that.

@@ -130,6 +130,7 @@ class Trainer::Loop {
     }
 
     void update(const std::vector<double>& losses) {
+        if (step_ >= trained_steps()) return;
         // The norm of rank 0 is everybody's: replicas must not drift apart by a last bit.
         double norm[1] = {weights_->norm(kernel_threads())};
         group_.broadcast(std::span<double>(norm));
@@ -138,7 +139,7 @@ class Trainer::Loop {
         if (!objection.empty()) return skip(losses, objection);
         const double clip = plan_.optimizer.gradient_clip;
         const double factor = clip > 0.0 && norm_ > clip ? clip / norm_ : 1.0;
-        weights_->update(schedule_factor(plan_.optimizer, step_, steps_), factor, kernel_threads());
+        weights_->update(schedule_factor(plan_.optimizer, step_, trained_steps()), factor, kernel_threads());
     }
 
     /// All ranks come here alike.
@@ -167,7 +168,8 @@ class Trainer::Loop {
         m.tokens = tokens();
         m.losses = losses;
         m.gradient_norm = norm_;
-        m.learning_rate = plan_.optimizer.learning_rate * schedule_factor(plan_.optimizer, step_ - 1, steps_);
+        m.learning_rate =
+            plan_.optimizer.learning_rate.value() * schedule_factor(plan_.optimizer, step_ - 1, trained_steps());
         const double per_step = seconds_ / double(steps_here);
         m.tokens_per_second = double(plan_.batch_sequences * plan_.sequence_length) / per_step;
         m.memory_gib = peak_memory_gib();
@@ -203,6 +205,7 @@ class Trainer::Loop {
         return header;
     }
 
+    int64_t trained_steps() const { return steps_ - setup_.measured_steps; }
     int64_t tokens() const { return step_ * plan_.batch_sequences * plan_.sequence_length; }
 
     CausalLM& model_;

@@ -32,6 +32,9 @@ struct TrainerSetup {
     ShardedModel* shards = nullptr;
     /// Student or teacher is sharded: ranks with fewer micro-batches go on with empty ones (weights_on_demand.h).
     bool in_step = false;
+    /// The last of the plan's steps update nothing: their losses are of batches that were not trained on. The schedule
+    /// ends before them.
+    int64_t measured_steps = 0;
     double flops_per_token = 0.0, peak_flops = 0.0;  // peak of the whole group; 0: not known
 
     /// Checkpoints of the stage; none: nothing is saved and a stop loses the steps done (a candidate is short).

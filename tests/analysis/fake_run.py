@@ -31,9 +31,10 @@ class FakeRun:
     """One made-up run: 28 layers by default, a few of which truly matter, so that the layouts differ in KL."""
 
     def __init__(self, folder, rule="kl_guided", seed=1, until="export", layers=28, budget=7, answers=True, left_out=(),
-                 more_job="", scores_version=2):
+                 more_job="", scores_version=2, automatic=()):
         self.folder, self.rule, self.seed, self.layers, self.budget = Path(folder), rule, seed, layers, budget
         self.answers, self.scores_version = answers, scores_version
+        self.automatic = automatic  # stages whose learning rates were found by the run
         self.stages = [stage for stage in STAGES[: STAGES.index(until) + 1] if stage not in left_out]
         self.random = np.random.default_rng(seed)
         self.rows = []
@@ -46,10 +47,13 @@ class FakeRun:
     def write(self):
         (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         (self.folder / "candidates").mkdir(exist_ok=True)
+        (self.folder / "learning_rates").mkdir(exist_ok=True)
         (self.folder / "job.yaml").write_text(self.job, encoding="utf-8")
         writers = {"transfer": self.transfer, "align": self.align, "score": self.score, "select": self.select,
                    "distill": self.distill, "finetune": self.finetune, "evaluate": self.evaluate, "export": self.export}
         for stage in self.stages:
+            if stage in self.automatic:
+                self.learning_rates(stage)
             writers[stage]()
         with open(self.folder / "metrics.csv", "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -110,6 +114,25 @@ class FakeRun:
             for layer in range(self.layers):
                 self.log("align", "", layer, step, losses[layer])
         self.checkpoint("align", 800, ["gated_delta_net"] * self.layers)
+
+    def learning_rates(self, stage, finished=True):
+        """Three trials, of which the second is best and the last diverged; none for score."""
+        with self.open(f"learning_rates/{stage}.h5", "amalgam learning rates") as file:
+            set_text(file, "stage", stage)
+            for name, value in (("trial_steps", 24), ("trial_sequence_length", 128), ("measured_batches", 6)):
+                file.attrs[name] = np.int64(value)
+            factor = np.array([1.0, 1 / 3, 3.0])
+            rule = np.array([0.006, 0.0001])
+            file["rule"] = rule
+            file["chosen"] = rule * (1.0 if stage == "score" else factor[1]) if finished else np.full(2, np.nan)
+            file["horizon_factor"] = np.array([1.8])
+            if stage == "score":
+                return
+            file["position"] = np.array([[0, 0], [-1, -1], [1, 1]], dtype=np.int32)
+            file["learning_rate"], file["learning_rate_rest"] = rule[0] * factor, rule[1] * factor
+            losses = np.array([[0.5], [0.4], [np.nan]]) + self.random.normal(0, 0.01, (3, 6))
+            file["held_out_loss"] = losses
+            file["seconds"] = np.array([3.0, 3.1, 3.2])
 
     def score(self):
         tokens = np.arange(5, dtype=np.int64) * 50 * TOKENS_PER_STEP

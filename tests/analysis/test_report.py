@@ -132,6 +132,26 @@ class ReportTest(unittest.TestCase):
         for name in ("guided", "uniform", "random"):
             self.assertIn(f">{name}<", overlay, "the legend names every run")
 
+    def test_learning_rates_that_were_found(self):
+        run = FakeRun(self.root / "automatic", automatic=("align", "score", "distill"))
+        folder = run.write()
+        html, text = self.page(folder)
+        rates = html[html.index("Learning rates that were found"):]
+        rates = rates[: rates.index("<h3>Evaluation")]
+        rows = [re.sub(r"<[^>]*>", " ", row).split() for row in re.findall(r"<tr>(.*?)</tr>", rates, flags=re.S)]
+        stages = [row[0] for row in rows if row and row[0] in ("align", "score", "distill")]
+        self.assertEqual(stages, ["align", "score", "distill"])
+        self.assertIn(["align", "0.002", "3", "trials", "of", "24", "steps"], rows)
+        self.assertIn("distill 0.002 3.333e-05 3 trials".split(), [row[:5] for row in rows])
+        self.assertIn("score 0.006 0.0001 rule of thumb,".split(), [row[:6] for row in rows])
+        self.assertEqual(rates.count("diverged"), 2)
+        self.assertNotIn("Learning rates that were found", self.page(self.guided)[1])
+        run.learning_rates("align", finished=False)
+        self.assertIn("not chosen yet", self.page(folder)[1])
+        (folder / "learning_rates" / "align.h5").write_bytes(b"no HDF5")
+        html, text = self.page(folder)
+        self.assertIn("align.h5: cannot be opened", text)
+
     def test_format_1_of_the_scores_gives_the_same_page(self):
         """It had layers instead of layouts, and the selection in scores.h5."""
         for until in ("score", "select", "export"):

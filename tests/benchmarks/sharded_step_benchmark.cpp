@@ -124,7 +124,8 @@ void measure(const Way& way, const Settings& s, bool profile, const Communicator
                           none || way.strategy == ShardingStrategy::optimizer);
     TeacherStates states(*teacher.model, 0);
     Distillation objective(*student.model, states, DistillJob(), s.activations);
-    const auto weights = make_trained_weights(*student.model, student.shards.get(), objective.trained(), world, {});
+    const auto weights = make_trained_weights(*student.model, student.shards.get(), objective.trained(), world,
+                                              {.optimizer = {.learning_rate = 1e-3, .learning_rate_rest = 1e-3}});
     const at::Tensor tokens = at::randint(spec.config.vocabulary_size, {s.sequences, s.time}, at::kLong).to(s.device);
     finish_device_work(s.device);
     const auto train = [&](int64_t step) {

@@ -73,7 +73,7 @@ double time_steps(const std::string& name, Objective& objective, const at::Tenso
                   bool same_tokens = false) {
     const auto parameters = objective.trained();
     Gradients gradients(parameters, s.device, false);
-    AdamW optimizer(parameters, OptimizerJob());
+    AdamW optimizer(parameters, {.learning_rate = 1e-3, .learning_rate_rest = 1e-3});
     int64_t cursor = 0;
     const auto step = [&] {
         std::vector<double> losses(size_t(objective.losses()), 0.0);

@@ -16,7 +16,7 @@ class CheckpointFiles : public test::TemporaryFolder {
     const std::filesystem::path path = folder / "align-00000003.h5";
     const ModelSpec spec{test::small_config("qwen2"), keep_softmax(3, test::linear_mixer, {1}), {}};
     std::unique_ptr<CausalLM> model = test::small_model(spec, 1, true);
-    AdamW optimizer{all_parameters(*model), {}};
+    AdamW optimizer{all_parameters(*model), {.learning_rate = 1e-3, .learning_rate_rest = 1e-3}};
 
     void SetUp() override {
         for (int step = 0; step < 3; ++step) {

@@ -103,6 +103,12 @@ TEST_F(JobCheck, warmup_and_measurements) {
     job_.align.optimizer.warmup_steps = 2034;
     EXPECT_TRUE(contains(problem(), "align.optimizer.warmup_steps is 2034 but the stage has 2034 steps"));
     job_.align.optimizer.warmup_steps = 0;
+    job_.distill.optimizer.schedule = Schedule::warmup_stable_decay;
+    job_.distill.optimizer.decay_fraction = 0.9;
+    EXPECT_TRUE(check().problems.empty());
+    job_.distill.optimizer.warmup_fraction = 0.2;
+    EXPECT_TRUE(contains(problem(), "distill.optimizer: warmup_fraction 0.2 and decay_fraction 0.9"));
+    job_.distill.optimizer.schedule = Schedule::linear;
     job_.score.measurements = 1526;
     EXPECT_TRUE(contains(problem(), "score.measurements is 1526 but a candidate trains for 1525 steps"));
 }

@@ -38,7 +38,7 @@ TEST(JobFiles, paper_jobs_have_the_papers_numbers) {
         EXPECT_EQ(job.align.optimizer.learning_rate, 1e-3) << name;
         EXPECT_EQ(job.align.optimizer.schedule, Schedule::cosine) << name;
         EXPECT_EQ(job.align.optimizer.final_fraction, 0.0) << name;
-        EXPECT_EQ(job.align.optimizer.warmup_steps, 0) << name;
+        EXPECT_EQ(warmup_steps(job.align.optimizer, 2034), 0) << name;
         for (const TrainingJob& stage :
              {static_cast<const TrainingJob&>(job.score), static_cast<const TrainingJob&>(job.distill)}) {
             EXPECT_EQ(stage.sequence_length, 4096) << name;
@@ -49,6 +49,7 @@ TEST(JobFiles, paper_jobs_have_the_papers_numbers) {
             EXPECT_EQ(stage.optimizer.learning_rate_rest, 7e-6) << name;
             EXPECT_EQ(stage.optimizer.gradient_clip, 1.0) << name;
             EXPECT_EQ(stage.optimizer.schedule, Schedule::constant) << name;
+            EXPECT_EQ(warmup_steps(stage.optimizer, 4577), 0) << name;
         }
         EXPECT_EQ(job.score.tokens, 200000000) << name;
         EXPECT_EQ(option<std::string>(job.select.options, "budget"), "25%") << name;

@@ -20,7 +20,7 @@ TEST(JobReader, empty_file_gives_defaults) {
         const Job job = parse_job(yaml, "job.yaml");
         EXPECT_EQ(job.name, "run");
         EXPECT_EQ(job.align.sequence_length, 512);
-        EXPECT_EQ(job.distill.optimizer.learning_rate_rest, 7e-6);
+        EXPECT_FALSE(job.distill.optimizer.learning_rate_rest.has_value()) << "auto";
     }
 }
 
@@ -77,7 +77,7 @@ TEST(JobReader, wrong_ranges_are_errors) {
     EXPECT_TRUE(contains(problem("align: {optimizer: {beta2: 1}}\n"), "at least 0 and below 1"));
     EXPECT_TRUE(contains(problem("align: {optimizer: {epsilon: 0}}\n"), "above 0"));
     EXPECT_TRUE(contains(problem("align: {optimizer: {schedule: cosin}}\n"),
-                         "\"cosin\" (must be a text, one of constant, cosine, linear)"));
+                         "\"cosin\" (must be a text, one of constant, cosine, linear, warmup_stable_decay)"));
     EXPECT_TRUE(contains(problem("export: {formats: [gguf]}\n"), "one of qwen3_5, fla"));
     EXPECT_TRUE(contains(problem("select: {layers: [-3]}\n"), "at least 0"));
 }

@@ -63,7 +63,7 @@ TEST(JobSchema, keys_of_a_section_stand_together) {
 
 TEST(JobSchema, no_key_is_missing) {
     // A member added to job.h without a key would be unreachable from a job file. Between the members of the schema a
-    // Job has only padding, which is less than 8 bytes, and the temperature that finetune does not use.
+    // Job has only padding, which is less than 8 bytes, and the two of distillation that finetune does not use.
     Job job;
     std::map<const char*, const char*> members;
     const auto* last = reinterpret_cast<const char*>(&job) + sizeof(Job);
@@ -86,6 +86,7 @@ TEST(JobSchema, no_key_is_missing) {
     };
     EXPECT_EQ(holes(), 1);
     add(BytesOf()(&job.finetune.temperature));
+    add(BytesOf()(&job.finetune.hidden_state_weight));
     EXPECT_EQ(holes(), 0);
     members.erase(reinterpret_cast<const char*>(&job.seed));
     EXPECT_EQ(holes(), 1);
@@ -94,7 +95,7 @@ TEST(JobSchema, no_key_is_missing) {
 TEST(JobSchema, enumerations_offer_the_names_of_their_values_and_nothing_else) {
     Job job;
     const JobKey& schedule = *find_key("align.optimizer.schedule");
-    EXPECT_EQ(schedule.choices, (std::vector<std::string>{"constant", "cosine", "linear"}));
+    EXPECT_EQ(schedule.choices, (std::vector<std::string>{"constant", "cosine", "linear", "warmup_stable_decay"}));
     const auto member = std::get<EnumMember>(schedule.member(job));
     EXPECT_EQ(member.name(), "cosine");
     EXPECT_TRUE(member.assign("linear"));

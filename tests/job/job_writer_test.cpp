@@ -33,6 +33,7 @@ struct Change {
     }
     void operator()(int64_t* value) const { *value += 3; }
     void operator()(double* value) const { *value = key.range.high == 1 ? 0.123456789012345 : *value + 1.0 / 3; }
+    void operator()(std::optional<double>* value) const { *value = 1.0 / 3; }
     void operator()(bool* value) const { *value = !*value; }
     void operator()(std::vector<int64_t>* value) const { *value = {3, 1, 4}; }
     void operator()(std::vector<std::string>* value) const { *value = {"fla", "qwen3_5"}; }

@@ -57,6 +57,20 @@ TEST_F(DistillationTraining, gradients_of_the_divergence) {
     }
 }
 
+TEST_F(DistillationTraining, gradients_of_the_divergence_and_the_hidden_states) {
+    make("llama");
+    DistillJob job;
+    job.hidden_state_weight = 0.7;
+    const at::Tensor log_t = at::log_softmax(teacher->logits(tokens), -1),
+                     log_s = at::log_softmax(student->logits(tokens), -1);
+    const at::Tensor h_t = teacher->hidden(tokens).detach(), h_s = student->hidden(tokens);
+    const at::Tensor distance = (h_t - h_s).square().sum(-1) / h_t.square().sum(-1);
+    EXPECT_GT(distance.mean().item<double>(), 1e-3);
+    TeacherStates states(*teacher, 0);
+    Distillation objective(*student, states, job);
+    expect_gradients(objective, (log_t.exp() * (log_t - log_s)).sum(-1).mean() + 0.7 * distance.mean());
+}
+
 TEST_F(DistillationTraining, gradients_of_the_next_token_loss) {
     for (const char* family : {"llama", "qwen3"}) {
         SCOPED_TRACE(family);

@@ -40,7 +40,7 @@ void expect_formula(at::ScalarType compute_type) {
     Gradients gradients(s.parameters, test::device(), false);
     for (Parameter* p : s.parameters) {
         at::Tensor w = p->master.to(at::kDouble), m = at::zeros_like(w), v = at::zeros_like(w);
-        const double rate = p->group == ParameterGroup::mixer ? job.learning_rate : job.learning_rate_rest;
+        const double rate = p->group == ParameterGroup::mixer ? *job.learning_rate : *job.learning_rate_rest;
         AdamW alone({p}, job);
         for (int step = 1; step <= 5; ++step) {
             const double rate_factor = 1.0 / step, gradient_factor = 0.5;
@@ -108,6 +108,32 @@ TEST(Schedule, warms_up_and_falls) {
     EXPECT_DOUBLE_EQ(schedule_factor(job, 14, 24), 0.1 + 0.9 * 0.5);
     EXPECT_NEAR(schedule_factor(job, 9, 24), 0.1 + 0.9 * 0.5 * (1.0 + std::sqrt(0.5)), 1e-12);
     EXPECT_NEAR(schedule_factor(job, 24, 24), 0.1, 1e-12);
+}
+
+TEST(Schedule, warmup_stable_decay_falls_at_the_end_alone) {
+    OptimizerJob job;
+    job.schedule = Schedule::warmup_stable_decay;
+    job.warmup_steps = 4;
+    job.decay_fraction = 0.25;
+    job.final_fraction = 0.1;
+    for (int64_t step = 4; step <= 30; ++step) EXPECT_DOUBLE_EQ(schedule_factor(job, step, 40), 1.0) << step;
+    EXPECT_DOUBLE_EQ(schedule_factor(job, 35, 40), 0.1 + 0.9 * 0.5);
+    EXPECT_DOUBLE_EQ(schedule_factor(job, 40, 40), 0.1);
+    job.decay_fraction = 1.0;  // begins after the warm-up all the same
+    EXPECT_DOUBLE_EQ(schedule_factor(job, 4, 40), 1.0);
+    EXPECT_LT(schedule_factor(job, 5, 40), 1.0);
+    job.decay_fraction = 0.0;
+    EXPECT_DOUBLE_EQ(schedule_factor(job, 39, 40), 1.0);
+}
+
+TEST(Schedule, the_longer_warmup_counts) {
+    OptimizerJob job;
+    job.warmup_steps = 2;
+    job.warmup_fraction = 0.1;
+    EXPECT_DOUBLE_EQ(schedule_factor(job, 0, 40), 0.25);
+    EXPECT_DOUBLE_EQ(schedule_factor(job, 0, 10), 0.5);
+    job.warmup_steps = 0;
+    EXPECT_DOUBLE_EQ(schedule_factor(job, 0, 4), 1.0) << "too few steps to rise in";
 }
 
 TEST(Schedule, works_without_warmup) {

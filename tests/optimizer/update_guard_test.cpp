@@ -102,7 +102,7 @@ TEST(UpdateGuarding, an_update_with_a_bad_gradient_would_change_weights) {
         test::small_model({test::small_config("llama"), all_linear(3, test::linear_mixer), {}}, 1, true);
     Parameter& parameter = *all_parameters(*student).front();
     Gradients gradients({&parameter}, test::device(), false);
-    AdamW optimizer({&parameter}, OptimizerJob());
+    AdamW optimizer({&parameter}, {.learning_rate = 1e-3, .learning_rate_rest = 1e-3});
     gradients.of(parameter).fill_(NAN);
     optimizer.step(gradients, 1.0, 1.0, 1);
     EXPECT_FALSE(parameter.master.isfinite().all().item<bool>());

@@ -33,7 +33,8 @@ class ShardedMemory : public testing::Test {
         const int64_t before = allocator.live();
         const test::ShardedCopy student(*original, true, world, options);
         NextToken objective(*student.model, 16);
-        const auto weights = make_trained_weights(*student.model, student.shards.get(), objective.trained(), world, {});
+        const auto weights = make_trained_weights(*student.model, student.shards.get(), objective.trained(), world,
+                                                  {.optimizer = {.learning_rate = 1e-3, .learning_rate_rest = 1e-3}});
         weights->begin_step();
         std::vector<double> losses(1);
         objective.accumulate(tokens, 0, 1.0, weights->gradients(), losses);
