@@ -15,6 +15,7 @@
 // Time         flop / (ranks x peak x utilisation). score: candidates are dealt to ranks / ranks_per_candidate groups,
 //              so its time is that of the largest number of candidates in one group. Checkpoints: bytes / (nodes x
 //              bandwidth of a node).
+//              Recall questions cost one forward pass of teacher and student over their tokens, without the head.
 // Checkpoint   4 bytes per student parameter + 8 per trained one.
 #pragma once
 
