@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes token files: HDF5 with /tokens and /document_offsets, the format "amalgam tokens" version 1.0.
+"""Writes token files: HDF5 with /tokens, /document_offsets and /recall, the format "amalgam tokens" version 1.1 (1.0 without
+/recall).
 
 The number of tokens is known only at the end. Tokens are therefore spooled to a raw file beside the final one and
 copied into contiguous datasets at last: readers get plain pread-able data, and memory stays bounded.
 """
 
 import os
+import shutil
 import zlib
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy as np
 
 FILETYPE = "amalgam tokens"
 FORMAT_VERSION = (1, 0)
+VERSION_WITH_WORDING = (1, 1)
 LARGEST_UINT16_VOCABULARY = 65536
 COPY_ELEMENTS = 1 << 22  # elements moved at a time
 
@@ -53,7 +56,7 @@ class TokenFileWriter:
         self.tokens += len(tokens)
         self.documents += len(lengths)
 
-    def close(self, attributes: dict) -> None:
+    def close(self, attributes: dict, wording: dict[str, list] | None = None) -> None:
         """Writes the HDF5 file, makes sure it is on disk and gives it its final name."""
         self.tokens_stream_.close()
         self.offsets_stream_.close()
@@ -65,6 +68,8 @@ class TokenFileWriter:
             file.attrs["created"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
             copy_spool(self.tokens_spool_, file.create_dataset("tokens", (self.tokens,), self.dtype))
             copy_spool(self.offsets_spool_, file.create_dataset("document_offsets", (self.documents + 1,), "<i8"))
+            if wording is not None:
+                write_wording(file, wording)
         sync(self.partial_)
         os.replace(self.partial_, self.path)
         sync(self.path.parent)
@@ -85,6 +90,38 @@ def copy_spool(spool: Path, dataset: h5py.Dataset) -> None:
             dataset[start : start + count] = piece
             checksum = zlib.crc32(piece, checksum)
     dataset.attrs["crc32"] = np.int64(checksum)
+
+
+def write_wording(file: h5py.File, wording: dict[str, list]) -> None:
+    """Writes the group /recall: of each name a list of tokens, or of pieces, which are lists of tokens."""
+    file.attrs["format_version"] = np.array(VERSION_WITH_WORDING, dtype=np.int32)
+    for name, value in wording.items():
+        pieces = [value] if not value or isinstance(value[0], int) else value
+        write_checked(file, f"recall/{name}", np.array([token for piece in pieces for token in piece], "<i4"))
+        if pieces is value:
+            offsets = np.cumsum([0] + [len(piece) for piece in pieces])
+            write_checked(file, f"recall/{name}_offsets", offsets.astype("<i8"))
+
+
+def write_checked(file: h5py.File, name: str, values: np.ndarray) -> None:
+    file[name] = values
+    file[name].attrs["crc32"] = np.int64(zlib.crc32(values.tobytes()))
+
+
+def add_wording(path: Path, wording: dict[str, list]) -> None:
+    """Gives a token file the group /recall, in place of the one it has. Until all is on disk the file stays as it is."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        shutil.copyfile(path, partial)
+        with h5py.File(partial, "a", libver=("earliest", "v110")) as file:
+            if "recall" in file:
+                del file["recall"]
+            write_wording(file, wording)
+        sync(partial)
+        os.replace(partial, path)
+        sync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -9,7 +9,6 @@ Documents keep the order of the input whatever the number of processes. See inpu
 
 import argparse
 import hashlib
-import json
 import os
 import signal
 import sys
@@ -29,7 +28,9 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from corpus_files import TEXT_DOCUMENTS, Batch, CorpusError, check_paths, decode_batch, read_batches
+from recall_wording import WordingError, make_wording
 from token_file import TokenFileWriter, token_dtype
+from tokenizer_folder import end_token, load_tokenizer, parse_tokenizer
 
 BATCHES_IN_FLIGHT = 2  # per process; bounds the memory and keeps every process busy
 
@@ -106,56 +107,6 @@ def tokenise_batches(
             raise reader_fault
 
 
-def load_tokenizer(folder: Path) -> str:
-    """The text of tokenizer.json, made by transformers if the folder has only an older form."""
-    path = folder / "tokenizer.json"
-    if path.is_file():
-        return path.read_bytes().decode("utf-8")  # no change of line ends: its hash is the file's
-    if not folder.is_dir():
-        raise CorpusError(f"{folder}: no such folder (--tokenizer takes a Hugging Face model folder)")
-    try:
-        from transformers import AutoTokenizer
-
-        return AutoTokenizer.from_pretrained(folder).backend_tokenizer.to_str()
-    except Exception as error:  # whatever transformers says about a folder it cannot use
-        reason = str(error).partition("\n")[0]
-        raise CorpusError(f"{folder}: no tokenizer.json, and transformers cannot make one ({reason})") from error
-
-
-def end_token(folder: Path, tokenizer: Tokenizer, vocabulary_size: int, wanted: str | None) -> int:
-    """The id of the token that ends documents: the one named, or the tokenizer's, or the model's own."""
-    token = wanted or read_json(folder / "tokenizer_config.json").get("eos_token")
-    if isinstance(token, dict):
-        token = token.get("content")
-    if token is not None:
-        token_id = tokenizer.token_to_id(token)
-        if token_id is None:
-            raise CorpusError(f'{folder}: the tokenizer has no token "{token}" (it should end the documents)')
-        return token_id
-    token_id = read_json(folder / "config.json").get("eos_token_id")
-    if isinstance(token_id, list):
-        token_id = token_id[0]
-    if token_id is None:
-        raise CorpusError(
-            f"{folder}: names no end-of-sequence token (it ends every document); give --eos-token or --no-eos"
-        )
-    if not 0 <= token_id < vocabulary_size:
-        raise CorpusError(
-            f'{folder}/config.json: "eos_token_id" is {token_id} but the tokenizer has {vocabulary_size} tokens; '
-            "give --eos-token or --no-eos"
-        )
-    return token_id
-
-
-def read_json(path: Path) -> dict:
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CorpusError(f"{path}: not valid JSON ({error})") from error
-
-
 def tokenise(arguments: argparse.Namespace) -> None:
     check_paths(arguments.input)
     if arguments.output.exists():
@@ -166,12 +117,13 @@ def tokenise(arguments: argparse.Namespace) -> None:
         raise CorpusError(f"{arguments.output.parent}: no such folder (the token file goes there); make it first")
     folder = arguments.tokenizer
     tokenizer_json = load_tokenizer(folder)
-    try:
-        tokenizer = Tokenizer.from_str(tokenizer_json)
-    except Exception as error:  # tokenizers raises plain Exception
-        raise CorpusError(f"{folder / 'tokenizer.json'}: cannot be used ({error})") from error
-    vocabulary_size = max(tokenizer.get_vocab().values()) + 1
+    tokenizer, vocabulary_size = parse_tokenizer(folder, tokenizer_json)
     eos_id = end_token(folder, tokenizer, vocabulary_size, arguments.eos_token) if arguments.eos else None
+    try:
+        wording = make_wording(tokenizer, eos_id)
+    except WordingError as error:
+        print(f"tokenise.py: no recall questions can be asked with this file: {error}", file=sys.stderr)
+        wording = None
     settings = Settings(tokenizer_json, arguments.text_field, eos_id, token_dtype(vocabulary_size))
 
     start = time.monotonic()
@@ -200,7 +152,8 @@ def tokenise(arguments: argparse.Namespace) -> None:
                 "vocabulary_size": np.int64(vocabulary_size),
                 "eos_token_id": np.int64(-1 if eos_id is None else eos_id),
                 "source": ", ".join(path.name for path in arguments.input),
-            }
+            },
+            wording,
         )
     seconds = time.monotonic() - start
     print(

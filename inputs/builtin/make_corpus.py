@@ -9,12 +9,15 @@ lie between. See README.md for the file format and the commands.
 
 import argparse
 import hashlib
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 import vocabulary as v
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # token_file.py
 
 DOCUMENT_LENGTH = 512
 BODY_LENGTH = DOCUMENT_LENGTH - 2
@@ -215,9 +218,12 @@ def make_mixture(rng, count, repeats, dense):
 
 
 def write_tokens(path, tokenizer_json, tokens, answers=None):
-    """Writes an Amalgam token file; documents are the rows of `tokens`, and
-    the mask `answers`, if given, becomes /answer_positions."""
+    """Writes an Amalgam token file; documents are the rows of `tokens`. With
+    the mask `answers`, which becomes /answer_positions, it is one to ask
+    questions of, and gets the wording of recall questions, too."""
     import h5py
+
+    from token_file import write_wording
 
     digest = hashlib.sha256(Path(tokenizer_json).read_bytes()).hexdigest()
     with h5py.File(path, "w") as file:
@@ -232,6 +238,7 @@ def write_tokens(path, tokenizer_json, tokens, answers=None):
         )
         if answers is not None:
             file["answer_positions"] = np.flatnonzero(answers).astype(np.int64)
+            write_wording(file, v.recall_wording())
 
 
 def main():

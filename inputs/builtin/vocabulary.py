@@ -131,6 +131,14 @@ FILLER_TEMPLATES = [
 DENSE_NAME_TEMPLATES = ["{key} {value} ."]
 DENSE_CODE_TEMPLATES = ["{key} is {value} ."]
 LONGEST_CLOSER = 40
+# What hides a fact where a recall question has no text around it.
+NOISE_SENTENCES = [
+    "The small barn was near the cow .",
+    "A baker found the big field .",
+    "They walked slowly in the rain .",
+    "In May the wind was quiet .",
+    "It was a warm , dry hill .",
+]
 
 
 def closer_template(length):
@@ -216,6 +224,36 @@ def _template_table():
 
 
 TEMPLATE_TABLE, TEMPLATE_LENGTH, TEMPLATE_IDS = _template_table()
+
+
+def recall_wording():
+    """The group /recall of a token file (outputs/README.md): questions about
+    the codes of places, worded as in the corpus."""
+
+    def parts(template):
+        pieces = [[]]
+        for word in template.split():
+            if word.startswith("{"):
+                pieces.append([])
+            else:
+                pieces[-1].append(IDS[word])
+        return pieces
+
+    fact = parts(CODE_TEMPLATES[0])
+    question = parts(QUESTION_TEMPLATES[-1])[:2]
+    return {
+        "start": [BOS],
+        "noise": [[IDS[word] for word in s.split()] for s in NOISE_SENTENCES],
+        "fact": fact,
+        "pair": fact,
+        "question": question,
+        "question_of_pair": question,
+        "keys": [[IDS[word]] for word in WORD_CLASSES["place"]],
+        "values": [[IDS[word]] for word in WORD_CLASSES["code"]],
+        "sentence_ends": [IDS["."]],
+        "left_out_of_text": [BOS, EOS],
+    }
+
 
 # A user's turn is a question, the assistant's an answer, as in the corpus.
 CHAT_TEMPLATE = (

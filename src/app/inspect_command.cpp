@@ -85,10 +85,14 @@ void print_evaluation(const H5File& file) {
     const auto models = file.read_strings("/model");
     const auto perplexity = file.read_doubles("/perplexity"), kl = file.read_doubles("/kl");
     const auto answers = file.has("/answer_accuracy") ? file.read_doubles("/answer_accuracy") : std::vector<double>();
+    const auto recall = file.has("/recall") ? file.read_doubles("/recall/accuracy") : std::vector<double>();
+    const size_t cells = recall.size() / std::max<size_t>(models.size(), 1);
     std::cout << std::fixed << std::setprecision(4);
     for (size_t i = 0; i < models.size(); ++i) {
         std::cout << "  " << std::left << std::setw(10) << models[i] << " perplexity " << perplexity[i] << "  KL "
                   << kl[i] << " nat/token";
+        if (!recall.empty())
+            std::cout << "  recall " << mean_and_error(std::span(recall).subspan(i * cells, cells)).mean;
         if (!answers.empty()) std::cout << "  answers right " << 100.0 * answers[i] << " %";
         std::cout << '\n';
     }

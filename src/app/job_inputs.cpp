@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "evaluation/recall_questions.h"
 #include "evaluation/requests.h"
 #include "specification/hugging_face_config.h"
 #include "stages/training_stage.h"
@@ -85,6 +86,11 @@ JobInputs look_at_inputs(const Job& job) {
             expect_same_tokenizer("evaluate.requests", job.evaluate.requests, requests.tokenizer_sha256(), tokenizer,
                                   place);
     });
+    if (job.evaluate.recall.questions > 0)
+        look(job.data.validation, [&] {
+            const TokenFile text(job.data.validation);
+            RecallQuestions(job.evaluate.recall, read_recall_wording(job.data.validation), text);
+        });
     if (complete) inputs.counts = counts;
     return inputs;
 }

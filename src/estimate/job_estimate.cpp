@@ -231,11 +231,29 @@ class Estimator {
         sizes.teacher = teacher();
         sizes.micro_batches = 0;
         sizes.logit_bytes = chunk_bytes(job_.evaluate.loss_chunk_tokens, length, 2);
-        shard(stage, sizes, machine_.ranks);
         const double tokens = double(job_.evaluate.sequences) * length;
         stage.flops = tokens * (teacher_flops(length) + sizes_.model_flops(kept_, length));
         stage.seconds = seconds(stage.flops, double(std::min(machine_.ranks, job_.evaluate.sequences)));
+        if (job_.evaluate.recall.questions > 0) recall(stage, sizes);
+        shard(stage, sizes, machine_.ranks);
         return stage;
+    }
+
+    /// One forward pass of both models over every question; the head sees only the answers.
+    void recall(StageEstimate& stage, StageSizes& sizes) const {
+        const RecallJob& job = job_.evaluate.recall;
+        double flops = 0, batches = 0, largest = 0;
+        for (const int64_t length : job.lengths) {
+            const double tokens = double(job.questions_of_a_length()) * double(length);
+            const auto batch = double(recall_batch(length) * length);
+            flops += tokens *
+                     (sizes_.block_flops(sizes_.layers(), double(length)) + sizes_.block_flops(kept_, double(length)));
+            batches += std::ceil(tokens / batch);
+            largest = std::max(largest, std::min(tokens, batch));
+        }
+        sizes.activation_bytes = largest * sizes_.largest_block_activations(kept_, bytes_);
+        stage.flops += flops;
+        stage.seconds += seconds(flops, std::min(double(machine_.ranks), batches));
     }
 
     const Job& job_;

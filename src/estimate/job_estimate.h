@@ -16,6 +16,7 @@
 //              so its time is that of the largest number of candidates in one group. A race for learning rates counts
 //              with the tokens that it may take (job/learning_rate_trials.h). Checkpoints: bytes / (nodes x
 //              bandwidth of a node).
+//              Recall questions cost one forward pass of teacher and student over their tokens, without the head.
 // Checkpoint   4 bytes per student parameter + 8 per trained one.
 #pragma once
 

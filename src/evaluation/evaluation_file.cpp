@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "evaluation/recall_file.h"
 #include "evaluation/statistics.h"
 #include "storage/hdf5.h"
 
@@ -118,7 +119,7 @@ void write_evaluation(const std::filesystem::path& path, const std::vector<Evalu
     }
     write_h5_once(path, [&](H5File& file) {
         using Shape = std::vector<int64_t>;
-        file.describe_file("amalgam evaluation", provenance);
+        file.describe_file("amalgam evaluation", provenance, 1, 1);
         std::string layout;
         for (const auto& name : student_layout) layout += (layout.empty() ? "" : ",") + name;
         file.set_attribute("/", "layout", layout);
@@ -138,6 +139,10 @@ void write_evaluation(const std::filesystem::path& path, const std::vector<Evalu
             file.write(name, Shape{n}, std::span<const double>(*values));
         for (const EvaluatedModel& model : models)
             if (model.answers) write_answers(file, model.name, *model.answers);
+        std::vector<const RecallAnswers*> recall;
+        for (const EvaluatedModel& model : models)
+            if (model.recall) recall.push_back(&*model.recall);
+        if (!recall.empty()) write_recall(file, recall);
         if (answers == 0) return;
         file.write("/answer_accuracy", Shape{n}, std::span<const double>(accuracy));
         file.write("/answer_count", Shape{}, std::span<const int64_t>(&answers, 1));

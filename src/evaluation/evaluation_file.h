@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// evaluation.h5: perplexity and KL by position, per sequence and in all, and answer accuracy, of several models on the
-// same held-out sequences. Layout in outputs/README.md.
+// evaluation.h5: perplexity and KL by position, per sequence and in all, answer accuracy and recall of several models,
+// all measured on the same. Layout in outputs/README.md.
 #pragma once
 
 #include <filesystem>
 #include <optional>
 
 #include "evaluation/held_out.h"
+#include "evaluation/recall.h"
 #include "evaluation/requests.h"
 #include "system/provenance.h"
 
 namespace amalgam {
 
 struct EvaluatedModel {
-    std::string name;                // "teacher", "student"
-    TokenMeasurements tokens;        // of every token of the held-out set
-    std::optional<Answers> answers;  // to the requests of the job
+    std::string name;                     // "teacher", "student"
+    TokenMeasurements tokens;             // of every token of the held-out set
+    std::optional<Answers> answers;       // to the requests of the job
+    std::optional<RecallAnswers> recall;  // to its recall questions; of all models or of none
 };
 
 /// Figures of one model that people read first. Losses and KL are means over all positions in nat/token, their errors

@@ -7,8 +7,8 @@
 #include <limits>
 #include <numeric>
 
+#include "evaluation/continuations.h"
 #include "evaluation/generation.h"
-#include "objectives/chunked_losses.h"
 #include "system/activity.h"
 #include "system/error.h"
 
@@ -44,36 +44,6 @@ std::vector<std::vector<int64_t>> in_batches(const RequestFile& file, const std:
     return batches;
 }
 
-/// Log-likelihoods of the continuations of a batch, which may be empty (weights_on_demand.h). What is padded lies
-/// behind all that is looked at, and no model here looks ahead.
-void judge(const CausalLM& model, const RequestFile& file, const std::vector<int64_t>& batch, int64_t loss_chunk,
-           std::vector<double>& loglikelihood, std::vector<double>& greedy) {
-    const int64_t longest = batch.empty() ? 1 : int64_t(file.request(batch[0]).tokens.size());
-    const at::Tensor tokens = at::zeros({int64_t(batch.size()), longest}, at::kLong);
-    std::vector<int64_t> places, targets, owners;  // of the tokens that are predicted
-    for (size_t row = 0; row < batch.size(); ++row) {
-        const Request request = file.request(batch[row]);
-        std::copy(request.tokens.begin(), request.tokens.end(), tokens.data_ptr<int64_t>() + int64_t(row) * longest);
-        for (int64_t t = request.context; t < int64_t(request.tokens.size()); ++t) {
-            places.push_back(int64_t(row) * longest + t - 1);
-            targets.push_back(request.tokens[size_t(t)]);
-            owners.push_back(batch[row]);
-        }
-    }
-    const HeldOuterWeights outer(model);
-    const at::Tensor hidden = model.hidden(tokens.to(model.device())).flatten(0, 1);
-    if (batch.empty()) return;
-    const TokenLosses losses =
-        token_cross_entropy(hidden.index_select(0, at::tensor(places, at::kLong).to(model.device())), outer.head(),
-                            at::tensor(targets, at::kLong).to(model.device()), loss_chunk);
-    const at::Tensor loss = losses.loss.to(at::kCPU, at::kDouble), correct = losses.correct.to(at::kCPU, at::kDouble);
-    for (const int64_t i : batch) greedy[size_t(i)] = 1.0;
-    for (size_t k = 0; k < owners.size(); ++k) {
-        loglikelihood[size_t(owners[k])] -= loss.const_data_ptr<double>()[k];
-        greedy[size_t(owners[k])] *= correct.const_data_ptr<double>()[k];
-    }
-}
-
 }  // namespace
 
 Answers answer_requests(const CausalLM& model, const RequestFile& file, int64_t loss_chunk, const Communicator& group) {
@@ -88,7 +58,13 @@ Answers answer_requests(const CausalLM& model, const RequestFile& file, int64_t 
     const auto batches = in_batches(file, by_length(file, false));
     for (size_t b = rank; (in_step ? b - rank : b) < batches.size(); b += ranks) {
         const auto batch = b < batches.size() ? batches[b] : std::vector<int64_t>();
-        judge(model, file, batch, loss_chunk, loglikelihood, greedy);
+        std::vector<Continuation> continuations;
+        for (const int64_t i : batch) continuations.push_back({file.request(i).tokens, file.request(i).context});
+        const auto judgements = judge_continuations(model, continuations, loss_chunk);
+        for (size_t k = 0; k < batch.size(); ++k) {
+            loglikelihood[size_t(batch[k])] = judgements[k].loglikelihood;
+            greedy[size_t(batch[k])] = judgements[k].greedy ? 1.0 : 0.0;
+        }
         mark_progress();
     }
 

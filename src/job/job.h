@@ -105,12 +105,26 @@ struct SelectJob {
     Options options = default_values(options_of(selection_rules()));  // of all rules, by name
 };
 
+/// Questions about a fact that was told earlier, which the program makes itself from the validation tokens and the
+/// wording in their file (evaluation/recall_questions.h). Off by default: the file must have that wording, and one
+/// question of every kind, length and depth below is 143 thousand tokens, four times what the defaults above measure
+/// on.
+struct RecallJob {
+    int64_t questions = 0;  // of each kind, length and depth; 0: none
+    std::vector<std::string> kinds = names_of<RecallKind>();
+    std::vector<int64_t> lengths = {1024, 2048, 4096};   // of a question with its answer, tokens
+    std::vector<int64_t> depths = {0, 25, 50, 75, 100};  // how much of the context lies before the fact, %
+    int64_t seed = 0;                                    // same seed, same questions
+    int64_t questions_of_a_length() const { return questions * int64_t(kinds.size() * depths.size()); }
+};
+
 struct EvaluateJob {
     int64_t sequences = 64;         // validation sequences
     int64_t sequence_length = 512;  // tokens
     int64_t position_bins = 16;     // bins of positions for perplexity and KL by position
     int64_t loss_chunk_tokens = 0;  // as in distill
     std::string requests = "";      // file of lm_eval_export.py; empty: none
+    RecallJob recall;
 };
 
 struct ExportJob {

@@ -101,6 +101,7 @@ class Check {
         check_token_file("data.training", job_.data.training);
         check_token_file("data.validation", job_.data.validation);
         check_requests();
+        check_recall();
         problem_if(!job_.data.training.empty() && job_.data.training == job_.data.validation,
                    "data.validation is the training file (scores must come from tokens never trained on) give another");
     }
@@ -112,6 +113,30 @@ class Check {
         problem_if(
             job_.evaluate.sequences == 0,
             "evaluate.requests is given but evaluate.sequences is 0 (the stage would be skipped) give at least 1");
+    }
+
+    void check_recall() {
+        const RecallJob& recall = job_.evaluate.recall;
+        if (recall.questions == 0) return;
+        problem_if(job_.evaluate.sequences == 0, "evaluate.recall.questions is ", recall.questions,
+                   " but evaluate.sequences is 0 (the stage would be skipped) give at least 1");
+        check_list("evaluate.recall.kinds", recall.kinds);
+        check_list("evaluate.recall.lengths", recall.lengths);
+        check_list("evaluate.recall.depths", recall.depths);
+        for (const int64_t length : recall.lengths)
+            note_if(teacher_ && length > teacher_->max_positions, "evaluate.recall.lengths holds ", length,
+                    " but the teacher was made for at most ", teacher_ ? teacher_->max_positions : 0,
+                    " positions: expect little of it there");
+    }
+
+    /// Something to ask, and nothing twice.
+    template <class Value>
+    void check_list(const std::string& key, const std::vector<Value>& values) {
+        problem_if(values.empty(), key, " is empty (no question could be asked) name some, or set ",
+                   "evaluate.recall.questions: 0");
+        std::set<Value> distinct;
+        for (const Value& value : values)
+            problem_if(!distinct.insert(value).second, key, " names ", value, " twice (a mistake?) remove one");
     }
 
     void check_token_file(const std::string& key, const std::string& path) {

@@ -251,6 +251,18 @@ void add_results(std::vector<JobKey>& schema) {
     add_loss_chunk(schema, "evaluate", &Job::evaluate);
     evaluate.add("requests", &EvaluateJob::requests, "",
                  "file of lm_eval_export.py whose requests teacher and student answer; empty: none");
+    SectionKeys<RecallJob> recall(schema, "evaluate.recall",
+                                  [](Job& job) -> RecallJob& { return job.evaluate.recall; });
+    recall.add("questions", &RecallJob::questions, "questions", "of each kind, length and depth; 0: none").range =
+        at_least(0);
+    JobKey& kinds = recall.add("kinds", &RecallJob::kinds, "",
+                               "where the fact is hidden: in noise that repeats, in text, in text among three others, "
+                               "in a list of pairs");
+    kinds.choices = names_of<RecallKind>();
+    recall.add("lengths", &RecallJob::lengths, "tokens", "of a question with its answer").range = at_least(1);
+    recall.add("depths", &RecallJob::depths, "%", "of the context that lies before the fact").range = {.low = 0,
+                                                                                                       .high = 100};
+    recall.add("seed", &RecallJob::seed, "", "of the questions: the same seed asks the same").range = at_least(0);
     SectionKeys<ExportJob> export_to(schema, "export", [](Job& job) -> ExportJob& { return job.export_to; });
     JobKey& formats = export_to.add("formats", &ExportJob::formats, "", "Hugging Face folders to write; []: none");
     for (const ExportFormat* format : export_formats()) formats.choices.push_back(format->name());
@@ -362,7 +374,8 @@ const std::vector<JobSection>& job_sections() {
         {"distill.optimizer", "AdamW"},
         {"finetune", "stage: next-token training at long context, without the teacher"},
         {"finetune.optimizer", "AdamW"},
-        {"evaluate", "stage: perplexity and KL on the validation file"},
+        {"evaluate", "stage: perplexity, KL and recall on the validation file"},
+        {"evaluate.recall", "questions about a fact told earlier; their wording lies in the validation file"},
         {"export", "stage: the student as folders that other programs load"},
         {"sharding", "how the ranks that train a model together share it"},
         {"checkpoint", "when to save, and how much to keep"},

@@ -25,4 +25,9 @@ int64_t automatic_loss_chunk(bool on_cpu, int64_t bytes_per_token) {
     return std::max<int64_t>(device_bytes / bytes_per_token / 256 * 256, 256);
 }
 
+int64_t recall_batch(int64_t length) {
+    constexpr int64_t tokens = 8192;  // fills a GPU; little beside what training takes of memory
+    return std::max<int64_t>(tokens / length, 1);
+}
+
 }  // namespace amalgam

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How a training stage is cut into steps, micro-batches and chunks of logits: what the trainer does and what estimates
-// count on is written here once.
+// How a stage is cut into steps, micro-batches and chunks of logits: what is done and what estimates count on is
+// written here once.
 #pragma once
 
 #include <cstdint>
@@ -23,5 +23,9 @@ int64_t micro_batch_sequences(const TrainingJob& stage, int64_t ranks, bool dete
 /// large enough for the products to run at full speed and for the gradient of the head to be read and written rarely.
 /// `bytes_per_token`: of the logits of all models in a chunk.
 int64_t automatic_loss_chunk(bool on_cpu, int64_t bytes_per_token);
+
+/// Recall questions of so many tokens that a rank answers in one forward pass. Fixed, so that the arithmetic is the
+/// same on any number of ranks.
+int64_t recall_batch(int64_t length);
 
 }  // namespace amalgam

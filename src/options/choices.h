@@ -124,6 +124,20 @@ template <>
 inline constexpr auto enum_names<ReductionPrecision> = std::to_array<NamedValue<ReductionPrecision>>(
     {{ReductionPrecision::float32, "float32"}, {ReductionPrecision::bfloat16, "bfloat16"}});
 
+/// evaluate.recall.kinds: where the fact that a question asks for is hidden (evaluation/recall_questions.h).
+enum class RecallKind {
+    noise,      // in a few sentences that repeat
+    text,       // in validation tokens
+    four_keys,  // likewise, among three other facts
+    pairs       // in a list of facts and nothing else
+};
+template <>
+inline constexpr auto enum_names<RecallKind> = std::to_array<NamedValue<RecallKind>>({{RecallKind::noise, "noise"},
+                                                                                      {RecallKind::text, "text"},
+                                                                                      {RecallKind::four_keys,
+                                                                                       "four_keys"},
+                                                                                      {RecallKind::pairs, "pairs"}});
+
 /// export.precision: of written weights. float16 is not offered: small weights would underflow.
 enum class ExportPrecision { bfloat16, float32 };
 template <>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Evaluate: perplexity, KL to the teacher and answer accuracy of teacher and student on the validation tokens.
+// Evaluate: perplexity, KL to the teacher, answer accuracy and recall of teacher and student on the validation tokens.
 #include <iomanip>
 #include <sstream>
 
@@ -23,6 +23,20 @@ std::string table(const std::vector<EvaluatedModel>& models, const HeldOutSet& s
     return out.str();
 }
 
+std::string recall_table(const std::vector<EvaluatedModel>& models) {
+    std::ostringstream out;
+    out << std::fixed << std::setprecision(3);
+    for (const EvaluatedModel& model : models) {
+        const RecallJob& asked = model.recall->asked;
+        const MeanAndError all = mean_and_error(model.recall->right);
+        out << "\n  " << std::left << std::setw(8) << model.name << std::right << " recall " << all.mean << " +- "
+            << all.standard_error;
+        for (size_t i = 0; i < asked.lengths.size(); ++i)
+            out << "  at " << asked.lengths[i] << " tokens " << recall_at_length(*model.recall, i).mean;
+    }
+    return out.str();
+}
+
 }  // namespace
 
 StageOutcome evaluate(Run& run) {
@@ -41,17 +55,32 @@ StageOutcome evaluate(Run& run) {
         if (!requests) return std::nullopt;
         return answer_requests(model, *requests, chunk, run.world);
     };
+    std::unique_ptr<RecallQuestions> questions;
+    if (job.recall.questions > 0) {
+        const TokenFile& text = run.validation_tokens();
+        run.world.together([&] {
+            const auto wording = read_recall_wording(run.job.data.validation);
+            questions = std::make_unique<RecallQuestions>(job.recall, wording, text);
+        });
+    }
+    const auto recall = [&](const CausalLM& model) -> std::optional<RecallAnswers> {
+        if (!questions) return std::nullopt;
+        return measure_recall(model, *questions, chunk, run.world);
+    };
     std::vector<EvaluatedModel> models;
     fault_point("evaluate.measure");
-    models.push_back(
-        {"teacher", measure_tokens(teacher, nullptr, set, held_out_micro_batch, chunk, run.world), answers(teacher)});
+    models.push_back({"teacher", measure_tokens(teacher, nullptr, set, held_out_micro_batch, chunk, run.world),
+                      answers(teacher), recall(teacher)});
     models.push_back({"student", measure_tokens(*student.model, &states, set, held_out_micro_batch, chunk, run.world),
-                      answers(*student.model)});
+                      answers(*student.model), recall(*student.model)});
     run.world.on_root([&] {
         write_evaluation(run.evaluation_file(), models, set, job.position_bins, checkpoint->spec().layout,
                          run.provenance());
         info(text("evaluate: ", set.sequences(), " sequences of ", set.time(), " tokens", table(models, set)));
         if (requests) info(text("evaluate: ", requests->size(), " requests answered by each model"));
+        if (questions)
+            info(text("evaluate: ", questions->size(), " recall questions answered by each model",
+                      recall_table(models)));
     });
     return StageOutcome::finished;
 }

@@ -118,19 +118,19 @@ void H5File::close() {
     if (!file_.close()) fail(path_, "", "cannot be closed, its content may be lost", ExitCode::storage);
 }
 
-void H5File::describe_file(const std::string& filetype, const Provenance& provenance, int32_t format) {
-    unsigned major = 0, minor = 0, release = 0;
-    H5get_libversion(&major, &minor, &release);
-    const std::string hdf5 = text("HDF5 ", major, ".", minor, ".", release);
+void H5File::describe_file(const std::string& filetype, const Provenance& provenance, int32_t version, int32_t minor) {
+    unsigned library[3] = {};
+    H5get_libversion(&library[0], &library[1], &library[2]);
+    const std::string hdf5 = text("HDF5 ", library[0], ".", library[1], ".", library[2]);
 
     set_attribute("/", "filetype", filetype);
     const hsize_t two = 2;
-    const int32_t format_version[2] = {format, 0};
+    const int32_t format_version[2] = {version, minor};
     H5Handle space(H5Screate_simple(1, &two, nullptr), H5Sclose);
-    H5Handle version = checked(H5Acreate_by_name(id(), "/", "format_version", H5T_STD_I32LE, space.get(), H5P_DEFAULT,
-                                                 H5P_DEFAULT, H5P_DEFAULT),
-                               H5Aclose, path_, "/", "attribute format_version cannot be made", ExitCode::storage);
-    if (H5Awrite(version.get(), H5T_NATIVE_INT32, format_version) < 0)
+    H5Handle attribute = checked(H5Acreate_by_name(id(), "/", "format_version", H5T_STD_I32LE, space.get(), H5P_DEFAULT,
+                                                   H5P_DEFAULT, H5P_DEFAULT),
+                                 H5Aclose, path_, "/", "attribute format_version cannot be made", ExitCode::storage);
+    if (H5Awrite(attribute.get(), H5T_NATIVE_INT32, format_version) < 0)
         fail(path_, "/", "attribute format_version cannot be written", ExitCode::storage);
 
     set_attribute("/", "software", std::string("amalgam"));

@@ -99,8 +99,9 @@ class H5File {
     /// Makes `scale` a dimension scale and attaches it to dimension `dimension` of `dataset`.
     void attach_scale(const std::string& dataset, int dimension, const std::string& scale);
 
-    /// Root attributes: filetype, format_version [version, 0], and all of `provenance`.
-    void describe_file(const std::string& filetype, const Provenance& provenance, int32_t version = 1);
+    /// Root attributes: filetype, format_version [version, minor], and all of `provenance`.
+    void describe_file(const std::string& filetype, const Provenance& provenance, int32_t version = 1,
+                       int32_t minor = 0);
     /// Throws Error(damaged_file) unless the root says so and the major version is from `oldest` to `newest`.
     void expect_filetype(const std::string& filetype, int32_t newest = 1, int32_t oldest = 1) const;
 

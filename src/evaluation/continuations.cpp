@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "evaluation/continuations.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "objectives/chunked_losses.h"
+
+namespace amalgam {
+
+std::vector<Judgement> judge_continuations(const CausalLM& model, std::span<const Continuation> batch,
+                                           int64_t loss_chunk) {
+    const at::NoGradGuard no_grad;
+    const int64_t longest = batch.empty() ? 1 : int64_t(batch[0].tokens.size());
+    const at::Tensor tokens = at::zeros({int64_t(batch.size()), longest}, at::kLong);
+    std::vector<int64_t> places, targets;  // of the tokens that are predicted
+    std::vector<size_t> rows;
+    for (size_t row = 0; row < batch.size(); ++row) {
+        const auto& one = batch[row];
+        std::copy(one.tokens.begin(), one.tokens.end(), tokens.data_ptr<int64_t>() + int64_t(row) * longest);
+        for (int64_t t = one.context; t < int64_t(one.tokens.size()); ++t) {
+            places.push_back(int64_t(row) * longest + t - 1);
+            targets.push_back(one.tokens[size_t(t)]);
+            rows.push_back(row);
+        }
+    }
+    const HeldOuterWeights outer(model);
+    const at::Tensor hidden = model.hidden(tokens.to(model.device())).flatten(0, 1);
+    std::vector<Judgement> judgements(batch.size());
+    if (batch.empty()) return judgements;
+    const TokenLosses losses =
+        token_cross_entropy(hidden.index_select(0, at::tensor(places, at::kLong).to(model.device())), outer.head(),
+                            at::tensor(targets, at::kLong).to(model.device()), loss_chunk);
+    const at::Tensor loss = losses.loss.to(at::kCPU, at::kDouble), correct = losses.correct.to(at::kCPU, at::kBool);
+    for (size_t k = 0; k < rows.size(); ++k) {
+        Judgement& judgement = judgements[rows[k]];
+        judgement.loglikelihood -= loss.const_data_ptr<double>()[k];
+        judgement.greedy = judgement.greedy && correct.const_data_ptr<bool>()[k];
+    }
+    return judgements;
+}
+
+}  // namespace amalgam

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// The pieces that recall questions are put together from, as tokens of the teacher's tokenizer: the group /recall of a
+// token file (inputs/recall_wording.py writes it; layout in outputs/README.md). The program knows no text.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <vector>
+
+namespace amalgam {
+
+using TextPiece = std::vector<int32_t>;  // tokens of a piece of text
+
+/// A fact is before_key KEY before_value VALUE after_value.
+struct FactWording {
+    TextPiece before_key, before_value, after_value;
+};
+
+/// A question is before_key KEY after_key; the value is to follow.
+struct QuestionWording {
+    TextPiece before_key, after_key;
+};
+
+struct RecallWording {
+    TextPiece start;                        // begins every question; may be empty
+    std::vector<TextPiece> noise;           // sentences
+    FactWording fact, pair;                 // among sentences, and in a list of nothing else
+    QuestionWording question, of_pair;      // after sentences, and after such a list
+    std::vector<TextPiece> keys, values;    // all different
+    std::vector<int32_t> sentence_ends;     // tokens after which a sentence of the text may begin; sorted
+    std::vector<int32_t> left_out_of_text;  // tokens between documents; sorted
+};
+
+/// Throws Error(bad_input) naming the command that writes the group if the file has none, Error(damaged_file) naming
+/// the dataset if a part of it is not what it should be.
+RecallWording read_recall_wording(const std::filesystem::path& token_file);
+
+}  // namespace amalgam
