@@ -31,9 +31,9 @@ class FakeRun:
     """One made-up run: 28 layers by default, a few of which truly matter, so that the layouts differ in KL."""
 
     def __init__(self, folder, rule="kl_guided", seed=1, until="export", layers=28, budget=7, answers=True, left_out=(),
-                 more_job="", scores_version=2, automatic=()):
+                 more_job="", scores_version=2, automatic=(), recall=True):
         self.folder, self.rule, self.seed, self.layers, self.budget = Path(folder), rule, seed, layers, budget
-        self.answers, self.scores_version = answers, scores_version
+        self.answers, self.scores_version, self.recall = answers, scores_version, recall
         self.automatic = automatic  # stages whose learning rates were found by the run
         self.stages = [stage for stage in STAGES[: STAGES.index(until) + 1] if stage not in left_out]
         self.random = np.random.default_rng(seed)
@@ -247,7 +247,27 @@ class FakeRun:
             if self.answers:
                 file["answer_accuracy"] = np.array([0.968, 1.12 - 2.4 * self.final_kl()])
                 file["answer_count"] = np.int64(512)
+            if self.recall:
+                self.write_recall(file)
             set_text(file, "layout", ",".join(self.layout()))
+
+    def write_recall(self, file):
+        """The teacher answers all, the student less the longer the question; 20 questions of each kind and so on."""
+        kinds, lengths, depths, questions = ["noise", "text"], [1024, 2048, 4096], [0, 50, 100], 20
+        right = np.ones((2, len(kinds), len(lengths), len(depths), questions), np.int32)
+        for place in range(len(lengths)):
+            wrong = round(questions * min(self.final_kl() * (1 + place), 1))
+            right[1, :, place, :, :wrong] = 0
+        loss = np.where(right == 1, 0.05, 2.0)
+        group = file.create_group("recall")
+        set_texts(group, "kind", kinds)
+        group["length"], group["depth"] = np.array(lengths, np.int64), np.array(depths, np.int64)
+        group["right"], group["answer_loss_per_question"] = right, loss
+        group["accuracy"], group["answer_loss"] = right.mean(axis=-1), loss.mean(axis=-1)
+        for name, values in (("accuracy", right), ("answer_loss", loss)):
+            group[f"{name}_standard_error"] = values.std(axis=-1, ddof=1) / np.sqrt(questions)
+        group["checksum"] = np.arange(right[0].size, dtype=np.int64).reshape(right.shape[1:])
+        group.attrs["seed"] = np.int64(0)
 
     def export(self):
         (self.folder / "student").mkdir(exist_ok=True)

@@ -19,6 +19,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1] / "analysis")]
 
+import recall  # noqa: E402
 import report  # noqa: E402
 import table  # noqa: E402
 from fake_run import FakeRun  # noqa: E402
@@ -112,8 +113,8 @@ class ReportTest(unittest.TestCase):
         for fact in ("node001", "0123456789ab", "fake-teacher-28", "Open MPI 4.1.4", "align 4:15"):
             self.assertIn(fact, text)
         self.assertNotIn("not there yet", text)
-        # Importance (wide and narrow), two races, six of training, two of evaluation.
-        self.assertEqual(html.count("<svg "), 12)
+        # Importance (wide and narrow), two races, six of training, three of evaluation, recall (wide and narrow).
+        self.assertEqual(html.count("<svg "), 15)
 
     def test_three_runs_side_by_side(self):
         html, text = self.page(self.guided, self.uniform, self.random)
@@ -124,7 +125,7 @@ class ReportTest(unittest.TestCase):
         self.assertEqual(comparison.count('class="cell softmax"'), 21)
         best = re.findall(r'<tr>(.*?)</tr>', comparison, flags=re.S)
         bold = [row.count('"best"') for row in best if "<td" in row]
-        self.assertEqual(bold, [3, 0, 0], "the guided run is best in KL, perplexity and recall")
+        self.assertEqual(bold, [4, 0, 0], "the guided run is best in KL, perplexity, answers and recall")
         self.assertEqual(html.count('id="run'), 3)
         self.assertRegex(text, r"The choice does not follow the scores: layer \d+, left out, beats layer \d+, kept")
         overlay = comparison[comparison.index('aria-label="kl by position"'):]
@@ -387,6 +388,52 @@ class ReportTest(unittest.TestCase):
         self.assertIn("no answers marked", text)
         self.assertNotIn("answers right, of", text)
 
+    def test_recall_by_depth_and_length(self):
+        html, text = self.page(self.guided)
+        with h5py.File(self.guided / "evaluation.h5") as file:
+            accuracy, right = file["recall/accuracy"][:], file["recall/right"][:]
+        student = right[1].mean()
+        self.assertTrue(0 < student < 1)
+        self.assertIn(f"{student:.3f} / 1.000recall: student / teacher", text)
+        self.assertIn("360 questions to each model, 20 of each kind, length and depth", text)
+        maps = html[html.index('aria-label="Recall by depth and length'):]
+        maps = maps[: maps.index("</svg>")]
+        for words in ("teacher, in noise", "student, in text", "depth (%)", "length (tokens)", ">1.02k<", ">4.1k<"):
+            self.assertIn(words, maps)
+        shown = [int(number) for number in re.findall(r">(\d+)</text>", maps)]
+        cells = [round(100 * value) for value in accuracy.ravel()]
+        for value in set(cells):  # the depths 0, 50 and 100 are numbers of the axes, too
+            self.assertGreaterEqual(shown.count(value), cells.count(value))
+        self.assertGreater(len(set(cells)), 2)
+        self.assertIn("among four keys", recall.words("four_keys"))
+
+    def test_recall_is_less_where_answers_are_wrong(self):
+        run = read_run_folder(self.guided)
+        before = table.comparison_row(run)["student recall"]
+        run.evaluation.recall.right[1, 0] = 0
+        row = table.comparison_row(run)
+        self.assertLess(row["student recall"], before)
+        self.assertEqual((row["teacher recall"], row["recall questions"]), (1.0, 360))
+        right = run.evaluation.recall.right[1]
+        self.assertAlmostEqual(row["recall error"], right.std(ddof=1) / np.sqrt(right.size))
+
+    def test_no_recall_asked(self):
+        folder = FakeRun(self.root / "no-recall", recall=False, layers=12, budget=3).write()
+        html, text = self.page(folder)
+        self.assertIn("not askedrecall: student / teacher", text)
+        self.assertNotIn("Recall by", text)
+        _, text = self.page(folder, self.guided)
+        self.assertIn("Recall by length", text)
+
+    def test_recall_of_other_shapes_is_damage(self):
+        folder = FakeRun(self.root / "other-shapes", layers=12, budget=3).write()
+        with h5py.File(folder / "evaluation.h5", "r+") as file:
+            del file["recall/depth"]
+            file["recall/depth"] = np.array([0, 100], np.int64)
+        run = read_run_folder(folder)
+        self.assertIsNone(run.evaluation)
+        self.assertIn("evaluation.h5: a dataset or attribute is missing or damaged (/recall/", run.problems[0])
+
     def test_text_of_a_run_is_escaped(self):
         folder = FakeRun(self.root / "a<b>&$c", layers=12, budget=3).write()
         html, text = self.page(folder)
@@ -406,7 +453,8 @@ class ReportTest(unittest.TestCase):
         with h5py.File(self.guided / "evaluation.h5") as file:
             self.assertEqual(float(rows[0]["KL"]), file["kl"][1])
             self.assertEqual(float(rows[0]["student perplexity"]), file["perplexity"][1])
-        self.assertEqual(rows[0]["answers"], "512")
+            self.assertEqual(float(rows[0]["student recall"]), file["recall/right"][1].mean())
+        self.assertEqual((rows[0]["answers"], rows[0]["recall questions"]), ("512", "360"))
 
     def test_a_missing_folder_is_a_sentence(self):
         with self.assertRaisesRegex(SystemExit, "there is no such folder"):

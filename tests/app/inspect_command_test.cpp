@@ -66,6 +66,18 @@ TEST_F(Inspect, evaluation) {
     HeldOutSet set{at::zeros({1, 3}, at::kLong), {{1}}};
     write_evaluation(path, {{"student", {{1, 1, 0}, {1, 0, 0}, {0.5, 0.5, 0.5}}}}, set, 1, {"softmax"}, Provenance{});
     expect_end(inspect(), 0, {"amalgam evaluation", "student", "perplexity 2.7183", "0.5000 nat/token", "100.0000 %"});
+    EXPECT_EQ(inspect().output.find("  recall"), std::string::npos);
+}
+
+TEST_F(Inspect, recall) {
+    HeldOutSet set{at::zeros({1, 3}, at::kLong), {{}}};
+    const TokenMeasurements tokens{{1, 1, 0}, {1, 0, 0}, {0.5, 0.5, 0.5}};
+    const RecallJob asked{.questions = 1, .kinds = {"text"}, .lengths = {64, 128}, .depths = {0, 100}};
+    const RecallAnswers all{asked, {1, 1, 1, 1}, {0, 0, 0, 0}, {1, 2, 3, 4}},
+        some{asked, {1, 0, 0, 0}, {0, 1, 1, 1}, {1, 2, 3, 4}};
+    write_evaluation(path, {{"teacher", tokens, std::nullopt, all}, {"student", tokens, std::nullopt, some}}, set, 1,
+                     {"softmax"}, Provenance{});
+    expect_end(inspect(), 0, {"recall 1.0000", "recall 0.2500", "/recall/accuracy"});
 }
 
 TEST_F(Inspect, what_is_not_there_or_damaged) {

@@ -93,6 +93,29 @@ TEST(JobEstimate, evaluation_has_a_loss_chunk_of_its_own) {
     EXPECT_NE(logits(), automatic);
 }
 
+TEST(JobEstimate, recall_is_one_pass_of_both_models_over_its_questions) {
+    Job job = paper_job();
+    const auto of = [&](int64_t ranks) {
+        Machine machine;
+        machine.ranks = ranks;
+        return stage(estimate_job(job, qwen_1_5b, machine), "evaluate");
+    };
+    const StageEstimate without = of(1);
+    job.evaluate.recall.questions = 10;
+    job.evaluate.recall.lengths = {1024};
+    const StageEstimate with = of(1);
+    // 10 x 4 kinds x 5 depths x 1024 tokens, two flop a parameter of the blocks (1.31 G of each model), and attention.
+    EXPECT_NEAR(with.flops - without.flops, 10 * 4 * 5 * 1024 * 2.0 * 2 * 1.31e9, 0.15 * (with.flops - without.flops));
+    EXPECT_GT(with.seconds, without.seconds);
+    EXPECT_GT(with.sharding().memory.activations, without.sharding().memory.activations);
+    job.evaluate.recall.lengths = {1024, 2048};
+    EXPECT_NEAR((of(1).flops - without.flops) / (with.flops - without.flops), 3.0, 0.1);
+    // 25 batches of eight questions: no more ranks than these have something to do.
+    job.evaluate.recall.lengths = {1024};
+    EXPECT_DOUBLE_EQ(of(64).seconds, of(128).seconds);
+    EXPECT_LT(of(25).seconds, of(5).seconds);
+}
+
 TEST(JobEstimate, recomputed_activations) {
     Job job = paper_job();
     const double kept_flops = stage(estimate_job(job, qwen_1_5b, {}), "distill").flops;

@@ -78,6 +78,40 @@ TEST_F(EvaluationFile, answers_to_requests) {
     EXPECT_EQ(file.read_integers("/requests/student/generated_offsets"), (std::vector<int64_t>{0, 0, 0, 1}));
 }
 
+TEST_F(EvaluationFile, recall_by_kind_length_and_depth) {
+    const auto path = folder / "evaluation.h5";
+    const RecallJob asked{
+        .questions = 2, .kinds = {"text", "pairs"}, .lengths = {64, 128, 256}, .depths = {50}, .seed = 7};
+    teacher.recall = {asked, std::vector<double>(12, 1.0), std::vector<double>(12, 0.5), std::vector<double>(12, 9.0)};
+    student.recall = teacher.recall;
+    student.recall->right[3] = 0.0;  // text, 128 tokens, the second question
+    student.recall->loss[3] = 2.5;
+    student.recall->checksum[3] = teacher.recall->checksum[3] = 4294967295.0;
+    write_evaluation(path, {teacher, student}, set, 2, {"softmax"}, Provenance{});
+    const H5File file = H5File::open(path);
+    EXPECT_EQ(file.read_strings("/recall/kind"), (std::vector<std::string>{"text", "pairs"}));
+    EXPECT_EQ(file.read_integers("/recall/length"), (std::vector<int64_t>{64, 128, 256}));
+    EXPECT_EQ(file.read_integers("/recall/depth"), (std::vector<int64_t>{50}));
+    EXPECT_EQ(file.describe("/recall/right").shape, (std::vector<int64_t>{2, 2, 3, 1, 2}));
+    EXPECT_EQ(file.read_integers("/recall/right")[12 + 3], 0);
+    EXPECT_EQ(file.read_integers("/recall/right")[12 + 2], 1);
+    EXPECT_EQ(file.describe("/recall/accuracy").shape, (std::vector<int64_t>{2, 2, 3, 1}));
+    EXPECT_EQ(file.read_doubles("/recall/accuracy")[6 + 1], 0.5);
+    EXPECT_EQ(file.read_doubles("/recall/accuracy")[1], 1.0);
+    EXPECT_EQ(file.read_doubles("/recall/accuracy_standard_error")[6 + 1], 0.5);
+    EXPECT_EQ(file.read_doubles("/recall/answer_loss")[6 + 1], 1.5);
+    EXPECT_EQ(file.read_doubles("/recall/answer_loss_standard_error")[6 + 1], 1.0);
+    EXPECT_EQ(file.read_doubles("/recall/answer_loss_per_question")[12 + 3], 2.5);
+    EXPECT_EQ(file.describe("/recall/checksum").shape, (std::vector<int64_t>{2, 3, 1, 2}));
+    EXPECT_EQ(file.read_integers("/recall/checksum")[3], 4294967295);
+    EXPECT_EQ(file.integer_attribute("/recall", "seed"), 7);
+}
+
+TEST_F(EvaluationFile, no_questions_no_recall) {
+    write_evaluation(folder / "evaluation.h5", {student}, set, 2, {"softmax"}, Provenance{});
+    EXPECT_FALSE(H5File::open(folder / "evaluation.h5").has("/recall"));
+}
+
 TEST_F(EvaluationFile, more_bins_than_positions_are_not_made) {
     write_evaluation(folder / "evaluation.h5", {student}, set, 100, {"softmax"}, Provenance{});
     EXPECT_EQ(H5File::open(folder / "evaluation.h5").read_integers("/position_edges"),

@@ -174,6 +174,25 @@ TEST_F(JobCheck, corpora) {
     EXPECT_TRUE(contains(problem(), "the tokenizer has 200000 tokens but the teacher knows 151936"));
 }
 
+TEST_F(JobCheck, recall) {
+    teacher_->max_positions = 4096;
+    job_.evaluate.recall = {.questions = 0, .kinds = {}, .lengths = {}};
+    EXPECT_TRUE(check().problems.empty()) << "nothing is asked";
+    job_.evaluate.recall = {.questions = 5};
+    EXPECT_TRUE(check().problems.empty());
+    EXPECT_FALSE(has_note("evaluate.recall"));
+    job_.evaluate.recall.kinds = {};
+    EXPECT_TRUE(contains(problem(), "evaluate.recall.kinds is empty"));
+    job_.evaluate.recall = {.questions = 5, .lengths = {1024, 2048, 1024}};
+    EXPECT_TRUE(contains(problem(), "evaluate.recall.lengths names 1024 twice"));
+    job_.evaluate.recall = {.questions = 5, .lengths = {4097}};
+    EXPECT_TRUE(check().problems.empty());
+    EXPECT_TRUE(has_note("evaluate.recall.lengths holds 4097 but the teacher was made for at most 4096"));
+    job_.evaluate.recall = {.questions = 5};
+    job_.evaluate.sequences = 0;
+    EXPECT_TRUE(contains(problem(), "evaluate.recall.questions is 5 but evaluate.sequences is 0"));
+}
+
 TEST_F(JobCheck, selection) {
     job_.select.options["budget"] = "29";
     EXPECT_TRUE(contains(problem(), "select.budget is 29 but the teacher has 28 layers"));

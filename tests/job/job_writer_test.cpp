@@ -36,7 +36,7 @@ struct Change {
     void operator()(std::optional<double>* value) const { *value = 1.0 / 3; }
     void operator()(bool* value) const { *value = !*value; }
     void operator()(std::vector<int64_t>* value) const { *value = {3, 1, 4}; }
-    void operator()(std::vector<std::string>* value) const { *value = {"fla", "qwen3_5"}; }
+    void operator()(std::vector<std::string>* value) const { value->assign(key.choices.rbegin(), key.choices.rend()); }
 };
 
 TEST(JobWriter, defaults_read_back) {

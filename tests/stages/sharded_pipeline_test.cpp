@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whole runs whose models are spread over ranks, and candidates trained in step, against runs without either.
+#include "../evaluation/recall_contents.h"
 #include "../evaluation/request_contents.h"
 #include "small_run.h"
 
@@ -60,6 +61,27 @@ TEST_F(ShardedPipeline, requests_are_answered_as_by_an_unsharded_run) {
         EXPECT_EQ(differing_datasets(whole / "evaluation.h5", run_folder() / "evaluation.h5"), Names{}) << job.name;
     }
     EXPECT_TRUE(H5File::open(result("evaluation.h5")).has("/requests/student/loglikelihood"));
+}
+
+/// Three batches for two ranks: the last pass of one of them is empty.
+TEST_F(ShardedPipeline, recall_is_that_of_an_unsharded_run) {
+    job.data.validation = (folder / "sentences.h5").string();
+    test::write_tokens(job.data.validation, test::sentences(1000), test::small_vocabulary);
+    job.evaluate.recall = {.questions = 20, .kinds = {"text", "pairs"}, .lengths = {410}, .depths = {50}};
+    job.score.tokens = 0;
+    job.select.rule = "uniform";
+    job.name = "whole";
+    expect_end(run(1), 2, {"sentences.h5", "inputs/recall_wording.py"});
+    test::write_wording(job.data.validation, test::small_wording());
+    expect_end(run(1), 0, {"evaluate: 40 recall questions answered by each model", "recall 0.0", "at 410 tokens"});
+    const auto whole = run_folder();
+    for (const auto strategy : {ShardingSetting::full, ShardingSetting::optimizer}) {
+        job.sharding.strategy = strategy;
+        job.name = name_of(strategy);
+        expect_end(run(2), 0, {"evaluate: sharding " + job.name + " over 2 ranks", "40 recall questions answered"});
+        EXPECT_EQ(differing_datasets(whole / "evaluation.h5", run_folder() / "evaluation.h5"), Names{}) << job.name;
+    }
+    EXPECT_TRUE(H5File::open(result("evaluation.h5")).has("/recall/accuracy"));
 }
 
 TEST_F(ShardedPipeline, small_models_are_not_sharded_by_themselves) {

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+// What recall questions are made of, and that they are the same wherever they are made.
+#include "evaluation/recall_questions.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "../storage/temporary_folder.h"
+#include "../training/small_corpus.h"
+#include "recall_contents.h"
+
+namespace amalgam {
+namespace {
+
+constexpr int64_t fact_tokens = 9, pair_tokens = 7, answer_tokens = 3;
+
+TextPiece part(const TextPiece& tokens, int64_t first, int64_t count) {
+    return {tokens.begin() + first, tokens.begin() + first + count};
+}
+
+int64_t occurrences(const TextPiece& tokens, const TextPiece& wanted) {
+    int64_t count = 0;
+    for (auto at = tokens.begin();; ++at, ++count) {
+        at = std::search(at, tokens.end(), wanted.begin(), wanted.end());
+        if (at == tokens.end()) return count;
+    }
+}
+
+class RecallQuestionMaking : public test::TemporaryFolder {
+  protected:
+    RecallQuestionMaking() { use(test::sentences(2000)); }
+
+    void use(const std::vector<int64_t>& tokens) {
+        const auto path = folder / text("text-", files_++, ".h5");
+        test::write_tokens(path, tokens, 61);
+        corpus = std::make_unique<TokenFile>(path);
+    }
+    RecallQuestions questions() const { return RecallQuestions(job, wording, *corpus); }
+
+    /// Every question with what it should be.
+    void for_each(const std::function<void(const RecallQuestion&, RecallKind, int64_t length, int64_t depth)>& look) {
+        const RecallQuestions all = questions();
+        ASSERT_GT(all.size(), 0);
+        for (int64_t i = 0; i < all.size(); ++i) {
+            SCOPED_TRACE(text(name_of(all.kind(i)), ", ", all.length(i), " tokens, depth ", all.depth(i)));
+            look(all.make(i), all.kind(i), all.length(i), all.depth(i));
+        }
+    }
+
+    RecallWording wording = test::small_wording();
+    RecallJob job{.questions = 3, .lengths = {64, 150}};
+    std::unique_ptr<TokenFile> corpus;
+
+  private:
+    int files_ = 0;
+};
+
+TEST_F(RecallQuestionMaking, a_question_has_its_length_its_fact_and_its_answer) {
+    for_each([&](const RecallQuestion& q, RecallKind kind, int64_t length, int64_t) {
+        ASSERT_EQ(int64_t(q.tokens.size()), length);
+        ASSERT_EQ(q.context, length - answer_tokens);
+        EXPECT_EQ(q.tokens[0], 1);
+        const bool list = kind == RecallKind::pairs;
+        const int64_t key_at = q.fact + (list ? 0 : 2);
+        const TextPiece key = part(q.tokens, key_at, 2), value = part(q.tokens, key_at + 3, 3);
+        EXPECT_TRUE(std::count(wording.keys.begin(), wording.keys.end(), key));
+        EXPECT_TRUE(std::count(wording.values.begin(), wording.values.end(), value));
+        EXPECT_EQ(part(q.tokens, q.fact, list ? pair_tokens : fact_tokens),
+                  list ? TextPiece({key[0], key[1], 24, value[0], value[1], value[2], 25})
+                       : TextPiece({20, 21, key[0], key[1], 22, value[0], value[1], value[2], 23}));
+        const TextPiece question = list ? TextPiece({28, key[0], key[1], 22}) : TextPiece({26, 27, key[0], key[1], 22});
+        EXPECT_EQ(part(q.tokens, q.context - int64_t(question.size()), int64_t(question.size())), question);
+        EXPECT_EQ(part(q.tokens, q.context, answer_tokens), value);
+    });
+}
+
+TEST_F(RecallQuestionMaking, the_fact_stands_at_the_asked_depth) {
+    for_each([&](const RecallQuestion& q, RecallKind kind, int64_t length, int64_t depth) {
+        const TextPiece before = part(q.tokens, 0, q.fact);
+        if (kind == RecallKind::pairs) {
+            const int64_t others = occurrences(q.tokens, {25}) - 1;
+            EXPECT_EQ(occurrences(before, {25}), std::lround(double(depth) / 100.0 * double(others)));
+            EXPECT_GT(others, 4);
+            return;
+        }
+        const int64_t facts = kind == RecallKind::four_keys ? 4 : 1;
+        const double hay = double(length - 1 - facts * fact_tokens - 5 - answer_tokens),
+                     hay_before = double(q.fact - 1 - occurrences(before, {20, 21}) * fact_tokens);
+        EXPECT_NEAR(hay_before, hay * double(depth) / 100.0, 5.0);  // at most nine tokens between ends of sentences
+        EXPECT_TRUE(hay_before == 0 || before.back() == test::sentence_end || before.back() == 23);
+        EXPECT_TRUE(depth > 0 || hay_before == 0);
+        EXPECT_TRUE(depth < 100 || hay_before == hay);
+    });
+}
+
+TEST_F(RecallQuestionMaking, what_is_asked_is_told_once_and_no_other_fact_has_the_answer) {
+    for_each([&](const RecallQuestion& q, RecallKind kind, int64_t, int64_t) {
+        const bool list = kind == RecallKind::pairs;
+        const TextPiece context = part(q.tokens, 0, q.context), answer = part(q.tokens, q.context, answer_tokens),
+                        key = part(q.tokens, q.fact + (list ? 0 : 2), 2);
+        EXPECT_EQ(occurrences(context, key), 2);  // in the fact and in the question
+        EXPECT_EQ(occurrences(context, answer), 1);
+        if (list) return;
+        EXPECT_EQ(occurrences(context, {20, 21}), kind == RecallKind::four_keys ? 4 : 1);
+        std::set<TextPiece> keys;
+        for (int64_t t = 0; t < q.context - 3; ++t)
+            if (q.tokens[size_t(t)] == 20 && q.tokens[size_t(t) + 1] == 21) keys.insert(part(q.tokens, t + 2, 2));
+        EXPECT_EQ(int64_t(keys.size()), occurrences(context, {20, 21}));
+    });
+}
+
+TEST_F(RecallQuestionMaking, the_haystack_is_a_piece_of_the_text_without_what_is_between_documents) {
+    job.kinds = {"text", "four_keys"};
+    std::vector<int64_t> stored(size_t(corpus->size()));
+    corpus->read(0, stored);
+    TextPiece all(stored.begin(), stored.end());
+    all.insert(all.end(), stored.begin(), stored.end());  // behind the last token comes the first
+    std::erase(all, test::document_end);
+    std::set<TextPiece> different;
+    for_each([&](const RecallQuestion& q, RecallKind, int64_t, int64_t) {
+        TextPiece hay = part(q.tokens, 1, q.context - 6);
+        for (const TextPiece start = {20, 21};;) {
+            const auto fact = std::search(hay.begin(), hay.end(), start.begin(), start.end());
+            if (fact == hay.end()) break;
+            hay.erase(fact, fact + fact_tokens);
+        }
+        EXPECT_NE(std::search(all.begin(), all.end(), hay.begin(), hay.end()), all.end());
+        EXPECT_EQ(hay.back(), test::sentence_end);
+        different.insert(hay);
+    });
+    EXPECT_GT(different.size(), 50u);  // of 60
+}
+
+TEST_F(RecallQuestionMaking, questions_depend_on_seed_kind_length_depth_and_number_only) {
+    job.kinds = {"pairs", "text"};
+    const RecallQuestions all = questions();
+    const RecallQuestion wanted = all.make(all.size() - 1);  // text, 150 tokens, depth 100, number 2
+    EXPECT_EQ(all.make(all.size() - 1).tokens, wanted.tokens);
+    EXPECT_NE(all.make(all.size() - 2).tokens, wanted.tokens);
+    job.kinds = {"text"};
+    job.lengths = {150};
+    job.depths = {100};
+    EXPECT_EQ(questions().make(2).tokens, wanted.tokens);
+    job.questions = 10;
+    EXPECT_EQ(questions().make(2).tokens, wanted.tokens);
+    job.seed = 1;
+    EXPECT_NE(questions().make(2).tokens, wanted.tokens);
+}
+
+TEST_F(RecallQuestionMaking, a_list_longer_than_all_keys_begins_with_noise) {
+    job.kinds = {"pairs"};
+    job.lengths = {200};
+    for_each([&](const RecallQuestion& q, RecallKind, int64_t, int64_t depth) {
+        EXPECT_EQ(occurrences(q.tokens, {24}), 12);
+        EXPECT_GT(occurrences(q.tokens, {test::sentence_end}), 10);
+        EXPECT_TRUE(depth > 0 || q.tokens[size_t(q.fact) - 1] == test::sentence_end);
+    });
+}
+
+TEST_F(RecallQuestionMaking, keys_that_the_text_has_are_not_asked_for) {
+    auto tokens = test::sentences(400);
+    for (size_t i = 0; i < 8; ++i)
+        for (size_t at = i * 5; at < tokens.size(); at += 50)
+            std::copy(wording.keys[i].begin(), wording.keys[i].end(), tokens.begin() + std::ptrdiff_t(at));
+    use(tokens);
+    job.kinds = {"four_keys"};
+    for_each([&](const RecallQuestion& q, RecallKind, int64_t, int64_t) {
+        const TextPiece key = part(q.tokens, q.fact + 2, 2);
+        EXPECT_GE(std::find(wording.keys.begin(), wording.keys.end(), key) - wording.keys.begin(), 8);
+    });
+    for (size_t at = 40; at < tokens.size(); at += 50)  // a ninth: three are too few
+        std::copy(wording.keys[8].begin(), wording.keys[8].end(), tokens.begin() + std::ptrdiff_t(at));
+    use(tokens);
+    test::expect_error([&] { questions().make(0); }, ExitCode::bad_input, {"evaluate.recall", "keys", "lengths"});
+}
+
+TEST_F(RecallQuestionMaking, lengths_that_hold_no_question_are_refused) {
+    job.lengths = {44, 100};
+    test::expect_error([&] { questions(); }, ExitCode::bad_input, {"evaluate.recall.lengths", "44", "45 tokens"});
+    job.lengths = {45};  // just the facts and the question
+    for_each([&](const RecallQuestion& q, RecallKind, int64_t, int64_t) { EXPECT_EQ(q.tokens.size(), 45u); });
+    job.lengths = {2001};
+    test::expect_error([&] { questions(); }, ExitCode::bad_input,
+                       {"evaluate.recall.lengths", "2001", "data.validation", "2000"});
+    job.lengths = {2000};  // as many as the file has, but not without the ends of documents
+    job.kinds = {"text"};
+    test::expect_error([&] { questions().make(0); }, ExitCode::bad_input, {"evaluate.recall.lengths", "1960"});
+}
+
+TEST_F(RecallQuestionMaking, the_wording_of_a_file_is_read_back) {
+    const auto path = folder / "with.h5";
+    test::write_tokens(path, test::sentences(100), 61);
+    test::expect_error([&] { read_recall_wording(path); }, ExitCode::bad_input,
+                       {"with.h5", "inputs/recall_wording.py --tokenizer", "evaluate.recall.questions: 0"});
+    test::write_wording(path, wording);
+    const RecallWording back = read_recall_wording(path);
+    EXPECT_EQ(back.start, wording.start);
+    EXPECT_EQ(back.noise, wording.noise);
+    EXPECT_EQ(back.pair.before_key, wording.pair.before_key);
+    EXPECT_EQ(back.fact.after_value, wording.fact.after_value);
+    EXPECT_EQ(back.question.before_key, wording.question.before_key);
+    EXPECT_EQ(back.of_pair.after_key, wording.of_pair.after_key);
+    EXPECT_EQ(back.keys, wording.keys);
+    EXPECT_EQ(back.values, wording.values);
+    EXPECT_EQ(back.sentence_ends, wording.sentence_ends);
+    EXPECT_EQ(back.left_out_of_text, wording.left_out_of_text);
+}
+
+TEST_F(RecallQuestionMaking, a_wording_that_cannot_be_is_damage) {
+    const auto damaged = [&](const std::string& name, const std::function<void(RecallWording&)>& change,
+                             const std::string& dataset) {
+        const auto path = folder / (name + ".h5");
+        test::write_tokens(path, test::sentences(100), 61);
+        RecallWording wrong = wording;
+        change(wrong);
+        test::write_wording(path, wrong);
+        test::expect_error([&] { read_recall_wording(path); }, ExitCode::damaged_file, {name, dataset});
+    };
+    damaged(
+        "token", [](RecallWording& w) { w.noise[0][0] = 61; }, "/recall/noise");
+    damaged(
+        "twice", [](RecallWording& w) { w.values[1] = w.values[0]; }, "/recall/values");
+    damaged(
+        "few", [](RecallWording& w) { w.keys.resize(3); }, "/recall/keys");
+    damaged(
+        "empty", [](RecallWording& w) { w.noise[1].clear(); }, "/recall/noise");
+    damaged(
+        "mute", [](RecallWording& w) { w.question = {}; }, "/recall/question");
+}
+
+}  // namespace
+}  // namespace amalgam
