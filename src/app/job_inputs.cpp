@@ -9,6 +9,7 @@
 #include "evaluation/recall_questions.h"
 #include "evaluation/requests.h"
 #include "specification/hugging_face_config.h"
+#include "stages/run_folder.h"
 #include "stages/training_stage.h"
 #include "storage/safetensors.h"
 #include "storage/token_file.h"
@@ -53,6 +54,7 @@ JobInputs look_at_inputs(const Job& job) {
         inputs.teacher = read_config(job.teacher.path);
         read_safetensors_folder(job.teacher.path);
     });
+    if (const std::string problem = reuse_problem(job); !problem.empty()) inputs.problems.push_back(problem);
     TokenCounts counts;
     bool complete = true;
     std::string tokenizer = tokenizer_sha256(job.teacher.path), place = "the teacher's tokenizer.json";

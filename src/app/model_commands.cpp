@@ -14,6 +14,7 @@
 #include "storage/checksum.h"
 #include "storage/token_file.h"
 #include "system/error.h"
+#include "system/finite.h"
 #include "training/batches.h"
 
 namespace amalgam {
@@ -49,6 +50,14 @@ Input load_input(const ModelCommandOptions& options) {
     return input;
 }
 
+void expect_finite(const ModelCommandOptions& options, const at::Tensor& logits) {
+    if (all_finite({logits.const_data_ptr<float>(), size_t(logits.numel())})) return;
+    throw Error(text(options.model,
+                     ": computes logits that are NaN or infinite (nothing is written); has its training "
+                     "diverged?"),
+                ExitCode::diverged);
+}
+
 }  // namespace
 
 void logits_command(const ModelCommandOptions& options) {
@@ -64,6 +73,7 @@ void logits_command(const ModelCommandOptions& options) {
         for (int64_t s = 0; s < sequences; ++s) {
             const at::Tensor tokens = input.tokens.narrow(0, s, 1).to(input.model->device());
             const at::Tensor logits = input.model->logits(tokens).to(at::kCPU, at::kFloat).contiguous();
+            expect_finite(options, logits);
             file.write_rows("/logits", s, 1, logits.const_data_ptr());
             checksum = crc32_of(logits.const_data_ptr(), int64_t(logits.nbytes()), checksum);
         }
@@ -73,6 +83,11 @@ void logits_command(const ModelCommandOptions& options) {
 
 void generate_command(const ModelCommandOptions& options) {
     const Input input = load_input(options);
+    const at::NoGradGuard no_grad;
+    // Of a model that computes NaN every token would be as likely as every other, and one would still be chosen.
+    expect_finite(options, input.model->logits(input.tokens.narrow(0, 0, 1).to(input.model->device()))
+                               .to(at::kCPU, at::kFloat)
+                               .contiguous());
     const at::Tensor generated = generate_greedily(*input.model, input.tokens, options.count).contiguous();
     write_h5_once(options.out, [&](H5File& file) {
         file.describe_file("amalgam generation", provenance());

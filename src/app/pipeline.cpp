@@ -6,6 +6,7 @@
 #include "job/job_reader.h"
 #include "job/job_values.h"
 #include "job/job_writer.h"
+#include "stages/progress.h"
 #include "stages/stages.h"
 #include "system/activity.h"
 #include "system/clock.h"
@@ -16,6 +17,8 @@
 namespace amalgam {
 namespace {
 
+constexpr int64_t starts_until_given_up = 2;  // in a row, stopped without anything done
+
 Job read_and_check(const std::string& file, const std::vector<std::string>& overrides, int64_t ranks) {
     const Job job = read_job(file, overrides);
     const JobInputs inputs = look_at_inputs(job);
@@ -25,6 +28,39 @@ Job read_and_check(const std::string& file, const std::vector<std::string>& over
     std::string message = text(file, ": the job cannot run:");
     for (const std::string& problem : findings.problems) message += "\n  " + problem;
     throw Error(message, ExitCode::bad_input);
+}
+
+/// Of all stages that the job wants, those whose results are there. The root looks, at all of them before anything is
+/// done, so that all ranks skip the same ones whatever their file system shows them, and damage is found at once.
+std::vector<bool> look_at_results(const Run& run) {
+    std::string done;
+    run.world.on_root([&] {
+        for (const Stage& stage : pipeline_stages()) done += stage.wanted(run) && stage.done(run) ? '1' : '0';
+    });
+    done = run.world.broadcast(done);
+    std::vector<bool> result;
+    for (const char one : done) result.push_back(one == '1');
+    return result;
+}
+
+/// How a run ends that was asked to stop. Queued again and again without getting on it would go on for ever.
+ExitCode end_of_stopped(const Run& run, const std::optional<Progress>& progress, const std::string& said, bool saved) {
+    int64_t starts = 0;
+    run.world.on_root([&] { starts = progress->starts_without(); });
+    starts = run.world.broadcast(starts);
+    if (starts == 0) {
+        info(text(said, saved ? ", saved" : "", "; run the same command again to go on"));
+        return ExitCode::resumable;
+    }
+    const std::string nothing = text(said, "; nothing got done in this start (the time was too short for it)");
+    if (starts < starts_until_given_up) {
+        warn(text(nothing, "; run the same command again with more time"));
+        return ExitCode::resumable;
+    }
+    log_all(LogLevel::error, text(nothing, ", as in the ", starts - 1, starts == 2 ? " one" : " ones",
+                                  " before (starting it again and again would never end); give it more time: walltime "
+                                  "in the job file, and the limit of the queue"));
+    return ExitCode::no_progress;
 }
 
 }  // namespace
@@ -41,30 +77,28 @@ ExitCode run_pipeline(const std::string& job_file, const std::vector<std::string
                                     .step = deadline_seconds("deadlines.step", job.deadlines.step),
                                     .checkpoint = deadline_seconds("deadlines.checkpoint", job.deadlines.checkpoint)});
     Run run(job, world);
-    for (const Stage& stage : pipeline_stages()) {
+    std::optional<Progress> progress;  // on the root
+    world.on_root([&] { progress.emplace(run.folder); });
+    const std::vector<bool> done = look_at_results(run);
+    fault_point("start");
+    for (size_t i = 0; i < pipeline_stages().size(); ++i) {
+        const Stage& stage = pipeline_stages()[i];
         if (!stage.wanted(run)) continue;
-        // The root looks, so that all ranks skip the same stages whatever their file system shows them.
-        bool done = false;
-        world.on_root([&] { done = stage.done(run); });
-        done = world.broadcast(int64_t{done}) != 0;
-        if (done) {
+        if (done[i]) {
             info(text(stage.name, ": done before"));
             continue;
         }
         // A request that came after the last step of the stage before, or during the start.
-        if (run.stop.ask(world, 0.0).stop) {
-            info(text("stopped on request before ", stage.name, "; run the same command again to go on"));
-            return ExitCode::resumable;
-        }
+        if (run.stop.ask(world, 0.0).stop)
+            return end_of_stopped(run, progress, text("stopped on request before ", stage.name), false);
         const Stopwatch stage_watch;
         enter_stage(stage.name);
         fault_point(text("stage.", stage.name));
-        if (stage.execute(run) == StageOutcome::stopped) {
-            info(text(stage.name, ": stopped on request, saved; run the same command again to go on"));
-            return ExitCode::resumable;
-        }
+        if (stage.execute(run) == StageOutcome::stopped)
+            return end_of_stopped(run, progress, text(stage.name, ": stopped on request"), true);
         info(text(stage.name, ": finished in ", format_duration(stage_watch.seconds())));
     }
+    world.on_root([&] { progress->forget(); });
     info(text("finished in ", format_duration(watch.seconds()), ": ", run.folder.string()));
     return ExitCode::success;
 }

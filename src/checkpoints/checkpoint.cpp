@@ -9,6 +9,7 @@
 #include "storage/checksum.h"
 #include "storage/posix_file.h"
 #include "system/error.h"
+#include "system/finite.h"
 
 namespace amalgam {
 
@@ -57,11 +58,14 @@ uint32_t Checkpoint::read_piece(const PosixFile& bytes, const TensorPiece& piece
 
 void Checkpoint::read(const std::vector<TensorPiece>& pieces, const Communicator& group) const {
     PieceChecksums sums(pieces.size());
+    std::string not_finite;  // told last: a flipped bit can make an infinite number, too
     group.together([&] {
         const PosixFile bytes = PosixFile::open(file_.path());
         for (size_t i = 0; i < pieces.size(); ++i) {
             const TensorPiece& piece = pieces[i];
             const uint32_t checksum = read_piece(bytes, piece);
+            if (!all_finite({piece.values.const_data_ptr<float>(), size_t(piece.values.numel())}))
+                not_finite = piece.name;
             if (piece.values.numel() < whole_elements(piece)) {
                 sums.add(i, piece, checksum);
             } else if (checksum != file_.integer_attribute(piece.name, "crc32")) {
@@ -78,6 +82,13 @@ void Checkpoint::read(const std::vector<TensorPiece>& pieces, const Communicator
                                  whole_elements(pieces[i]), " elements, so that it cannot be checked"));
             if (sums.of(i) != file_.integer_attribute(pieces[i].name, "crc32")) damaged(pieces[i].name);
         }
+    });
+    group.together([&] {
+        if (not_finite.empty()) return;
+        throw Error(text(where(), ": dataset ", not_finite,
+                         " holds NaN or infinite values (the training that made it diverged); remove it to go on from "
+                         "the checkpoint before, and lower the learning rate in a run of another name"),
+                    ExitCode::diverged);
     });
 }
 
@@ -98,6 +109,15 @@ void Checkpoint::read_replicas(const std::vector<TensorPiece>& whole, const Comm
                 group.broadcast(std::span<float>(host.data_ptr<float>() + first, size_t(end - first)), rank);
         }
         if (!target.is_cpu()) target.copy_(host);
+    }
+}
+
+void Checkpoint::look_through(int64_t most_bytes) const {
+    for (const DatasetInfo& dataset : file_.list("/")) {
+        const at::Tensor tensor = at::empty(dataset.shape, at::kFloat);
+        most_bytes -= int64_t(tensor.nbytes());
+        if (most_bytes < 0) return;
+        read({whole_tensor(dataset.path, tensor)}, Communicator());
     }
 }
 

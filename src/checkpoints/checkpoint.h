@@ -25,9 +25,14 @@ class Checkpoint : public TensorSource {
     /// Steps that the saved moments have seen; none if there are no moments.
     std::optional<int64_t> optimizer_steps() const { return optimizer_steps_; }
 
+    /// Reads as many of its bytes as `most_bytes` allow and throws what read() throws. For files that nothing will be
+    /// read from now, but that are relied on. Serial.
+    void look_through(int64_t most_bytes) const;
+
     /// Fills the values of `pieces` (on the CPU). Collective over `group`. Every rank names every tensor, in the same
     /// order. Ranks that want less than a whole tensor must want each element of it once, all together: its checksum is
-    /// then taken from what they read. Throws Error(damaged_file) on all ranks, naming file and dataset.
+    /// then taken from what they read. Throws on all ranks, naming file and dataset: Error(damaged_file), or
+    /// Error(diverged) for values that are not finite.
     void read(const std::vector<TensorPiece>& pieces, const Communicator& group) const;
 
     /// Fills whole tensors on all ranks (any device): each rank reads an equal piece of the file, and they exchange.

@@ -67,6 +67,7 @@ void CheckpointSaver::save_now(const CheckpointHeader& header, std::vector<Tenso
 
 void CheckpointSaver::save_finished(const CheckpointHeader& header, std::vector<TensorPiece> pieces) {
     write_now(files_.finished(), header, std::move(pieces));
+    purge();
 }
 
 void CheckpointSaver::write_now(const std::filesystem::path& path, const CheckpointHeader& header,
@@ -97,10 +98,14 @@ void CheckpointSaver::end_background() {
 
 void CheckpointSaver::finish(CheckpointWriter& writer, int64_t step) {
     writer.finish();
-    group_.on_root([&] {
-        fault_point("checkpoint.before_purge", step);
-        files_.purge();
-    });
+    group_.on_root([&] { fault_point("checkpoint.before_purge", step); });
+    purge_is_due_ = true;
+}
+
+void CheckpointSaver::purge() {
+    if (!purge_is_due_) return;
+    group_.on_root([&] { files_.purge(); });
+    purge_is_due_ = false;
 }
 
 }  // namespace amalgam

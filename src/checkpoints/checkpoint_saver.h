@@ -34,6 +34,9 @@ class CheckpointSaver {
     void save_finished(const CheckpointHeader& header, std::vector<TensorPiece> pieces);
     /// To be called after every step: ends a save in the background if all ranks have written.
     void poll();
+    /// Removes the checkpoints that the newest one replaces. To be called after a step whose numbers were finite: until
+    /// a step has gone on from the newest one, nobody knows whether it is any good.
+    void purge();
 
     /// What the last save took, the part in the background included.
     double seconds() const { return seconds_; }
@@ -56,6 +59,7 @@ class CheckpointSaver {
     Communicator group_;
     std::unique_ptr<Background> background_;  // none: nothing is being saved
     std::optional<bool> enough_memory_;
+    bool purge_is_due_ = false;
     double seconds_ = 0.0;
     Stopwatch since_save_;
 };

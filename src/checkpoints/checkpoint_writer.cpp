@@ -14,6 +14,7 @@
 #include "system/activity.h"
 #include "system/error.h"
 #include "system/fault_injection.h"
+#include "system/finite.h"
 
 namespace amalgam {
 namespace {
@@ -32,15 +33,21 @@ int64_t table_of(const std::vector<TensorPiece>& pieces) {
     return sum;
 }
 
-uint32_t write_at(PosixFile& file, int64_t offset, const void* values, int64_t bytes) {
-    const auto* rest = static_cast<const char*>(values);
+struct Written {
     uint32_t checksum = 0;
+    bool finite = true;
+};
+
+Written write_at(PosixFile& file, int64_t offset, const float* values, int64_t bytes) {
+    Written written;
     for (int64_t done = 0; done < bytes; done += chunk_bytes) {
         const int64_t count = std::min(chunk_bytes, bytes - done);
-        checksum = crc32_of(rest + done, count, checksum);
-        file.write_at(offset + done, rest + done, count);
+        const float* chunk = values + done / int64_t(sizeof(float));
+        written.checksum = crc32_of(chunk, count, written.checksum);
+        written.finite = written.finite && all_finite({chunk, size_t(count) / sizeof(float)});
+        file.write_at(offset + done, chunk, count);
     }
-    return checksum;
+    return written;
 }
 
 }  // namespace
@@ -48,19 +55,20 @@ uint32_t write_at(PosixFile& file, int64_t offset, const void* values, int64_t b
 CheckpointWriter::CheckpointWriter(std::filesystem::path path, const CheckpointHeader& header,
                                    std::vector<TensorPiece> pieces, const Communicator& group)
     : path_(std::move(path)),
-      temporary_(path_.string() + ".tmp"),
       step_(header.state.step),
       pieces_(std::move(pieces)),
       offsets_(pieces_.size(), -1),
       checksums_(pieces_.size(), 0),
       group_(group) {
     for (TensorPiece& piece : pieces_) piece.values = piece.values.to(at::kCPU).contiguous();
+    temporary_ = group_.broadcast(temporary_for(path_).string());  // the root's, whose file all write into
     const int64_t table = table_of(pieces_), tables_root = group_.broadcast(table);
     group_.together([&] {
         if (table != tables_root) throw Error(text(path_.string(), ": ranks name different tensors for a checkpoint"));
     });
     group_.on_root([&] {
-        discard(temporary_);  // of an interrupted run
+        discard_left(path_);
+        discard(temporary_);  // of a process that had the same number
         try {
             create(header);
             fault_point("checkpoint.created", step_);
@@ -110,8 +118,14 @@ void CheckpointWriter::write_pieces() {
         const TensorPiece& piece = pieces_[i];
         if (i == pieces_.size() / 2) fault_point("checkpoint.mid_write", step_);
         if (piece.values.numel() == 0) continue;
-        checksums_[i] = write_at(file, offsets_[i] + piece.first * int64_t(sizeof(float)),
-                                 piece.values.const_data_ptr<float>(), int64_t(piece.values.nbytes()));
+        const Written written = write_at(file, offsets_[i] + piece.first * int64_t(sizeof(float)),
+                                         piece.values.const_data_ptr<float>(), int64_t(piece.values.nbytes()));
+        if (!written.finite)
+            throw Error(text(path_.string(), ": ", piece.name,
+                             " has become NaN or infinite (the training diverged; this checkpoint is not kept, those "
+                             "before it are) lower the stage's learning rate, in a run of another name"),
+                        ExitCode::diverged);
+        checksums_[i] = written.checksum;
         mark_progress();
     }
     fault_point("checkpoint.before_fsync", step_);

@@ -50,8 +50,9 @@ class CheckpointWriter {
     /// went wrong is everybody's in finish().
     void write() noexcept;
 
-    /// Makes the written file the checkpoint. Collective, after write() on every rank. Throws Error(storage) on all
-    /// ranks if any of them failed; the file that was there before is then untouched.
+    /// Makes the written file the checkpoint. Collective, after write() on every rank. Throws on all ranks if any of
+    /// them failed: Error(storage), or Error(diverged) naming a tensor that is not finite. The file that was there
+    /// before is then untouched.
     void finish();
 
   private:

@@ -16,6 +16,7 @@ class StageCheckpoints {
   public:
     /// `keep_every`: those of every so many steps are never removed; 0: none.
     StageCheckpoints(std::filesystem::path folder, std::string stage, int64_t keep_last, int64_t keep_every = 0);
+    const std::string& stage() const { return stage_; }
     std::filesystem::path finished() const;
     bool is_finished() const;
     std::filesystem::path at_step(int64_t step) const;

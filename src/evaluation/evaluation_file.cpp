@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "evaluation/evaluation_file.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "evaluation/recall_file.h"
 #include "evaluation/statistics.h"
 #include "storage/hdf5.h"
+#include "system/error.h"
+#include "system/finite.h"
 
 namespace amalgam {
 namespace {
@@ -59,6 +62,32 @@ void write_answers(H5File& file, const std::string& model, const Answers& answer
         file.set_attribute("/requests", "fingerprint", answers.fingerprint);
 }
 
+/// A model that diverged has not been evaluated.
+void expect_finite(const std::filesystem::path& path, const std::string& model, const std::string& what,
+                   std::span<const double> values) {
+    if (all_finite(values)) return;
+    throw Error(text(path.string(), ": the ", what, " of the ", model,
+                     " is not finite (the model computes NaN or infinite values, and is neither evaluated nor "
+                     "exported); the checkpoint that it comes from is bad: train with a lower learning rate in a run "
+                     "of another name, which can take over earlier stages with reuse"),
+                ExitCode::diverged);
+}
+
+/// Requests for which no model generates are judged, and have a log-likelihood.
+void expect_finite_answers(const std::filesystem::path& path, const std::vector<EvaluatedModel>& models) {
+    const auto generates = [&](size_t r) {
+        return std::any_of(models.begin(), models.end(), [r](const EvaluatedModel& model) {
+            return model.answers && !model.answers->generated[r].empty();
+        });
+    };
+    for (const EvaluatedModel& model : models) {
+        const size_t requests = model.answers ? model.answers->loglikelihood.size() : 0;
+        for (size_t r = 0; r < requests; ++r)
+            if (!generates(r))
+                expect_finite(path, model.name, "log-likelihood of a request", {&model.answers->loglikelihood[r], 1});
+    }
+}
+
 }  // namespace
 
 EvaluationSummary summarise(const EvaluatedModel& model, const HeldOutSet& set) {
@@ -91,8 +120,13 @@ void write_evaluation(const std::filesystem::path& path, const std::vector<Evalu
     std::vector<double> loss_bins, perplexity_bins, kl_bins, losses, kls, loss, perplexity, kl, loss_error, kl_error,
         accuracy;
     int64_t answers = 0;
+    expect_finite_answers(path, models);
     for (const EvaluatedModel& model : models) {
         const EvaluationSummary summary = summarise(model, set);
+        expect_finite(path, model.name, "loss", model.tokens.loss);
+        expect_finite(path, model.name, "KL", model.tokens.kl);
+        expect_finite(path, model.name, "perplexity", {&summary.perplexity, 1});
+        if (model.recall) expect_finite(path, model.name, "loss of recalled answers", model.recall->loss);
         names.push_back(model.name);
         for (int64_t b = 0; b < bins; ++b) {
             double loss_sum = 0.0, kl_sum = 0.0;
@@ -103,6 +137,7 @@ void write_evaluation(const std::filesystem::path& path, const std::vector<Evalu
             }
             loss_bins.push_back(loss_sum / double(sequences));
             perplexity_bins.push_back(std::exp(loss_bins.back()));
+            expect_finite(path, model.name, "perplexity", {&perplexity_bins.back(), 1});
             kl_bins.push_back(kl_sum / double(sequences));
         }
         const auto per_sequence = loss_per_sequence(model.tokens, set),
@@ -147,6 +182,25 @@ void write_evaluation(const std::filesystem::path& path, const std::vector<Evalu
         file.write("/answer_accuracy", Shape{n}, std::span<const double>(accuracy));
         file.write("/answer_count", Shape{}, std::span<const int64_t>(&answers, 1));
     });
+}
+
+void look_through_evaluation(const std::filesystem::path& path) {
+    const H5File file = H5File::open(path);
+    file.expect_filetype("amalgam evaluation");
+    const std::vector<std::string> models = file.read_strings("/model");
+    for (const char* name : {"/loss", "/perplexity", "/kl"}) {
+        const std::vector<double> values = file.read_doubles(name);
+        if (values.size() != models.size())
+            throw Error(text(path.string(), ": ", name, ": has ", values.size(), " numbers for ", models.size(),
+                             " models (the file is damaged); remove it to have it made again"),
+                        ExitCode::damaged_file);
+        for (size_t m = 0; m < models.size(); ++m) expect_finite(path, models[m], name + 1, {&values[m], 1});
+    }
+    for (const DatasetInfo& dataset : file.list("/"))  // the checksums of all of them
+        if (dataset.type == StoredType::float64)
+            file.read_doubles(dataset.path);
+        else
+            file.read_integers(dataset.path);
 }
 
 }  // namespace amalgam

@@ -35,9 +35,13 @@ struct EvaluationSummary {
 EvaluationSummary summarise(const EvaluatedModel& model, const HeldOutSet& set);
 
 /// Writes evaluation.h5 at `path`, whole or not at all. Figures by position are means over at most `position_bins`
-/// equal ranges of the set's positions. `models` share `set`. Of one rank. Throws Error(storage) naming the file.
+/// equal ranges of the set's positions. `models` share `set`. Of one rank. Throws, naming the file, Error(storage), and
+/// Error(diverged) if a number is not finite.
 void write_evaluation(const std::filesystem::path& path, const std::vector<EvaluatedModel>& models,
                       const HeldOutSet& set, int64_t position_bins, const Layout& student_layout,
                       const Provenance& provenance);
+
+/// Throws Error(damaged_file) unless all of the file can be read.
+void look_through_evaluation(const std::filesystem::path& path);
 
 }  // namespace amalgam

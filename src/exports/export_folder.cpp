@@ -56,6 +56,12 @@ at::Tensor ExportFolder::take(const std::string& name) const {
 void ExportFolder::put(const std::string& name, const at::Tensor& tensor, bool full_precision) {
     const bool narrow = precision_ == ExportPrecision::bfloat16 && !full_precision;
     const at::Tensor written = tensor.to(narrow ? at::kBFloat16 : at::kFloat).contiguous();
+    if (!written.isfinite().all().item<bool>())
+        throw Error(text(target_.string(), ": ", name, " would hold NaN or infinite values in ", dtype(),
+                         " (nothing is exported); ",
+                         narrow ? "is the checkpoint of a training that diverged, or do its numbers need float32?"
+                                : "is the checkpoint of a training that diverged?"),
+                    ExitCode::diverged);
     tensors_.add(name, narrow ? SafetensorsType::bf16 : SafetensorsType::f32, written.sizes().vec(),
                  written.const_data_ptr());
 }

@@ -33,6 +33,8 @@ std::string UpdateGuard::verdict() const {
     if (skipped_ > most_skipped_)
         return text(skipped_, " updates were skipped, max_skipped_updates is ", most_skipped_,
                     "; lower the learning rate or raise the limit");
+    if (skipped_ > half_)
+        return text(skipped_, " updates were skipped, more than half of all; lower the learning rate");
     return {};
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <limits>
 #include <string>
 
 namespace amalgam {
@@ -12,13 +13,17 @@ namespace amalgam {
 class UpdateGuard {
   public:
     /// spike_guard: z-score of a loss among the last `window` above which its update is skipped; 0: off.
-    /// most_skipped: in total; one more is an Error(diverged), as are 10 in a row that are not finite.
-    UpdateGuard(double spike_guard, int64_t most_skipped) : spike_guard_(spike_guard), most_skipped_(most_skipped) {}
+    /// most_skipped: in total, and never more than half of the `steps` of the training; one more is an Error(diverged),
+    /// as are 10 in a row that are not finite.
+    UpdateGuard(double spike_guard, int64_t most_skipped, int64_t steps = std::numeric_limits<int64_t>::max())
+        : spike_guard_(spike_guard), most_skipped_(most_skipped), half_(steps / 2) {}
 
     /// Why the update of a step must not happen; empty if it may.
     std::string objection(double loss, double gradient_norm);
 
     int64_t skipped() const { return skipped_; }
+    /// Had the last step finite numbers?
+    bool is_finite() const { return not_finite_in_a_row_ == 0; }
     /// Why training is over; empty if it may go on.
     std::string verdict() const;
 
@@ -34,7 +39,7 @@ class UpdateGuard {
     double z_score(double loss) const;
 
     double spike_guard_;
-    int64_t most_skipped_, skipped_ = 0, not_finite_in_a_row_ = 0;
+    int64_t most_skipped_, half_, skipped_ = 0, not_finite_in_a_row_ = 0;
     std::deque<double> losses_;  // the last finite ones
 };
 

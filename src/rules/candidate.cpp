@@ -2,6 +2,7 @@
 #include "rules/candidate.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "system/error.h"
@@ -40,7 +41,9 @@ std::vector<size_t> ranking(const std::vector<ScoredCandidate>& scored) {
     std::vector<size_t> order(scored.size());
     std::iota(order.begin(), order.end(), size_t{0});
     std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-        if (scored[a].score != scored[b].score) return scored[a].score > scored[b].score;
+        const bool finite = std::isfinite(scored[a].score), other_finite = std::isfinite(scored[b].score);
+        if (finite != other_finite) return finite;
+        if (finite && scored[a].score != scored[b].score) return scored[a].score > scored[b].score;
         return softmax_layers(scored[a].candidate.layout) < softmax_layers(scored[b].candidate.layout);
     });
     return order;

@@ -33,7 +33,8 @@ std::string describe(const Candidate& candidate);
 /// The same for a column of a table, where numbers of layers stand below each other: "layer   5".
 std::string in_column(const Candidate& candidate);
 
-/// Indices from the best score to the worst; equal scores by their softmax layers, lower layers first.
+/// Indices from the best score to the worst; equal scores by their softmax layers, lower layers first. Scores that are
+/// not finite say nothing, and come last.
 std::vector<size_t> ranking(const std::vector<ScoredCandidate>& scored);
 
 /// Which candidates there are. How they are measured needs LibTorch and stands in selection/measurement.h.

@@ -8,6 +8,7 @@
 #include "job/training_plan.h"
 #include "model/weights.h"
 #include "objectives/distillation.h"
+#include "selection/candidate_state.h"
 #include "system/available_memory.h"
 #include "system/clock.h"
 #include "system/error.h"
@@ -95,12 +96,16 @@ class BriefDistillation : public Measurement {
 class BriefDistillation::Distilled : public CandidateInTraining {
   public:
     Distilled(BriefDistillation& measurement, int64_t number, const Candidate& candidate)
-        : measurement_(measurement), number_(number) {
+        : measurement_(measurement), number_(number), state_(measurement.setup_.candidate_file(number)) {
         const Stopwatch watch;
         const MeasurementSetup& all = measurement.setup_;
         fault_point("score.candidate", number);
         if (!candidate.numbers.empty())
             throw std::logic_error("brief distillation does not know " + candidate.numbers.begin()->first);
+        all.group.on_root([&] { before_ = state_.read(number, candidate); });
+        steps_before_ = all.group.broadcast(before_ ? int64_t(before_->train_loss.size()) : int64_t{0});
+        result_.number = number;
+        result_.candidate = candidate;
         student_ = all.make_student(candidate.layout, {&measurement.start(), &all.teacher_weights});
         objective_ =
             std::make_unique<Distillation>(*student_.model, measurement.training_states_, all.job, all.activations);
@@ -110,6 +115,7 @@ class BriefDistillation::Distilled : public CandidateInTraining {
         seconds_ = watch.seconds();
     }
 
+    int64_t steps_before() const { return steps_before_; }
     bool is_done() const override { return trainer_->is_done(); }
 
     void step() override {
@@ -118,15 +124,34 @@ class BriefDistillation::Distilled : public CandidateInTraining {
         seconds_ += watch.seconds();
     }
 
-    CandidateResult result() override {
-        const TrainerOutcome outcome = trainer_->finish();
-        result_.train_loss = outcome.step_losses;
-        result_.logged = outcome.logged;
-        result_.seconds = seconds_;
-        return result_;
+    int64_t save() override {
+        const MeasurementSetup& all = measurement_.setup_;
+        const CandidateResult so_far = with_before(trainer_->outcome());
+        const int64_t steps = steps_before_ + int64_t(trainer_->outcome().step_losses.size());
+        all.group.on_root([&] { state_.write_measured(so_far, all.trainer.provenance); });
+        trainer_->save_to_go_on();
+        all.group.on_root([&] { state_.keep_only(steps); });
+        return steps;
     }
 
+    CandidateResult result() override { return with_before(trainer_->finish()); }
+
   private:
+    /// What earlier starts did, then what this one did.
+    CandidateResult with_before(const TrainerOutcome& outcome) const {
+        CandidateResult whole = before_.value_or(CandidateResult());
+        whole.number = result_.number;
+        whole.candidate = result_.candidate;
+        whole.rank = result_.rank;
+        const auto append = [](auto& list, const auto& more) { list.insert(list.end(), more.begin(), more.end()); };
+        append(whole.measured_tokens, result_.measured_tokens);
+        append(whole.kl, result_.kl);
+        append(whole.train_loss, outcome.step_losses);
+        append(whole.logged, outcome.logged);
+        whole.seconds += seconds_;
+        return whole;
+    }
+
     TrainerSetup trainer_setup() {
         const MeasurementSetup& all = measurement_.setup_;
         const ScoreJob& job = all.job;
@@ -134,13 +159,16 @@ class BriefDistillation::Distilled : public CandidateInTraining {
         setup.candidate = number_;
         setup.announce = result_.rank == 0;  // one group speaks for all: their steps are alike
         setup.stop = nullptr;                // asked once for all candidates that are trained in step
-        setup.checkpoints.reset();
+        setup.checkpoints = state_.checkpoints();
+        setup.checkpoint = {.every_steps = 0};  // only when the run is stopped
+        setup.only_on_the_way = true;
         setup.shards = student_.shards.get();
         setup.in_step = student_.shards || all.teacher.weights_on_demand();
         // Most candidates find the teacher's states kept by those before or beside them.
         setup.flops_per_token = all.flops_per_token(student_.model->spec());
         setup.on_step = [this, &job, steps = measured_steps(job)](int64_t done) {
             if (std::find(steps.begin(), steps.end(), done) == steps.end()) return;
+            if (steps_before_ > 0 && done == steps_before_) return;  // was measured before the run was stopped
             result_.measured_tokens.push_back(done * job.batch_sequences * job.sequence_length);
             result_.kl.push_back(measurement_.measure(*student_.model, measurement_.setup_.group));
         };
@@ -149,14 +177,34 @@ class BriefDistillation::Distilled : public CandidateInTraining {
 
     BriefDistillation& measurement_;
     int64_t number_;
+    CandidateState state_;
+    std::optional<CandidateResult> before_;  // of earlier starts, on the group's root
+    int64_t steps_before_ = 0;
     Student student_;
-    CandidateResult result_;
+    CandidateResult result_;  // of this start
     std::unique_ptr<Distillation> objective_;
     std::unique_ptr<Trainer> trainer_;
     double seconds_ = 0.0;
 };
 
 std::unique_ptr<CandidateInTraining> BriefDistillation::make(int64_t number, const Candidate& candidate) {
+    const MeasurementSetup& all = setup_;
+    try {
+        auto made = std::make_unique<Distilled>(*this, number, candidate);
+        if (made->steps_before() > 0 && all.group.is_root())
+            log_rank(LogLevel::info, text("score: candidate ", number, " goes on from step ", made->steps_before()));
+        return made;
+    } catch (const SharedError& error) {  // of the whole group
+        const CandidateState state(all.candidate_file(number));
+        bool damaged = false;
+        all.group.on_root([&] {
+            damaged = error.code() == ExitCode::damaged_file && state.checkpoints().latest().has_value();
+            if (damaged) state.keep_only(0);
+        });
+        if (all.group.broadcast(int64_t{damaged}) == 0) throw;
+        if (all.group.is_root())
+            log_rank(LogLevel::warning, text(error.what(), "; candidate ", number, " begins from its beginning"));
+    }
     return std::make_unique<Distilled>(*this, number, candidate);
 }
 

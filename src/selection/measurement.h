@@ -20,7 +20,9 @@ class CandidateInTraining {
     virtual ~CandidateInTraining() = default;
     virtual bool is_done() const = 0;
     virtual void step() = 0;
-    /// After the last step, without number and candidate. `logged` is there on the group's root only.
+    /// Keeps its state, so that make() goes on from there in a later start. Returns the steps done.
+    virtual int64_t save() = 0;
+    /// After the last step. What was done by earlier starts, and `logged`, are there on the group's root only.
     virtual CandidateResult result() = 0;
 };
 
@@ -36,6 +38,7 @@ class Measurement {
     virtual int64_t in_step(int64_t candidates) const = 0;
     /// So many candidates are made and trained in step from now on.
     virtual void begin(int64_t candidates) = 0;
+    /// Goes on from the state that save() kept, if there is one.
     virtual std::unique_ptr<CandidateInTraining> make(int64_t number, const Candidate& candidate) = 0;
     /// All candidates in step have done a step.
     virtual void end_step() = 0;
@@ -53,6 +56,7 @@ struct MeasurementSetup {
     std::unique_ptr<Batches> batches;
     Activations activations;
     TrainerSetup trainer;  // as the stage's, for the whole group
+    std::function<std::filesystem::path(int64_t number)> candidate_file;
     /// For the group. Each tensor comes from the first source that has it.
     std::function<Student(const Layout&, const std::vector<const TensorSource*>&)> make_student;
     /// Of a training step, for one token, where the teacher's states are known.

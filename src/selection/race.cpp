@@ -5,9 +5,11 @@
 #include <exception>
 
 #include "evaluation/statistics.h"
+#include "selection/candidate_state.h"
 #include "system/clock.h"
 #include "system/error.h"
 #include "system/fault_injection.h"
+#include "system/finite.h"
 #include "system/log.h"
 
 namespace amalgam {
@@ -20,7 +22,8 @@ class Race {
           world_(setup.world),
           group_(setup.groups.group),
           candidates_(candidates),
-          measurement_(measurement) {}
+          measurement_(measurement),
+          diverged_(candidates.size(), 0.0) {}
 
     bool run() {
         const std::vector<int64_t> missing = missing_candidates();
@@ -28,11 +31,17 @@ class Race {
                   " groups of ", setup_.groups.size, " ranks"));
         ScoreTable table;
         table.all_linear_kl = measurement_.all_linear_kl();
+        if (!all_finite(table.all_linear_kl))  // the same on all ranks
+            throw SharedError(text("score: the held-out KL of the aligned student is not finite (no candidate can be "
+                                   "measured against it); its checkpoint is bad: align with a lower "
+                                   "align.optimizer.learning_rate in a run of another name"),
+                              ExitCode::diverged);
 
         std::vector<int64_t> own;
         for (size_t i = 0; i < missing.size(); ++i)
             if (int64_t(i) % setup_.groups.count == setup_.groups.mine) own.push_back(missing[i]);
         if (world_.any(measure(own))) return false;
+        expect_none_diverged();
 
         fault_point("score.gather");
         world_.on_root([&] { gather(table); });
@@ -46,8 +55,10 @@ class Race {
         try {
             const Candidate& expected = candidates_[size_t(number)];
             const CandidateResult found = read_candidate(file, expected);
-            if (found.number == number && found.candidate == expected) return true;
-            warn(text(file.string(), ": is of another candidate; it is scored again"));
+            const bool ours = found.number == number && found.candidate == expected;
+            if (ours && found.is_finite()) return true;
+            warn(text(file.string(), ours ? ": its KL is not finite; it is scored again"
+                                          : ": is of another candidate; it is scored again"));
         } catch (const std::exception& error) {  // damage has many faces
             warn(text(error.what(), "; the candidate is scored again"));
         }
@@ -92,26 +103,81 @@ class Race {
         return stopped;
     }
 
+    struct Running {
+        int64_t number;
+        std::unique_ptr<CandidateInTraining> candidate;
+    };
+
     /// Trains them in turn, step by step. False if a stop was asked for before all candidates were done.
     bool measure_in_step(const std::vector<int64_t>& numbers) {
         measurement_.begin(int64_t(numbers.size()));
-        std::vector<std::unique_ptr<CandidateInTraining>> running;
-        for (const int64_t number : numbers) running.push_back(measurement_.make(number, candidates_[size_t(number)]));
-        while (!running.front()->is_done()) {  // all have as many steps
+        std::vector<Running> running;
+        for (const int64_t number : numbers)
+            unless_it_diverges(number, [&] {
+                running.push_back({number, measurement_.make(number, candidates_[size_t(number)])});
+            });
+        const auto for_each = [&](const std::function<void(Running&)>& work) {
+            std::erase_if(running, [&](Running& one) { return !unless_it_diverges(one.number, [&] { work(one); }); });
+        };
+        const auto all_done = [&] {  // those that were stopped before are ahead of the others
+            return std::all_of(running.begin(), running.end(), [](const Running& r) { return r.candidate->is_done(); });
+        };
+        while (!all_done()) {
             const Stopwatch watch;
-            for (const auto& candidate : running) candidate->step();
+            for_each([](Running& one) {
+                if (!one.candidate->is_done()) one.candidate->step();
+            });
             measurement_.end_step();
             const bool stop = setup_.stop.ask(group_, watch.seconds()).stop;
-            if (stop && !running.front()->is_done()) return false;
+            if (!stop || all_done()) continue;
+            for_each([&](Running& one) {
+                const int64_t steps = one.candidate->save();
+                if (group_.is_root())
+                    log_rank(LogLevel::info, text("score: candidate ", one.number, " is saved after step ", steps,
+                                                  "; nothing of it is lost"));
+            });
+            return false;
         }
-        for (size_t i = 0; i < running.size(); ++i) keep(numbers[i], running[i]->result());
+        for_each([&](Running& one) { keep(one.number, one.candidate->result()); });
         return !setup_.stop.stopping();
     }
 
+    /// False if it did: all ranks of the group say so alike. The other candidates go on.
+    bool unless_it_diverges(int64_t number, const std::function<void()>& work) {
+        try {
+            work();
+            return true;
+        } catch (const SharedError& error) {
+            if (error.code() != ExitCode::diverged) throw;
+            if (group_.is_root()) {
+                log_rank(LogLevel::error, error.what());
+                diverged_[size_t(number)] = 1.0;
+            }
+            return false;
+        }
+    }
+
+    /// A candidate without a score cannot be ranked, and a ranking without it would be another one.
+    void expect_none_diverged() {
+        world_.sum_in_place(std::span<double>(diverged_));
+        std::string names;
+        for (size_t c = 0; c < diverged_.size(); ++c)
+            if (diverged_[c] > 0.0)
+                names += text(names.empty() ? "" : "; ", "candidate ", c, ", ", describe(candidates_[c]));
+        if (names.empty()) return;
+        throw SharedError(text("score: diverged: ", names,
+                               " (without a finite KL it cannot be ranked; the others' files are kept); lower "
+                               "score.optimizer.learning_rate in a run of another name, which takes over transfer and "
+                               "align with reuse"),
+                          ExitCode::diverged);
+    }
+
     void keep(int64_t number, CandidateResult result) {
-        result.number = number;
-        result.candidate = candidates_[size_t(number)];
-        group_.on_root([&] { write_candidate(setup_.candidate_file(number), result, setup_.provenance); });
+        const std::filesystem::path file = setup_.candidate_file(number);
+        group_.on_root([&] {
+            write_candidate(file, result, setup_.provenance);
+            CandidateState(file).keep_only(0);
+        });
         if (!group_.is_root()) return;
         const std::string who = "score: " + describe(result.candidate) + ": ";
         const int64_t skipped = result.logged.empty() ? 0 : result.logged.back().skipped_updates;
@@ -128,12 +194,15 @@ class Race {
             if (candidate.rank != 0)  // the first group writes its rows as it goes
                 for (const StepMetrics& row : candidate.logged) setup_.metrics.append_foreign(row);
         write_scores(setup_.scores_file, table, setup_.provenance);
+        for (size_t c = 0; c < candidates_.size(); ++c)  // what a kill left that came just after a candidate's end
+            CandidateState(setup_.candidate_file(int64_t(c))).keep_only(0);
     }
 
     const RaceSetup& setup_;
     const Communicator &world_, &group_;
     const std::vector<Candidate>& candidates_;
     Measurement& measurement_;
+    std::vector<double> diverged_;  // by number: how many groups have seen it diverge
 };
 
 }  // namespace

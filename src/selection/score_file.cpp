@@ -10,6 +10,7 @@
 #include "evaluation/statistics.h"
 #include "storage/hdf5.h"
 #include "system/error.h"
+#include "system/finite.h"
 
 namespace amalgam {
 namespace {
@@ -225,7 +226,16 @@ double CandidateResult::score() const {
     return -mean_and_error(kl.back()).mean;
 }
 
+bool CandidateResult::is_finite() const {
+    return std::isfinite(score()) &&
+           std::all_of(kl.begin(), kl.end(), [](const std::vector<double>& row) { return all_finite(row); });
+}
+
 void write_candidate(const std::filesystem::path& path, const CandidateResult& result, const Provenance& provenance) {
+    if (!result.is_finite())
+        throw Error(text(path.string(), ": the held-out KL of candidate ", result.number,
+                         " is not finite (it diverged, and cannot be ranked)"),
+                    ExitCode::diverged);
     write_h5_once(path, [&](H5File& file) {
         file.describe_file("amalgam candidate", provenance, newest_version);
         write_candidates(file, {result});

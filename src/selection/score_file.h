@@ -26,8 +26,11 @@ struct CandidateResult {
     std::vector<StepMetrics> logged;  // its rows of metrics.csv (in its own file only)
 
     double score() const;  // minus the mean KL at the last measurement
+    /// Can it be ranked? A candidate whose training diverged cannot.
+    bool is_finite() const;
 };
 
+/// Throws Error(storage), and Error(diverged) for a result that is not finite.
 void write_candidate(const std::filesystem::path& path, const CandidateResult& result, const Provenance& provenance);
 
 /// `expected`: what the run has under this number. The layout of a file of version 1 is taken from there if it restores

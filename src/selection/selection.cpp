@@ -2,6 +2,7 @@
 #include "selection/selection.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "job/job_schema.h"
 #include "job/job_writer.h"
@@ -37,6 +38,12 @@ Selection select_layers(const SelectJob& job, int64_t layers, const std::string&
             throw Error(text("scores: a candidate has ", one.candidate.layout.size(), " layers but the teacher has ",
                              layers, " (they are of another model)"),
                         ExitCode::damaged_file);
+    for (const ScoredCandidate& one : scored)
+        if (!std::isfinite(one.score))
+            throw Error(text("scores: ", describe(one.candidate), " has the score ", one.score,
+                             " (a candidate that diverged cannot be ranked); remove scores.h5 to score it again, or "
+                             "lower score.optimizer.learning_rate in a run of another name"),
+                        ExitCode::diverged);
     const std::vector<int64_t> order = rule.choose(job.options, layers, scored);
     return {rule.name, options_text(job, rule), order, keep_softmax(layers, mixer, order)};
 }

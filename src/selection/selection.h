@@ -21,7 +21,8 @@ struct Selection {
 };
 
 /// By the job's rule, for a student of `layers` layers. `scored`: all candidates of the rule's scorer; empty for rules
-/// that need none. Throws Error(bad_input, damaged_file): rules/selection_rule.h.
+/// that need none. Throws Error(bad_input, damaged_file): rules/selection_rule.h,
+/// and Error(diverged) if a score is not finite.
 Selection select_layers(const SelectJob& job, int64_t layers, const std::string& mixer,
                         const std::vector<ScoredCandidate>& scored);
 

@@ -27,7 +27,10 @@ Run::Run(const Job& j, const Communicator& w)
       folder(j.run_folder()),
       compute(set_up_compute(j, node)),
       stop(folder, double(walltime_seconds(j.walltime))) {
-    world.on_root([&] { open_run_folder(job); });
+    world.on_root([&] {
+        lock_ = std::make_unique<FolderLock>(folder);
+        open_run_folder(job);
+    });
     if (world.is_root()) log_to_file((folder / "log.txt").string());
     metrics_ = std::make_unique<MetricsFile>(world.is_root() ? folder / "metrics.csv" : std::filesystem::path());
     provenance_ = amalgam::provenance();

@@ -11,13 +11,15 @@
 #include "sharding/student.h"
 #include "stages/compute.h"
 #include "stages/sharding_choice.h"
+#include "storage/folder_lock.h"
 #include "training/trainer.h"
 
 namespace amalgam {
 
 class Run {
   public:
-    /// Opens or makes the run folder. Collective. Throws Error(bad_input) if the folder belongs to another job.
+    /// Opens or makes the run folder, for this run alone until its end. Collective. Throws Error(busy) if another run
+    /// is at work there; else what open_run_folder() throws (run_folder.h).
     Run(const Job& job, const Communicator& world);
 
     const Job job;
@@ -74,6 +76,7 @@ class Run {
     bool is_finished(const std::string& stage) const;
     std::unique_ptr<Checkpoint> open_finished(const std::string& stage) const;
 
+    std::unique_ptr<FolderLock> lock_;  // on the root; given back last
     Provenance provenance_;
     std::unique_ptr<MetricsFile> metrics_;
     std::optional<ModelConfig> teacher_config_;

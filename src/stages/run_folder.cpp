@@ -2,15 +2,19 @@
 #include "stages/run_folder.h"
 
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 
 #include "job/job_reader.h"
 #include "job/job_schema.h"
 #include "job/job_writer.h"
 #include "selection/score_file.h"
 #include "selection/selection.h"
+#include "stages/run_inputs.h"
 #include "storage/write_once.h"
 #include "system/error.h"
 #include "system/log.h"
+#include "system/sha256.h"
 
 namespace amalgam {
 namespace {
@@ -83,16 +87,93 @@ void share(const fs::path& source, const fs::path& target) {
     if (failed) fs::copy_file(source, target);
 }
 
-void take_over(const Job& job) {
+const std::string seal = "# SHA-256 of the lines above: ";
+
+void write_record(const fs::path& path, const Job& job) {
+    const std::string lines = to_yaml(job);
+    write_text_once(path, lines + seal + sha256(lines) + "\n");
+}
+
+/// A run's own job.yaml. A part of it would look like another job. Runs of earlier versions have no seal.
+Job read_record(const fs::path& path) {
+    std::ifstream stream(path, std::ios::binary);
+    const std::string all{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+    const size_t end = all.rfind(seal);
+    const bool sealed = end != std::string::npos && all.substr(end) == seal + sha256(all.substr(0, end)) + "\n";
+    const bool earlier = end == std::string::npos && !all.empty() && !fs::exists(path.parent_path() / "inputs.json");
+    if (!sealed && !earlier)
+        throw Error(text(path.string(),
+                         ": is damaged or was edited (it is the record of what the run is made by); "
+                         "restore it, or remove it if you are sure that your job file is the same: it is then written "
+                         "again"),
+                    ExitCode::damaged_file);
+    return read_job(path);
+}
+
+bool has_results(const fs::path& folder, const std::string& except = "") {
+    std::error_code ignored;
+    for (const auto& entry : fs::directory_iterator(folder, ignored))
+        if (entry.path().extension() == ".h5" && entry.path().filename() != except) return true;
+    return false;
+}
+
+/// Were results made of the inputs of this key?
+bool is_used(const fs::path& folder, const std::string& key) {
+    const bool scored = has_results(folder / "candidates") || fs::exists(folder / "scores.h5");
+    const bool evaluated = fs::exists(folder / "evaluation.h5");
+    if (key == "teacher.path") return has_results(folder / "checkpoints");
+    if (key == "data.training") return scored || has_results(folder / "checkpoints", "transfer.h5");
+    if (key == "data.validation") return scored || evaluated;
+    if (key == "evaluate.requests") return evaluated;
+    std::error_code ignored;
+    for (const auto& entry : fs::directory_iterator(folder, ignored))
+        if (fs::exists(entry.path() / "config.json")) return true;  // an export
+    return false;
+}
+
+void expect_same_inputs(const fs::path& folder, const std::vector<InputFile>& before,
+                        const std::vector<InputFile>& now) {
+    std::string used;
+    for (const std::string& key : input_keys()) {
+        const std::string changed = difference(before, now, key);
+        if (changed.empty()) continue;
+        if (is_used(folder, key))
+            used += changed;
+        else
+            info(text("an input has changed since the run began, before anything was made of it:", changed));
+    }
+    require(used.empty(), folder.string(),
+            ": inputs have changed since results were made of them (the rest would be made of others, and no number "
+            "would mean anything); restore them, or choose another name for the run:",
+            used);
+}
+
+void take_over(const Job& job, const std::vector<InputFile>& inputs) {
     const fs::path source = job.reuse, target = job.run_folder();
-    const Job theirs = read_job(source / "job.yaml");
+    const std::string problem = reuse_problem(job);
+    require(problem.empty(), problem);
+    const Job theirs = read_record(source / "job.yaml");
     const std::string differs = difference(up_to_align(theirs), up_to_align(job));
     require(differs.empty(), "reuse: ", source.string(),
             " was made by another job (its results would not be this job's):", differs);
+    const auto made_from = read_inputs(source);
+    if (!made_from)
+        warn(text("reuse: ", source.string(),
+                  " does not say what it was made from (an earlier version wrote it); its inputs are taken for "
+                  "unchanged"));
+    const auto changed = [&](const std::string& key) {
+        return made_from ? difference(*made_from, inputs, key) : std::string();
+    };
+    const std::string other = changed("teacher.path") + changed("data.training");
+    require(other.empty(), "reuse: ", source.string(),
+            " was made from other inputs (its results would be mixed with those of these); restore them, or run "
+            "without reuse:",
+            other);
     for (const char* file : {"checkpoints/transfer.h5", "checkpoints/align.h5", "learning_rates/align.h5"})
         share(source / file, target / file);
     if (!fs::exists(source / "scores.h5") || fs::exists(target / "scores.h5")) return;
-    const std::string scored_otherwise = difference(up_to_scores(theirs), up_to_scores(job));
+    const std::string scored_otherwise =
+        difference(up_to_scores(theirs), up_to_scores(job)) + changed("data.validation");
     if (!scored_otherwise.empty()) {
         info(text("reuse: the scores of ", source.string(),
                   " are not taken (this job scores in another way):", scored_otherwise));
@@ -141,17 +222,40 @@ void open_run_folder(const Job& job) {
                 warn(text(entry.path().string(), ": left by an interrupted write, removed"));
                 remove_left(entry.path());
             }
+    std::optional<std::vector<InputFile>> made_from;
     if (fs::exists(job_file)) {
-        Job before = read_job(job_file);
+        Job before = read_record(job_file);
         if (!fs::exists(folder / "evaluation.h5")) before.evaluate = job.evaluate;  // nothing depends on it yet
         const std::string differs = difference(comparable(before), comparable(job));
         require(
             differs.empty(), folder.string(),
             " holds a run of another job (results would be mixed); choose another name or remove the folder:", differs);
+        made_from = read_inputs(folder);
+        if (!made_from && is_used(folder, "teacher.path"))
+            warn(text(folder.string(),
+                      ": does not say what it was made from (an earlier version of the program began "
+                      "the run); its inputs are taken for unchanged"));
     }
-    write_text_once(job_file, to_yaml(job));
+    const std::vector<InputFile> inputs = look_at_input_files(job);
+    if (made_from) expect_same_inputs(folder, *made_from, inputs);
+    if (!made_from || *made_from != inputs) write_inputs(folder, inputs);
+    write_record(job_file, job);
     give_selection_its_file(job);
-    if (!job.reuse.empty()) take_over(job);
+    if (!job.reuse.empty()) take_over(job, inputs);
+}
+
+std::string reuse_problem(const Job& job) {
+    if (job.reuse.empty()) return "";
+    const fs::path source = job.reuse, transferred = "checkpoints/transfer.h5";
+    const std::string wanted = "; give the folder of a run, OUTPUT/NAME, or leave reuse empty";
+    if (!fs::is_directory(source))
+        return text("reuse: ", job.reuse, " is not a folder (nothing can be taken over)", wanted);
+    if (!fs::exists(source / "job.yaml"))
+        return text("reuse: ", job.reuse, " holds no run: it has no job.yaml (nothing can be taken over)", wanted);
+    if (!fs::exists(source / transferred) && !fs::exists(job.run_folder() / transferred))
+        return text("reuse: ", job.reuse, " has not finished its first stage: ", (source / transferred).string(),
+                    " is not there (nothing can be taken over); wait for it, or leave reuse empty");
+    return "";
 }
 
 }  // namespace amalgam

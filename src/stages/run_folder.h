@@ -6,8 +6,13 @@
 
 namespace amalgam {
 
-/// Makes OUTPUT/NAME, its subfolders and job.yaml, removes what an interrupted write left, and takes over finished
-/// stages of `job.reuse`. Serial. Throws Error(bad_input) naming the keys in which an older job.yaml differs.
+/// Makes OUTPUT/NAME, its subfolders, job.yaml and inputs.json, removes what an interrupted write left, and takes over
+/// finished stages of `job.reuse`. Serial; whoever calls it has the folder's lock. Throws Error(bad_input) naming the
+/// keys in which an older job.yaml differs, or the input files that have changed since results were made of them;
+/// Error(damaged_file).
 void open_run_folder(const Job& job);
+
+/// Why nothing can be taken over from `job.reuse`; empty if something can, or nothing is asked for.
+std::string reuse_problem(const Job& job);
 
 }  // namespace amalgam

@@ -57,6 +57,7 @@ StageOutcome score(Run& run) {
          .batches = std::move(batches),
          .activations = run.job.sharding.activations,
          .trainer = trainer,
+         .candidate_file = [&](int64_t number) { return run.candidate_file(number); },
          .make_student =
              [&](const Layout& layout, const std::vector<const TensorSource*>& sources) {
                  return run.make_student(layout, sources, group, sharding);

@@ -1,7 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "stages/stages.h"
 
+#include <cmath>
+
+#include "evaluation/evaluation_file.h"
 #include "exports/formats.h"
+#include "exports/whole_export.h"
+#include "selection/score_file.h"
+#include "selection/selection.h"
+#include "system/error.h"
+#include "system/log.h"
 
 namespace amalgam {
 namespace {
@@ -9,29 +17,73 @@ namespace {
 bool always(const Run&) {
     return true;
 }
-bool export_done(const Run& run) {
-    for (const std::string& format : run.job.export_to.formats)
-        if (!std::filesystem::exists(run.folder / find_export_format(format).folder() / "config.json")) return false;
+
+constexpr int64_t looked_through_bytes = int64_t{1} << 30;  // of a checkpoint: about a second
+
+/// All these look at what is there, and throw Error(damaged_file, diverged) for a file that is no result.
+bool trained(const Run& run, const char* stage) {
+    const StageCheckpoints files = run.checkpoints(stage);
+    if (!files.is_finished()) return false;
+    files.open(files.finished())->look_through(looked_through_bytes);
     return true;
+}
+
+bool scored(const Run& run) {
+    if (!std::filesystem::exists(run.scores_file())) return false;
+    for (const ScoredCandidate& one : read_scores(run.scores_file(), run.job.student.mixer).scored())
+        if (!std::isfinite(one.score))
+            throw Error(text(run.scores_file().string(), ": ", describe(one.candidate), " has the score ", one.score,
+                             " (a candidate that diverged cannot be ranked); remove the file and selection.h5 to score "
+                             "it again, or lower score.optimizer.learning_rate in a run of another name"),
+                        ExitCode::diverged);
+    return true;
+}
+
+bool selected(const Run& run) {
+    if (!std::filesystem::exists(run.selection_file())) return false;
+    read_selection(run.selection_file());
+    return true;
+}
+
+bool evaluated(const Run& run) {
+    if (!std::filesystem::exists(run.evaluation_file())) return false;
+    look_through_evaluation(run.evaluation_file());
+    return true;
+}
+
+/// An export is made again from the checkpoint in no time.
+bool exported(const Run& run) {
+    bool all = true;
+    for (const std::string& format : run.job.export_to.formats) {
+        const std::filesystem::path folder = run.folder / find_export_format(format).folder();
+        if (!std::filesystem::exists(folder / "config.json")) {
+            all = false;
+            continue;
+        }
+        const std::string missing = missing_in_export(folder, run.job.teacher.path);
+        if (missing.empty()) continue;
+        warn(text(missing, "; the export is made again"));
+        all = false;
+    }
+    return all;
 }
 
 }  // namespace
 
 const std::vector<Stage>& pipeline_stages() {
     static const std::vector<Stage> stages = {
-        {"transfer", always, [](const Run& r) { return r.checkpoints("transfer").is_finished(); }, transfer},
-        {"align", [](const Run& r) { return r.job.align.tokens > 0; },
-         [](const Run& r) { return r.checkpoints("align").is_finished(); }, align},
+        {"transfer", always, [](const Run& r) { return trained(r, "transfer"); }, transfer},
+        {"align", [](const Run& r) { return r.job.align.tokens > 0; }, [](const Run& r) { return trained(r, "align"); },
+         align},
         {"score",
          [](const Run& r) { return r.job.score.tokens > 0 && selection_rule(r.job.select.rule).scorer != nullptr; },
-         [](const Run& r) { return std::filesystem::exists(r.scores_file()); }, score},
-        {"select", always, [](const Run& r) { return std::filesystem::exists(r.selection_file()); }, select},
-        {"distill", always, [](const Run& r) { return r.checkpoints("distill").is_finished(); }, distill},
+         scored, score},
+        {"select", always, selected, select},
+        {"distill", always, [](const Run& r) { return trained(r, "distill"); }, distill},
         {"finetune", [](const Run& r) { return r.job.finetune.tokens > 0; },
-         [](const Run& r) { return r.checkpoints("finetune").is_finished(); }, finetune},
-        {"evaluate", [](const Run& r) { return r.job.evaluate.sequences > 0; },
-         [](const Run& r) { return std::filesystem::exists(r.evaluation_file()); }, evaluate},
-        {"export", [](const Run& r) { return !r.job.export_to.formats.empty(); }, export_done, export_student},
+         [](const Run& r) { return trained(r, "finetune"); }, finetune},
+        {"evaluate", [](const Run& r) { return r.job.evaluate.sequences > 0; }, evaluated, evaluate},
+        {"export", [](const Run& r) { return !r.job.export_to.formats.empty(); }, exported, export_student},
     };
     return stages;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The stages of the pipeline, in order. Each reads the run folder and writes its own file into it; a stage whose file
-// is there is done. All functions are collective over the run's ranks.
+// is there and whole is done. All functions are collective over the run's ranks.
 #pragma once
 
 #include <vector>
@@ -14,6 +14,7 @@ enum class StageOutcome { finished, stopped };  // stopped: on request, after sa
 struct Stage {
     const char* name;
     bool (*wanted)(const Run&);  // false: the job leaves the stage out
+    /// Is its result there? Looks through it. Serial. Throws Error(damaged_file, diverged) for what is no result.
     bool (*done)(const Run&);
     StageOutcome (*execute)(Run&);
 };

@@ -53,7 +53,7 @@ SafetensorsWriter::~SafetensorsWriter() {
 }
 
 fs::path SafetensorsWriter::temporary(size_t shard) const {
-    return folder_ / text("model.safetensors.", shard + 1, ".tmp");
+    return temporary_for(folder_ / text("model.safetensors.", shard + 1));
 }
 
 void SafetensorsWriter::add(const std::string& name, SafetensorsType type, const std::vector<int64_t>& shape,

@@ -2,15 +2,18 @@
 #include "storage/write_once.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <system_error>
 
 #include "storage/posix_file.h"
 #include "system/error.h"
+#include "system/provenance.h"
 
 namespace amalgam {
 
@@ -38,6 +41,11 @@ fs::path folder_of(const fs::path& path) {
     return path.has_parent_path() ? path.parent_path() : fs::path(".");
 }
 
+/// What the temporaries of this host end in begins with this.
+std::string host_part() {
+    return text(".", host_name().substr(0, 32), ".");  // names of files may have 255 letters
+}
+
 }  // namespace
 
 // Emptied first: a library that could not close the file would otherwise go on holding the space of a full disk.
@@ -45,6 +53,23 @@ void discard(const fs::path& temporary) {
     std::error_code ignored;
     fs::resize_file(temporary, 0, ignored);
     fs::remove(temporary, ignored);
+}
+
+fs::path temporary_for(const fs::path& path) {
+    return path.string() + text(host_part(), getpid(), ".tmp");
+}
+
+void discard_left(const fs::path& path) {
+    const std::string begin = path.filename().string() + host_part(), end = ".tmp";
+    std::error_code ignored;
+    for (const auto& entry : fs::directory_iterator(folder_of(path), ignored)) {
+        const std::string name = entry.path().filename().string();
+        if (!name.starts_with(begin) || !name.ends_with(end)) continue;
+        const std::string process = name.substr(begin.size(), name.size() - begin.size() - end.size());
+        if (process.empty() || process.find_first_not_of("0123456789") != std::string::npos) continue;
+        const bool there = kill(pid_t(std::atol(process.c_str())), 0) == 0 || errno != ESRCH;
+        if (!there) discard(entry.path());
+    }
 }
 
 void publish(const fs::path& temporary, const fs::path& path) {
@@ -56,8 +81,9 @@ void publish(const fs::path& temporary, const fs::path& path) {
 }
 
 void write_once(const fs::path& path, const std::function<void(const fs::path&)>& write) {
-    const fs::path temporary = path.string() + ".tmp";
-    discard(temporary);  // of an interrupted run
+    const fs::path temporary = temporary_for(path);
+    discard_left(path);
+    discard(temporary);  // of a process that had the same number
     try {
         write(temporary);
         publish(temporary, path);

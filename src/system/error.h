@@ -15,8 +15,10 @@ enum class ExitCode : int {
     bad_input = 2,      // job file, command line, model folder, corpus: nothing was started
     damaged_file = 3,   // a file of the run folder or a model failed its checks
     storage = 4,        // a file could not be written: disk full, quota, permissions
-    diverged = 5,       // loss or gradients stayed non-finite
+    diverged = 5,       // a loss, weights or a measurement are not finite: nothing of them is kept
     communication = 6,  // MPI or NCCL failed, or a rank did not answer within its deadline
+    no_progress = 7,    // stopped on request twice in a row without anything done in between: not to be queued again
+    busy = 8,           // another run is at work in the run folder: nothing was started
     resumable = 75      // stopped on request (signal, walltime, trigger file) after saving: run it again to go on
 };
 

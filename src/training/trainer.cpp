@@ -36,7 +36,7 @@ class Trainer::Loop {
           weights_(make_trained_weights(model, setup.shards, parameters_, group,
                                         {plan.optimizer, setup.deterministic, micro_batches_})),
           steps_(training_steps(plan)),
-          guard_(setup.spike_guard, setup.max_skipped_updates) {
+          guard_(setup.spike_guard, setup.max_skipped_updates, steps_) {
         if (setup.checkpoints) saver_ = std::make_unique<CheckpointSaver>(*setup.checkpoints, setup.checkpoint, group);
     }
 
@@ -59,8 +59,18 @@ class Trainer::Loop {
         stopped_ = handle_requests(watch.seconds());
     }
 
+    const TrainerOutcome& outcome() const { return outcome_; }
+
+    void save_to_go_on() {
+        saver_->save_now(header(true), weights_->pieces(true));
+        stopped_ = true;
+    }
+
     TrainerOutcome finish() {
-        if (!stopped_ && saver_) saver_->save_finished(header(false), weights_->pieces(false));
+        if (!stopped_ && saver_ && !setup_.only_on_the_way) {
+            expect_finite_result();
+            saver_->save_finished(header(false), weights_->pieces(false));
+        }
         outcome_.finished = !stopped_;
         outcome_.steps = step_;
         outcome_.tokens = tokens();
@@ -87,7 +97,8 @@ class Trainer::Loop {
         step_ = checkpoint->state().step;
         cursor_ = checkpoint->state().data_cursor;
         guard_.resume(checkpoint->state().update_guard);
-        info(text(setup_.stage, ": goes on from step ", step_, " (", latest, ")"));
+        outcome_.resumed_at = step_;
+        if (!setup_.candidate) info(text(setup_.stage, ": goes on from step ", step_, " (", latest, ")"));
     }
 
     std::vector<double> one_step() {
@@ -97,11 +108,10 @@ class Trainer::Loop {
         // One row for each micro-batch, of one rank only: sums over ranks are exact, and rows are added in their order.
         const size_t width = size_t(objective_.losses());
         std::vector<double> rows(size_t(micro_batches_) * width, 0.0);
-        const int64_t ranks = group_.size(), rank = group_.rank();
-        const int64_t begin = micro_batches_ * rank / ranks, end = micro_batches_ * (rank + 1) / ranks;
+        const int64_t ranks = group_.size();
+        const auto [begin, end] = own_micro_batches();
         for (int64_t m = begin; m < end; ++m) {
-            const int64_t first = m * micro_, count = std::min(micro_, plan_.batch_sequences - first);
-            const std::vector<double> row = accumulate(cursor_ + first, count);
+            const std::vector<double> row = accumulate(m);
             std::copy(row.begin(), row.end(), rows.begin() + m * int64_t(width));
         }
         const int64_t most = (micro_batches_ + ranks - 1) / ranks;
@@ -114,6 +124,38 @@ class Trainer::Loop {
         ++step_;
         cursor_ += plan_.batch_sequences;
         return losses;
+    }
+
+    /// Weights that the last update left may be finite and what the model computes from them not. So the result is
+    /// tried out before it gets its name: each rank computes one micro-batch of the step that would come next.
+    void expect_finite_result() {
+        const InPhase phase(Phase::step, step_, setup_.candidate.value_or(-1));
+        weights_->begin_step();
+        const auto [begin, end] = own_micro_batches();
+        double loss[1] = {0.0};
+        if (begin < end)
+            loss[0] = accumulate(begin)[0];
+        else if (setup_.in_step)
+            accumulate(cursor_ + begin, 0);
+        weights_->reduce();
+        group_.sum_in_place(std::span<double>(loss));
+        group_.together([&] {
+            if (std::isfinite(loss[0])) return;
+            throw Error(text(setup_.stage, ": the trained model computes a loss of ", loss[0],
+                             " (the training diverged; its result is not kept)", advice()),
+                        ExitCode::diverged);
+        });
+    }
+
+    /// Those of this rank: first and end.
+    std::pair<int64_t, int64_t> own_micro_batches() const {
+        const int64_t ranks = group_.size(), rank = group_.rank();
+        return {micro_batches_ * rank / ranks, micro_batches_ * (rank + 1) / ranks};
+    }
+
+    std::vector<double> accumulate(int64_t micro_batch) {
+        const int64_t first = micro_batch * micro_;
+        return accumulate(cursor_ + first, std::min(micro_, plan_.batch_sequences - first));
     }
 
     /// Losses of one micro-batch, whose gradients are added.
@@ -154,8 +196,18 @@ class Trainer::Loop {
         if (setup_.announce && group_.is_root()) log_rank(LogLevel::warning, what + " (update skipped)");
         const std::string verdict = guard_.verdict();
         group_.together([&] {
-            if (!verdict.empty()) throw Error(text(what, " (", verdict, ")"), ExitCode::diverged);
+            if (!verdict.empty()) throw Error(text(what, " (", verdict, ")", advice()), ExitCode::diverged);
         });
+    }
+
+    /// What a user whose training diverged can do.
+    std::string advice() const {
+        if (weights_->updates() == 0)
+            return "; no update was made: the weights it began with, or the data, give these numbers";
+        const std::string kept = saver_ ? "; checkpoints from before are kept" : "";
+        return text(kept, "; another learning rate (", setup_.stage,
+                    ".optimizer.learning_rate) needs a run of another name, which can take over earlier stages with "
+                    "reuse: THIS RUN'S FOLDER");
     }
 
     void report(const std::vector<double>& losses, int64_t steps_here) {
@@ -185,18 +237,20 @@ class Trainer::Loop {
     /// True if the run must stop now.
     bool handle_requests(double step_seconds) {
         if (saver_) saver_->poll();
+        if (saver_ && guard_.is_finite()) saver_->purge();
         Requests asked;
         if (setup_.stop) asked = setup_.stop->ask(group_, step_seconds + (saver_ ? saver_->seconds() : 0.0));
         if (step_ == steps_) return false;
         if (saver_ && asked.stop)
             saver_->save_now(header(true), weights_->pieces(true));
-        else if (saver_ && (asked.save || saver_->is_due(step_)))
+        else if (saver_ && (asked.save || saver_->is_due(step_)) && guard_.is_finite())
             saver_->save(header(true), weights_->pieces(true));
         return asked.stop;
     }
 
     CheckpointHeader header(bool moments) const {
-        CheckpointHeader header{{setup_.stage, step_, tokens(), cursor_, setup_.seed}, model_.spec(), {}, {}};
+        CheckpointHeader header{
+            {setup_.checkpoints->stage(), step_, tokens(), cursor_, setup_.seed}, model_.spec(), {}, {}};
         if (moments) {
             header.optimizer_steps = weights_->updates();
             header.state.update_guard = guard_.state();
@@ -240,6 +294,14 @@ bool Trainer::is_done() const {
 
 void Trainer::step() {
     loop_->step();
+}
+
+void Trainer::save_to_go_on() {
+    loop_->save_to_go_on();
+}
+
+const TrainerOutcome& Trainer::outcome() const {
+    return loop_->outcome();
 }
 
 TrainerOutcome Trainer::finish() {

@@ -37,8 +37,9 @@ struct TrainerSetup {
     int64_t measured_steps = 0;
     double flops_per_token = 0.0, peak_flops = 0.0;  // peak of the whole group; 0: not known
 
-    /// Checkpoints of the stage; none: nothing is saved and a stop loses the steps done (a candidate is short).
+    /// Checkpoints of the stage, or of the candidate; none: nothing is saved and a stop loses the steps done.
     std::optional<StageCheckpoints> checkpoints;
+    bool only_on_the_way = false;  // the end is not saved: a candidate's result is its measurements
     CheckpointJob checkpoint;
     Provenance provenance;
 
@@ -52,6 +53,7 @@ struct TrainerOutcome {
     double seconds = 0.0, seconds_waited = 0.0;  // of them, for weights and gradients of other ranks
     std::vector<double> step_losses;             // main loss of every step of this process
     std::vector<StepMetrics> logged;             // of a candidate: its rows of metrics.csv, on the root of the group
+    int64_t resumed_at = 0;                      // step of the checkpoint that it went on from; 0: none
 };
 
 /// Trains `model` by `objective` as `plan` says, over the ranks of `group`. All arguments must outlive it.
@@ -64,11 +66,16 @@ class Trainer {
 
     /// All steps are done, or a stop was asked for.
     bool is_done() const;
-    /// One optimizer step. Throws Error(diverged) after 10 steps in a row without finite gradients,
-    /// or too many skipped updates.
+    /// One optimizer step. Throws Error(diverged) after 10 steps in a row without finite gradients, or too many skipped
+    /// updates.
     void step();
-    /// Saves the result, unless training was stopped: then the state is saved already.
+    /// Saves the state, which needs checkpoints, and stops.
+    void save_to_go_on();
+    /// Saves the result, unless training was stopped: then the state is saved already. Throws Error(diverged) if the
+    /// trained model computes a loss that is not finite; nothing is saved then.
     TrainerOutcome finish();
+    /// So far.
+    const TrainerOutcome& outcome() const;
 
   private:
     class Loop;

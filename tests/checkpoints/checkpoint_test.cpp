@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "checkpoints/checkpoint.h"
 
+#include <cmath>
+#include <limits>
+
 #include "../model/small_model.h"
 #include "../storage/temporary_folder.h"
 #include "objectives/objective.h"
+#include "storage/checksum.h"
+#include "storage/posix_file.h"
 #include "whole_checkpoint.h"
 
 namespace amalgam {
@@ -105,6 +110,43 @@ TEST_F(CheckpointFiles, a_flipped_bit_of_a_moment_is_found) {
     flip_a_bit_of(moment);
     expect_error([&] { test::load_optimizer(Checkpoint(path), optimizer); }, ExitCode::damaged_file,
                  {path.string(), "/optimizer/exp_avg_sq/" + name});
+}
+
+/// P12. Anywhere in any tensor; the file that was there before stays.
+TEST_F(CheckpointFiles, of_numbers_that_are_not_finite_are_not_written) {
+    const std::string before = test::content_of(path);
+    const at::Tensor weights = all_parameters(*model).back()->master.detach().view({-1});
+    for (const int64_t place : {int64_t{0}, weights.numel() - 1}) {
+        const float good = weights[place].item<float>();
+        for (const float bad : {NAN, HUGE_VALF, -HUGE_VALF}) {
+            weights[place].fill_(bad);
+            expect_error(
+                [&] {
+                    test::write_checkpoint(path, *model, nullptr, {"distill", 4, 0, 0, 0});
+                },
+                ExitCode::diverged, {path.string(), "NaN or infinite", "learning rate"});
+            EXPECT_EQ(test::content_of(path), before);
+            EXPECT_TRUE(test::temporaries_of(path).empty());
+        }
+        weights[place].fill_(std::numeric_limits<float>::max());
+        EXPECT_NO_THROW(test::write_checkpoint(folder / "large", *model, nullptr, {"distill", 4, 0, 0, 0}));
+        weights[place].fill_(good);
+    }
+}
+
+/// As earlier versions of the program wrote them; with their checksum, so that they are not damaged.
+TEST_F(CheckpointFiles, and_are_not_read) {
+    EXPECT_NO_THROW(Checkpoint(path).look_through(int64_t{1} << 30));
+    const std::string dataset = "/model/model.norm.weight";
+    const int64_t offset = H5File::open(path).offset_of(dataset);
+    std::vector<float> values(size_t(H5File::open(path).describe(dataset).shape[0]), 1.0F);
+    values.back() = HUGE_VALF;
+    const int64_t bytes = int64_t(values.size() * sizeof(float));
+    PosixFile::update(path).write_at(offset, values.data(), bytes);
+    expect_error([&] { Checkpoint(path).look_through(int64_t{1} << 30); }, ExitCode::damaged_file, {dataset});
+    H5File::update(path).set_attribute(dataset, "crc32", int64_t{crc32_of(values.data(), bytes)});
+    expect_error([&] { Checkpoint(path).find("model.norm.weight"); }, ExitCode::diverged, {path.string(), dataset});
+    expect_error([&] { Checkpoint(path).look_through(int64_t{1} << 30); }, ExitCode::diverged, {dataset});
 }
 
 /// Of data, names, shapes, attributes or HDF5's own structures: either it is noticed, or it changes nothing.

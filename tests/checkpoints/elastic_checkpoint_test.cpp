@@ -206,7 +206,7 @@ TEST_F(ElasticCheckpoint, a_rank_that_cannot_write_is_everybodys_failure_and_spa
     const auto path = write("checkpoint", 4, even);
     const std::string before = test::content_of(path);
     CheckpointWriter writer(path, header, pieces(whole, even, world.rank(), world.size()), world);
-    if (world.rank() == 6) std::filesystem::remove(path.string() + ".tmp");
+    if (world.rank() == 6) std::filesystem::remove(test::temporaries_of(path).at(0));
     world.barrier();
     writer.write();
     expect_error([&] { writer.finish(); }, ExitCode::storage, {path.string(), "No such file"});

@@ -112,6 +112,31 @@ TEST_F(EvaluationFile, no_questions_no_recall) {
     EXPECT_FALSE(H5File::open(folder / "evaluation.h5").has("/recall"));
 }
 
+/// What is not finite has not been evaluated: model and number are named, and there is no file.
+TEST_F(EvaluationFile, of_a_model_that_diverged_is_not_written) {
+    const auto path = folder / "evaluation.h5";
+    const auto refused = [&](const std::function<void(EvaluatedModel&)>& change, const std::string& what) {
+        EvaluatedModel bad = student;
+        change(bad);
+        test::expect_error(
+            [&] {
+                write_evaluation(path, {teacher, bad}, set, 2, {"softmax"}, Provenance{});
+            },
+            ExitCode::diverged, {path.string(), "student", what, "learning rate"});
+        EXPECT_FALSE(std::filesystem::exists(path));
+    };
+    refused([](EvaluatedModel& m) { m.tokens.loss[1] = NAN; }, "loss");
+    refused([](EvaluatedModel& m) { m.tokens.kl[2] = HUGE_VAL; }, "KL");
+    refused([](EvaluatedModel& m) { m.tokens.loss.assign(m.tokens.loss.size(), 800.0); }, "perplexity");
+    teacher.answers = {"fingerprint", {-1.0}, {1}, {{}}};
+    refused([](EvaluatedModel& m) { m.answers = {"fingerprint", {NAN}, {0}, {{}}}; }, "log-likelihood");
+    teacher.answers.reset();
+    write_evaluation(path, {teacher, student}, set, 2, {"softmax"}, Provenance{});
+    EXPECT_NO_THROW(look_through_evaluation(path));
+    std::filesystem::resize_file(path, std::filesystem::file_size(path) / 2);
+    test::expect_error([&] { look_through_evaluation(path); }, ExitCode::damaged_file, {path.string()});
+}
+
 TEST_F(EvaluationFile, more_bins_than_positions_are_not_made) {
     write_evaluation(folder / "evaluation.h5", {student}, set, 100, {"softmax"}, Provenance{});
     EXPECT_EQ(H5File::open(folder / "evaluation.h5").read_integers("/position_edges"),

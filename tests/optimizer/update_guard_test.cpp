@@ -84,6 +84,19 @@ TEST(UpdateGuarding, ends_the_training_after_too_many_in_total) {
     EXPECT_NE(guard.verdict().find("max_skipped_updates is 2"), std::string::npos);
 }
 
+/// The limit of a long training never binds in a short one.
+TEST(UpdateGuarding, ends_a_training_most_of_whose_updates_were_skipped) {
+    for (const int64_t steps : {1, 2, 6, 7}) {
+        UpdateGuard guard(0.0, 100, steps);
+        for (int64_t skipped = 0; skipped < steps / 2; ++skipped) {
+            guard.objection(nan_value, 1.0);
+            EXPECT_EQ(guard.verdict(), "") << steps;
+        }
+        guard.objection(nan_value, 1.0);
+        EXPECT_NE(guard.verdict().find("more than half"), std::string::npos) << steps;
+    }
+}
+
 TEST(UpdateGuarding, goes_on_from_its_state_as_if_nothing_had_happened) {
     UpdateGuard first(6.0, 100), second(6.0, 100), forgetful(6.0, 100);
     for (int64_t step = 0; step < 150; ++step) first.objection(ordinary(step) + 1e-3 * double(step % 7), 1.0);

@@ -32,7 +32,7 @@ TEST_P(FullDisk, ends_the_run_and_spares_what_is_there) {
     disk->fill(40000);  // enough for logs, not for a checkpoint
     expect_end(run(2), int(ExitCode::storage), {result("checkpoints/distill.h5").string(), "No space left on device"});
     EXPECT_EQ(results(), before);
-    EXPECT_FALSE(fs::exists(result("checkpoints/distill.h5.tmp"))) << "the space must be free again";
+    EXPECT_TRUE(test::temporaries_of(result("checkpoints/distill.h5")).empty()) << "the space must be free again";
 
     disk->free_again();
     expect_end(run(2), 0, {"distill: finished"});

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
+
 namespace amalgam {
 namespace {
 
@@ -40,6 +42,15 @@ TEST(Candidates, are_ranked_by_score_then_by_layer) {
                                                  {keeping({1}), -2.0}};
     EXPECT_EQ(ranking(scored), (std::vector<size_t>{3, 2, 0, 4, 1}));
     EXPECT_TRUE(ranking({}).empty());
+}
+
+/// An order that sorting can rely on, whatever is among the scores.
+TEST(Candidates, without_a_finite_score_come_last_by_layer) {
+    const double none = std::numeric_limits<double>::quiet_NaN(), infinite = std::numeric_limits<double>::infinity();
+    const std::vector<ScoredCandidate> scored = {{keeping({5}), none},     {keeping({3}), -2.0},
+                                                 {keeping({4}), infinite}, {keeping({1}), -infinite},
+                                                 {keeping({0}), -1.0},     {keeping({2}), none}};
+    EXPECT_EQ(ranking(scored), (std::vector<size_t>{4, 1, 3, 5, 2, 0}));
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "selection/selection.h"
 
+#include <cmath>
+
 #include "../storage/temporary_folder.h"
 #include "made_up_scores.h"
 
@@ -45,6 +47,16 @@ TEST(SelectLayers, scores_of_another_model_are_refused) {
                  {"4 layers", "has 5"});
     expect_error([&] { select_layers(job("best", {}), 4, mixer, scored); }, ExitCode::bad_input,
                  {"select.rule", "best"});
+}
+
+TEST(SelectLayers, a_candidate_without_a_finite_score_is_not_ranked) {
+    for (const double kl : {std::nan(""), HUGE_VAL}) {
+        auto scored = test::made_up_scores(4, {2, 0, 3, 1}).scored();
+        EXPECT_NO_THROW(select_layers(job("kl_guided", {}), 4, mixer, scored));
+        scored[1].score = -kl;
+        expect_error([&] { select_layers(job("kl_guided", {}), 4, mixer, scored); }, ExitCode::diverged,
+                     {"layer 0", "cannot be ranked", "score.optimizer.learning_rate"});
+    }
 }
 
 class SelectionFile : public test::TemporaryFolder {

@@ -90,6 +90,7 @@ TEST_F(DamagedInputs, a_corpus_of_another_tokenizer_of_the_same_size) {
     job.data.allow_other_tokenizer = true;
     expect_end(run(1), 0, {});
     write("validation.h5", "ours");
+    job.name = "second";  // the first one was made of another file
     job.data.allow_other_tokenizer = false;
     test::put(folder / "teacher" / "tokenizer.json", "ours");
     expect_end(run(1), 0, {});
@@ -187,6 +188,28 @@ TEST_F(DamagedResults, a_flipped_bit_in_the_selection) {
     const std::string layout = test::content_of(selection);
     damage_by_flipping(selection, layout.find(std::string("softmax")));
     expect_damaged({selection.string(), "/layout", "checksum"});
+}
+
+/// All stages are done: what a finished run has is looked at, too.
+TEST_F(DamagedResults, do_not_count_as_done) {
+    job.export_to.formats = {"qwen3_5"};
+    job.name = "finished";
+    expect_end(run(1), 0, {});
+    expect_end(run(1), 0, {"evaluate: done before", "export: done before"});
+    for (const char* name : {"checkpoints/transfer.h5", "checkpoints/align.h5", "checkpoints/distill.h5", "scores.h5",
+                             "selection.h5", "evaluation.h5"}) {
+        const std::string good = test::content_of(result(name));
+        test::put(result(name), good.substr(0, good.size() / 2));
+        expect_damaged({result(name).string()});
+        test::put(result(name), good);
+    }
+    const std::string weights = test::content_of(result("student/model.safetensors"));
+    fs::remove(result("student/model.safetensors"));
+    expect_end(run(1), 0, {"the export is made again", "evaluate: done before", "export: finished"});
+    EXPECT_EQ(test::content_of(result("student/model.safetensors")), weights);
+    fs::resize_file(result("student/model.safetensors"), weights.size() - 1);
+    expect_end(run(1), 0, {"the export is made again"});
+    EXPECT_EQ(test::content_of(result("student/model.safetensors")), weights);
 }
 
 /// Nothing depends on a candidate's file but the candidate, so the run goes on and makes it again.

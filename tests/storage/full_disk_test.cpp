@@ -45,7 +45,7 @@ class FullDisk : public test::SmallDisk {
         EXPECT_EQ(status_of_child([&] {
                       expect_error([&] { write(path); }, ExitCode::storage, {path.string(), "No space left on device"});
                       EXPECT_FALSE(std::filesystem::exists(path));
-                      EXPECT_FALSE(std::filesystem::exists(path.string() + ".tmp"));
+                      EXPECT_TRUE(test::temporaries_of(path).empty());
                       EXPECT_EQ(disk->free_bytes(), before);
                       write_text_once(folder / "small.txt", "fits");
                   }),

@@ -109,7 +109,7 @@ TEST_F(ShortTransfer, full_disk_leaves_the_old_text) {
     restore();
     EXPECT_EQ(code, ExitCode::storage);
     EXPECT_EQ(test::content_of(path), "old");
-    EXPECT_FALSE(exists(folder / "job.yaml.tmp"));
+    EXPECT_TRUE(test::temporaries_of(path).empty());
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <iterator>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "system/error.h"
 
@@ -40,6 +41,16 @@ inline void put(const std::filesystem::path& path, const std::string& content) {
     std::ofstream stream(path, std::ios::binary);
     stream << content;
     if (!stream.flush()) throw std::runtime_error("cannot write " + path.string());
+}
+
+/// Temporary files of `path` that are there (storage/write_once.h).
+inline std::vector<std::filesystem::path> temporaries_of(const std::filesystem::path& path) {
+    std::vector<std::filesystem::path> found;
+    for (const auto& entry : std::filesystem::directory_iterator(path.parent_path())) {
+        const std::string name = entry.path().filename().string();
+        if (name.starts_with(path.filename().string() + ".") && name.ends_with(".tmp")) found.push_back(entry.path());
+    }
+    return found;
 }
 
 /// Expects an Error of this code whose text contains all of `parts`.

@@ -2,6 +2,8 @@
 #include "storage/write_once.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "temporary_folder.h"
 
@@ -14,7 +16,7 @@ using test::put;
 
 class WriteOnce : public test::TemporaryFolder {
   protected:
-    const std::filesystem::path path = folder / "result.txt", temporary = folder / "result.txt.tmp";
+    const std::filesystem::path path = folder / "result.txt", temporary = temporary_for(path);
 };
 
 TEST_F(WriteOnce, text_arrives_whole) {
@@ -56,6 +58,25 @@ TEST_F(WriteOnce, leftover_of_an_interrupted_run_is_replaced) {
         put(given, "new");
     });
     EXPECT_EQ(content_of(path), "new");
+}
+
+/// Those of other processes that are there, and of other hosts, belong to somebody.
+TEST_F(WriteOnce, leftovers_of_dead_processes_of_this_host_are_removed) {
+    const pid_t dead = fork();
+    if (dead == 0) _exit(0);
+    waitpid(dead, nullptr, 0);
+    const std::string name = temporary_for(path).string(), own = std::to_string(getpid());
+    const auto of_process = [&](pid_t process) {
+        return name.substr(0, name.rfind(own)) + std::to_string(process) + ".tmp";
+    };
+    const std::filesystem::path others = folder / ("result.txt.another-host." + std::to_string(dead) + ".tmp");
+    for (const std::filesystem::path& left :
+         {std::filesystem::path(of_process(dead)), std::filesystem::path(of_process(1)), others})
+        put(left, "half");
+    write_text_once(path, "new");
+    EXPECT_FALSE(exists(std::filesystem::path(of_process(dead))));
+    EXPECT_TRUE(exists(std::filesystem::path(of_process(1))));
+    EXPECT_TRUE(exists(others));
 }
 
 TEST_F(WriteOnce, failure_is_a_storage_error_naming_the_path) {

@@ -2,6 +2,7 @@
 // The training loop on any number of ranks against one process, and what it does when numbers are not finite.
 #include "training/trainer.h"
 
+#include <map>
 #include <set>
 
 #include "small_training.h"
@@ -110,6 +111,8 @@ class NotFinite : public test::TrainingTest {
         int64_t steps = 0, skipped = 0;
     };
     double guard = 0.0;
+    std::optional<StageCheckpoints> files;  // of every step, if there are any
+    std::function<void(int64_t)> on_step = [](int64_t) {};
     Run poisoned(Poisoned::What what, const std::set<int64_t>& bad_steps, int64_t count, bool deterministic) {
         plan.tokens = count * batch * length;
         const auto student = new_student();
@@ -119,7 +122,13 @@ class NotFinite : public test::TrainingTest {
         Run result;
         TrainerSetup with = setup(deterministic);
         with.spike_guard = guard;
-        with.on_step = [&](int64_t) { result.weights.push_back(test::weights_of(*student)); };
+        with.checkpoints = files;
+        with.checkpoint.every_steps = 1;
+        with.checkpoint.background = BackgroundSaving::never;
+        with.on_step = [&](int64_t done) {
+            result.weights.push_back(test::weights_of(*student));
+            on_step(done);
+        };
         try {
             const TrainerOutcome outcome = train(*student, objective, plan, *batches, world, with);
             result.steps = outcome.steps;
@@ -172,9 +181,40 @@ TEST_F(NotFinite, a_good_step_starts_the_count_anew) {
     std::set<int64_t> bad;
     for (int64_t step = 1; step < 19; ++step)
         if (step != 10) bad.insert(step);
-    const Run found = poisoned(Poisoned::What::gradient, bad, 20, false);
+    const Run found = poisoned(Poisoned::What::gradient, bad, 36, false);
     EXPECT_EQ(found.code, ExitCode::success);
-    EXPECT_EQ(found.steps, 20);
+    EXPECT_EQ(found.steps, 36);
+}
+
+/// All steps were good, and what the last update left is not: only trying it out tells.
+TEST_F(NotFinite, a_result_that_computes_no_finite_loss_is_not_kept) {
+    for (const int64_t bad : {steps, steps + 1}) {  // the step that would come next, and the one after
+        files = StageCheckpoints(shared / std::to_string(bad), "distill", 1);
+        if (world.is_root()) std::filesystem::create_directories(shared / std::to_string(bad));
+        world.barrier();
+        const Run found = poisoned(Poisoned::What::loss, {bad}, steps, false);
+        world.barrier();
+        EXPECT_EQ(found.code, bad == steps ? ExitCode::diverged : ExitCode::success) << found.message;
+        EXPECT_EQ(files->is_finished(), bad != steps);
+        EXPECT_EQ(files->latest().has_value(), bad == steps) << "the last good one stays";
+        world.barrier();
+    }
+}
+
+/// One that no step has gone on from may be bad: those before it stay until it has proved good.
+TEST_F(NotFinite, a_checkpoint_replaces_those_before_it_once_it_has_proved_good) {
+    files = StageCheckpoints(shared, "distill", 1);
+    std::map<int64_t, std::vector<int64_t>> there;  // steps of checkpoints, by steps done
+    on_step = [&](int64_t done) {
+        for (int64_t step = 1; step <= steps; ++step)
+            if (std::filesystem::exists(files->at_step(step))) there[done].push_back(step);
+        world.barrier();
+    };
+    EXPECT_EQ(poisoned(Poisoned::What::gradient, {3}, steps, false).code, ExitCode::success);
+    EXPECT_EQ(there[3], (std::vector<int64_t>{1, 2}));
+    EXPECT_EQ(there[4], (std::vector<int64_t>{2, 3})) << "the step from 3 was not finite";
+    EXPECT_EQ(there[5], (std::vector<int64_t>{2, 3})) << "nothing is saved then";
+    EXPECT_EQ(there[6], (std::vector<int64_t>{3, 5}));
 }
 
 TEST_F(NotFinite, spikes_are_skipped_if_asked) {
