@@ -28,6 +28,8 @@ def parse_arguments(arguments=None):
 
 
 def score(options):
+    if options.json and options.json.exists() and options.json.suffix != ".json":
+        raise RequestError(f"{options.json}: is there already and is no .json file (it would be lost); name another file")
     settings, fingerprint, keys = read_requests(options.requests)
     results = {}
     for name in options.models.split(","):

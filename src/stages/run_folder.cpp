@@ -3,6 +3,7 @@
 
 #include <filesystem>
 
+#include "exports/formats.h"
 #include "job/job_reader.h"
 #include "job/job_schema.h"
 #include "job/job_writer.h"
@@ -69,6 +70,13 @@ std::string difference(const Job& before, const Job& now) {
     return result;
 }
 
+/// Is the student there in any format?
+bool is_exported(const fs::path& folder) {
+    for (const ExportFormat* format : export_formats())
+        if (fs::exists(folder / format->folder() / "config.json")) return true;
+    return false;
+}
+
 Provenance provenance_of(const Job& job) {
     Provenance who = provenance();
     who.job = to_yaml(job);
@@ -85,7 +93,7 @@ void share(const fs::path& source, const fs::path& target) {
 
 void take_over(const Job& job) {
     const fs::path source = job.reuse, target = job.run_folder();
-    const Job theirs = read_job(source / "job.yaml");
+    const Job theirs = read_resolved_job(source / "job.yaml");
     const std::string differs = difference(up_to_align(theirs), up_to_align(job));
     require(differs.empty(), "reuse: ", source.string(),
             " was made by another job (its results would not be this job's):", differs);
@@ -139,8 +147,10 @@ void open_run_folder(const Job& job) {
                 remove_left(entry.path());
             }
     if (fs::exists(job_file)) {
-        Job before = read_job(job_file);
+        Job before = read_resolved_job(job_file);
         if (!fs::exists(folder / "evaluation.h5")) before.evaluate = job.evaluate;  // nothing depends on it yet
+        before.export_to.formats = job.export_to.formats;  // each has a folder of its own, which is there or not
+        if (!is_exported(folder)) before.export_to = job.export_to;
         const std::string differs = difference(comparable(before), comparable(job));
         require(
             differs.empty(), folder.string(),
