@@ -85,6 +85,9 @@ def score_one(harness, model):
 
 
 def score(options):
+    for path, suffix in ((options.json, ".json"), (options.csv, ".csv")):
+        if path and path.exists() and path.suffix != suffix:
+            raise RequestError(f"{path}: is there already and is no {suffix} file (it would be lost); name another file")
     settings, data, fingerprint, keys = read_requests(options.requests)
     here, there = version("lm_eval"), settings["versions"]["lm_eval"]
     if here != there:

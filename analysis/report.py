@@ -324,6 +324,15 @@ def build_report(runs):
     return page.document(title, style, body)
 
 
+def is_report(path):
+    """A page of an earlier call, which may be replaced."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(64).lstrip().lower().startswith(b"<!doctype html")
+    except OSError:
+        return False
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="Write the report of one or more runs as one HTML page.")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, outputs/NAME")
@@ -334,6 +343,8 @@ def main(arguments=None):
     except FileNotFoundError as error:
         sys.exit(str(error))
     output = Path(options.output)
+    if output.exists() and not is_report(output):
+        sys.exit(f"{output}: is there already and is no report (it would be lost); name another file with --output")
     temporary = output.with_name(output.name + ".part")
     temporary.write_text(build_report(runs), encoding="utf-8")
     os.replace(temporary, output)

@@ -4,6 +4,7 @@
 A batch holds undecoded bytes and line numbers, so that decoding (and its errors) can happen in another process.
 """
 
+import codecs
 import gzip
 import io
 import json
@@ -151,8 +152,17 @@ def read_lines(stream: BinaryIO, path: Path, whole_file: bool = False) -> Iterat
         if not line:
             return
         number += 1
+        if number == 1:
+            line = without_mark(line, path)
         size = check_size(size + len(line) if whole_file else len(line), path, 1 if whole_file else number)
         yield number, line
+
+
+def without_mark(start: bytes, path: Path) -> bytes:
+    """The first line of a file without the byte order mark that some editors put before it: it is no text."""
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise CorpusError(f"{path}: begins with the mark of UTF-16 or UTF-32 (only UTF-8 is read); convert the file")
+    return start.removeprefix(codecs.BOM_UTF8)
 
 
 def check_size(size: int, path: Path, line: int) -> int:

@@ -17,6 +17,7 @@ void check_command(const std::string& job_file, const std::vector<std::string>& 
     const JobInputs inputs = look_at_inputs(job);
     Findings findings = check_job(job, options.ranks, inputs.teacher, inputs.counts);
     findings.problems.insert(findings.problems.end(), inputs.problems.begin(), inputs.problems.end());
+    findings.notes.insert(findings.notes.end(), inputs.notes.begin(), inputs.notes.end());
     const Machine machine{.ranks = options.ranks,
                           .memory_per_rank = options.memory_gb * 1e9,
                           .peak_flops = options.peak_tflops * 1e12,

@@ -2,6 +2,7 @@
 #include "app/command_line.h"
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <functional>
 #include <iostream>
 
@@ -13,6 +14,7 @@
 #include "comm/mpi_session.h"
 #include "exports/formats.h"
 #include "job/job_writer.h"
+#include "job/path_expansion.h"
 #include "system/error.h"
 #include "system/log.h"
 #include "system/provenance.h"
@@ -20,6 +22,12 @@
 
 namespace amalgam {
 namespace {
+
+/// Of a file or folder that cannot even be looked at, most often for its permissions.
+std::string message_of(const std::filesystem::filesystem_error& error) {
+    return text(error.path1().string(), ": ", error.code().message(),
+                " (the program needs it) look at its permissions");
+}
 
 /// Runs what needs no MPI. Returns the exit status.
 int alone(const std::function<void()>& work) {
@@ -30,6 +38,9 @@ int alone(const std::function<void()>& work) {
     } catch (const Error& error) {
         log_rank(LogLevel::error, error.what());
         return int(error.code());
+    } catch (const std::filesystem::filesystem_error& error) {
+        log_rank(LogLevel::error, message_of(error));
+        return int(ExitCode::bad_input);
     } catch (const std::exception& error) {
         log_rank(LogLevel::error, error.what());
         return int(ExitCode::failure);
@@ -49,6 +60,9 @@ int run_job(int argc, char** argv, const std::string& file, const std::vector<st
     } catch (const Error& error) {
         log_rank(LogLevel::error, error.what());
         session.abort(int(error.code()));
+    } catch (const std::filesystem::filesystem_error& error) {
+        log_rank(LogLevel::error, message_of(error));
+        session.abort(int(ExitCode::bad_input));
     } catch (const std::exception& error) {
         log_rank(LogLevel::error, error.what());
         session.abort(int(ExitCode::failure));
@@ -136,6 +150,11 @@ int run_command_line(int argc, char** argv) {
     }
     if (*run) return run_job(argc, argv, file, overrides);
     return alone([&] {
+        for (auto [name, path] : {std::pair("--model", &options.model),
+                                  {"--tokens", &options.tokens},
+                                  {"--out", &options.out},
+                                  {"--teacher", &teacher}})
+            *path = expanded_path(*path, name);  // a shell leaves --out=~/FILE as it is
         if (*check) check_command(file, overrides, check_options);
         if (*defaults) std::cout << commented_defaults();
         if (*inspect) inspect_command(file);

@@ -8,10 +8,11 @@
 
 #include "evaluation/recall_questions.h"
 #include "evaluation/requests.h"
+#include "exports/tokenizer_files.h"
+#include "model/teacher_folder.h"
 #include "specification/hugging_face_config.h"
 #include "stages/run_folder.h"
 #include "stages/training_stage.h"
-#include "storage/safetensors.h"
 #include "storage/token_file.h"
 #include "system/error.h"
 #include "system/sha256.h"
@@ -37,24 +38,69 @@ void expect_same_tokenizer(const std::string& key, const std::string& path, cons
             "teacher's folder, or set data.allow_other_tokenizer: true");
 }
 
+constexpr int64_t tokens_at_a_time = 1 << 20;
+
+/// Tokens that the teacher must know for this file: those of its tokenizer or, where these are more, those that occur.
+/// A tokenizer may have more than its model, for padding, as long as no text has them.
+int64_t needed_vocabulary(const std::string& key, const TokenFile& file, JobInputs& inputs) {
+    if (!inputs.teacher || file.vocabulary_size() <= inputs.teacher->vocabulary_size) return file.vocabulary_size();
+    std::vector<int64_t> tokens;
+    int64_t largest = 0;
+    for (int64_t first = 0; first < file.size(); first += tokens_at_a_time) {
+        tokens.resize(size_t(std::min(tokens_at_a_time, file.size() - first)));
+        file.read(first, tokens);
+        largest = std::max(largest, *std::max_element(tokens.begin(), tokens.end()));
+    }
+    if (largest < inputs.teacher->vocabulary_size)
+        inputs.notes.push_back(text(key, ": the tokenizer has ", file.vocabulary_size(),
+                                    " tokens and the teacher knows ", inputs.teacher->vocabulary_size,
+                                    ", but the largest in the file is ", largest));
+    return largest + 1;
+}
+
+/// The same tokens under another name, in another file or through a link are still the training tokens.
+void expect_other_tokens(const std::string& training, const std::string& validation) {
+    const char* why = " (scores must come from tokens never trained on) give another";
+    require(!std::filesystem::equivalent(training, validation), "data.validation: ", validation,
+            " is the file of data.training, ", training, why);
+    const TokenFile first(training), second(validation);
+    if (first.size() != second.size() || first.size() == 0) return;
+    std::vector<int64_t> left, right;
+    for (int64_t done = 0; done < first.size(); done += tokens_at_a_time) {
+        left.resize(size_t(std::min(tokens_at_a_time, first.size() - done)));
+        right.resize(left.size());
+        first.read(done, left);
+        second.read(done, right);
+        if (left != right) return;
+    }
+    throw Error(text("data.validation: ", validation, " holds the tokens of data.training, ", training, why),
+                ExitCode::bad_input);
+}
+
 }  // namespace
 
 JobInputs look_at_inputs(const Job& job) {
     JobInputs inputs;
     // Files that are not there are check_job's to report.
     auto look = [&](const std::string& path, auto work) {
-        if (path.empty() || !std::filesystem::exists(path)) return;
+        std::error_code unreadable;
+        if (path.empty() || !std::filesystem::exists(path, unreadable)) return;
         try {
             work();
         } catch (const Error& error) {
             inputs.problems.push_back(error.what());
+        } catch (const std::filesystem::filesystem_error& error) {
+            inputs.problems.push_back(text(error.path1().string(), ": cannot be read (", error.code().message(), ")"));
         }
     };
     look(job.teacher.path, [&] {
-        inputs.teacher = read_config(job.teacher.path);
-        read_safetensors_folder(job.teacher.path);
+        inputs.teacher = read_config(job.teacher.path);  // of use even where the weights are not
+        const TeacherFolder teacher = read_teacher_folder(job.teacher.path);
+        inputs.teacher = teacher.config;
+        inputs.notes = teacher.notes;
     });
     if (const std::string problem = reuse_problem(job); !problem.empty()) inputs.problems.push_back(problem);
+    if (!job.export_to.formats.empty()) look(job.teacher.path, [&] { expect_tokenizer_files(job.teacher.path); });
     TokenCounts counts;
     bool complete = true;
     std::string tokenizer = tokenizer_sha256(job.teacher.path), place = "the teacher's tokenizer.json";
@@ -69,21 +115,23 @@ JobInputs look_at_inputs(const Job& job) {
         look(path, [&, key = key, &path = path, &count = count] {
             const TokenFile file(path);
             count = file.size();
-            counts.vocabulary_size = std::max(counts.vocabulary_size, file.vocabulary_size());
+            counts.vocabulary_size = std::max(counts.vocabulary_size, needed_vocabulary(key, file, inputs));
             if (job.data.allow_other_tokenizer) return;
             expect_same_tokenizer(key, path, file.tokenizer_sha256(), tokenizer, place);
             if (!tokenizer.empty()) return;
             tokenizer = file.tokenizer_sha256();  // a teacher without tokenizer: at least both files have the same
             place = path;
         });
-        complete = complete && count > 0 && inputs.problems.size() == problems;
+        complete = complete && std::filesystem::is_regular_file(path) && inputs.problems.size() == problems;
     }
+    if (complete && job.data.training != job.data.validation)
+        look(job.data.validation, [&] { expect_other_tokens(job.data.training, job.data.validation); });
     look(job.evaluate.requests, [&] {
         const RequestFile requests(job.evaluate.requests);
-        require(!inputs.teacher || requests.vocabulary_size() <= inputs.teacher->vocabulary_size,
-                "evaluate.requests: ", job.evaluate.requests, " was made with a tokenizer of ",
-                requests.vocabulary_size(), " tokens (the teacher knows ", inputs.teacher->vocabulary_size,
-                ") export it again");
+        require(!inputs.teacher || requests.largest_token() < inputs.teacher->vocabulary_size,
+                "evaluate.requests: ", job.evaluate.requests, " holds token ", requests.largest_token(),
+                " (the teacher knows ", inputs.teacher->vocabulary_size,
+                " tokens) export it again with the teacher's tokenizer");
         if (!job.data.allow_other_tokenizer)
             expect_same_tokenizer("evaluate.requests", job.evaluate.requests, requests.tokenizer_sha256(), tokenizer,
                                   place);

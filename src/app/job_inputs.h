@@ -13,7 +13,8 @@ namespace amalgam {
 struct JobInputs {
     std::optional<ModelConfig> teacher;
     std::optional<TokenCounts> counts;
-    std::vector<std::string> problems;  // files that are there but cannot be read
+    std::vector<std::string> problems;  // files that are there but cannot be read or do not fit together
+    std::vector<std::string> notes;     // what somebody should know of them
 };
 
 JobInputs look_at_inputs(const Job& job);

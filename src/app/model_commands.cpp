@@ -15,6 +15,7 @@
 #include "storage/token_file.h"
 #include "system/error.h"
 #include "system/finite.h"
+#include "system/log.h"
 #include "training/batches.h"
 
 namespace amalgam {
@@ -37,7 +38,24 @@ struct Input {
     at::Tensor tokens;  // [sequences, time]
 };
 
-Input load_input(const ModelCommandOptions& options) {
+/// What is written must not take the place of anything but an earlier result of the same kind.
+void expect_free(const std::string& out, const std::string& filetype) {
+    std::error_code unreadable;
+    if (!std::filesystem::exists(out, unreadable)) return;
+    std::string found = "no file of the program";
+    try {
+        const H5File file = H5File::open(out);
+        if (file.has_attribute("/", "filetype")) found = file.string_attribute("/", "filetype");
+    } catch (const Error&) {  // not HDF5
+    }
+    require(found == filetype, "--out: ", out, " is there already and holds something else (", found,
+            "; it would be lost) name another file");
+}
+
+Input load_input(const ModelCommandOptions& options, const std::string& filetype) {
+    require(options.sequence_length > 0, "--sequence-length is ", options.sequence_length, " (must be at least 1)");
+    require(options.sequences >= 0, "--sequences is ", options.sequences, " (must be at least 1, or 0 for all)");
+    expect_free(options.out, filetype);
     const TokenFile file(options.tokens);
     const int64_t there = file.sequences(options.sequence_length);
     const int64_t sequences = options.sequences > 0 ? options.sequences : there;
@@ -47,6 +65,9 @@ Input load_input(const ModelCommandOptions& options) {
     const int64_t largest = input.tokens.max().item<int64_t>(), vocabulary = input.model->config().vocabulary_size;
     require(largest < vocabulary, options.tokens, ": holds token ", largest, " (the model's vocabulary has ",
             vocabulary, ")");
+    if (options.sequence_length > input.model->config().max_positions)
+        warn(text("--sequence-length is ", options.sequence_length, " but the model's max_position_embeddings is ",
+                  input.model->config().max_positions));
     return input;
 }
 
@@ -61,7 +82,7 @@ void expect_finite(const ModelCommandOptions& options, const at::Tensor& logits)
 }  // namespace
 
 void logits_command(const ModelCommandOptions& options) {
-    const Input input = load_input(options);
+    const Input input = load_input(options, "amalgam logits");
     const int64_t sequences = input.tokens.size(0), time = input.tokens.size(1),
                   vocabulary = input.model->config().vocabulary_size;
     const at::NoGradGuard no_grad;
@@ -82,7 +103,8 @@ void logits_command(const ModelCommandOptions& options) {
 }
 
 void generate_command(const ModelCommandOptions& options) {
-    const Input input = load_input(options);
+    require(options.count > 0, "--count is ", options.count, " (must be at least 1)");
+    const Input input = load_input(options, "amalgam generation");
     const at::NoGradGuard no_grad;
     // Of a model that computes NaN every token would be as likely as every other, and one would still be chosen.
     expect_finite(options, input.model->logits(input.tokens.narrow(0, 0, 1).to(input.model->device()))

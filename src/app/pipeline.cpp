@@ -24,6 +24,7 @@ Job read_and_check(const std::string& file, const std::vector<std::string>& over
     const JobInputs inputs = look_at_inputs(job);
     Findings findings = check_job(job, ranks, inputs.teacher, inputs.counts);
     findings.problems.insert(findings.problems.end(), inputs.problems.begin(), inputs.problems.end());
+    for (const std::string& note : inputs.notes) warn(note);
     if (findings.problems.empty()) return job;
     std::string message = text(file, ": the job cannot run:");
     for (const std::string& problem : findings.problems) message += "\n  " + problem;

@@ -47,8 +47,8 @@ std::vector<std::vector<int64_t>> in_batches(const RequestFile& file, const std:
 }  // namespace
 
 Answers answer_requests(const CausalLM& model, const RequestFile& file, int64_t loss_chunk, const Communicator& group) {
-    require(file.vocabulary_size() <= model.config().vocabulary_size, "evaluate.requests: its tokenizer has ",
-            file.vocabulary_size(), " tokens (the model knows ", model.config().vocabulary_size, ")");
+    require(file.largest_token() < model.config().vocabulary_size, "evaluate.requests: holds token ",
+            file.largest_token(), " (the model knows ", model.config().vocabulary_size, " tokens)");
     const at::NoGradGuard no_grad;
     const size_t count = size_t(file.size());
     std::vector<double> loglikelihood(count, 0.0), greedy(count, 0.0);

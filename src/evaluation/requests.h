@@ -3,6 +3,7 @@
 // them. File layouts in outputs/README.md.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <span>
@@ -32,6 +33,8 @@ class RequestFile {
     Request request(int64_t index) const;
     std::span<const int32_t> stops(int64_t set) const;
     int64_t vocabulary_size() const { return vocabulary_size_; }  // of the tokenizer
+    /// The largest of all contexts and continuations; -1 if there are none. A tokenizer may have more than its model.
+    int32_t largest_token() const { return tokens_.empty() ? -1 : *std::max_element(tokens_.begin(), tokens_.end()); }
     const std::string& tokenizer_sha256() const { return tokenizer_sha256_; }
     const std::string& fingerprint() const { return fingerprint_; }  // of the requests; answers carry it
 

@@ -12,9 +12,10 @@
 
 namespace amalgam {
 
-/// Writes config.json, generation_config.json, model.safetensors and the tokenizer files into `target` (config.json
-/// last: a folder without it is not complete), over an earlier export. Throws Error(bad_input) with the format's
-/// refusal before anything is written.
+/// Writes config.json, generation_config.json, model.safetensors, README.md and the tokenizer files into `target`
+/// (config.json last: a folder without it is not complete), over an earlier export. Throws Error(bad_input) with the
+/// format's refusal, or naming a tokenizer file that cannot be read, before anything is written; Error(failure) where
+/// what was written does not compute what the student computes (export_check.h): an earlier export is then still there.
 void export_model(const TensorSource& student, const ModelSpec& spec, const ExportFormat& format,
                   ExportPrecision precision, const std::filesystem::path& teacher_folder,
                   const std::filesystem::path& target);

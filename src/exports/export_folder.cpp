@@ -3,18 +3,12 @@
 
 #include <ATen/ATen.h>
 
-#include <fstream>
-
+#include "exports/tokenizer_files.h"
 #include "storage/write_once.h"
 #include "system/error.h"
 
 namespace amalgam {
 namespace {
-
-/// Files of a teacher's folder that say how text becomes tokens and back, besides tokenizer_config.json.
-constexpr const char* tokenizer_files[] = {
-    "tokenizer.json", "special_tokens_map.json", "added_tokens.json",   "vocab.json",
-    "merges.txt",     "tokenizer.model",         "chat_template.jinja", "chat_template.json"};
 
 /// What readers would take for a whole model while a new one is being written, or mix with it.
 void remove_earlier_export(const std::filesystem::path& folder) {
@@ -27,23 +21,16 @@ void remove_earlier_export(const std::filesystem::path& folder) {
     }
 }
 
-/// The keys of a JSON file of the teacher; none if there is no such file.
-nlohmann::ordered_json read_settings(const std::filesystem::path& path) {
-    if (!std::filesystem::exists(path)) return nlohmann::ordered_json::object();
-    std::ifstream stream(path);
-    auto settings = nlohmann::ordered_json::parse(stream, nullptr, false);
-    require(settings.is_object(), path.string(), ": is not valid JSON (the exported model depends on it)");
-    return settings;
-}
-
 }  // namespace
 
 ExportFolder::ExportFolder(const TensorSource& student, ExportPrecision precision, std::filesystem::path teacher_folder,
-                           std::filesystem::path target)
+                           std::filesystem::path target, std::string readme, Check check)
     : student_(student),
       precision_(precision),
       teacher_folder_(std::move(teacher_folder)),
       target_(std::move(target)),
+      readme_(std::move(readme)),
+      check_(std::move(check)),
       tensors_(target_) {}
 
 at::Tensor ExportFolder::take(const std::string& name) const {
@@ -68,27 +55,13 @@ void ExportFolder::put(const std::string& name, const at::Tensor& tensor, bool f
 
 void ExportFolder::finish(const nlohmann::json& config) {
     tensors_.finish();
+    check_(HuggingFaceSource(target_, tensors_.written()), config);
     remove_earlier_export(target_);
     tensors_.publish();
-    write_tokenizer();
+    copy_tokenizer_files(teacher_folder_, target_);
     write_generation_config(config.at("use_cache"));
+    write_text_once(target_ / "README.md", readme_);
     write_text_once(target_ / "config.json", config.dump(2) + "\n");
-}
-
-void ExportFolder::write_tokenizer() const {
-    for (const char* file : tokenizer_files) {
-        const auto source = teacher_folder_ / file;
-        if (!std::filesystem::exists(source)) continue;
-        write_once(target_ / file, [&](const std::filesystem::path& path) {
-            std::filesystem::copy_file(source, path, std::filesystem::copy_options::overwrite_existing);
-        });
-    }
-    auto settings = read_settings(teacher_folder_ / "tokenizer_config.json");
-    // The class that takes tokenizer.json as it stands: for the exported model_type transformers would otherwise put
-    // another family's splitting rules around the vocabulary.
-    if (std::filesystem::exists(teacher_folder_ / "tokenizer.json"))
-        settings["tokenizer_class"] = "PreTrainedTokenizerFast";
-    if (!settings.empty()) write_text_once(target_ / "tokenizer_config.json", settings.dump(2) + "\n");
 }
 
 void ExportFolder::write_generation_config(bool use_cache) const {

@@ -5,6 +5,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "mixers/implementation.h"
@@ -16,25 +17,30 @@ namespace amalgam {
 
 class ExportFolder : public TensorWriter {
   public:
+    /// Throws where what was written, with the config.json to come, must not be published.
+    using Check = std::function<void(const TensorSource& written, const nlohmann::json& config)>;
+
+    /// `readme`: the text of README.md.
     ExportFolder(const TensorSource& student, ExportPrecision precision, std::filesystem::path teacher_folder,
-                 std::filesystem::path target);
+                 std::filesystem::path target, std::string readme, Check check);
 
     at::Tensor take(const std::string& name) const override;
     void put(const std::string& name, const at::Tensor& tensor, bool full_precision = false) override;
 
-    /// To be called when all tensors were put: replaces an earlier export, whose config.json goes first; the new one
-    /// comes last.
+    /// To be called when all tensors were put: checks them, then replaces an earlier export, whose config.json goes
+    /// first; the new one comes last.
     void finish(const nlohmann::json& config);
 
     const char* dtype() const { return precision_ == ExportPrecision::bfloat16 ? "bfloat16" : "float32"; }
 
   private:
-    void write_tokenizer() const;
     void write_generation_config(bool use_cache) const;
 
     const TensorSource& student_;
     ExportPrecision precision_;
     std::filesystem::path teacher_folder_, target_;
+    std::string readme_;
+    Check check_;
     SafetensorsWriter tensors_;
 };
 

@@ -69,7 +69,7 @@ class Check {
         problem_if(!one_folder, "name is \"", job_.name,
                    "\" (it names the run folder inside \"output\") use letters, digits, dots, - and _, without \"/\"");
         problem_if(job_.output.empty(), "output is empty (results need a folder) leave it out for \"outputs\"");
-        problem_if(fs::exists(job_.output) && !fs::is_directory(job_.output), "output: ", job_.output,
+        problem_if(is_there(job_.output) && !fs::is_directory(job_.output), "output: ", job_.output,
                    " is not a folder (results go into one) choose another name");
         parsed([&] { return walltime_seconds(job_.walltime); }, 0);
         for (const auto& [key, deadline] :
@@ -85,17 +85,20 @@ class Check {
         if (teacher.empty()) {
             problem_if(true,
                        "teacher.path is not given (there is nothing to convert) name a Hugging Face model folder");
-        } else if (!fs::is_directory(teacher)) {
+        } else if (std::error_code unreadable; !fs::is_directory(teacher, unreadable)) {
             problem_if(true, "teacher.path: ", teacher.string(), " is not a folder", relative_hint(teacher));
         } else {
-            problem_if(!fs::exists(teacher / "config.json"), "teacher.path: ", teacher.string(),
+            problem_if(!is_there(teacher / "config.json"), "teacher.path: ", teacher.string(),
                        " has no config.json (sizes are unknown without it) is it a Hugging Face model folder?");
             bool has_weights = false;
-            for (const fs::directory_entry& entry : fs::directory_iterator(teacher))
-                has_weights = has_weights || entry.path().extension() == ".safetensors";
-            problem_if(!has_weights, "teacher.path: ", teacher.string(),
+            std::error_code failed;
+            for (fs::directory_iterator entry(teacher, failed), end; !failed && entry != end; entry.increment(failed))
+                has_weights = has_weights || entry->path().extension() == ".safetensors";
+            problem_if(bool(failed), "teacher.path: ", teacher.string(), " cannot be read (", failed.message(),
+                       ") look at its permissions");
+            problem_if(!failed && !has_weights, "teacher.path: ", teacher.string(),
                        " has no *.safetensors (other weight formats are not read) download or convert the weights");
-            note_if(!fs::exists(teacher / "tokenizer.json"), "teacher.path: ", teacher.string(),
+            note_if(!is_there(teacher / "tokenizer.json"), "teacher.path: ", teacher.string(),
                     " has no tokenizer.json; the exported student will come without a tokenizer");
         }
         check_token_file("data.training", job_.data.training);
@@ -109,7 +112,7 @@ class Check {
     void check_requests() {
         const std::string& path = job_.evaluate.requests;
         if (path.empty()) return;
-        problem_if(!fs::is_regular_file(path), "evaluate.requests: ", path, " is not a file", relative_hint(path));
+        problem_if(!is_file(path), "evaluate.requests: ", path, " is not a file", relative_hint(path));
         problem_if(
             job_.evaluate.sequences == 0,
             "evaluate.requests is given but evaluate.sequences is 0 (the stage would be skipped) give at least 1");
@@ -143,13 +146,31 @@ class Check {
         if (path.empty())
             problem_if(true, key, " is not given (nothing to train or measure on) name an HDF5 token file");
         else
-            problem_if(!fs::is_regular_file(path), key, ": ", path, " is not a file", relative_hint(path));
+            problem_if(!is_file(path), key, ": ", path, " is not a file", relative_hint(path));
+    }
+
+    /// What cannot be looked at (permissions) is not there.
+    static bool is_there(const fs::path& path) {
+        std::error_code unreadable;
+        return fs::exists(path, unreadable);
+    }
+    static bool is_file(const fs::path& path) {
+        std::error_code unreadable;
+        return fs::is_regular_file(path, unreadable);
     }
 
     static std::string relative_hint(const fs::path& path) {
         if (path.is_absolute()) return " (the run needs it) check the path";
         return text(" (relative paths mean the current directory, now ", fs::current_path().string(),
                     ") check the path");
+    }
+
+    /// Positions that the teacher has never been trained on: its answers there are not worth learning.
+    void note_length(const std::string& stage, int64_t sequence_length) {
+        if (!teacher_ || teacher_->max_positions == 0) return;  // published shapes leave it out
+        note_if(sequence_length > teacher_->max_positions, stage, ".sequence_length is ", sequence_length,
+                " but the teacher's max_position_embeddings is ", teacher_->max_positions,
+                " (beyond them it is asked for what it was not made for) use shorter sequences, or a RoPE scaling");
     }
 
     void check_stages() {
@@ -164,6 +185,7 @@ class Check {
                        " but a candidate trains for ", steps, " steps (at most one measurement per step) lower it");
         check_training("distill", job_.distill, ranks_);
         check_training("finetune", job_.finetune, ranks_);
+        if (job_.evaluate.sequences > 0) note_length("evaluate", job_.evaluate.sequence_length);
         problem_if(job_.evaluate.sequences > 0 && job_.evaluate.position_bins > job_.evaluate.sequence_length,
                    "evaluate.position_bins is ", job_.evaluate.position_bins, " but sequences have ",
                    job_.evaluate.sequence_length, " tokens (a bin would be empty) lower it");
@@ -176,6 +198,7 @@ class Check {
     /// `sharers`: ranks among which a batch of the stage is divided.
     void check_training(const std::string& name, const TrainingJob& stage, int64_t sharers) {
         if (stage.tokens == 0) return;
+        note_length(name, stage.sequence_length);
         const int64_t batch = stage.batch_sequences, step_tokens = batch * stage.sequence_length;
         const int64_t steps = training_steps(stage), rest = stage.tokens - steps * step_tokens;
         problem_if(steps == 0, name, ".tokens is ", stage.tokens, ", less than one step of ", batch, " x ",
@@ -219,8 +242,9 @@ class Check {
             check_validation("score.validation_sequences", job_.score.validation_sequences, job_.score.sequence_length);
         check_validation("evaluate.sequences", job_.evaluate.sequences, job_.evaluate.sequence_length);
         if (teacher_)
-            problem_if(counts_->vocabulary_size > teacher_->vocabulary_size, "data: the tokenizer has ",
-                       counts_->vocabulary_size, " tokens but the teacher knows ", teacher_->vocabulary_size,
+            problem_if(counts_->vocabulary_size > teacher_->vocabulary_size,
+                       "data: the token files need a vocabulary of ", counts_->vocabulary_size,
+                       " tokens but the teacher knows ", teacher_->vocabulary_size,
                        " (token numbers would mean nothing to it) tokenise with the teacher's tokenizer");
     }
 
@@ -293,6 +317,7 @@ class Check {
     void check_export() {
         std::set<std::string> distinct;
         const ModelSpec student = exported_student();
+        note_windows();
         for (const std::string& format : job_.export_to.formats) {
             problem_if(!distinct.insert(format).second, "export.formats names ", format,
                        " twice (a mistake?) remove one");
@@ -303,6 +328,17 @@ class Check {
                     " has one eps for all norms, so student.output_norm_eps: reference is exact only if the teacher's "
                     "is 1e-5");
         }
+    }
+
+    /// Scores may choose a layer that no format can express.
+    void note_windows() {
+        if (!teacher_ || job_.export_to.formats.empty() || selection_rule(job_.select.rule).scorer == nullptr) return;
+        const auto windowed =
+            std::count_if(teacher_->window.begin(), teacher_->window.end(), [](int64_t window) { return window > 0; });
+        note_if(
+            windowed > 0, "export.formats: ", windowed, " of ", teacher_->window.size(),
+            " layers of the teacher have a sliding window, which no format can express: if the scores choose one of "
+            "them to keep softmax, the run stops before distill");
     }
 
     /// What the export will get, as far as it is known: of layouts that the scores will decide, one that can be written

@@ -17,7 +17,7 @@ namespace amalgam {
 struct TokenCounts {
     int64_t training = 0;         // tokens
     int64_t validation = 0;       // tokens
-    int64_t vocabulary_size = 0;  // the larger one of the two tokenizers; 0: unknown
+    int64_t vocabulary_size = 0;  // that the larger one of the two needs; 0: unknown
 };
 
 struct Findings {

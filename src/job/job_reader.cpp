@@ -12,6 +12,7 @@
 
 #include "job/job_recipe.h"
 #include "job/job_schema.h"
+#include "job/path_expansion.h"
 #include "system/error.h"
 
 namespace amalgam {
@@ -163,6 +164,26 @@ class Reader {
         }
     }
 
+    /// Throws Error(damaged_file) if the keys given are only the first of those that a resolved job has, in its order.
+    void expect_all_keys(const Job& job) const {
+        std::string last = "none";
+        bool ended = false;
+        for (const JobKey& key : job_schema()) {
+            if (!key.is_in(job)) continue;
+            if (!given_.contains(key.path))
+                ended = true;
+            else if (ended)
+                return;  // keys are missing between others: written by an earlier version, which had fewer
+            else
+                last = key.path;
+        }
+        if (ended)
+            throw Error(text(file_, ": ends too early (its last key is ", last,
+                             "): the file is damaged. If you know that the run is this job's, remove the file; else "
+                             "choose another name"),
+                        ExitCode::damaged_file);
+    }
+
     Job resolve() {
         Job job;
         store("recipe", job);
@@ -242,7 +263,10 @@ class Reader {
                                          key.absence(job), ") remove it"));
             return;
         }
-        if (std::visit(Store(key, node), key.member(job))) return;
+        if (std::visit(Store(key, node), key.member(job))) {
+            if (key.is_path) expand(*std::get<std::string*>(key.member(job)), given->second.where, path);
+            return;
+        }
         std::string must = "must be " + key.type();
         if (!key.allowed().empty()) must += ", " + key.allowed();
         if (!key.unit.empty()) must += "; unit: " + key.unit;
@@ -250,6 +274,14 @@ class Reader {
         const auto refused = node.IsScalar() ? key.refused.find(node.Scalar()) : key.refused.end();
         if (refused != key.refused.end()) problem += " " + refused->second;
         problems_.push_back(problem);
+    }
+
+    void expand(std::string& value, const std::string& where, const std::string& path) {
+        try {
+            value = expanded_path(value, text(where, ": \"", path, "\""));
+        } catch (const Error& error) {
+            problems_.push_back(error.what());
+        }
     }
 
     std::string file_;
@@ -266,15 +298,41 @@ Job parse_job(const std::string& yaml, const std::string& name, const std::vecto
     return reader.resolve();
 }
 
-Job read_job(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
-    require(std::filesystem::exists(path), path.string(), ": no such job file; `amalgam defaults > ", path.string(),
+namespace {
+
+std::string content_of(const std::filesystem::path& path) {
+    std::error_code unreadable;
+    require(std::filesystem::exists(path, unreadable), path.string(), ": no such job file",
+            unreadable ? text(" (", unreadable.message(), ")") : "", "; `amalgam defaults > ", path.string(),
             "` makes one");
     std::ifstream file(path, std::ios::binary);
     std::stringstream contents;
     contents << file.rdbuf();
-    require(std::filesystem::is_regular_file(path) && file.good(), path.string(),
-            ": cannot be read as a job file; is it a readable YAML file?");
-    return parse_job(contents.str(), path.string(), overrides);
+    const bool is_empty_file = contents.str().empty();  // of which nothing can be copied, which sets failbit
+    require(std::filesystem::is_regular_file(path, unreadable) && (is_empty_file ? file.is_open() : file.good()),
+            path.string(), ": cannot be read as a job file; is it a readable YAML file?");
+    return contents.str();
+}
+
+}  // namespace
+
+Job read_job(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
+    return parse_job(content_of(path), path.string(), overrides);
+}
+
+Job read_resolved_job(const std::filesystem::path& path) {
+    try {
+        Reader reader;
+        reader.add_file(content_of(path), path.string());
+        const Job job = reader.resolve();
+        reader.expect_all_keys(job);
+        return job;
+    } catch (const Error& error) {
+        if (error.code() == ExitCode::damaged_file) throw;
+        throw Error(text(error.what(), "\n", path.string(),
+                         ": the program has written this file, so it is damaged or was changed"),
+                    ExitCode::damaged_file);
+    }
 }
 
 }  // namespace amalgam

@@ -73,10 +73,11 @@ void add_options(std::vector<JobKey>& schema, const std::string& section, const 
 void add_run(std::vector<JobKey>& schema) {
     SectionKeys<Job> keys(schema, "", [](Job& job) -> Job& { return job; });
     keys.add("name", &Job::name, "", "name of the run; its folder is OUTPUT/NAME");
-    keys.add("output", &Job::output, "", "folder that holds the run folders");
+    keys.add("output", &Job::output, "", "folder that holds the run folders").is_path = true;
     keys.add("reuse", &Job::reuse, "",
              "run folder whose finished transfer and align stages are taken over, its job must agree in them; and its "
-             "scores, if it agrees in those too");
+             "scores, if it agrees in those too")
+        .is_path = true;
     keys.add("seed", &Job::seed, "", "of initial values and of the order of sequences").range = at_least(0);
     keys.add("recipe", &Job::recipe, "",
              "defaults of the keys not given here; reference: as the published code does it");
@@ -102,10 +103,11 @@ void add_run(std::vector<JobKey>& schema) {
 
 void add_inputs(std::vector<JobKey>& schema) {
     SectionKeys<TeacherJob> teacher(schema, "teacher", [](Job& job) -> TeacherJob& { return job.teacher; });
-    teacher.add("path", &TeacherJob::path, "", "folder with config.json, *.safetensors and tokenizer files");
+    teacher.add("path", &TeacherJob::path, "", "folder with config.json, *.safetensors and tokenizer files").is_path =
+        true;
     SectionKeys<DataJob> data(schema, "data", [](Job& job) -> DataJob& { return job.data; });
-    data.add("training", &DataJob::training, "", "HDF5 token file");
-    data.add("validation", &DataJob::validation, "", "HDF5 token file that is never trained on");
+    data.add("training", &DataJob::training, "", "HDF5 token file").is_path = true;
+    data.add("validation", &DataJob::validation, "", "HDF5 token file that is never trained on").is_path = true;
     data.add("allow_other_tokenizer", &DataJob::allow_other_tokenizer, "",
              "train on token files of another tokenizer.json than the teacher's");
 }
@@ -249,8 +251,10 @@ void add_results(std::vector<JobKey>& schema) {
     evaluate.add("position_bins", &EvaluateJob::position_bins, "", "of positions, for perplexity and KL by position")
         .range = at_least(1);
     add_loss_chunk(schema, "evaluate", &Job::evaluate);
-    evaluate.add("requests", &EvaluateJob::requests, "",
-                 "file of lm_eval_export.py whose requests teacher and student answer; empty: none");
+    evaluate
+        .add("requests", &EvaluateJob::requests, "",
+             "file of lm_eval_export.py whose requests teacher and student answer; empty: none")
+        .is_path = true;
     SectionKeys<RecallJob> recall(schema, "evaluate.recall",
                                   [](Job& job) -> RecallJob& { return job.evaluate.recall; });
     recall.add("questions", &RecallJob::questions, "questions", "of each kind, length and depth; 0: none").range =

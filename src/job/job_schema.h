@@ -56,6 +56,7 @@ struct JobKey {
     Range range = {};                                 // numbers
     std::vector<std::string> choices = {};            // strings; empty: any. Of enumerations: all names
     std::map<std::string, std::string> refused = {};  // well-known values that are not offered -> why
+    bool is_path = false;                             // ~ and $NAME are expanded when it is read
     /// Why a job has no such key: it belongs to another mixer. Empty if it has; null: every job has it.
     std::function<std::string(const Job&)> absence = nullptr;
 

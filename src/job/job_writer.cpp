@@ -121,7 +121,8 @@ std::string to_yaml(const Job& job) {
 std::string commented_defaults() {
     return "# A job of amalgam: every key with its default. Keys that are left out keep their defaults; unknown keys "
            "are\n"
-           "# errors. Relative paths mean the current directory. Numbers may be written as 100000000 or 1e8.\n\n" +
+           "# errors. Relative paths mean the current directory; ~ and $NAME in paths are expanded. Numbers may be "
+           "written\n# as 100000000 or 1e8.\n\n" +
            to_yaml(Job(), true);
 }
 

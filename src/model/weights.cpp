@@ -3,9 +3,9 @@
 
 #include <ATen/ATen.h>
 
-#include "specification/hugging_face_config.h"
 #include "system/activity.h"
 #include "system/error.h"
+#include "system/log.h"
 
 namespace amalgam {
 namespace {
@@ -24,8 +24,10 @@ at::ScalarType scalar_type(SafetensorsType type) {
             return at::kLong;
         case SafetensorsType::i32:
             return at::kInt;
+        case SafetensorsType::other:
+            break;
     }
-    throw Error("unknown safetensors type");
+    throw std::logic_error("unknown SafetensorsType");
 }
 
 }  // namespace
@@ -54,6 +56,8 @@ HuggingFaceSource::HuggingFaceSource(const std::filesystem::path& folder)
 std::optional<at::Tensor> HuggingFaceSource::find(const std::string& name) const {
     const auto entry = entries_.find(name);
     if (entry == entries_.end()) return std::nullopt;
+    require(entry->second.type != SafetensorsType::other, folder_.string(), ": tensor ", name, " has dtype ",
+            entry->second.dtype, " (no weights of this type are read)");
     at::Tensor tensor = at::empty(entry->second.shape, scalar_type(entry->second.type));
     read(entry->second, tensor.data_ptr());
     return tensor;
@@ -82,11 +86,9 @@ void load_weights(CausalLM& model, const std::vector<const TensorSource*>& sourc
     model.parameters().refresh_compute();
 }
 
-std::unique_ptr<CausalLM> load_teacher(const HuggingFaceSource& source, at::Device device,
+std::unique_ptr<CausalLM> load_teacher(const ModelConfig& config, const HuggingFaceSource& source, at::Device device,
                                        at::ScalarType compute_type) {
-    ModelSpec spec;
-    spec.config = read_config(source.folder());
-    spec.layout = all_softmax(spec.config.layers);
+    const ModelSpec spec{config, all_softmax(config.layers)};
     auto teacher = std::make_unique<CausalLM>(spec, device, compute_type, /*trainable=*/false);
     load_weights(*teacher, {&source});
     return teacher;
@@ -94,8 +96,9 @@ std::unique_ptr<CausalLM> load_teacher(const HuggingFaceSource& source, at::Devi
 
 std::unique_ptr<CausalLM> load_teacher(const std::filesystem::path& folder, at::Device device,
                                        at::ScalarType compute_type) {
-    read_config(folder);  // what is wrong with the config comes before what is wrong with the weights
-    return load_teacher(HuggingFaceSource(folder), device, compute_type);
+    const TeacherFolder teacher = read_teacher_folder(folder);
+    for (const std::string& note : teacher.notes) warn(note);
+    return load_teacher(teacher.config, HuggingFaceSource(teacher), device, compute_type);
 }
 
 }  // namespace amalgam

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "model/causal_lm.h"
+#include "model/teacher_folder.h"
 #include "storage/safetensors.h"
 
 namespace amalgam {
@@ -30,7 +31,13 @@ class TensorSource {
 /// safetensors of a Hugging Face folder.
 class HuggingFaceSource : public TensorSource {
   public:
+    /// All tensors of any folder.
     explicit HuggingFaceSource(const std::filesystem::path& folder);
+    /// Those of a teacher, under the model's names.
+    explicit HuggingFaceSource(const TeacherFolder& teacher) : HuggingFaceSource(teacher.folder, teacher.tensors) {}
+    /// These tensors, wherever they lie; `where` names them in messages.
+    HuggingFaceSource(std::filesystem::path where, std::map<std::string, SafetensorsEntry> entries)
+        : folder_(std::move(where)), entries_(std::move(entries)) {}
     std::optional<at::Tensor> find(const std::string& name) const override;
     std::string where() const override { return folder_.string(); }
     const std::filesystem::path& folder() const { return folder_; }
@@ -64,9 +71,10 @@ at::Tensor find_tensor(const std::string& name, at::IntArrayRef shape, const std
 /// Fills every parameter from the first source that has it. Throws as find_tensor.
 void load_weights(CausalLM& model, const std::vector<const TensorSource*>& sources);
 
-/// A frozen teacher with the weights of `source` and the config.json beside them.
-std::unique_ptr<CausalLM> load_teacher(const HuggingFaceSource& source, at::Device device, at::ScalarType compute_type);
-/// The same where nobody needs the source afterwards.
+/// A frozen teacher of this config with the weights of `source`.
+std::unique_ptr<CausalLM> load_teacher(const ModelConfig& config, const HuggingFaceSource& source, at::Device device,
+                                       at::ScalarType compute_type);
+/// The same of a folder. Warns of what is noteworthy in it; throws what read_teacher_folder throws.
 std::unique_ptr<CausalLM> load_teacher(const std::filesystem::path& folder, at::Device device,
                                        at::ScalarType compute_type);
 

@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "specification/config_keys.h"
+#include "specification/rope_parameters.h"
 #include "specification/teacher_family.h"
 
 namespace amalgam {
@@ -30,48 +32,32 @@ std::vector<int64_t> token_ids(const ConfigKeys& keys, const char* key) {
     return {keys.get<int64_t>(key)};
 }
 
-RopeConfig parse_rope(const ConfigKeys& keys, int64_t max_positions) {
-    // transformers 4: rope_theta beside rope_scaling (null for none). transformers 5: all in rope_parameters.
-    RopeConfig rope;
-    rope.rope_theta = keys.get<double>("rope_theta", rope.rope_theta);
-    const char* name = keys.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
-    if (!keys.has(name)) return rope;
-    require(keys.object().at(name).is_object(), keys.where(), ": \"", name, "\" is ", keys.object().at(name).dump(),
-            " (not an object)");
-    const ConfigKeys inner(keys.object().at(name), text(keys.where(), ": ", name));
-    rope.rope_type = inner.get<std::string>("rope_type", inner.get<std::string>("type", "default"));
-    rope.rope_theta = inner.get<double>("rope_theta", rope.rope_theta);
-    require(inner.get<double>("partial_rotary_factor", keys.get<double>("partial_rotary_factor", 1.0)) == 1.0,
-            inner.where(), ": partial_rotary_factor other than 1 is not supported (the attention would be wrong)");
-    const std::vector<std::string> known = {"default", "linear", "dynamic", "llama3", "yarn"};
-    require(std::find(known.begin(), known.end(), rope.rope_type) != known.end(), inner.where(), ": rope type \"",
-            rope.rope_type,
-            "\" is not supported (positions would be wrong); supported are default, linear, dynamic, llama3, yarn");
-    if (rope.rope_type == "default") return rope;
-    // Dynamic scaling begins beyond max_position_embeddings, whatever else is written.
-    rope.original_max_position_embeddings =
-        rope.rope_type == "dynamic"
-            ? max_positions
-            : inner.get<int64_t>("original_max_position_embeddings",
-                                 keys.get<int64_t>("original_max_position_embeddings", max_positions));
-    rope.factor = rope.rope_type == "yarn" && inner.has("original_max_position_embeddings") && !inner.has("factor")
-                      ? double(max_positions) / rope.original_max_position_embeddings
-                      : inner.get<double>("factor");
-    require(rope.factor >= 1.0, inner.where(), ": factor is ", rope.factor, " (must be at least 1)");
-    if (rope.rope_type == "llama3") {
-        rope.low_freq_factor = inner.get<double>("low_freq_factor");
-        rope.high_freq_factor = inner.get<double>("high_freq_factor");
-        require(rope.high_freq_factor > rope.low_freq_factor, inner.where(),
-                ": high_freq_factor must exceed low_freq_factor");
+/// What changes the numbers of a model in ways that nothing here computes.
+void refuse_what_is_not_computed(const ConfigKeys& keys) {
+    for (const char* key : {"quantization_config", "compression_config"}) {
+        if (!keys.has(key)) continue;
+        const json& value = keys.object().at(key);
+        const std::string method = value.is_object() ? value.value("quant_method", json("unknown method")).dump() : "";
+        throw Error(text(keys.where(), ": \"", key, "\" says that the weights are quantised (", method,
+                         "); take the checkpoint they were made from, or write them out in bfloat16 first"),
+                    ExitCode::bad_input);
     }
-    rope.beta_fast = inner.get<double>("beta_fast", rope.beta_fast);
-    rope.beta_slow = inner.get<double>("beta_slow", rope.beta_slow);
-    rope.attention_factor = inner.get<double>("attention_factor", 0.0);
-    rope.mscale = inner.get<double>("mscale", 0.0);
-    rope.mscale_all_dim = inner.get<double>("mscale_all_dim", 0.0);
-    rope.truncate = inner.get<bool>("truncate", true);
-    return rope;
+    require(!keys.has("per_layer_config"), keys.where(),
+            ": \"per_layer_config\" is given (layers that differ in size are not supported)");
+    if (keys.object().contains("is_causal"))
+        require(keys.object().at("is_causal") == true, keys.where(), ": \"is_causal\" is ",
+                keys.object().at("is_causal").dump(), " (attention to later tokens is not supported)");
+    for (const char* key : {"dtype", "torch_dtype"}) {
+        if (!keys.has(key)) continue;
+        const auto name = keys.get<std::string>(key);
+        const std::vector<std::string> known = {"float32", "bfloat16", "float16", "float64", "float", "half", "double"};
+        require(std::find(known.begin(), known.end(), name) != known.end(), keys.where(), ": \"", key, "\" is \"", name,
+                "\" (weights are float32, bfloat16, float16 or float64)");
+    }
 }
+
+/// Sizes are multiplied with each other: beyond this no model fits into any memory, and products overflow.
+constexpr int64_t largest_size = int64_t{1} << 31, most_layers = 1 << 16;
 
 }  // namespace
 
@@ -80,13 +66,17 @@ ModelConfig parse_config(const json& root, const std::string& where) {
     ModelConfig c;
     c.family = keys.get<std::string>("model_type");
     const TeacherFamily& family = find_family(c.family, where);
+    expect_declared_types(keys, family);
+    refuse_what_is_not_computed(keys);
     c.hidden_size = keys.get<int64_t>("hidden_size");
     c.layers = keys.get<int64_t>("num_hidden_layers");
     c.query_heads = keys.get<int64_t>("num_attention_heads");
-    c.key_value_heads = keys.get<int64_t>("num_key_value_heads", c.query_heads);
+    const bool every_head = keys.is_null("num_key_value_heads") || family.default_key_value_heads == 0;
+    c.key_value_heads =
+        keys.get<int64_t>("num_key_value_heads", every_head ? c.query_heads : family.default_key_value_heads);
     c.intermediate_size = keys.get<int64_t>("intermediate_size");
     c.vocabulary_size = keys.get<int64_t>("vocab_size");
-    c.max_positions = keys.get<int64_t>("max_position_embeddings", 2048);
+    c.max_positions = keys.get<int64_t>("max_position_embeddings", family.default_max_positions);
     c.rms_norm_eps = keys.get<double>("rms_norm_eps", 1e-6);
     for (const auto& [name, value] : {std::pair{"hidden_size", c.hidden_size},
                                       {"num_hidden_layers", c.layers},
@@ -94,7 +84,10 @@ ModelConfig parse_config(const json& root, const std::string& where) {
                                       {"num_key_value_heads", c.key_value_heads},
                                       {"intermediate_size", c.intermediate_size},
                                       {"vocab_size", c.vocabulary_size}})
-        require(value > 0, where, ": \"", name, "\" is ", value, " (must be positive)");
+        require(value > 0 && value<largest_size, where, ": \"", name, "\" is ", value, value> 0
+                    ? " (no memory holds that)"
+                    : " (must be positive)");
+    require(c.layers <= most_layers, where, ": \"num_hidden_layers\" is ", c.layers, " (no model has so many)");
     require(c.query_heads % c.key_value_heads == 0, where, ": \"num_key_value_heads\" is ", c.key_value_heads,
             " but \"num_attention_heads\" is ", c.query_heads,
             " (heads cannot be grouped evenly); is this the right config?");
@@ -108,15 +101,23 @@ ModelConfig parse_config(const json& root, const std::string& where) {
                 " and there is no \"head_dim\" (heads have no whole size)");
         c.head_dim = c.hidden_size / c.query_heads;
     }
-    require(c.head_dim > 0 && c.head_dim % 2 == 0, where, ": \"head_dim\" is ", c.head_dim,
+    require(c.head_dim > 0 && c.head_dim < largest_size && c.head_dim % 2 == 0, where, ": \"head_dim\" is ", c.head_dim,
             " (rotary embedding needs an even one)");
+    require(c.rms_norm_eps >= 0.0, where, ": \"rms_norm_eps\" is ", c.rms_norm_eps, " (must not be negative)");
     const auto activation = keys.get<std::string>("hidden_act", "silu");
     require(activation == "silu" || activation == "swish", where, ": \"hidden_act\" is \"", activation,
             "\" (only silu is supported)");
     c.tied_head = keys.get<bool>("tie_word_embeddings", false);
-    c.qkv_bias = c.output_bias = keys.get<bool>("attention_bias", false);
+    if (keys.has("attention_bias")) c.qkv_bias = c.output_bias = keys.object().at("attention_bias") == true;
     c.window.assign(size_t(c.layers), 0);
     c.rope = parse_rope(keys, c.max_positions);
+    require(c.rope.rope_type != "dynamic" || c.head_dim > 2, where, ": \"head_dim\" is ", c.head_dim,
+            " (dynamic RoPE scaling divides by head_dim - 2)");
+    for (const std::string& type : keys.get<std::vector<std::string>>("mlp_layer_types", {}))
+        require(type == "dense", where, ": mlp_layer_types holds \"", type, "\" (only dense MLPs are supported)");
+    const int64_t padding = keys.get<int64_t>("pad_token_id", 0);
+    require(padding >= -c.vocabulary_size && padding < c.vocabulary_size, where, ": \"pad_token_id\" is ", padding,
+            " but \"vocab_size\" is ", c.vocabulary_size, " (transformers cannot build its embedding)");
     family.parse(keys, c);
     c.bos = token_ids(keys, "bos_token_id");
     c.eos = token_ids(keys, "eos_token_id");
@@ -125,10 +126,24 @@ ModelConfig parse_config(const json& root, const std::string& where) {
 
 ModelConfig read_config(const std::filesystem::path& folder) {
     const auto path = folder / "config.json";
+    std::error_code unreadable;
+    require(!std::filesystem::is_directory(path, unreadable), path.string(), ": is a folder (it should be a file)");
     std::ifstream stream(path);
     require(stream.good(), path.string(), ": cannot be read (a teacher is a Hugging Face folder with a config.json)");
-    const json root = json::parse(stream, nullptr, false);
-    require(!root.is_discarded() && root.is_object(), path.string(), ": is not valid JSON");
+    const std::string source((std::istreambuf_iterator<char>(stream)), {});
+    require(!source.starts_with("\xef\xbb\xbf"), path.string(),
+            ": begins with a byte order mark (transformers cannot read it); save it as UTF-8 without");
+    json root;
+    try {
+        root = json::parse(source);
+    } catch (const json::exception& error) {
+        const auto* syntax = dynamic_cast<const json::parse_error*>(&error);
+        throw Error(text(path.string(), ": is not valid JSON (",
+                         syntax ? text("byte ", syntax->byte, " of ", source.size()) : "a number is too large",
+                         "); is it complete?"),
+                    ExitCode::bad_input);
+    }
+    require(root.is_object(), path.string(), ": is not valid JSON for a config (an object is needed)");
     return parse_config(root, path.string());
 }
 

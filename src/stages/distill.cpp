@@ -9,6 +9,7 @@ namespace amalgam {
 StageOutcome distill(Run& run) {
     const auto aligned = run.all_linear();
     const Layout layout = run.selected_layout();
+    expect_exportable(run, layout);
     const ShardingStrategy sharding = run.sharding("distill", run.world.size());
     CausalLM& teacher = run.teacher(sharding, run.world);
     TeacherStates states(teacher, 0);

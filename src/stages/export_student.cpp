@@ -7,6 +7,15 @@
 
 namespace amalgam {
 
+void expect_exportable(Run& run, const Layout& layout) {
+    const ModelSpec spec = run.student_spec(layout);
+    run.world.together([&] {
+        for (const std::string& name : run.job.export_to.formats)
+            if (const auto why = find_export_format(name).refusal(spec))
+                throw Error(text(*why, "; or take ", name, " out of export.formats"), ExitCode::bad_input);
+    });
+}
+
 StageOutcome export_student(Run& run) {
     const auto checkpoint = run.newest_student();
     run.world.on_root([&] {

@@ -11,7 +11,6 @@
 #include "model/transfer.h"
 #include "selection/selection.h"
 #include "sharding/node_weights.h"
-#include "specification/hugging_face_config.h"
 #include "stages/run_folder.h"
 #include "stages/training_stage.h"
 #include "system/clock.h"
@@ -39,19 +38,27 @@ Run::Run(const Job& j, const Communicator& w)
     info(text("run folder ", folder.string(), ", ", world.size(), " ranks, ", compute.description));
 }
 
-const ModelConfig& Run::teacher_config() {
-    if (!teacher_config_) {
-        world.together([&] { teacher_config_ = read_config(job.teacher.path); });
-        info(text("teacher ", job.teacher.path, ": ", teacher_config_->family, ", ", teacher_config_->layers,
-                  " layers, ", count_parameters(*teacher_config_), " parameters"));
+const TeacherFolder& Run::teacher_folder() {
+    if (!teacher_folder_) {
+        // What takes reading values, the root does for all.
+        world.on_root([&] { teacher_folder_ = read_teacher_folder(job.teacher.path); });
+        const bool tied = world.broadcast(int64_t{world.is_root() && teacher_folder_->config.tied_head}) != 0;
+        world.together([&] {
+            if (!teacher_folder_) teacher_folder_ = read_teacher_folder(job.teacher.path, tied);
+        });
+        const ModelConfig& config = teacher_folder_->config;
+        info(text("teacher ", job.teacher.path, ": ", config.family, ", ", config.layers, " layers, ",
+                  count_parameters(config), " parameters"));
     }
-    return *teacher_config_;
+    return *teacher_folder_;
+}
+
+const ModelConfig& Run::teacher_config() {
+    return teacher_folder().config;
 }
 
 const HuggingFaceSource& Run::teacher_source() {
-    teacher_config();  // what is wrong with the config comes before what is wrong with the weights
-    if (!teacher_source_)
-        world.together([&] { teacher_source_ = std::make_unique<HuggingFaceSource>(job.teacher.path); });
+    if (!teacher_source_) teacher_source_ = std::make_unique<HuggingFaceSource>(teacher_folder());
     return *teacher_source_;
 }
 

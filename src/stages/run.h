@@ -79,7 +79,9 @@ class Run {
     std::unique_ptr<FolderLock> lock_;  // on the root; given back last
     Provenance provenance_;
     std::unique_ptr<MetricsFile> metrics_;
-    std::optional<ModelConfig> teacher_config_;
+    const TeacherFolder& teacher_folder();
+
+    std::optional<TeacherFolder> teacher_folder_;
     std::unique_ptr<HuggingFaceSource> teacher_source_;
     std::unique_ptr<CausalLM> teacher_;
     std::unique_ptr<ShardedModel> teacher_shards_;

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "exports/formats.h"
 #include "job/job_reader.h"
 #include "job/job_schema.h"
 #include "job/job_writer.h"
@@ -73,6 +74,13 @@ std::string difference(const Job& before, const Job& now) {
     return result;
 }
 
+/// Is the student there in any format?
+bool is_exported(const fs::path& folder) {
+    for (const ExportFormat* format : export_formats())
+        if (fs::exists(folder / format->folder() / "config.json")) return true;
+    return false;
+}
+
 Provenance provenance_of(const Job& job) {
     Provenance who = provenance();
     who.job = to_yaml(job);
@@ -107,7 +115,7 @@ Job read_record(const fs::path& path) {
                          "restore it, or remove it if you are sure that your job file is the same: it is then written "
                          "again"),
                     ExitCode::damaged_file);
-    return read_job(path);
+    return read_resolved_job(path);
 }
 
 bool has_results(const fs::path& folder, const std::string& except = "") {
@@ -226,6 +234,8 @@ void open_run_folder(const Job& job) {
     if (fs::exists(job_file)) {
         Job before = read_record(job_file);
         if (!fs::exists(folder / "evaluation.h5")) before.evaluate = job.evaluate;  // nothing depends on it yet
+        before.export_to.formats = job.export_to.formats;  // each has a folder of its own, which is there or not
+        if (!is_exported(folder)) before.export_to = job.export_to;
         const std::string differs = difference(comparable(before), comparable(job));
         require(
             differs.empty(), folder.string(),

@@ -21,6 +21,10 @@ struct Stage {
 
 const std::vector<Stage>& pipeline_stages();
 
+/// Throws Error(bad_input) with the refusal of a format in which the job wants a student of this layout: asked as soon
+/// as the layout is known, before the work that would go into it. Collective.
+void expect_exportable(Run& run, const Layout& layout);
+
 StageOutcome transfer(Run& run);
 StageOutcome align(Run& run);
 StageOutcome score(Run& run);

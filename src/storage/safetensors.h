@@ -13,12 +13,15 @@
 
 namespace amalgam {
 
-enum class SafetensorsType { f32, f16, bf16, f64, i64, i32 };
+/// `other`: a type of the format that no model here has weights of (integers of other widths, float8, complex numbers).
+enum class SafetensorsType { f32, f16, bf16, f64, i64, i32, other };
+/// Of an element. Throws std::logic_error for `other`.
 size_t bytes_of(SafetensorsType type);
 
 struct SafetensorsEntry {
     std::filesystem::path file;
     SafetensorsType type;
+    std::string dtype;  // as the file names it
     std::vector<int64_t> shape;
     int64_t offset;  // bytes from the start of the file
     int64_t bytes;
@@ -50,6 +53,8 @@ class SafetensorsWriter {
 
     /// Writes the rest, into the folder that is made if need be. Throws Error(storage).
     void finish();
+    /// All tensors as they lie in files without a final name, after finish(): for those who look before they publish.
+    std::map<std::string, SafetensorsEntry> written() const;
     /// Gives the files their names, after finish().
     void publish();
 

@@ -47,14 +47,30 @@ json parse_unique(const std::string& source, const fs::path& file, const char* w
     }
 }
 
-std::optional<SafetensorsType> type_named(const std::string& name) {
-    if (name == "F32") return SafetensorsType::f32;
-    if (name == "F16") return SafetensorsType::f16;
-    if (name == "BF16") return SafetensorsType::bf16;
-    if (name == "F64") return SafetensorsType::f64;
-    if (name == "I64") return SafetensorsType::i64;
-    if (name == "I32") return SafetensorsType::i32;
-    return std::nullopt;
+struct KnownType {
+    const char* name;
+    int bits;  // of an element
+    SafetensorsType type;
+};
+
+/// All types of the format (safetensors 0.6, tensor.rs). A file may hold tensors of types that nobody here needs.
+constexpr KnownType known_types[] = {
+    {"F32", 32, SafetensorsType::f32},          {"F16", 16, SafetensorsType::f16},
+    {"BF16", 16, SafetensorsType::bf16},        {"F64", 64, SafetensorsType::f64},
+    {"I64", 64, SafetensorsType::i64},          {"I32", 32, SafetensorsType::i32},
+    {"BOOL", 8, SafetensorsType::other},        {"U8", 8, SafetensorsType::other},
+    {"I8", 8, SafetensorsType::other},          {"I16", 16, SafetensorsType::other},
+    {"U16", 16, SafetensorsType::other},        {"U32", 32, SafetensorsType::other},
+    {"U64", 64, SafetensorsType::other},        {"C64", 64, SafetensorsType::other},
+    {"F8_E4M3", 8, SafetensorsType::other},     {"F8_E5M2", 8, SafetensorsType::other},
+    {"F8_E8M0", 8, SafetensorsType::other},     {"F8_E4M3FNUZ", 8, SafetensorsType::other},
+    {"F8_E5M2FNUZ", 8, SafetensorsType::other}, {"F6_E2M3", 6, SafetensorsType::other},
+    {"F6_E3M2", 6, SafetensorsType::other},     {"F4", 4, SafetensorsType::other}};
+
+const KnownType* type_named(const json& dtype) {
+    for (const KnownType& known : known_types)
+        if (dtype.is_string() && dtype.get_ref<const std::string&>() == known.name) return &known;
+    return nullptr;
 }
 
 /// A non-negative integer that fits.
@@ -73,19 +89,23 @@ SafetensorsEntry read_entry(const fs::path& file, const std::string& name, const
     SafetensorsEntry entry;
     entry.file = file;
     const json& dtype = value["dtype"];
-    const auto type = dtype.is_string() ? type_named(dtype.get<std::string>()) : std::nullopt;
-    if (!type) damaged(file, tensor, "dtype is ", dtype.dump(), " (F32, F16, BF16, F64, I64 and I32 can be read)");
-    entry.type = *type;
+    const KnownType* type = type_named(dtype);
+    if (!type) damaged(file, tensor, "dtype is ", dtype.dump(), " (the format has no such type; is the file newer?)");
+    entry.type = type->type;
+    entry.dtype = type->name;
 
-    int64_t bytes = static_cast<int64_t>(bytes_of(entry.type));
+    int64_t bits = type->bits;
     if (!value["shape"].is_array()) damaged(file, tensor, "\"shape\" is not a list");
     for (const json& element : value["shape"]) {
         const auto size = count_in(element);
         if (!size) damaged(file, tensor, "shape ", value["shape"].dump(), " has an element that is not a size");
-        if (__builtin_mul_overflow(bytes, *size, &bytes))
+        if (__builtin_mul_overflow(bits, *size, &bits))
             damaged(file, tensor, "shape ", value["shape"].dump(), " is larger than any file");
         entry.shape.push_back(*size);
     }
+    if (bits % 8 != 0)
+        damaged(file, tensor, "shape ", value["shape"].dump(), " of ", dtype.dump(), " is no whole number of bytes");
+    const int64_t bytes = bits / 8;
 
     const json& offsets = value["data_offsets"];
     if (!offsets.is_array() || offsets.size() != 2) damaged(file, tensor, "\"data_offsets\" is not a pair of numbers");
@@ -158,6 +178,8 @@ size_t bytes_of(SafetensorsType type) {
         case SafetensorsType::f64:
         case SafetensorsType::i64:
             return 8;
+        case SafetensorsType::other:
+            break;
     }
     throw std::logic_error("unknown SafetensorsType");
 }

@@ -30,6 +30,8 @@ const char* name_of(SafetensorsType type) {
             return "I64";
         case SafetensorsType::i32:
             return "I32";
+        case SafetensorsType::other:
+            break;
     }
     throw std::logic_error("unknown SafetensorsType");
 }
@@ -104,6 +106,12 @@ void SafetensorsWriter::write_shard() {
 
 void SafetensorsWriter::finish() {
     if (!held_.empty() || shards_.empty()) write_shard();
+}
+
+std::map<std::string, SafetensorsEntry> SafetensorsWriter::written() const {
+    std::map<std::string, SafetensorsEntry> all;
+    for (size_t shard = 0; shard < shards_.size(); ++shard) all.merge(read_safetensors_header(temporary(shard)));
+    return all;
 }
 
 void SafetensorsWriter::publish() {

@@ -63,6 +63,29 @@ TEST_F(ModelCommands, of_a_checkpoint) {
     expect_commands(*model, folder / "distill.h5");
 }
 
+TEST_F(ModelCommands, overwrite_nothing_but_their_own_results) {
+    const auto model = test::small_model({test::small_config(), all_softmax(3), {}}, 1);
+    test::write_model_folder(*model, folder / "teacher");
+    const std::string tokens_before = test::content_of(folder / "tokens.h5");
+    expect_end(command("logits", folder / "teacher", {"--out", (folder / "tokens.h5").string()}), 2,
+               {"--out", "tokens.h5", "amalgam tokens"});
+    EXPECT_EQ(test::content_of(folder / "tokens.h5"), tokens_before);
+    const auto config = folder / "teacher" / "config.json";
+    expect_end(command("generate", folder / "teacher", {"--out", config.string()}), 2, {"--out", "config.json"});
+    expect_end(command("logits", folder / "teacher"), 0, {});
+    expect_end(command("generate", folder / "teacher"), 2, {"--out", "amalgam logits"});
+    expect_end(command("logits", folder / "teacher"), 0, {});  // their own result they do
+}
+
+TEST_F(ModelCommands, refuse_numbers_that_make_no_sense) {
+    test::write_model_folder(*test::small_model({test::small_config(), all_softmax(3), {}}, 1), folder / "teacher");
+    for (const char* length : {"0", "-3"})
+        expect_end(command("logits", folder / "teacher", {"--sequence-length", length}), 2,
+                   {"--sequence-length", length});
+    expect_end(command("logits", folder / "teacher", {"--sequences", "-1"}), 2, {"--sequences", "-1"});
+    expect_end(command("generate", folder / "teacher", {"--count", "0"}), 2, {"--count", "0"});
+}
+
 TEST_F(ModelCommands, refuse_what_they_cannot_do) {
     const auto model = test::small_model({test::small_config(), all_softmax(3), {}}, 1);
     test::write_model_folder(*model, folder / "teacher");

@@ -8,7 +8,9 @@
 
 #include "../model/small_model.h"
 #include "../storage/temporary_folder.h"
-#include "mixers/softmax_attention/exports.h"
+#include "exports/export_check.h"
+#include "exports/tokenizer_files.h"
+#include "mixers/softmax_attention/neutral_norm.h"
 
 namespace amalgam {
 namespace {
@@ -41,11 +43,28 @@ class Export : public test::TemporaryFolder {
 };
 
 TEST(NeutralNorm, weights_are_exact_in_bfloat16_and_undo_the_scale) {
-    for (const double eps : {1e-5, 1e-6}) {
-        const auto [a, b] = neutral_norm_weights(eps);
-        for (const double stored : {a, b}) EXPECT_EQ(double(float(at::BFloat16(float(stored)))), stored);
-        EXPECT_NEAR((1.0 + a) * (1.0 + b) / (eps * 0x1p40), 1.0, 1e-5);
+    for (const double eps : {1e-5, 1e-6, 1e-12, 1e-30})
+        for (const double mean_square : {1.0, 1e4, 1e8}) {
+            const double scale = neutral_scale(mean_square, eps);
+            EXPECT_EQ(std::exp2(std::round(std::log2(scale))), scale) << "a power of two";
+            EXPECT_LE(mean_square * scale * scale / 2, std::ldexp(eps, -22));
+            EXPECT_GT(float(scale * scale / eps), 0.0f) << "nothing underflows";
+            const auto [a, b] = neutral_norm_weights(eps, scale);
+            for (const double stored : {a, b}) EXPECT_EQ(double(float(at::BFloat16(float(stored)))), stored);
+            EXPECT_NEAR((1.0 + a) * (1.0 + b) / (eps / (scale * scale)), 1.0, 1e-5);
+        }
+    EXPECT_EQ(neutral_scale(1e-6, 1e-5), std::ldexp(1.0, -20)) << "no smaller than it must be";
+}
+
+TEST(NeutralNorm, the_bound_holds_and_counts_biases) {
+    const at::Tensor weight = test::normal_numbers({16, 24}, 1), bias = 50.0 * test::normal_numbers({16}, 2);
+    at::Tensor x = test::normal_numbers({200, 24}, 3);
+    x = x * at::rsqrt(x.square().mean(-1, true));
+    for (const at::Tensor& b : {at::Tensor(), bias}) {
+        const double found = at::linear(x, weight, b).view({200, 2, 8}).square().mean(-1).max().item<double>();
+        EXPECT_GE(mean_square_bound(weight, b, 8), found);
     }
+    EXPECT_GT(mean_square_bound(weight, bias, 8), 4 * mean_square_bound(weight, at::Tensor(), 8));
 }
 
 TEST_F(Export, names_shapes_and_types_in_bfloat16) {
@@ -225,6 +244,122 @@ TEST_F(Export, generation_settings_come_along_and_know_whether_a_cache_can_be_us
     run(linear);
     EXPECT_EQ(read_json(target / "generation_config.json"), json({{"eos_token_id", {1, 2}}, {"use_cache", false}}));
     EXPECT_EQ(read_json(target / "config.json")["use_cache"], false);
+}
+
+TEST_F(Export, named_chat_templates_come_along) {
+    std::filesystem::create_directories(teacher / "additional_chat_templates");
+    test::put(teacher / "additional_chat_templates" / "tool_use.jinja", "{{ tools }}");
+    std::filesystem::create_directories(target / "additional_chat_templates");
+    test::put(target / "additional_chat_templates" / "old.jinja", "of an earlier export");
+    run(hybrid);
+    EXPECT_EQ(test::content_of(target / "additional_chat_templates" / "tool_use.jinja"), "{{ tools }}");
+    EXPECT_FALSE(std::filesystem::exists(target / "additional_chat_templates" / "old.jinja"));
+}
+
+TEST_F(Export, tokenizer_files_that_cannot_be_read_are_found_without_an_export) {
+    expect_tokenizer_files(teacher);  // a teacher without any
+    const auto expect_found = [&](const char* file, std::initializer_list<std::string> parts) {
+        expect_error([&] { expect_tokenizer_files(teacher); }, ExitCode::bad_input, {(teacher / file).string()});
+        expect_error([&] { expect_tokenizer_files(teacher); }, ExitCode::bad_input, parts);
+        std::filesystem::remove_all(teacher / file);
+        expect_tokenizer_files(teacher);
+    };
+    for (const char* file :
+         {"tokenizer.json", "tokenizer_config.json", "generation_config.json", "added_tokens.json"}) {
+        test::put(teacher / file, "{\"x\": ");
+        expect_found(file, {"JSON"});
+    }
+    test::put(teacher / "tokenizer.json", "\xef\xbb\xbf{}");
+    expect_found("tokenizer.json", {"byte order mark"});
+    std::filesystem::create_directory(teacher / "chat_template.jinja");
+    expect_found("chat_template.jinja", {"cannot be read"});
+    std::filesystem::create_symlink("nowhere", teacher / "merges.txt");
+    expect_found("merges.txt", {"cannot be read"});
+    test::put(teacher / "additional_chat_templates", "no folder");
+    expect_found("additional_chat_templates", {"folder"});
+}
+
+TEST_F(Export, the_folder_says_what_its_users_must_know) {
+    run(hybrid);
+    EXPECT_TRUE(test::contains(test::content_of(target / "README.md"), "float16"));
+    ModelSpec linear = hybrid;
+    linear.layout = all_linear(3, test::linear_mixer);
+    run(linear);
+    EXPECT_FALSE(test::contains(test::content_of(target / "README.md"), "float16")) << "nothing is scaled there";
+}
+
+/// What was written, one tensor of which is changed.
+class ChangedExport : public TensorSource {
+  public:
+    ChangedExport(const std::filesystem::path& folder, std::string name, double factor)
+        : written_(folder), name_(std::move(name)), factor_(factor) {}
+    std::optional<at::Tensor> find(const std::string& name) const override {
+        auto found = written_.find(name);
+        if (found && name == name_) *found = found->to(at::kFloat) * factor_;
+        return found;
+    }
+    std::string where() const override { return written_.where(); }
+
+  private:
+    HuggingFaceSource written_;
+    std::string name_;
+    double factor_;
+};
+
+at::Tensor all_logits_alike(const TensorSource&, const json&, const ModelSpec& spec, const at::Tensor& tokens) {
+    return at::zeros({1, tokens.size(1), spec.config.vocabulary_size});
+}
+
+TEST_F(Export, is_compared_with_the_student_before_it_is_published) {
+    const auto model = test::small_model(hybrid, 1, /*trainable=*/true);
+    const ModelSource student(*model, "the student");
+    const at::Tensor tokens = test::random_tokens(1, 9, hybrid.config.vocabulary_size, 3);
+    const at::Tensor found = logits_block_by_block(student, hybrid, tokens, false);
+    EXPECT_LT(test::relative_error(found, model->logits(tokens).detach()), 1e-6);
+    for (const auto precision : {ExportPrecision::float32, ExportPrecision::bfloat16})
+        expect_error([&] { expect_same_logits(student, hybrid, precision, all_logits_alike, student, {}); },
+                     ExitCode::failure, {"another model", "nothing was published"});
+}
+
+TEST_F(Export, every_written_tensor_counts_in_the_comparison) {
+    for (const char* format : {"qwen3_5", "fla"}) {
+        ModelSpec spec = hybrid;
+        spec.config.head_dim = 6;  // hidden size / heads, as fla's attention has it
+        run(spec, format);
+        const auto model = test::small_model(spec, 1, /*trainable=*/true);
+        const ModelSource student(*model, "the student");
+        const json config = read_json(target / "config.json");
+        const ExportReader reader = reader_of(find_export_format(format));
+        const auto compare = [&](const std::string& name, double factor) {
+            expect_same_logits(student, spec, ExportPrecision::float32, reader, ChangedExport(target, name, factor),
+                               config);
+        };
+        compare("", 1.0);
+        for (const auto& [name, entry] : read_safetensors_folder(target)) {
+            const auto written = HuggingFaceSource(target).find(name);
+            if (written->abs().max().item<double>() == 0.0) continue;  // closed gates and folded norms
+            expect_error([&, name = name] { compare(name, 1.5); }, ExitCode::failure, {"another model"});
+        }
+    }
+}
+
+TEST_F(Export, keys_with_large_biases_and_small_eps) {
+    for (const double eps : {1e-6, 1e-12}) {
+        ModelSpec spec = hybrid;
+        spec.config.rms_norm_eps = spec.output_norm_eps = eps;
+        const auto model = test::small_model(spec, 1, /*trainable=*/true);
+        model->parameters().for_each_named([&](const std::string& name, at::Tensor t, Parameter&) {
+            if (name.ends_with("k_proj.bias")) t.fill_(200.0);
+        });
+        model->parameters().refresh_compute();
+        export_model(ModelSource(*model, "the student"), spec, find_export_format("qwen3_5"), ExportPrecision::float32,
+                     teacher, target);
+        EXPECT_TRUE(std::filesystem::exists(target / "config.json"));
+    }
+    ModelSpec spec = hybrid;
+    spec.config.rms_norm_eps = spec.output_norm_eps = 0.0;
+    std::filesystem::remove_all(target);
+    expect_refused(spec, {"rms_norm_eps is 0"});
 }
 
 TEST_F(Export, damaged_tokenizer_config) {

@@ -190,6 +190,18 @@ class TokeniseTest(unittest.TestCase):
         self.assert_documents(self.tokenise("--text-field", "body", corpus), self.expected(TEXTS, [self.eos]))
         self.assert_fails(corpus, says=["line 1", '"text"', '"body"', "--text-field"])
 
+    def test_byte_order_marks_are_no_text(self):
+        mark = b"\xef\xbb\xbf"
+        marked = self.write("marked.txt", mark + TEXTS[0].encode())
+        self.assert_documents(self.tokenise(marked), self.expected(TEXTS[:1], [self.eos]))
+        marked = self.write("marked.jsonl.gz", mark + self.json_lines(TEXTS).encode())
+        self.assert_documents(self.tokenise(marked), self.expected(TEXTS, [self.eos]))
+        inside = self.write("inside.txt", TEXTS[0].encode() + mark)  # a mark elsewhere is a character
+        self.assertNotEqual(len(self.tokenise(inside)[0]), len(self.expected(TEXTS[:1], [self.eos])[0]))
+        result = self.run_tool(self.write("wide.txt", TEXTS[0].encode("utf-16")))
+        self.assertEqual(result.returncode, 1)
+        self.assertRegex(result.stderr, "wide.txt: .*UTF-16")
+
     def test_faults_in_lines_are_named(self):
         good = self.json_lines(["good"])
         for line, says in (

@@ -67,6 +67,30 @@ TEST_F(JobCheck, good_job_has_no_problems_and_says_how_many_steps) {
     EXPECT_TRUE(has_note("select: 7 of 28 layers keep softmax"));
 }
 
+TEST_F(JobCheck, sequences_longer_than_the_teachers_positions_are_noted) {
+    EXPECT_FALSE(has_note("max_position_embeddings"));
+    teacher_->max_positions = 2048;
+    EXPECT_TRUE(has_note("distill.sequence_length is 4096 but the teacher's max_position_embeddings is 2048"));
+    EXPECT_FALSE(has_note("align.sequence_length is"));
+}
+
+TEST_F(JobCheck, an_empty_corpus_is_a_problem) {
+    counts_->validation = 0;
+    for (const std::string& problem : check().problems)
+        EXPECT_TRUE(contains(problem, "data.validation has only 0")) << problem;
+    EXPECT_FALSE(check().problems.empty());
+    counts_->training = 0;
+    EXPECT_TRUE(contains(check().problems.front(), "data.training has 0 tokens"));
+}
+
+TEST_F(JobCheck, windows_that_scores_may_keep_are_noted) {
+    EXPECT_FALSE(has_note("sliding window"));
+    teacher_->window.assign(28, 0);
+    teacher_->window[27] = 4096;
+    EXPECT_TRUE(has_note("1 of 28 layers of the teacher have a sliding window"));
+    EXPECT_TRUE(check().problems.empty()) << check().problems.front();
+}
+
 TEST_F(JobCheck, batches_and_ranks) {
     ranks_ = 64;
     const Findings findings = check();
@@ -171,7 +195,7 @@ TEST_F(JobCheck, corpora) {
     EXPECT_TRUE(check().problems.empty());
     EXPECT_TRUE(has_note("distill: 600000000 tokens from a corpus of 150000000"));
     counts_->vocabulary_size = 200000;
-    EXPECT_TRUE(contains(problem(), "the tokenizer has 200000 tokens but the teacher knows 151936"));
+    EXPECT_TRUE(contains(problem(), "the token files need a vocabulary of 200000 tokens but the teacher knows 151936"));
 }
 
 TEST_F(JobCheck, recall) {

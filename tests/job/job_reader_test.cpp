@@ -7,6 +7,8 @@
 #include <fstream>
 
 #include "error_text.h"
+#include "job/job_writer.h"
+#include "system/error.h"
 
 namespace amalgam {
 namespace {
@@ -55,6 +57,64 @@ TEST(JobReader, unknown_key_names_line_and_nearest_key) {
     const std::string far = problem("zzzzzzzzzzzz: 1\n");
     EXPECT_TRUE(contains(far, "the nearest known key is")) << far;
     EXPECT_TRUE(contains(far, "amalgam defaults")) << far;
+}
+
+TEST(JobReader, paths_are_expanded_from_the_environment) {
+    setenv("AMALGAM_TEST_PLACE", "/somewhere", 1);
+    setenv("HOME", "/home/me", 1);
+    unsetenv("AMALGAM_TEST_NOWHERE");
+    const Job job = parse_job(
+        "name: $AMALGAM_TEST_PLACE\noutput: ~/\nteacher: {path: ~/models/x}\n"
+        "data: {training: $AMALGAM_TEST_PLACE/a.h5, validation: \"${AMALGAM_TEST_PLACE}b.h5\"}\n",
+        "job.yaml", {"evaluate.requests=/x/$AMALGAM_TEST_PLACE$"});
+    EXPECT_EQ(job.output, "/home/me/");
+    EXPECT_EQ(job.teacher.path, "/home/me/models/x");
+    EXPECT_EQ(job.data.training, "/somewhere/a.h5");
+    EXPECT_EQ(job.data.validation, "/somewhereb.h5");
+    EXPECT_EQ(job.evaluate.requests, "/x//somewhere$");
+    EXPECT_EQ(job.name, "$AMALGAM_TEST_PLACE") << "no path";
+
+    const std::string unknown = problem("name: a\nteacher: {path: $AMALGAM_TEST_NOWHERE/x}\n");
+    EXPECT_TRUE(contains(unknown, "job.yaml:2: \"teacher.path\"")) << unknown;
+    EXPECT_TRUE(contains(unknown, "no AMALGAM_TEST_NOWHERE")) << unknown;
+    EXPECT_TRUE(contains(problem("data: {training: ~you/x}\n"), "other users"));
+    EXPECT_TRUE(contains(problem("data: {training: \"${AMALGAM_TEST_PLACE/x\"}\n"), "not followed"));
+}
+
+TEST(JobReader, a_path_that_is_there_as_written_stays) {
+    const std::filesystem::path place = std::filesystem::path(testing::TempDir()) / "amalgam_$literal";
+    std::filesystem::create_directories(place);
+    EXPECT_EQ(parse_job("teacher: {path: \"" + place.string() + "\"}\n", "job.yaml").teacher.path, place.string());
+    std::filesystem::remove(place);
+    EXPECT_TRUE(contains(problem("teacher: {path: \"" + place.string() + "\"}\n"), "no literal"));
+}
+
+TEST(JobReader, a_byte_order_mark_is_no_part_of_the_first_key) {
+    EXPECT_EQ(parse_job("\xef\xbb\xbfname: a\n", "job.yaml").name, "a");
+}
+
+TEST(JobReader, a_resolved_job_that_ends_too_early_is_damaged) {
+    const std::filesystem::path file = std::filesystem::path(testing::TempDir()) / "amalgam_resolved.yaml";
+    const auto code_of = [&](const std::string& yaml) {
+        std::ofstream(file) << yaml;
+        try {
+            read_resolved_job(file);
+            return ExitCode::success;
+        } catch (const Error& error) {
+            EXPECT_TRUE(contains(error.what(), file.string())) << error.what();
+            return error.code();
+        }
+    };
+    const std::string whole = to_yaml(Job());
+    EXPECT_EQ(code_of(whole), ExitCode::success);
+    for (const size_t length : {size_t(0), size_t(7), whole.size() / 2, whole.find("deadlines:")})
+        EXPECT_EQ(code_of(whole.substr(0, length)), ExitCode::damaged_file) << "of " << length << " bytes";
+    EXPECT_EQ(code_of("name: [\n"), ExitCode::damaged_file);
+    std::string older = whole;  // of a version without this key
+    const size_t line = older.find("spike_guard");
+    older.erase(line, older.find('\n', line) + 1 - line);
+    EXPECT_EQ(code_of(older), ExitCode::success);
+    std::filesystem::remove(file);
 }
 
 TEST(JobReader, wrong_types_name_file_line_key_found_and_allowed) {

@@ -127,7 +127,7 @@ TEST_F(Weights, folders_with_another_config_are_refused) {
     config.intermediate_size += 8;
     test::put(folder / "config.json", test::config_json(config));
     expect_error([&] { load_teacher(folder, at::kCPU, at::kFloat); }, ExitCode::bad_input,
-                 {folder.string(), "gate_proj.weight", "config.json"});
+                 {folder.string(), "down_proj.weight", "config.json"});
 }
 
 TEST_F(Weights, truncated_files_are_damaged) {

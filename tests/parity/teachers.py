@@ -57,11 +57,11 @@ VARIANTS = {
 }
 
 
-def make(name):
-    """A model with weights large enough for every term to matter, in eval mode, fp32."""
+def make(name, **more):
+    """A model with weights large enough for every term to matter, in eval mode, fp32. `more`: of its config."""
     config_class, model_class, arguments = VARIANTS[name]
     torch.manual_seed(sum(name.encode()))
-    model = model_class(config_class(**{**SIZES, **arguments})).eval()
+    model = model_class(config_class(**{**SIZES, **arguments, **more})).eval()
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             parameter.add_(torch.randn_like(parameter) * (0.1 if "norm" in parameter_name or "bias" in parameter_name else 0.05))

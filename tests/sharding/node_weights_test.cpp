@@ -28,7 +28,7 @@ class NodeWeights : public test::TemporaryFolder {
 
 TEST_F(NodeWeights, are_the_same_and_each_byte_is_read_once) {
     const NodeSource source(HuggingFaceSource(shared), world);
-    const auto loaded = load_teacher(source, at::kCPU, at::kFloat);
+    const auto loaded = load_teacher(config, source, at::kCPU, at::kFloat);
     int64_t bytes = 0;
     bool same = true;
     model->parameters().for_each_named([&](const std::string& name, at::Tensor t, Parameter&) {
@@ -52,7 +52,7 @@ TEST_F(NodeWeights, that_one_rank_cannot_read_fail_on_all) {
     world.barrier();
     std::string message;
     try {
-        load_teacher(source, at::kCPU, at::kFloat);
+        load_teacher(config, source, at::kCPU, at::kFloat);
     } catch (const SharedError& error) {
         message = error.what();
         EXPECT_EQ(error.code(), ExitCode::damaged_file);

@@ -53,6 +53,21 @@ TEST_F(DamagedInputs, weights_that_lack_a_tensor) {
     expect_refused({(folder / "teacher").string(), "model.layers.2.mlp.up_proj.weight", "missing"});
 }
 
+TEST_F(DamagedInputs, tokenizer_files_that_the_export_could_not_read) {
+    job.export_to.formats = {"qwen3_5"};
+    test::put(folder / "teacher" / "tokenizer_config.json", "{");
+    expect_refused({"tokenizer_config.json", "JSON"});
+}
+
+TEST_F(DamagedInputs, validation_tokens_that_are_the_training_tokens) {
+    fs::copy_file(job.data.training, folder / "copy.h5");
+    job.data.validation = (folder / "copy.h5").string();
+    expect_refused({"data.validation", "copy.h5", "data.training"});
+    fs::create_symlink(job.data.training, folder / "link.h5");
+    job.data.validation = (folder / "link.h5").string();
+    expect_refused({"data.validation", "link.h5", "data.training"});
+}
+
 TEST_F(DamagedInputs, weights_that_are_not_numbers) {
     const auto model = test::small_model({test::small_config("llama", 4), all_softmax(4), {}}, 1);
     model->parameters().for_each_named([](const std::string& name, at::Tensor t, Parameter&) {

@@ -64,6 +64,28 @@ TEST_F(RunFolder, what_is_evaluated_may_change_until_it_is) {
     expect_refused([](Job& j) { j.evaluate.requests = "others.h5"; }, {"evaluate.requests", "others.h5"});
 }
 
+TEST_F(RunFolder, what_is_exported_may_change_until_it_is) {
+    job.export_to.formats = {"qwen3_5"};
+    open_run_folder(job);
+    job.export_to.formats = {"fla"};
+    job.export_to.precision = ExportPrecision::float32;
+    EXPECT_NO_THROW(open_run_folder(job));
+    fs::create_directories(result("student-fla"));
+    test::put(result("student-fla/config.json"), "{}");
+    job.export_to.formats = {"fla", "qwen3_5"};
+    EXPECT_NO_THROW(open_run_folder(job)) << "another folder beside it";
+    expect_refused([](Job& j) { j.export_to.precision = ExportPrecision::bfloat16; }, {"export.precision"});
+}
+
+TEST_F(RunFolder, a_truncated_job_file_is_called_damaged) {
+    open_run_folder(job);
+    for (const size_t size : {size_t(0), size_t(40)}) {
+        fs::resize_file(result("job.yaml"), size);
+        expect_error([&] { open_run_folder(job); }, ExitCode::damaged_file, {result("job.yaml").string(), "damaged"});
+        EXPECT_EQ(fs::file_size(result("job.yaml")), size) << "left as it is";
+    }
+}
+
 TEST_F(RunFolder, another_job_is_refused_and_its_keys_are_named) {
     open_run_folder(job);
     expect_refused([](Job& j) { j.seed = 4; }, {"seed: was 0, now 4"});

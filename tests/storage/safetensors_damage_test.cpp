@@ -71,7 +71,7 @@ TEST_F(DamagedSafetensors, entries) {
     expect_damaged(R"({"a":{"shape":[1],"data_offsets":[0,4]}})", 4, {"\"a\"", "has no \"dtype\""});
     expect_damaged(R"({"a":{"dtype":"F32","data_offsets":[0,4]}})", 4, {"has no \"shape\""});
     expect_damaged(R"({"a":{"dtype":"F32","shape":[1]}})", 4, {"has no \"data_offsets\""});
-    expect_damaged(R"({"a":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]}})", 4, {"dtype is \"F8_E4M3\""});
+    expect_damaged(R"({"a":{"dtype":"F9","shape":[4],"data_offsets":[0,4]}})", 4, {"dtype is \"F9\""});
     expect_damaged(R"({"a":{"dtype":32,"shape":[1],"data_offsets":[0,4]}})", 4, {"dtype is 32"});
 }
 

@@ -65,7 +65,13 @@ class SoftmaxAttentionDeclaration : public MixerDeclaration {
                 return text("head_dim ", c.head_dim, " x ", c.query_heads, " heads is not hidden_size ", c.hidden_size,
                             " (fla's attention derives one from the other); qwen3_5 can");
             if (c.output_bias) return "the output projection has a bias (fla's has none); qwen3_5 can";
-        } else if (format != "qwen3_5") {
+        } else if (format == "qwen3_5") {
+            if (!c.qk_norm && c.rms_norm_eps < 1e-30)
+                return text(
+                    "rms_norm_eps is ", c.rms_norm_eps,
+                    " (the norm that Qwen3.5 puts on queries and keys can be made neutral only beside an eps of "
+                    "1e-30 or more); write another format");
+        } else {
             return MixerDeclaration::refusal(format, spec);
         }
         for (const int64_t layer : softmax_layers(spec.layout))

@@ -3,16 +3,12 @@
 
 #include <ATen/ATen.h>
 
-#include <cmath>
+#include <algorithm>
+
+#include "mixers/softmax_attention/neutral_norm.h"
 
 namespace amalgam {
 namespace {
-
-const double query_key_scale = std::ldexp(1.0, -20);  // a power of two costs no bits
-
-double rounded_to_bf16(double x) {
-    return double(float(at::BFloat16(float(x))));
-}
 
 /// Rows of q_proj per head become [query | gate], the gate zero: sigmoid(0) = 1/2, so o_proj is doubled.
 at::Tensor with_closed_gate(const at::Tensor& query, int64_t heads) {
@@ -30,15 +26,24 @@ void write_qwen3_5(TensorWriter& folder, const ModelSpec& spec, int64_t layer) {
     const ModelConfig& c = spec.config;
     const std::string name = layer_prefix(layer) + "self_attn.";
     const at::Tensor norm = folder.take(layer_prefix(layer) + "input_layernorm.weight");
-    const double scale = c.qk_norm ? 1.0 : query_key_scale;
-    folder.put(name + "q_proj.weight",
-               with_closed_gate(folder.take(name + "q_proj.weight") * norm * scale, c.query_heads));
-    folder.put(name + "k_proj.weight", folder.take(name + "k_proj.weight") * norm * scale);
+    const at::Tensor query = folder.take(name + "q_proj.weight") * norm,
+                     key = folder.take(name + "k_proj.weight") * norm;
+    at::Tensor query_bias, key_bias;
+    if (c.qkv_bias) {
+        query_bias = folder.take(name + "q_proj.bias");
+        key_bias = folder.take(name + "k_proj.bias");
+    }
+    const double scale = c.qk_norm ? 1.0
+                                   : neutral_scale(std::max(mean_square_bound(query, query_bias, c.head_dim),
+                                                            mean_square_bound(key, key_bias, c.head_dim)),
+                                                   c.rms_norm_eps);
+    folder.put(name + "q_proj.weight", with_closed_gate(query * scale, c.query_heads));
+    folder.put(name + "k_proj.weight", key * scale);
     folder.put(name + "v_proj.weight", folder.take(name + "v_proj.weight") * norm);
     folder.put(name + "o_proj.weight", folder.take(name + "o_proj.weight") * 2.0);
     if (c.qkv_bias) {
-        folder.put(name + "q_proj.bias", with_closed_gate(folder.take(name + "q_proj.bias") * scale, c.query_heads));
-        folder.put(name + "k_proj.bias", folder.take(name + "k_proj.bias") * scale);
+        folder.put(name + "q_proj.bias", with_closed_gate(query_bias * scale, c.query_heads));
+        folder.put(name + "k_proj.bias", key_bias * scale);
         folder.copy(name + "v_proj.bias", name + "v_proj.bias");
         // The gate halves the attention only, not what is added after it.
         folder.put(name + "o_proj.bias",
@@ -49,7 +54,7 @@ void write_qwen3_5(TensorWriter& folder, const ModelSpec& spec, int64_t layer) {
         put_minus_one(folder, name + "k_norm.weight");
         return;
     }
-    const auto [q, k] = neutral_norm_weights(c.rms_norm_eps);
+    const auto [q, k] = neutral_norm_weights(c.rms_norm_eps, scale);
     folder.put(name + "q_norm.weight", at::full({c.head_dim}, q, at::kFloat));
     folder.put(name + "k_norm.weight", at::full({c.head_dim}, k, at::kFloat));
 }
@@ -67,22 +72,6 @@ void write_fla(TensorWriter& folder, const ModelSpec& spec, int64_t layer) {
 
 std::vector<LayerExport> softmax_attention_exports() {
     return {{"qwen3_5", write_qwen3_5}, {"fla", write_fla}};
-}
-
-std::pair<double, double> neutral_norm_weights(double eps) {
-    const double target = eps / (query_key_scale * query_key_scale), half = std::sqrt(target);
-    std::pair<double, double> best{0.0, 0.0};
-    double smallest = INFINITY;
-    for (int i = -128; i <= 128; ++i) {
-        const double a = rounded_to_bf16(half * (1.0 + double(i) / 256.0));
-        const double b = rounded_to_bf16(target / (1.0 + a) - 1.0);
-        const double error = std::abs((1.0 + a) * (1.0 + b) / target - 1.0);
-        if (error < smallest) {
-            smallest = error;
-            best = {a, b};
-        }
-    }
-    return best;
 }
 
 }  // namespace amalgam

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "exports/export_check.h"
+
+#include <ATen/ATen.h>
+
+#include "model/block.h"
+#include "operations/operations.h"
+#include "system/activity.h"
+#include "system/error.h"
+#include "system/random.h"
+
+namespace amalgam {
+namespace {
+
+constexpr int64_t checked_tokens = 24;
+constexpr double tolerance = 3e-4, rounding_factor = 4.0;
+
+at::Tensor tokens_to_check(int64_t vocabulary) {
+    const RandomStream random(0, "export check");
+    at::Tensor tokens = at::empty({1, checked_tokens}, at::kLong);
+    for (int64_t i = 0; i < checked_tokens; ++i)
+        tokens.data_ptr<int64_t>()[i] = int64_t(random.bits(uint64_t(i)) % uint64_t(vocabulary));
+    return tokens;
+}
+
+at::Tensor narrowed(const at::Tensor& weight, bool rounded) {
+    return rounded ? weight.to(at::kBFloat16).to(at::kFloat) : weight.to(at::kFloat);
+}
+
+double largest(const at::Tensor& t) {
+    return t.abs().max().item<double>();
+}
+
+}  // namespace
+
+at::Tensor logits_block_by_block(const TensorSource& student, const ModelSpec& spec, const at::Tensor& tokens,
+                                 bool rounded) {
+    const ModelConfig& c = spec.config;
+    const at::NoGradGuard no_grad;
+    const auto matrix = [&](const char* name) {
+        return narrowed(find_tensor(name, {c.vocabulary_size, c.hidden_size}, {&student}), rounded);
+    };
+    const RotaryTables tables = rotary_tables(c.rope, c.head_dim, 0, tokens.size(1), at::kCPU);
+    at::Tensor x = at::embedding(matrix("model.embed_tokens.weight"), tokens);
+    for (int64_t layer = 0; layer < c.layers; ++layer) {
+        ParameterStore store;
+        const Block block(spec, layer, store);
+        store.allocate(at::kCPU, at::kFloat, /*trainable=*/false);
+        store.for_each_named([&](const std::string& name, at::Tensor t, Parameter& parameter) {
+            t.copy_(narrowed(find_tensor(name, t.sizes(), {&student}), rounded && !parameter.full_precision));
+        });
+        x = block.forward(x, tables, nullptr);
+        mark_progress();
+    }
+    x = rms_norm(x, find_tensor("model.norm.weight", {c.hidden_size}, {&student}).to(at::kFloat), c.rms_norm_eps);
+    return at::linear(x, matrix(c.tied_head ? "model.embed_tokens.weight" : "lm_head.weight"));
+}
+
+void expect_same_logits(const TensorSource& student, const ModelSpec& spec, ExportPrecision precision,
+                        ExportReader reader, const TensorSource& written, const nlohmann::json& config) {
+    const at::NoGradGuard no_grad;
+    const at::Tensor tokens = tokens_to_check(spec.config.vocabulary_size);
+    const at::Tensor expected = logits_block_by_block(student, spec, tokens, /*rounded=*/false);
+    const double scale = largest(expected), found = largest(reader(written, config, spec, tokens) - expected);
+    double allowed = tolerance * scale;
+    if (precision == ExportPrecision::bfloat16)
+        allowed += rounding_factor * largest(logits_block_by_block(student, spec, tokens, true) - expected);
+    if (found <= allowed) return;  // false for NaN
+    throw Error(text("export: logits of the written model differ from the student's by ", found, " where ", allowed,
+                     " is allowed and the largest is ", scale,
+                     " (it would be another model; nothing was published). The checkpoint is whole: keep it, or write "
+                     "another format or precision with `amalgam export`"));
+}
+
+}  // namespace amalgam

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+// An export is looked at before it gets its name: what was written must compute what the student computes.
+#pragma once
+
+#include "exports/export_folder.h"
+#include "exports/formats.h"
+
+namespace amalgam {
+
+/// Logits [1, time, vocabulary] in fp32 that readers of a format get from what was written: its tensors under the
+/// format's names, its config.json. tokens [1, time].
+using ExportReader = at::Tensor (*)(const TensorSource& written, const nlohmann::json& config, const ModelSpec& spec,
+                                    const at::Tensor& tokens);
+
+ExportReader reader_of(const ExportFormat& format);
+
+/// Logits in fp32, block after block, so that one of them is in memory at a time. `rounded`: weights that an export in
+/// bfloat16 narrows have its precision.
+at::Tensor logits_block_by_block(const TensorSource& student, const ModelSpec& spec, const at::Tensor& tokens,
+                                 bool rounded);
+
+/// Compares the logits of a few tokens. Throws Error(failure) with both numbers if they differ by more than 3e-4 of the
+/// largest and, in bfloat16, four times what rounding the student's weights changes.
+void expect_same_logits(const TensorSource& student, const ModelSpec& spec, ExportPrecision precision,
+                        ExportReader reader, const TensorSource& written, const nlohmann::json& config);
+
+}  // namespace amalgam
