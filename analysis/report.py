@@ -14,10 +14,12 @@ import numpy as np
 
 import page
 import plots
+import recall
 from rates_table import table_of
 from result_files import NO_LAYER
 from run_folder import is_softmax, paired_gap, read_run_folder
-from table import (NOT_THERE, comparison_row, format_duration, format_recall, format_value, with_error)
+from table import (NOT_THERE, comparison_row, format_answers, format_duration, format_recall, format_value,
+                   with_error)
 
 
 def stage_states(run):
@@ -64,7 +66,8 @@ def header(run):
         html += page.big_numbers([("KL to the teacher, nat/token", with_error(row["KL"], row["KL error"])),
                                   ("perplexity of the student", format_value(row["student perplexity"])),
                                   ("perplexity of the teacher", format_value(row["teacher perplexity"])),
-                                  ("answers right: student / teacher", recall_pair(row))])
+                                  ("answers right: student / teacher", pair(row, "answers", format_answers)),
+                                  ("recall: student / teacher", pair(row, "recall", format_recall))])
     oldest_to_newest = run.provenances()
     provenance = run.provenance()
     config = run.model_config()
@@ -87,10 +90,11 @@ def date_words(date):
     return date.replace("T", " ", 1)
 
 
-def recall_pair(row):
-    if not row["answers"] or row["student recall"] is None or row["teacher recall"] is None:
-        return format_recall(row, "student")
-    return f'{row["student recall"]:.3f} / {row["teacher recall"]:.3f}'
+def pair(row, what, format_one):
+    student, teacher = row[f"student {what}"], row[f"teacher {what}"]
+    if student is None or teacher is None:
+        return format_one(row, "student")
+    return f"{student:.3f} / {teacher:.3f}"
 
 
 def model_words(config):
@@ -214,6 +218,9 @@ def evaluation_section(runs):
     html = '<div class="plots">'
     html += page.figure(plots.by_position(runs, "perplexity"), "Perplexity by position", "Held-out sequences.")
     html += page.figure(plots.by_position(runs, "kl"), "KL by position", "Held-out sequences.")
+    if any(run.evaluation is not None and run.evaluation.recall is not None for run in runs):
+        html += page.figure(recall.by_length(runs), "Recall by length", "Over all kinds and depths. Bars: standard errors "
+                            "over questions.")
     return html + "</div>"
 
 
@@ -236,7 +243,7 @@ def evaluation_table(run):
         rows.append(row)
     html = page.table(titles, rows)
     if not answers:
-        html += '<p class="note">The validation tokens mark no answers, so there is no recall to report.</p>'
+        html += '<p class="note">The validation tokens mark no answers, so there are no answers to count.</p>'
     return html
 
 
@@ -270,7 +277,7 @@ def run_section(runs, number):
     html += header(run) + layout_section(run) + score_section(run, runs[:number]) + training_section(run)
     html += "<h3>Evaluation</h3>" + evaluation_table(run)
     if run.evaluation is not None:
-        html += evaluation_section([run])
+        html += evaluation_section([run]) + recall.section(run)
     html += "<h3>Throughput</h3>" + throughput_table(run)
     if run.log_tail and run.evaluation is None:
         html += f"<h3>End of log.txt</h3><pre>{escape(chr(10).join(run.log_tail))}</pre>"
@@ -283,18 +290,20 @@ def comparison_section(runs):
     rows = [comparison_row(run) for run in runs]
     colours = [colour for colour, _ in plots.run_colours(len(runs))]
     best = set()
-    for column, name, sign in ((2, "KL", 1), (4, "student perplexity", 1), (6, "student recall", -1)):
+    for column, name, sign in ((2, "KL", 1), (4, "student perplexity", 1), (6, "student answers", -1),
+                               (8, "student recall", -1)):
         values = [sign * row[name] if row[name] is not None and np.isfinite(row[name]) else np.inf for row in rows]
         if np.isfinite(values).sum() > 1:
             best.add((int(np.argmin(values)), column))
     cells = [[page.swatch(colour) + escape(row["run"]), escape(format_value(row["rule"])),
               with_error(row["KL"], row["KL error"]), format_value(row["teacher perplexity"]),
-              with_error(row["student perplexity"], row["perplexity error"]), format_recall(row, "teacher"),
-              format_recall(row, "student"), format_value(row["ranks"]), format_duration(row["seconds"])]
+              with_error(row["student perplexity"], row["perplexity error"]), format_answers(row, "teacher"),
+              format_answers(row, "student"), format_recall(row, "teacher"), format_recall(row, "student"),
+              format_value(row["ranks"]), format_duration(row["seconds"])]
              for row, colour in zip(rows, colours)]
     html = '<h2 class="first" id="comparison">Comparison</h2>'
     html += page.table(["run", "rule", "KL (nat/token)", "perplexity, teacher", "perplexity, student",
-                        "recall, teacher", "recall, student", "ranks", "wall time"], cells, words=(1,), best=best)
+                        "answers, teacher", "answers, student", "recall, teacher", "recall, student", "ranks", "wall time"], cells, words=(1,), best=best)
     html += "<h3>Layouts</h3>"
     strips = "".join(f"<div>{page.swatch(colour)}{escape(run.name)}</div>" +
                      (page.layout_strip(run.layout(), is_softmax) if run.layout()

@@ -69,6 +69,19 @@ class Scores:
 
 
 @dataclass
+class Recall:
+    """Answers to recall questions. Arrays: N models, A kinds, B lengths, D depths, Q questions of each of these."""
+
+    kind: list
+    length: np.ndarray  # tokens
+    depth: np.ndarray  # %
+    right: np.ndarray  # [N, A, B, D, Q]: 1 if right, else 0
+    accuracy: np.ndarray  # [N, A, B, D]
+    answer_loss: np.ndarray  # [N, A, B, D], nat/token
+    checksum: np.ndarray  # [A, B, D, Q]: where two files agree, the same was asked
+
+
+@dataclass
 class Evaluation:
     """Arrays: N models, P ranges of positions, S sequences; losses and KL in nat/token."""
 
@@ -86,6 +99,7 @@ class Evaluation:
     kl_per_sequence: np.ndarray
     answer_accuracy: Optional[np.ndarray]
     answer_count: Optional[int]
+    recall: Optional[Recall]
     layout: list
     provenance: Provenance
 
@@ -172,6 +186,10 @@ CANDIDATE_SHAPES = {"candidate": "C", "seconds": "C", "checkpoint_tokens": "M", 
 EVALUATION_SHAPES = {"model": "N", "loss_by_position": "NP", "perplexity_by_position": "NP", "kl_by_position": "NP",
                      "loss": "N", "perplexity": "N", "kl": "N", "loss_standard_error": "N", "kl_standard_error": "N",
                      "loss_per_sequence": "NS", "kl_per_sequence": "NS"}
+
+
+RECALL_SHAPES = {"model": "N", "recall/kind": "A", "recall/length": "B", "recall/depth": "D", "recall/right": "NABDQ",
+                 "recall/accuracy": "NABD", "recall/answer_loss": "NABD", "recall/checksum": "ABDQ"}
 
 
 def read_provenance(file):
@@ -277,6 +295,15 @@ def join_candidates(parts):
                   complete=False, provenance=parts[-1].provenance, **joined)
 
 
+def read_recall(file):
+    if "recall" not in file:
+        return None
+    expect_shapes(file, RECALL_SHAPES)
+    group = file["recall"]
+    arrays = ("length", "depth", "right", "accuracy", "answer_loss", "checksum")
+    return Recall(kind=[text(name) for name in group["kind"][:]], **{name: group[name][:] for name in arrays})
+
+
 def read_evaluation(path):
     arrays = [name for name in EVALUATION_SHAPES if name != "model"]
 
@@ -289,7 +316,7 @@ def read_evaluation(path):
             expect_shapes(file, {"model": "N", "answer_accuracy": "N"})
         return Evaluation(model=[text(name) for name in file["model"][:]],
                           answer_accuracy=file["answer_accuracy"][:] if answers else None,
-                          answer_count=int(file["answer_count"][()]) if answers else None,
+                          answer_count=int(file["answer_count"][()]) if answers else None, recall=read_recall(file),
                           layout=split_layout(file.attrs.get("layout", "")), provenance=read_provenance(file),
                           position_edges=file["position_edges"][:], **{name: file[name][:] for name in arrays})
 

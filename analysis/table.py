@@ -10,11 +10,14 @@ import io
 import math
 import sys
 
+import numpy as np
+
 from run_folder import read_run_folder
 
 NOT_THERE = "not there yet"
 COLUMNS = ("run", "teacher", "rule", "layers", "softmax layers", "KL", "KL error", "teacher perplexity",
-           "student perplexity", "perplexity error", "teacher recall", "student recall", "answers", "ranks", "seconds")
+           "student perplexity", "perplexity error", "teacher answers", "student answers", "answers", "teacher recall",
+           "student recall", "recall error", "recall questions", "ranks", "seconds")
 
 
 def comparison_row(run):
@@ -38,12 +41,27 @@ def comparison_row(run):
     if evaluation is not None:
         row["answers"] = evaluation.answer_count or 0
     if row["answers"]:
-        row["teacher recall"] = float(evaluation.answer_accuracy[teacher]) if teacher is not None else None
-        row["student recall"] = float(evaluation.answer_accuracy[student]) if student is not None else None
+        row["teacher answers"] = float(evaluation.answer_accuracy[teacher]) if teacher is not None else None
+        row["student answers"] = float(evaluation.answer_accuracy[student]) if student is not None else None
+    if evaluation is not None:
+        recall = evaluation.recall
+        row["recall questions"] = int(recall.right[0].size) if recall is not None else 0
+    if row["recall questions"]:
+        if teacher is not None:
+            row["teacher recall"] = mean_and_error(recall.right[teacher])[0]
+        if student is not None:
+            row["student recall"], row["recall error"] = mean_and_error(recall.right[student])
     provenance = run.provenance()
     row["ranks"] = provenance.ranks if provenance else None
     row["seconds"] = float(sum(run.metrics.seconds.values())) if run.metrics.seconds else None
     return row
+
+
+def mean_and_error(values):
+    """Mean and standard error of all values."""
+    values = np.asarray(values, dtype=float).ravel()
+    error = float(values.std(ddof=1) / math.sqrt(values.size)) if values.size > 1 else 0.0
+    return float(values.mean()), error
 
 
 def format_value(value, digits=4):
@@ -54,16 +72,24 @@ def format_value(value, digits=4):
     return str(value)
 
 
-def with_error(value, error):
-    """The value to as many decimals as its error has with two significant digits: 0.0825 ± 0.0021."""
+def with_error(value, error, digits=4):
+    """The value to as many decimals as its error has with two significant digits: 0.0825 ± 0.0021. Without an error:
+    to so many significant digits."""
     if value is None or error is None or not (math.isfinite(value) and math.isfinite(error) and error > 0):
-        return format_value(value)
+        return format_value(value, digits)
     decimals = max(0, 1 - math.floor(math.log10(error)))
     return f"{value:.{decimals}f} ± {error:.{decimals}f}"
 
 
+def format_answers(row, model):
+    return "no answers marked" if row["answers"] == 0 else format_value(row[f"{model} answers"], 3)
+
+
 def format_recall(row, model):
-    return "no answers marked" if row["answers"] == 0 else format_value(row[f"{model} recall"], 3)
+    if row["recall questions"] == 0:
+        return "not asked"
+    return with_error(row["student recall"], row["recall error"], 3) if model == "student" else format_value(
+        row["teacher recall"], 3)
 
 
 def format_duration(seconds):
@@ -75,14 +101,15 @@ def format_duration(seconds):
 
 
 def to_markdown(rows):
-    titles = ("run", "rule", "softmax layers", "KL (nat/token)", "perplexity: teacher", "student", "recall: teacher",
-              "student", "ranks", "wall time")
+    titles = ("run", "rule", "softmax layers", "KL (nat/token)", "perplexity: teacher", "student", "answers: teacher",
+              "student", "recall: teacher", "student", "ranks", "wall time")
     lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" * len(titles)]
     for row in rows:
         cells = (row["run"], format_value(row["rule"]), format_value(row["softmax layers"]),
                  with_error(row["KL"], row["KL error"]), format_value(row["teacher perplexity"]),
-                 with_error(row["student perplexity"], row["perplexity error"]), format_recall(row, "teacher"),
-                 format_recall(row, "student"), format_value(row["ranks"]), format_duration(row["seconds"]))
+                 with_error(row["student perplexity"], row["perplexity error"]), format_answers(row, "teacher"),
+                 format_answers(row, "student"), format_recall(row, "teacher"), format_recall(row, "student"),
+                 format_value(row["ranks"]), format_duration(row["seconds"]))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
