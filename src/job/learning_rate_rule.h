@@ -6,10 +6,11 @@
 // adds to its output grows with its width: rates fall as 1 / H from a width where they were measured (Yang et al.,
 // arXiv 2203.03466).
 //
-//   stage          mixers                      the rest
-//   align          6e-3 min(1, 576 / H)        -
-//   score,distill  1e-3 min(1, 576 / H)        1e-4 min(10, 576 / H)
-//   finetune       1e-4 min(1, 576 / H)        the same
+//   stage     mixers                      the rest
+//   align     6e-3 min(1, 576 / H)        -
+//   distill   1e-3 min(1, 576 / H)        1e-4 min(10, 576 / H)
+//   score     a third of distill's        a third of distill's
+//   finetune  1e-4 min(1, 576 / H)        the same
 //
 // Measured (analysis/results/recipe): align with the relative loss, H = 128 and 576: 3e-3 to 1e-2 alike. Mixers in
 // distill: 1e-3 at both (3e-3 is worse at 128). The rest: at 128 1e-4 and 1e-3 are alike, at 576 1e-4 is better

@@ -41,7 +41,7 @@ TEST_F(AutomaticRun, finds_rates_and_trains_with_them_on_any_number_of_ranks) {
     const auto one = run(1);
     expect_end(one, 0,
                {"align: race of learning rates: at most 4 trials of 16 steps of 6 x 16 tokens",
-                "score: learning rate 0.001 (mixers) and 0.001 (rest), by the rule of thumb",
+                "score: learning rate 0.000333333 (mixers) and 0.000333333 (rest), by the rule of thumb",
                 "distill: learning rate 0.001 (mixers) and 0.001 (rest), by the rule of thumb", "finished in"});
     const auto folder_of_one = run_folder();
     const LearningRateRecord align = record("align");
