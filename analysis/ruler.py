@@ -27,12 +27,11 @@ from transformers import AutoTokenizer
 import data_packages
 from lm_eval_export import add_shared_arguments, export_folder, run_program
 from lm_eval_requests import RequestError
-from ruler_documents import ESSAY_TASKS, TASKS, Ruler, TooShort
-from task_folder import file_sha256, from_documents, write_documents, write_group, write_manifest
+from ruler_documents import ESSAY_TASKS, QUESTION_TASKS, TASKS, Ruler, TooShort
+from task_folder import DOCUMENTS, file_sha256, from_documents, write_documents, write_group, write_manifest
 
 GROUP = "ruler_local"
 ROOM = 128  # added to the longest length: generators count neither answer prefixes nor, for fwe, what is generated
-MEAN = "!function lm_eval.tasks.ruler.common_utils.aggregate_metrics"
 
 
 def whole_numbers(text):
@@ -122,10 +121,11 @@ def write_folder(folder, documents, sources, options):
     for task, found in documents.items():
         write_documents(folder, task, found)
         lengths = sorted({document["max_length"] for document in found})
-        metrics = ", ".join(f'{{metric: "{length}", aggregation: {MEAN}, higher_is_better: true}}' for length in lengths)
-        entries[task] = {**from_documents(task, "test"), "metric_list": f"[{metrics}]"}
+        metrics = ", ".join(f'{{metric: "{length}", aggregation: mean, higher_is_better: true}}' for length in lengths)
+        entries[task] = {**from_documents(task, "test"), "metric_list": f"[{metrics}]",
+                         "process_results": f"!function scores.{'of_part' if task in QUESTION_TASKS else 'of_all'}"}
     everywhere = sorted({document["max_length"] for found in documents.values() for document in found})
-    write_group(folder, GROUP, entries, everywhere)
+    write_group(folder, GROUP, entries, everywhere, {**DOCUMENTS, "scores.py": "ruler_scores.py"})
     files = {name: {"file": path.name, "sha256": file_sha256(path)} for name, path in sources.items() if path.is_file()}
     write_manifest(folder, ["ruler"], program="ruler.py", seed=options.seed, samples=options.samples, lengths=options.lengths,
                    sources=files, tokenizer_sha256=file_sha256(options.tokenizer / "tokenizer.json"),
