@@ -22,11 +22,10 @@ from python_packages import require_packages
 require_packages("lm_eval", "nltk", "wonderwords", "scipy")
 
 import nltk
-from transformers import AutoTokenizer
 
 import data_packages
 from lm_eval_export import add_shared_arguments, export_folder, run_program
-from lm_eval_requests import RequestError
+from lm_eval_requests import RequestError, load_tokenizer
 from ruler_documents import ESSAY_TASKS, QUESTION_TASKS, TASKS, Ruler, TooShort
 from task_folder import DOCUMENTS, file_sha256, from_documents, write_documents, write_group, write_manifest
 
@@ -144,7 +143,7 @@ def make(options):
         sources, missing = find_sources(options, tasks)
         for message in dict.fromkeys(missing.values()):
             note(f"{', '.join(task for task in tasks if missing.get(task) == message)} left out: {message}")
-        ruler = Ruler(AutoTokenizer.from_pretrained(options.tokenizer), options.seed, **sources)
+        ruler = Ruler(load_tokenizer(options.tokenizer), options.seed, **sources)
         documents = make_documents(ruler, [task for task in tasks if task not in missing], options)
         if not documents:
             raise RequestError("no task is left (see the notes above)")

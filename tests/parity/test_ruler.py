@@ -86,7 +86,7 @@ class RulerOffline(unittest.TestCase):
                      for i, count in enumerate(file["max_new_tokens"][:].tolist())}
             self.assertEqual(found, expected)
             self.assertEqual(set(file["stop_set"][:].tolist()), {0})
-            self.assertEqual(file["stop_tokens"][:].tolist(), [tokenizer.eos_token_id])
+            self.assertEqual(file["stop_tokens"][:].tolist(), [tokenizer.eos_token_id, 3])
             data = json.loads(file.attrs["data"])
             self.assertEqual(json.loads(file.attrs["settings"])["seeds"], [0, 0, 0, 0])
         from task_folder import file_sha256
@@ -248,6 +248,11 @@ class RulerOffline(unittest.TestCase):
 
     def test_what_the_harness_raises_becomes_a_message(self):
         import lm_eval_export
+        broken = self.folder / "broken"
+        broken.mkdir()
+        (broken / "tokenizer.json").write_text("{}")
+        status, said = run(lm_eval_export, ["--tokenizer", broken, "--tasks", "niah_single_1", "--output", self.folder / "never.h5"])
+        self.assertEqual((status, "broken: no tokenizer that transformers reads" in said), (1, True), said)
         plain = self.folder / "messages"
         plain.mkdir()
         (plain / "manifest.json").write_text('{"harness_folders": ["ruler"]}')
