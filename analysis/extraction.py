@@ -110,7 +110,7 @@ def make(options):
             write_documents(folder, task, documents[: options.samples])
             (folder / f"{task}.yaml").write_text(f"task: {task}\nclass: !function documents.{kind}\n", encoding="utf-8")
             print(f"{task}: {len(documents[: options.samples])} of {len(documents)} documents", flush=True)
-        write_group(folder, GROUP, {task: {} for task in found}, loader="extraction_tasks.py")
+        write_group(folder, GROUP, {task: {} for task in found}, modules={"documents.py": "extraction_tasks.py"})
         write_manifest(folder, [], program="extraction.py", samples=options.samples,
                        sources={task: {"file": file.name, "sha256": file_sha256(file)} for task, (file, _, _) in found.items()},
                        versions={name: version(name) for name in ("lm_eval", "datasets")})

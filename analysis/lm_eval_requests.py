@@ -7,8 +7,10 @@ Needs lm-eval 0.4.13 and transformers, on a login node; neither a model nor a GP
 """
 
 import hashlib
+import itertools
 import json
 import zlib
+from pathlib import Path
 
 from python_packages import require_packages
 
@@ -29,6 +31,30 @@ class RequestError(Exception):
     """Something that cannot be exported or scored; the text is meant for people."""
 
 
+def load_tokenizer(folder):
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # noqa: BLE001 - transformers raises whatever it likes
+        raise RequestError(f"{folder}: no tokenizer that transformers reads ({type(error).__name__}: {error})") from error
+    if tokenizer.eos_token_id is None:
+        raise RequestError(f"{folder}: the tokenizer has no end-of-text token (generation would not end); set eos_token in its "
+                           "tokenizer_config.json")
+    return tokenizer
+
+
+def end_tokens(folder, tokenizer):
+    """Ids that end generation with the harness's Hugging Face model, ascending: the tokenizer's, and those of
+    generation_config.json (else config.json), of which chat models have several."""
+    ids = None
+    for name in ("generation_config.json", "config.json"):
+        path = Path(folder) / name
+        if path.is_file():
+            ids = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+            break
+    more = ids if isinstance(ids, list) else [] if ids is None else [ids]
+    return sorted({tokenizer.eos_token_id, *more})
+
+
 class PiecewiseModel(TemplateLM):
     """Cuts every request of the harness into pieces (token ids) and asks `answer` for the answer to each piece.
 
@@ -38,7 +64,8 @@ class PiecewiseModel(TemplateLM):
 
     def __init__(self, folder, max_length, add_bos):
         super().__init__()
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.tokenizer = load_tokenizer(folder)
+        self.end_tokens = end_tokens(folder, self.tokenizer)
         self.folder = folder
         self.max_length = max_length
         self.add_bos = add_bos
@@ -109,9 +136,8 @@ class PiecewiseModel(TemplateLM):
         context = self.tok_encode(text)
         self.cut += len(context) > self.max_length - count
         context = context[-(self.max_length - count):]
-        tokens = list(self.answer(("generate", context, count, until)))
-        if self.eot_token_id in tokens:
-            tokens = tokens[: tokens.index(self.eot_token_id)]
+        tokens = self.answer(("generate", context, count, until))
+        tokens = list(itertools.takewhile(lambda token: token not in self.end_tokens, tokens))
         result = self.tokenizer.decode(tokens, skip_special_tokens=True)
         for stop in until:
             if stop:
@@ -184,7 +210,7 @@ def write_requests(path, model, settings, tokenizer_json, data):
         stop_set.append(sets.setdefault(until, len(sets)))
     stops, stop_offsets = [], [0]
     for until in sets:
-        stops.extend(sorted(set(tokens_with(model.tokenizer, until)) | {model.eot_token_id}))
+        stops.extend(sorted(set(tokens_with(model.tokenizer, until)) | set(model.end_tokens)))
         stop_offsets.append(len(stops))
     tokens = np.concatenate(tokens)
     vocabulary = max(len(model.tokenizer), int(tokens.max()) + 1)

@@ -73,14 +73,9 @@ def answers_of(options, fingerprint, keys):
 
 
 def score_one(harness, model):
-    """(what the harness returns, rows by task and length). Of tasks with lengths it says -1 for lengths that it was not
-    asked: those are left out."""
+    """(what the harness returns, rows by task and length)."""
     found = harness.ask(model, log_samples=True, bootstrap_iters=BOOTSTRAP_SAMPLES)
     rows = rows_by_length(found["samples"], lambda text: len(model.tok_encode(text)))
-    lengths = {str(row.length) for row in rows}
-    for metrics in found["results"].values():
-        for metric in [metric for metric in metrics if (name := metric.split(",")[0]).isdigit() and name not in lengths]:
-            del metrics[metric]
     return found, rows
 
 

@@ -22,17 +22,15 @@ from python_packages import require_packages
 require_packages("lm_eval", "nltk", "wonderwords", "scipy")
 
 import nltk
-from transformers import AutoTokenizer
 
 import data_packages
 from lm_eval_export import add_shared_arguments, export_folder, run_program
-from lm_eval_requests import RequestError
-from ruler_documents import ESSAY_TASKS, TASKS, Ruler, TooShort
-from task_folder import file_sha256, from_documents, write_documents, write_group, write_manifest
+from lm_eval_requests import RequestError, load_tokenizer
+from ruler_documents import ESSAY_TASKS, QUESTION_TASKS, TASKS, Ruler, TooShort
+from task_folder import DOCUMENTS, file_sha256, from_documents, write_documents, write_group, write_manifest
 
 GROUP = "ruler_local"
 ROOM = 128  # added to the longest length: generators count neither answer prefixes nor, for fwe, what is generated
-MEAN = "!function lm_eval.tasks.ruler.common_utils.aggregate_metrics"
 
 
 def whole_numbers(text):
@@ -122,10 +120,11 @@ def write_folder(folder, documents, sources, options):
     for task, found in documents.items():
         write_documents(folder, task, found)
         lengths = sorted({document["max_length"] for document in found})
-        metrics = ", ".join(f'{{metric: "{length}", aggregation: {MEAN}, higher_is_better: true}}' for length in lengths)
-        entries[task] = {**from_documents(task, "test"), "metric_list": f"[{metrics}]"}
+        metrics = ", ".join(f'{{metric: "{length}", aggregation: mean, higher_is_better: true}}' for length in lengths)
+        entries[task] = {**from_documents(task, "test"), "metric_list": f"[{metrics}]",
+                         "process_results": f"!function scores.{'of_part' if task in QUESTION_TASKS else 'of_all'}"}
     everywhere = sorted({document["max_length"] for found in documents.values() for document in found})
-    write_group(folder, GROUP, entries, everywhere)
+    write_group(folder, GROUP, entries, everywhere, {**DOCUMENTS, "scores.py": "ruler_scores.py"})
     files = {name: {"file": path.name, "sha256": file_sha256(path)} for name, path in sources.items() if path.is_file()}
     write_manifest(folder, ["ruler"], program="ruler.py", seed=options.seed, samples=options.samples, lengths=options.lengths,
                    sources=files, tokenizer_sha256=file_sha256(options.tokenizer / "tokenizer.json"),
@@ -144,7 +143,7 @@ def make(options):
         sources, missing = find_sources(options, tasks)
         for message in dict.fromkeys(missing.values()):
             note(f"{', '.join(task for task in tasks if missing.get(task) == message)} left out: {message}")
-        ruler = Ruler(AutoTokenizer.from_pretrained(options.tokenizer), options.seed, **sources)
+        ruler = Ruler(load_tokenizer(options.tokenizer), options.seed, **sources)
         documents = make_documents(ruler, [task for task in tasks if task not in missing], options)
         if not documents:
             raise RequestError("no task is left (see the notes above)")

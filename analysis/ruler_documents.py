@@ -18,6 +18,7 @@ import numpy as np
 from lm_eval_requests import RequestError
 
 LEAST_LENGTH = 256  # below, templates alone fill a prompt and generators search for ever
+ESSAY_STEP = 500  # words
 TRIALS = 20  # smallest questions that must fit before a generator is let loose: some repeat until one does
 
 # name: (haystack, type of keys, type of values, more arguments)
@@ -31,7 +32,8 @@ NEEDLES = {
     "niah_multivalue": ("essay", "words", "numbers", {"num_needle_v": 4}),
     "niah_multiquery": ("essay", "words", "numbers", {"num_needle_q": 4}),
 }
-TASKS = (*NEEDLES, "ruler_vt", "ruler_cwe", "ruler_fwe", "ruler_qa_squad", "ruler_qa_hotpot")
+QUESTION_TASKS = ("ruler_qa_squad", "ruler_qa_hotpot")
+TASKS = (*NEEDLES, "ruler_vt", "ruler_cwe", "ruler_fwe", *QUESTION_TASKS)
 ESSAY_TASKS = tuple(task for task, needle in NEEDLES.items() if needle[0] == "essay")
 KEPT = ("index", "input", "outputs", "length", "max_length", "gen_prefix")
 
@@ -57,6 +59,12 @@ def read_essays(path):
     return words
 
 
+def with_answer(*parts):
+    """A question, perhaps after an example, and its answer, as generators measure it."""
+    *texts, answer = parts
+    return "\n".join(texts) + f" {answer}"
+
+
 class Ruler:
     """`nltk_data`: folder with tokenizers/punkt_tab, or None; essays, squad, hotpot: files, or None if their tasks are not
     asked for."""
@@ -74,7 +82,7 @@ class Ruler:
         self.cwe_state = cwe_utils.RNG.getstate()
         self.tokenizer, self.seed = tokenizer, seed
         self.essays = None if essays is None else read_essays(essays)
-        self.questions = {"ruler_qa_squad": squad, "ruler_qa_hotpot": hotpot}
+        self.questions = dict(zip(QUESTION_TASKS, (squad, hotpot)))
 
     def documents(self, task, length, samples):
         """Documents of one task and length. Throws TooShort, RequestError."""
@@ -98,6 +106,8 @@ class Ruler:
         return len(self.tokenizer(text).input_ids)
 
     def check_fit(self, length, new_tokens, smallest):
+        """Generators look for the largest question that fits with its answer. Where not even the smallest does, one goes on
+        with nothing in it and another for ever."""
         needed = max(self.count(smallest()) for _ in range(TRIALS)) + new_tokens
         if needed > length:
             raise TooShort(f"the smallest question needs {needed} tokens")
@@ -106,23 +116,26 @@ class Ruler:
         haystack_type, keys, values, more = NEEDLES[task]
         haystack = self.essays if haystack_type == "essay" else self.niah.get_haystack(haystack_type)
         self.start_anew()
-        return self.niah.generate_samples(haystack, TOKENIZER=self.tokenizer, max_seq_length=length, num_samples=samples,
-                                          template=self.needle_template, type_haystack=haystack_type, type_needle_k=keys,
-                                          type_needle_v=values, **more)
+        found = self.niah.generate_samples(haystack, TOKENIZER=self.tokenizer, max_seq_length=length, num_samples=samples,
+                                           template=self.needle_template, type_haystack=haystack_type, type_needle_k=keys,
+                                           type_needle_v=values, **more)
+        if haystack_type == "essay" and len(found[0]["input"].split()) < min(ESSAY_STEP, len(haystack)):
+            raise TooShort(f"{ESSAY_STEP} words of essay, the least that the generator takes, do not fit")
+        return found
 
     def ruler_vt(self, length, samples):
         self.start_anew()
         example = self.vt.sys_vartrack_w_noise_random(tokenizer=self.tokenizer, num_samples=1, max_seq_length=500, incremental=5)[0]
         extra = example["input"] + " " + " ".join(example["outputs"]) + "\n\n"
         state = random.getstate(), np.random.get_state()
-        self.check_fit(length, 30 + self.count(extra), lambda: self.vt.generate_input_output(10, 1, 4)[0])
+        self.check_fit(length, 30 + self.count(extra), lambda: with_answer(*self.vt.generate_input_output(10, 1, 4)))
         random.setstate(state[0])
         np.random.set_state(state[1])
         return self.vt.sys_vartrack_w_noise_random(tokenizer=self.tokenizer, num_samples=samples, max_seq_length=length,
                                                    icl_example=example)
 
     def ruler_cwe(self, length, samples):
-        self.check_fit(length, 120, lambda: self.cwe.generate_input_output(10, length)[1])
+        self.check_fit(length, 120, lambda: with_answer(*self.cwe.generate_input_output(10, length)))
         self.start_anew()
         return self.cwe.sys_word_pair_random(num_samples=samples, max_seq_length=length, tokenizer=self.tokenizer)
 

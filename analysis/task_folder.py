@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 MANIFEST = "manifest.json"
-LOADER = "documents.py"  # what the YAML calls, beside it
+DOCUMENTS = {"documents.py": "task_documents.py"}
 HASHED = (".yaml", ".py", ".json", ".jsonl", ".parquet")
 MOST_HASHES = 200
 
@@ -30,9 +30,9 @@ def write_documents(folder, task, documents):
             file.write(json.dumps(document, ensure_ascii=False) + "\n")
 
 
-def write_group(folder, group, entries, aggregates=(), loader="task_documents.py"):
-    """`entries`: {task: {YAML key: YAML text}}; `aggregates`: metrics that the harness averages over the tasks; `loader`: file
-    of analysis/ with what the YAML calls."""
+def write_group(folder, group, entries, aggregates=(), modules=None):
+    """`entries`: {task: {YAML key: YAML text}}; `aggregates`: metrics that the harness averages over the tasks; `modules`:
+    {name in the folder: file of analysis/} of what the YAML calls."""
     lines = ["# SPDX-License-Identifier: Apache-2.0", f"group: {group}", "task:"]
     for task, overrides in entries.items():
         lines.append(f"  - task: {task}")
@@ -41,7 +41,8 @@ def write_group(folder, group, entries, aggregates=(), loader="task_documents.py
         lines.append("aggregate_metric_list:")
         lines += [f'  - {{metric: "{metric}", weight_by_size: false}}' for metric in aggregates]
     (folder / f"{group}.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    shutil.copyfile(Path(__file__).with_name(loader), folder / LOADER)
+    for name, source in (modules or DOCUMENTS).items():
+        shutil.copyfile(Path(__file__).with_name(source), folder / name)
 
 
 def from_documents(task, split):

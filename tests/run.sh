@@ -10,7 +10,7 @@ install_packages
 make_venv
 once cmake pip_install 'cmake>=3.28'
 install_torch_for_python
-for file in analysis/requirements.txt inputs/requirements.txt tests/parity/requirements.txt; do
+for file in analysis/requirements.txt inputs/requirements.txt tests/parity/requirements.txt analysis/requirements-lm-eval.txt; do
   pip_requirements "$file"
 done
 build cpu -DAMALGAM_TESTS=ON -DAMALGAM_TEST_PYTHON="$venv/bin/python"
