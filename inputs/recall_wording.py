@@ -35,7 +35,9 @@ NOISE = [
     " The day goes by.",
 ]
 FACT = (" The special number of the", " is", ".")  # before the key, between key and number, after the number
-QUESTION = (" The special number of the", " is")  # before and after the key
+# Before and after the key. Had it the words of the fact ("The special number of the KEY is"), copying what followed them
+# would do: SmolLM2-135M-Instruct then answers 15 of 15 in a text of 1024 tokens.
+QUESTION = (" Question: What is the special number of the", "? Answer:")
 PAIR = ("", ":", ";")
 QUESTION_OF_PAIR = (" The number of the", " is")
 ADJECTIVES = """ancient brave broken bright clever dusty empty famous frozen gentle golden heavy hidden hollow humble lonely

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "../model/small_model.h"
+#include "../sharding/sharded_student.h"
 #include "../storage/temporary_folder.h"
 #include "../training/small_corpus.h"
 #include "evaluation/continuations.h"
@@ -100,6 +101,16 @@ TEST_F(Recall, the_number_of_ranks_changes_no_bit_and_no_question) {
     EXPECT_EQ(together.checksum, alone.checksum);
     EXPECT_GT(alone.checksum[0], 0.0);
     EXPECT_NE(alone.checksum[0], alone.checksum[1]);
+}
+
+/// Two batches: with three ranks one has none, and goes along.
+TEST_F(Recall, a_sharded_model_recalls_the_same) {
+    const test::ShardedCopy copy(*model, false, world, test::sharding(ShardingStrategy::full));
+    const RecallAnswers whole = measure_recall(*model, *questions, 0, world),
+                        sharded = measure_recall(*copy.model, *questions, 0, world);
+    EXPECT_EQ(sharded.right, whole.right);
+    EXPECT_EQ(sharded.loss, whole.loss);
+    EXPECT_EQ(sharded.checksum, whole.checksum);
 }
 
 TEST_F(Recall, a_question_that_cannot_be_made_is_everybodys_failure) {

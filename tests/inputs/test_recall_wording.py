@@ -34,7 +34,7 @@ def train(pre_tokenizer, decoder, **options) -> Tokenizer:
     tokenizer.decoder = decoder
     texts = ["".join(recall_wording.FACT[:2]) + key + number + "." for key, number in
              zip(recall_wording.KEYS, recall_wording.NUMBERS)]
-    texts += recall_wording.NOISE * 3 + ["".join(recall_wording.QUESTION_OF_PAIR) + ";:. So it is.\n"] * 3
+    texts += recall_wording.NOISE * 3 + ["".join(recall_wording.QUESTION)] * 3 + ["".join(recall_wording.QUESTION_OF_PAIR) + ";:. So it is.\n"] * 3
     alphabet = pre_tokenizers.ByteLevel.alphabet() if isinstance(decoder, decoders.ByteLevel) else []
     tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=4000, initial_alphabet=alphabet,
                                                              show_progress=False, special_tokens=["<end>"]))
