@@ -25,6 +25,7 @@ from transformers import AutoTokenizer
 FILETYPE = "amalgam requests"
 FORMAT_VERSION = (1, 0)
 DEFAULT_NEW_TOKENS = 256
+LEAST_COMPRESSED = 1 << 14  # elements; long prompts share much of their text
 
 
 class RequestError(Exception):
@@ -226,8 +227,10 @@ def write_requests(path, model, settings, tokenizer_json, data):
                                     ("context_tokens", context_tokens, "<i8"), ("max_new_tokens", new_tokens, "<i8"),
                                     ("stop_set", stop_set, "<i8"), ("stop_tokens", stops, "<i4"),
                                     ("stop_offsets", stop_offsets, "<i8")):
-            file[name] = np.array(values, dtype=dtype)
-            file[name].attrs["crc32"] = np.int64(zlib.crc32(file[name][()].tobytes()))
+            values = np.array(values, dtype=dtype)
+            packed = {"compression": "gzip", "shuffle": True} if len(values) >= LEAST_COMPRESSED else {}
+            file.create_dataset(name, data=values, **packed)
+            file[name].attrs["crc32"] = np.int64(zlib.crc32(values.tobytes()))
         file["key"] = np.array(list(model.pieces), dtype="S64")
 
 
