@@ -5,6 +5,7 @@
 #include "exports/export_readme.h"
 #include "exports/list.h"
 #include "exports/tokenizer_files.h"
+#include "specification/teacher_family.h"
 #include "system/error.h"
 
 namespace amalgam {
@@ -41,6 +42,21 @@ class EmptyFolderGuard {
     std::filesystem::path folder_;
 };
 
+/// An earlier export is replaced; a model that somebody may convert is not.
+void expect_no_teacher(const std::filesystem::path& target) {
+    std::error_code unreadable;
+    require(!std::filesystem::exists(target, unreadable) || std::filesystem::is_directory(target, unreadable),
+            target.string(), ": is not a folder (the model becomes one); choose another name");
+    if (!std::filesystem::exists(target / "config.json", unreadable)) return;
+    const auto config = read_settings(target / "config.json");
+    const std::string model_type = config.contains("model_type") && config["model_type"].is_string()
+                                       ? config["model_type"].get<std::string>()
+                                       : "";
+    for (const TeacherFamily& family : teacher_families())
+        require(model_type != family.model_type, target.string(), ": holds a ", family.model_type,
+                " model (it would be overwritten); choose another folder");
+}
+
 }  // namespace
 
 ExportReader reader_of(const ExportFormat& format) {
@@ -54,6 +70,7 @@ void export_model(const TensorSource& student, const ModelSpec& spec, const Expo
             ": is not a folder (tokenizer files are copied from the teacher's); see --teacher");
     require(!std::filesystem::exists(target) || !std::filesystem::equivalent(target, teacher_folder), target.string(),
             ": is the teacher's folder (its weights would be overwritten); choose another one");
+    expect_no_teacher(target);
     if (const auto why = format.refusal(spec)) throw Error(*why, ExitCode::bad_input);
     expect_tokenizer_files(teacher_folder);
     const FormatCode& code = code_of(format);

@@ -98,6 +98,8 @@ class Check {
                        ") look at its permissions");
             problem_if(!failed && !has_weights, "teacher.path: ", teacher.string(),
                        " has no *.safetensors (other weight formats are not read) download or convert the weights");
+            problem_if(fs::equivalent(teacher, job_.run_folder(), unreadable), "teacher.path: ", teacher.string(),
+                       " is the run folder (results would be written among the teacher's files) choose another name");
             note_if(!is_there(teacher / "tokenizer.json"), "teacher.path: ", teacher.string(),
                     " has no tokenizer.json; the exported student will come without a tokenizer");
         }

@@ -72,8 +72,8 @@ RopeConfig parse_rope(const ConfigKeys& keys, int64_t max_positions) {
     for (const auto& [key, value] : given.object().items())
         require(!value.is_object(), given.where(), ": \"", key,
                 "\" is an object (position embeddings for each layer type are not supported by this family)");
-    rope.rope_type = given.object().contains("rope_type") ? given.get<std::string>("rope_type")
-                                                          : given.get<std::string>("type", "default");
+    for (const char* key : {"type", "rope_type"})  // the second one counts more; null is no type
+        if (given.object().contains(key)) rope.rope_type = given.get<std::string>(key);
     const ConfigKeys& partial = given.object().contains("partial_rotary_factor") ? given : keys;
     require(partial.get<double>("partial_rotary_factor", 1.0) == 1.0, partial.where(),
             ": partial_rotary_factor other than 1 is not supported (the attention would be wrong)");

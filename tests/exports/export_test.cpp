@@ -222,6 +222,19 @@ TEST_F(Export, never_into_the_teacher) {
     EXPECT_TRUE(std::filesystem::is_empty(teacher));
 }
 
+TEST_F(Export, never_over_a_model_that_it_did_not_make) {
+    std::filesystem::create_directories(target);
+    test::put(target / "model.safetensors", "weights");
+    test::put(target / "config.json", R"({"model_type": "llama"})");
+    expect_error([&] { run(hybrid); }, ExitCode::bad_input, {target.string(), "llama"});
+    EXPECT_EQ(test::content_of(target / "model.safetensors"), "weights");
+    test::put(target / "config.json", R"({"model_type": "qwen3_5_text"})");
+    run(hybrid);
+    std::filesystem::remove_all(target);
+    test::put(target, "a file");
+    expect_error([&] { run(hybrid); }, ExitCode::bad_input, {target.string(), "not a folder"});
+}
+
 TEST_F(Export, tokenizer_json_is_to_be_taken_as_it_stands) {
     std::ofstream(teacher / "tokenizer.json") << "{}";
     std::ofstream(teacher / "tokenizer_config.json")

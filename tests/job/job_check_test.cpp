@@ -74,6 +74,12 @@ TEST_F(JobCheck, sequences_longer_than_the_teachers_positions_are_noted) {
     EXPECT_FALSE(has_note("align.sequence_length is"));
 }
 
+TEST_F(JobCheck, the_run_folder_is_not_the_teachers) {
+    job_.output = folder_;
+    job_.name = "teacher";
+    EXPECT_TRUE(contains(problem(), "is the run folder"));
+}
+
 TEST_F(JobCheck, an_empty_corpus_is_a_problem) {
     counts_->validation = 0;
     for (const std::string& problem : check().problems)

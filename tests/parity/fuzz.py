@@ -47,7 +47,8 @@ SIZES = dict(hidden_size=32, intermediate_size=40, num_hidden_layers=3, num_atte
 NUMBERS = [0, 1, 2, 3, 4, 8, 16, 24, 32, 40, 64, -1, 0.0, 0.5, 1.0, 4.0, 1e-6, 1e-12, 1e6, 10 ** 12, 2 ** 63, 1e300]
 ODDITIES = [None, True, False, "yes", "", [], {}, [1], {"a": 1}, "4"]
 LAYER_TYPES = ["full_attention", "full_attention", "sliding_attention", "attention", "linear_attention", "chunked_attention", "nonsense"]
-ROPE_TYPES = ["default", "linear", "dynamic", "llama3", "yarn", "yarn", "longrope", "proportional", "mrope", None, 3]
+ROPE_TYPES = ["default", "default", "linear", "linear", "dynamic", "dynamic", "llama3", "llama3", "yarn", "yarn", "yarn", "yarn", "longrope",
+              "proportional", "mrope", None, 3]
 ROPE_VALUES = dict(factor=[1, 2.0, 4.0, 0.5, 0, None, "2"], original_max_position_embeddings=[8, 16, 32.0, 20.5, 0, None, -4, 64],
                    rope_theta=[100.0, 10000, 1e6, 1, 0, None, -3.0, "a"], low_freq_factor=[1.0, 2, 0, None], high_freq_factor=[4.0, 8, 1, None],
                    beta_fast=[32, 16.0, 0, None, 1], beta_slow=[1, 2.0, 0, None, 64], attention_factor=[1.3, 0, 0.0, None, -1.0, 1],
@@ -75,9 +76,9 @@ def rope_parameters(rng):
                   llama3=["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"]).get(kind, [])
     fitting = dict(factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16)
     for key in needed:
-        if rng.random() < 0.9:
+        if rng.random() < 0.95:
             rope[key] = fitting[key]
-    for key in rng.sample(sorted(ROPE_VALUES), rng.choice([0, 0, 1, 1, 2, 3])):
+    for key in rng.sample(sorted(ROPE_VALUES), rng.choice([0, 0, 0, 1, 1, 2])):
         rope[key] = rng.choice(ROPE_VALUES[key])
     if rng.random() < 0.08:
         rope = {rng.choice(["full_attention", "sliding_attention"]): rope}
@@ -99,7 +100,7 @@ def edit_config(rng, config):
         config.pop(rng.choice(sorted(config)))
     else:
         key = rng.choice(KEYS)
-        pool = FITTING.get(key, NUMBERS) if rng.random() < 0.7 else NUMBERS + ODDITIES
+        pool = FITTING.get(key, NUMBERS + ODDITIES) if rng.random() < 0.85 else NUMBERS + ODDITIES
         config[key] = copy.deepcopy(rng.choice(pool))
 
 
@@ -220,7 +221,7 @@ class Fuzzer:
         config = json.loads(path.read_text())
         before, said = dict(config), [base]
         if rng.random() < 0.75:
-            for _ in range(rng.choice([1, 1, 2, 3])):
+            for _ in range(rng.choice([1, 1, 1, 2, 2, 3])):
                 edit_config(rng, config)
             path.write_text(json.dumps(config))
             said += [f"{key}: {json.dumps(config[key])}" if key in config else f"no {key}" for key in sorted({*before, *config})
