@@ -7,6 +7,7 @@
 #include "kernels/adamw/adamw.h"
 #include "kernels/alignment_loss/alignment_loss.h"
 #include "kernels/cross_entropy/cross_entropy.h"
+#include "kernels/decode_attention/decode_attention.h"
 #include "kernels/gated_rms_norm/gated_rms_norm.h"
 #include "kernels/kl_divergence/kl_divergence.h"
 #include "kernels/rms_norm/rms_norm.h"
@@ -229,6 +230,54 @@ void silu_convolution_backward(const SiluConvolutionBackward& arguments, int) {
     operands.to_device();
     const DeviceBlock workspace(cuda::silu_convolution_backward_workspace(a));
     cuda::silu_convolution_backward(a, workspace.data(), nullptr);
+    operands.to_host();
+}
+
+namespace {
+
+/// Elements of a cache up to its last slot in use, and bytes of one.
+std::int64_t cached(const CacheShape& s, const std::int32_t* slot) {
+    return (*std::max_element(slot, slot + s.batch) + 1) * s.key_value_heads * s.capacity * s.width;
+}
+std::int64_t size_of(ElementType type) {
+    return type == ElementType::bfloat16 ? 2 : 4;
+}
+
+}  // namespace
+
+void append_to_cache(const CacheAppend& arguments, int) {
+    CacheAppend a = arguments;
+    const CacheShape& s = a.shape;
+    DeviceOperands operands;
+    const std::int64_t cache = cached(s, a.slot) * size_of(a.type);
+    operands.add(a.slot, s.batch * 4);
+    operands.add(a.length, s.batch * 4);
+    operands.add_rows(a.q, s.batch, s.query_heads * s.width, a.type);
+    operands.add_rows(a.rotated, s.batch, s.query_heads * s.width, a.type);
+    for (ConstRows* rows : {&a.k, &a.v}) operands.add_rows(*rows, s.batch, s.key_value_heads * s.width, a.type);
+    for (const float** norm : {&a.q_norm, &a.k_norm}) operands.add(*norm, s.width * 4);
+    for (const float** table : {&a.cos, &a.sin}) operands.add(*table, s.capacity * s.width * 4);
+    for (void** part : {&a.keys, &a.values}) operands.add(*part, cache);
+    operands.to_device();
+    cuda::append_to_cache(a, nullptr);
+    operands.to_host();
+}
+
+void decode_attention(const DecodeAttention& arguments, int) {
+    DecodeAttention a = arguments;
+    const CacheShape& s = a.shape;
+    DeviceOperands operands;
+    const std::int64_t cache = cached(s, a.slot) * size_of(a.type);
+    operands.add(a.slot, s.batch * 4);
+    operands.add(a.length, s.batch * 4);
+    operands.add_rows(a.q, s.batch, s.query_heads * s.width, a.type);
+    operands.add_rows(a.o, s.batch, s.query_heads * s.width, a.type);
+    for (const void** part : {&a.keys, &a.values}) operands.add(*part, cache);
+    operands.to_device();
+    const DeviceBlock workspace(cuda::decode_attention_workspace(s, a.type));
+    check_cuda(cudaMemset(workspace.data(), 0, cuda::decode_attention_counters(s)), "cudaMemset");
+    cuda::decode_attention(a, workspace.data(), nullptr);
+    cuda::decode_attention(a, workspace.data(), nullptr);  // the first has left the counters at zero
     operands.to_host();
 }
 
