@@ -14,8 +14,8 @@ namespace amalgam::kernels::AMALGAM_ISA {
 namespace {
 
 constexpr std::int64_t piece_keys = 1024;
-constexpr std::int64_t block_keys = 64;   // whose weights are in the first cache
-constexpr int most_heads = 8;             // that share a pass over keys or values
+constexpr std::int64_t block_keys = 64;  // whose weights are in the first cache
+constexpr int most_heads = 8;            // that share a pass over keys or values
 constexpr float negative_infinity = -__builtin_inff();
 
 /// y = x times its norm's factors, as stored; y may be x.
@@ -147,8 +147,7 @@ void attend(const T* keys, const T* values, const float* q, std::int64_t count, 
         for_heads(group, [&](int h, auto heads) {
             dot<heads>(keys + first * width, q + h * width, n, width, logits + h * block_keys);
         });
-        for (int h = 0; h < group; ++h)
-            factor[h] = weigh(logits + h * block_keys, n, piece.largest[h], piece.sum[h]);
+        for (int h = 0; h < group; ++h) factor[h] = weigh(logits + h * block_keys, n, piece.largest[h], piece.sum[h]);
         for_heads(group, [&](int h, auto heads) {
             mix<heads>(values + first * width, logits + h * block_keys, factor + h, n, width, piece.mixed + h * width);
         });
@@ -183,7 +182,7 @@ void combine(const CacheShape& s, float* pieces, std::int64_t count, int head, T
 struct RowKeys {
     std::int64_t first, count, pieces;
     RowKeys(const DecodeAttention& a, std::int64_t row) : first(0), count(0), pieces(0) {
-        if (a.length[row] < 0) return;
+        if (a.slot[row] < 0) return;
         count = a.length[row] + 1;
         if (a.window > 0 && a.window < count) {
             first = count - a.window;
@@ -211,7 +210,8 @@ void run(const DecodeAttention& a, int threads) {
     const Scratch<float> scratch(threads * scratch_size);
 #pragma omp parallel num_threads(threads)
     {
-        float *q = scratch.get() + omp_get_thread_num() * scratch_size, *logits = q + group * s.width, *factor = logits + group * block_keys;
+        float *q = scratch.get() + omp_get_thread_num() * scratch_size, *logits = q + group * s.width,
+              *factor = logits + group * block_keys;
 #pragma omp for schedule(dynamic)
         for (std::int64_t task = 0; task < tasks; ++task) {
             std::int64_t row = 0;
@@ -248,7 +248,7 @@ void append(const CacheAppend& a, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (std::int64_t row = 0; row < s.batch; ++row) {
         const std::int64_t position = a.length[row];
-        if (position < 0) continue;
+        if (a.slot[row] < 0) continue;
         float* normed = scratch.get() + omp_get_thread_num() * s.width;
         const float *cos = a.cos + position * s.width, *sin = a.sin + position * s.width;
         for (std::int64_t h = 0; h < s.query_heads; ++h) {

@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(threads) append_kernel(CacheAppend a) {
     int head = int(blockIdx.x) * warps + int(threadIdx.x) / 32;
     const int position = a.length[row], slot = a.slot[row];
     const int query_heads = int(s.query_heads), key_heads = int(s.key_value_heads);
-    if (position < 0 || position >= s.capacity || head >= query_heads + 2 * key_heads) return;
+    if (slot < 0 || position < 0 || position >= s.capacity || head >= query_heads + 2 * key_heads) return;
     const bool query = head < query_heads, value = head >= query_heads + key_heads;
     head -= query ? 0 : value ? query_heads + key_heads : query_heads;
     const T* x = row_of<T>(query ? a.q : value ? a.v : a.k, row) + std::int64_t(head) * s.width;
@@ -123,7 +123,7 @@ struct Stretch {
         heads_here = min(heads, group - of_group);
         slot = c.a.slot[row];
         const int length = c.a.length[row];
-        skipped = length < 0 || length >= s.capacity;
+        skipped = slot < 0 || length < 0 || length >= s.capacity;
         const int all_end = length + 1, all_begin = c.a.window > 0 ? max(0, all_end - int(c.a.window)) : 0;
         // A multiple of what the warps of a block take in a turn.
         constexpr int granule = warps * 32;
@@ -206,11 +206,11 @@ __device__ void finish(const Call& c, const Stretch& at, const Found<width>* fou
 
 template <int width>
 struct Tiles {
-    static constexpr int keys = width <= 64 ? 32 : 16;     // of a tile
-    static constexpr int stages = width <= 64 ? 4 : 3;     // tiles under way, of a warp
-    static constexpr int stride = 2 * width + 16;          // bytes of a row: an odd number of pieces, no bank conflicts
-    static constexpr int tile = keys * stride;             // bytes
-    static constexpr int warp_bytes = stages * 2 * tile;   // keys and values
+    static constexpr int keys = width <= 64 ? 32 : 16;    // of a tile
+    static constexpr int stages = width <= 64 ? 4 : 3;    // tiles under way, of a warp
+    static constexpr int stride = 2 * width + 16;         // bytes of a row: an odd number of pieces, no bank conflicts
+    static constexpr int tile = keys * stride;            // bytes
+    static constexpr int warp_bytes = stages * 2 * tile;  // keys and values
     static constexpr int bytes = warps * warp_bytes;
     static_assert(sizeof(Found<width>) <= warp_bytes);
 };
@@ -343,9 +343,8 @@ __global__ void __launch_bounds__(threads) attention_kernel(const Call c) {
             for (int i = 0; i < channel_tiles; ++i) {
                 // V^T: rows are channels. Matrices: (channels, keys) low low, high low, low high, high high.
                 std::uint32_t left[4];
-                hopper::load_matrices_transposed(left, of_values +
-                                                           (16 * k + lane / 16 * 8 + lane % 8) * Tile::stride +
-                                                           (2 * i + lane / 8 % 2) * 16);
+                hopper::load_matrices_transposed(
+                    left, of_values + (16 * k + lane / 16 * 8 + lane % 8) * Tile::stride + (2 * i + lane / 8 % 2) * 16);
                 multiply(mixed[i], left, upper, lower);
             }
         }
@@ -436,17 +435,14 @@ void require_support(const CacheShape& s) {
             "this shape has no kernel (widths 32, 64, 96 and 128 have); ask decode_attention_supports first");
 }
 
-/// Counters first, so that what is zeroed is one block; the rest in multiples of 16 bytes.
-struct Workspace {
-    std::int64_t counters, weights, mixed;
-    explicit Workspace(const CacheShape& s) {
-        const Sharing sharing = sharing_of(s);
-        const std::int64_t partial = sharing.splits == 1 ? 0 : s.batch * s.query_heads * sharing.splits;
-        counters = (s.batch * s.key_value_heads * sharing.head_blocks * 4 + 15) / 16 * 16;
-        weights = (partial * 8 + 15) / 16 * 16;
-        mixed = partial * s.width * 4;
-    }
-};
+/// Of a row's parts where several blocks share its keys.
+std::int64_t partial_results(const CacheShape& s) {
+    const int splits = sharing_of(s).splits;
+    return splits == 1 ? 0 : s.batch * s.query_heads * splits;
+}
+std::int64_t weights_bytes(const CacheShape& s) {
+    return (partial_results(s) * std::int64_t(sizeof(float2)) + 15) / 16 * 16;
+}
 
 }  // namespace
 
@@ -469,29 +465,26 @@ void append_to_cache(const CacheAppend& a, Stream stream) {
     check_launch("append_to_cache");
 }
 
+std::int64_t decode_attention_workspace(const CacheShape& s) {
+    return weights_bytes(s) + partial_results(s) * s.width * 4;
+}
+
 std::int64_t decode_attention_counters(const CacheShape& s) {
-    return Workspace(s).counters;
+    return s.batch * s.key_value_heads * sharing_of(s).head_blocks * 4;
 }
 
-std::int64_t decode_attention_workspace(const CacheShape& s, ElementType) {
-    const Workspace w(s);
-    return w.counters + w.weights + w.mixed;
-}
-
-void decode_attention(const DecodeAttention& a, void* workspace, Stream stream) {
+void decode_attention(const DecodeAttention& a, void* workspace, void* counters, Stream stream) {
     const CacheShape& s = a.shape;
     require_support(s);
     require(aligned(a.q, a.type) && aligned(a.o, a.type) && aligned(a.keys) && aligned(a.values), operation,
             "a row does not start at a multiple of 16 bytes (keys are copied 16 bytes at a time); align it");
     if (s.batch == 0) return;
     const Sharing sharing = sharing_of(s);
-    const Workspace parts(s);
-    auto* memory = static_cast<char*>(workspace);
     Call call{a, sharing.splits, sharing.head_blocks, 0, nullptr, nullptr, nullptr};
     call.scale = log2_e * (a.scale == 0 ? 1.0F / sqrtf(float(s.width)) : a.scale);
-    call.arrived = reinterpret_cast<unsigned*>(memory);
-    call.weights = reinterpret_cast<float2*>(memory + parts.counters);
-    call.mixed = reinterpret_cast<float*>(memory + parts.counters + parts.weights);
+    call.arrived = static_cast<unsigned*>(counters);
+    call.weights = static_cast<float2*>(workspace);
+    call.mixed = reinterpret_cast<float*>(static_cast<char*>(workspace) + weights_bytes(s));
     const dim3 grid(unsigned(s.key_value_heads * sharing.head_blocks), unsigned(sharing.splits), unsigned(s.batch));
     with_width(s.width, [&](auto constant) {
         constexpr int width = decltype(constant)::value;

@@ -20,11 +20,10 @@ void check(const CacheShape& s, const std::int32_t* slot, const std::int32_t* le
     require(s.batch == 0 || (slot != nullptr && length != nullptr), operation,
             "slot or length is null (every row needs them)");
     for (std::int64_t i = 0; i < s.batch; ++i) {
-        if (length[i] >= 0 && length[i] < s.capacity && slot[i] >= 0) continue;
-        require(length[i] < 0, operation,
-                "row " + std::to_string(i) + " has slot " + std::to_string(slot[i]) + " and length " +
-                    std::to_string(length[i]) + " (a slot holds " + std::to_string(s.capacity) +
-                    " tokens); make the cache larger");
+        if (slot[i] < 0 || (length[i] >= 0 && length[i] < s.capacity)) continue;
+        require(false, operation,
+                "row " + std::to_string(i) + " has length " + std::to_string(length[i]) + " (a slot holds " +
+                    std::to_string(s.capacity) + " tokens); make the cache larger");
     }
 }
 

@@ -3,7 +3,7 @@
 //
 // The cache has `slots` places for sequences: keys and values, each [slots, key_value_heads, capacity, width],
 // contiguous, of element type `type`, keys after rotation. Row i of a batch belongs to the sequence in slot[i], which
-// has seen length[i] tokens before this one, so that its new token has position length[i]. Rows of negative length are
+// has seen length[i] tokens before this one, so that its new token has position length[i]. Rows of negative slot are
 // left alone: neither read nor written. No slot occurs twice in a batch.
 //
 // Append: q and k get an RMS norm per head, where one is given, then the rotation of rotary.h by the table row of their
@@ -77,12 +77,12 @@ bool decode_attention_supports(const CacheShape& shape);
 
 void append_to_cache(const CacheAppend& arguments, Stream stream);
 
-/// Device memory that the attention needs beside its operands. Its first decode_attention_counters bytes are zero
-/// before the first call; a call leaves them zero.
-std::int64_t decode_attention_workspace(const CacheShape& shape, ElementType type);
+/// Device memory that the attention needs beside its operands, bytes: `workspace`, uninitialised and free again when the
+/// queued work is done; and `counters`, which are zero before the first call and which every call leaves zero.
+std::int64_t decode_attention_workspace(const CacheShape& shape);
 std::int64_t decode_attention_counters(const CacheShape& shape);
 /// Rows of q, o and the cache start at multiples of 16 bytes.
-void decode_attention(const DecodeAttention& arguments, void* workspace, Stream stream);
+void decode_attention(const DecodeAttention& arguments, void* workspace, void* counters, Stream stream);
 
 }  // namespace cuda
 

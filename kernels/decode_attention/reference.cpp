@@ -36,7 +36,7 @@ void append_to_cache(const CacheShape& s, const std::int32_t* slot, const std::i
                      const double* k, const double* v, const double* q_norm, const double* k_norm, double epsilon,
                      const double* cos, const double* sin, double* rotated, double* keys, double* values) {
     for (std::int64_t i = 0; i < s.batch; ++i) {
-        if (length[i] < 0) continue;
+        if (slot[i] < 0) continue;
         const double *cosine = cos + length[i] * s.width, *sine = sin + length[i] * s.width;
         for (std::int64_t h = 0; h < s.query_heads; ++h) {
             const std::int64_t at = (i * s.query_heads + h) * s.width;
@@ -53,7 +53,7 @@ void append_to_cache(const CacheShape& s, const std::int32_t* slot, const std::i
 void decode_attention(const CacheShape& s, const std::int32_t* slot, const std::int32_t* length, std::int64_t window,
                       double scale, const double* q, const double* keys, const double* values, double* o) {
     for (std::int64_t i = 0; i < s.batch; ++i) {
-        if (length[i] < 0) continue;
+        if (slot[i] < 0) continue;
         const std::int64_t end = length[i] + 1, first = window > 0 ? std::max<std::int64_t>(0, end - window) : 0;
         for (std::int64_t h = 0; h < s.query_heads; ++h) {
             const std::int64_t at = (i * s.query_heads + h) * s.width,

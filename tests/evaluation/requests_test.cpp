@@ -6,10 +6,10 @@
 
 #include <cmath>
 
+#include "../generation/whole_passes.h"
 #include "../model/small_model.h"
 #include "../sharding/sharded_student.h"
 #include "../storage/temporary_folder.h"
-#include "evaluation/generation.h"
 #include "request_contents.h"
 #include "system/random.h"
 
@@ -74,7 +74,7 @@ TEST_F(Requests, continuations_are_judged_as_by_whole_passes) {
 
 TEST_F(Requests, what_the_model_would_say_is_greedy) {
     const std::vector<int32_t> prompt = {5, 6, 7, 8};
-    const auto said = generate_until(*model, prompt, 6, {});
+    const auto said = test::by_whole_passes(*model, prompt, 6);
     std::vector<int32_t> whole = prompt;
     whole.insert(whole.end(), said.begin(), said.end());
     test::RequestContents own{vocabulary};
@@ -93,20 +93,16 @@ TEST_F(Requests, generation_ends_after_a_stop_token) {
         const Request request = file.request(i);
         if (!request.generates()) continue;
         ++generating;
-        const auto free = generate_greedily(*model, tokens_of(request), request.max_new_tokens);
+        const auto free = test::by_whole_passes(*model, request.tokens, request.max_new_tokens);
         std::vector<int32_t> expected;
         const auto stops = file.stops(request.stop_set);
         for (int64_t t = 0; t < request.max_new_tokens; ++t) {
-            expected.push_back(int32_t(free[0][t].item<int64_t>()));
+            expected.push_back(free[size_t(t)]);
             if (std::find(stops.begin(), stops.end(), expected.back()) != stops.end()) break;
         }
         EXPECT_EQ(answers.generated[size_t(i)], expected) << i;
     }
     EXPECT_EQ(generating, 4);
-    EXPECT_EQ(
-        generate_until(*model, std::vector<int32_t>{5, 6}, 4, generate_until(*model, std::vector<int32_t>{5, 6}, 1, {}))
-            .size(),
-        1U);
 }
 
 TEST_F(Requests, the_number_of_ranks_changes_no_bit) {

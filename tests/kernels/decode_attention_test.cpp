@@ -34,12 +34,14 @@ struct Operands {
           slots(shape.batch + 1),
           keys(type, cached(), c.width, random_values(cached() * c.width, 1)),
           values(type, cached(), c.width, random_values(cached() * c.width, 2)),
-          q(type, shape.batch, c.query_heads* c.width, random_values(shape.batch * c.query_heads * c.width, 3), 5),
-          k(type, shape.batch, c.key_value_heads* c.width, random_values(shape.batch * c.key_value_heads * c.width, 4),
+          q(type, shape.batch, c.query_heads * c.width, random_values(shape.batch * c.query_heads * c.width, 3), 5),
+          k(type, shape.batch, c.key_value_heads * c.width, random_values(shape.batch * c.key_value_heads * c.width, 4),
             2),
-          v(type, shape.batch, c.key_value_heads* c.width, random_values(shape.batch * c.key_value_heads * c.width, 5),
+          v(type, shape.batch, c.key_value_heads * c.width, random_values(shape.batch * c.key_value_heads * c.width, 5),
             2) {
         std::iota(slot.rbegin(), slot.rend(), 1);  // not in order, and not from the first
+        for (std::size_t i = 0; i < length.size(); ++i)
+            if (length[i] < 0) slot[i] = -1;
         for (std::int64_t p = 0; p < c.capacity; ++p)
             for (std::int64_t j = 0; j < c.width; ++j) {
                 const double exponent = double(2 * (j % (c.width / 2))) / double(c.width);

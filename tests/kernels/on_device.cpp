@@ -207,7 +207,9 @@ double sum_of_squares(const float* values, std::int64_t count, int) {
 void silu_convolution_forward(const SiluConvolutionForward& arguments, int) {
     SiluConvolutionForward a = arguments;
     DeviceOperands operands;
-    const std::int64_t state = a.batch * (a.taps - 1) * a.channels * (a.type == ElementType::bfloat16 ? 2 : 4);
+    const std::int64_t states = a.slot != nullptr ? *std::max_element(a.slot, a.slot + a.batch) + 1 : a.batch;
+    const std::int64_t state = states * (a.taps - 1) * a.channels * (a.type == ElementType::bfloat16 ? 2 : 4);
+    operands.add(a.slot, a.batch * 4);
     operands.add_rows(a.x, a.batch * a.time, a.channels, a.type);
     operands.add_rows(a.y, a.batch * a.time, a.channels, a.type);
     operands.add(a.weight, a.channels * a.taps * 4);
@@ -274,10 +276,10 @@ void decode_attention(const DecodeAttention& arguments, int) {
     operands.add_rows(a.o, s.batch, s.query_heads * s.width, a.type);
     for (const void** part : {&a.keys, &a.values}) operands.add(*part, cache);
     operands.to_device();
-    const DeviceBlock workspace(cuda::decode_attention_workspace(s, a.type));
-    check_cuda(cudaMemset(workspace.data(), 0, cuda::decode_attention_counters(s)), "cudaMemset");
-    cuda::decode_attention(a, workspace.data(), nullptr);
-    cuda::decode_attention(a, workspace.data(), nullptr);  // the first has left the counters at zero
+    const DeviceBlock workspace(cuda::decode_attention_workspace(s)), counters(cuda::decode_attention_counters(s));
+    check_cuda(cudaMemset(counters.data(), 0, cuda::decode_attention_counters(s)), "cudaMemset");
+    for (int i = 0; i < 2; ++i)  // the first call leaves the counters at zero
+        cuda::decode_attention(a, workspace.data(), counters.data(), nullptr);
     operands.to_host();
 }
 
