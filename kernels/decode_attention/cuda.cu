@@ -207,7 +207,7 @@ __device__ void finish(const Call& c, const Stretch& at, const Found<width>* fou
 template <int width>
 struct Tiles {
     static constexpr int keys = width <= 64 ? 32 : 16;    // of a tile
-    static constexpr int stages = width <= 64 ? 4 : 3;    // tiles under way, of a warp
+    static constexpr int stages = 3;                      // tiles under way, of a warp: two blocks fit
     static constexpr int stride = 2 * width + 16;         // bytes of a row: an odd number of pieces, no bank conflicts
     static constexpr int tile = keys * stride;            // bytes
     static constexpr int warp_bytes = stages * 2 * tile;  // keys and values
