@@ -14,7 +14,8 @@ void decode_head(const Dims& d, const DecodeCall& call, int64_t index, std::byte
     const auto& inputs = call.inputs;
     const auto& options = call.options;
     const int64_t head = index % shape.heads;
-    const int64_t token = index / shape.heads;
+    const int64_t token = index / shape.heads, slot = call.slot(token);
+    if (slot < 0) return;
     Scratch scratch(scratch_base);
     float* q = scratch.floats(d.key_padded);
     float* k = scratch.floats(d.key_padded);
@@ -35,7 +36,7 @@ void decode_head(const Dims& d, const DecodeCall& call, int64_t index, std::byte
     const Vector decay = broadcast(gates.total);
     const Vector scale = broadcast(options.scale);
 
-    float* state = call.state + index * d.key_dim * d.value_dim;
+    float* state = call.state + (slot * shape.heads + head) * d.key_dim * d.value_dim;
     auto* o = static_cast<Element*>(call.o) + index * d.value_dim;
     for_column_blocks(
         d.value_padded, [&](auto vectors, int column) __attribute__((always_inline)) {

@@ -33,6 +33,9 @@ struct DecodeCall {
     GatedDeltaRuleInputs inputs;
     float* state;
     void* o;
+
+    /// Of a row's sequence; negative: the row is left alone.
+    int64_t slot(int64_t row) const { return inputs.slot != nullptr ? inputs.slot[row] : row; }
 };
 
 /// One variant: `chunk_kernels` in the namespace of its instruction set (isa/dispatch.h). `index` is sequence * heads +

@@ -67,6 +67,7 @@ struct CudaDecodeCall {
     bool silu, l2_normalize;
     DeviceRows q, k, v, a, b;  ///< any alignment
     const float *A_log, *dt_bias;
+    const int32_t* slot;  ///< or null
     float* state;
     __nv_bfloat16* o;
 };

@@ -31,7 +31,9 @@ __global__ void __launch_bounds__(decode_threads<dim, parts>, 2048 / decode_thre
     const int sequence = blockIdx.x / call.heads, head = blockIdx.x % call.heads;
     const int of_block = threadIdx.x % column_threads, group = threadIdx.x / column_threads;
     const int column = blockIdx.y * column_threads + of_block;  // in fours
-    float4* state = reinterpret_cast<float4*>(call.state + int64_t(blockIdx.x) * dim * dim) +
+    const int slot = call.slot != nullptr ? call.slot[sequence] : sequence;
+    if (slot < 0) return;
+    float4* state = reinterpret_cast<float4*>(call.state + (int64_t(slot) * call.heads + head) * dim * dim) +
                     group * rows_per_thread * (dim / 4) + column;
     float4 S[rows_per_thread];
 #pragma unroll

@@ -50,6 +50,8 @@ struct GatedDeltaRuleInputs {
     const float* initial_state = nullptr;  ///< [batch, heads, key_dim, value_dim], or null for zeros
     /// [packed + 1], from 0 to time and never falling ("cu_seqlens"); null if shape.packed is 0.
     const int64_t* sequence_starts = nullptr;
+    /// Decoding: [batch], row i continues the state of slot[i]; a row of negative slot is left alone. Null: slot i.
+    const int32_t* slot = nullptr;
 };
 
 struct GatedDeltaRuleOutputs {
@@ -83,8 +85,8 @@ void gated_delta_rule_backward(const GatedDeltaRuleShape& shape, const GatedDelt
                                const float* final_state_gradient, const void* workspace,
                                const GatedDeltaRuleGradients& gradients);
 
-/// Decoding: shape.time must be 1; `state` [batch, heads, key_dim, value_dim] fp32 is updated in place and
-/// inputs.initial_state is ignored. `o` is [batch, heads, value_dim].
+/// Decoding: shape.time must be 1; `state` [slots, heads, key_dim, value_dim] fp32 (slots: the batch, or what
+/// inputs.slot names, no slot twice) is updated in place and inputs.initial_state is ignored. `o` is [batch, heads, value_dim].
 void gated_delta_rule_decode(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
                              const GatedDeltaRuleInputs& inputs, float* state, void* o);
 

@@ -232,6 +232,7 @@ void gated_delta_rule_decode(const GatedDeltaRuleShape& shape, const GatedDeltaR
     call.b = device_rows(inputs.b);
     call.A_log = inputs.A_log;
     call.dt_bias = inputs.dt_bias;
+    call.slot = inputs.slot;
     call.state = state;
     call.o = static_cast<__nv_bfloat16*>(o);
     const int blocks = static_cast<int>(shape.batch * shape.heads);

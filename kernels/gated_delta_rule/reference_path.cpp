@@ -61,6 +61,7 @@ HeadRows rows_of(const HeadPlace& place, ElementType type, int64_t width, int64_
     return {place.first_token, place.time, place.head * width, width, stride, type};
 }
 
+/// `state` is that of this sequence and head, or null.
 GatedDeltaRuleSequence<float> sequence_of(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
                                           const GatedDeltaRuleInputs& inputs, const float* state, int64_t index) {
     const HeadPlace place = place_of(shape, inputs, index);
@@ -83,8 +84,12 @@ GatedDeltaRuleSequence<float> sequence_of(const GatedDeltaRuleShape& shape, cons
     sequence.b = read(inputs.b, 1);
     const int64_t state_size = shape.key_dim * shape.value_dim;
     sequence.initial_state.assign(state_size, 0.0F);
-    if (state != nullptr) std::copy_n(state + index * state_size, state_size, sequence.initial_state.begin());
+    if (state != nullptr) std::copy_n(state, state_size, sequence.initial_state.begin());
     return sequence;
+}
+
+const float* initial_state(const GatedDeltaRuleShape& shape, const GatedDeltaRuleInputs& inputs, int64_t index) {
+    return inputs.initial_state == nullptr ? nullptr : inputs.initial_state + index * shape.key_dim * shape.value_dim;
 }
 
 /// Of the call's o and of its gradient.
@@ -100,7 +105,8 @@ size_t no_scratch(const GatedDeltaRuleShape&) {
 }
 
 void forward(const ForwardCall& call, int64_t index, std::byte*) {
-    const auto sequence = sequence_of(call.shape, call.options, call.inputs, call.inputs.initial_state, index);
+    const auto sequence =
+        sequence_of(call.shape, call.options, call.inputs, initial_state(call.shape, call.inputs, index), index);
     const auto result = gated_delta_rule_reference(sequence);
     scatter(result.o, output_rows(call, index), call.outputs.o);
     if (call.outputs.final_state != nullptr) {
@@ -112,7 +118,8 @@ void forward(const ForwardCall& call, int64_t index, std::byte*) {
 void backward(const BackwardCall& call, int64_t index, std::byte*) {
     const auto& shape = call.shape;
     const HeadPlace place = place_of(shape, call.inputs, index);
-    const auto sequence = sequence_of(shape, call.options, call.inputs, call.inputs.initial_state, index);
+    const auto sequence =
+        sequence_of(shape, call.options, call.inputs, initial_state(shape, call.inputs, index), index);
     const auto size = static_cast<int64_t>(sequence.initial_state.size());
     std::vector<float> final_gradient(size, 0.0F);
     if (call.final_state_gradient != nullptr) {
@@ -136,11 +143,14 @@ void backward(const BackwardCall& call, int64_t index, std::byte*) {
 }
 
 void decode(const DecodeCall& call, int64_t index, std::byte*) {
-    const auto sequence = sequence_of(call.shape, call.options, call.inputs, call.state, index);
+    const int64_t heads = call.shape.heads, slot = call.slot(index / heads);
+    if (slot < 0) return;
+    const int64_t size = call.shape.key_dim * call.shape.value_dim;
+    float* state = call.state + (slot * heads + index % heads) * size;
+    const auto sequence = sequence_of(call.shape, call.options, call.inputs, state, index);
     const auto result = gated_delta_rule_reference(sequence);
     scatter(result.o, output_rows(call, index), call.o);
-    const auto size = static_cast<int64_t>(result.final_state.size());
-    std::copy_n(result.final_state.begin(), size, call.state + index * size);
+    std::copy_n(result.final_state.begin(), size, state);
 }
 
 }  // namespace

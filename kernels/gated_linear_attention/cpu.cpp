@@ -232,6 +232,27 @@ void gated_linear_attention_forward(const GatedLinearAttentionShape& shape, cons
     });
 }
 
+void gated_linear_attention_decode(const GatedLinearAttentionShape& shape, const GatedLinearAttentionOptions& options,
+                                   const GatedLinearAttentionInputs& inputs, float* state, void* o, int threads) {
+    with_element_type(options.element_type, [&](auto* element) {
+        using T = std::remove_pointer_t<decltype(element)>;
+        const std::int64_t size = Token::size(shape);
+        const Scratch<float> scratch(threads * size);
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+        for (std::int64_t chain = 0; chain < shape.batch * shape.heads; ++chain) {
+            const std::int64_t row = chain / shape.heads, slot = inputs.slot != nullptr ? inputs.slot[row] : row;
+            if (slot < 0) continue;
+            const Head<T> head(shape, options, inputs, chain);
+            Token token(scratch.get() + omp_get_thread_num() * size, shape);
+            token.read(head, 0);
+            float* of_head = state + (slot * shape.heads + head.head) * head.state_size();
+            T* out = static_cast<T*>(o) + head.output_offset(0);
+            advance(of_head, of_head, token, head.key_dim, head.value_dim,
+                    [&](std::int64_t j, auto part, Vector sum) { store(out + j, sum, part); });
+        }
+    });
+}
+
 void gated_linear_attention_backward(const GatedLinearAttentionShape& shape, const GatedLinearAttentionOptions& options,
                                      const GatedLinearAttentionInputs& inputs, const void* output_gradient,
                                      const float* final_state_gradient, const GatedLinearAttentionGradients& gradients,

@@ -42,6 +42,18 @@ struct BackwardCall {
     float* initial_state;
 };
 
+struct DecodeCall {
+    int heads;
+    float scale, gate_factor;
+    DeviceRows q, k, v, gate;  ///< any alignment
+    const int32_t* slot;       ///< or null
+    float* state;
+    __nv_bfloat16* o;
+};
+
+template <int dim>
+void launch_decode(const DecodeCall& call, int sequences_heads, cudaStream_t stream);
+
 /// The chain of states, and of their gradients.
 template <int dim>
 void launch_states(const ForwardCall& call, cudaStream_t stream);

@@ -10,6 +10,8 @@ namespace amalgam::kernels {
 AMALGAM_VARIANTS(
     void gated_linear_attention_forward(const GatedLinearAttentionShape&, const GatedLinearAttentionOptions&,
                                         const GatedLinearAttentionInputs&, const GatedLinearAttentionOutputs&, int);
+    void gated_linear_attention_decode(const GatedLinearAttentionShape&, const GatedLinearAttentionOptions&,
+                                       const GatedLinearAttentionInputs&, float*, void*, int);
     void gated_linear_attention_backward(const GatedLinearAttentionShape&, const GatedLinearAttentionOptions&,
                                          const GatedLinearAttentionInputs&, const void*, const float*,
                                          const GatedLinearAttentionGradients&, int);)
@@ -36,6 +38,16 @@ void gated_linear_attention_forward(const GatedLinearAttentionShape& shape, cons
     check(shape, options, inputs);
     require(outputs.o, "gated linear attention", "o is null (the output needs a place); pass the output's data");
     AMALGAM_VARIANT(Isa::automatic, gated_linear_attention_forward)(shape, options, inputs, outputs, threads);
+}
+
+void gated_linear_attention_decode(const GatedLinearAttentionShape& shape, const GatedLinearAttentionOptions& options,
+                                   const GatedLinearAttentionInputs& inputs, float* state, void* o, int threads) {
+    check(shape, options, inputs);
+    require(shape.time == 1, "gated linear attention",
+            "decode was given several tokens (it takes one per sequence); use gated_linear_attention_forward");
+    require(state != nullptr && o != nullptr, "gated linear attention",
+            "state or o is null (decode writes both); pass their data");
+    AMALGAM_VARIANT(Isa::automatic, gated_linear_attention_decode)(shape, options, inputs, state, o, threads);
 }
 
 void gated_linear_attention_backward(const GatedLinearAttentionShape& shape, const GatedLinearAttentionOptions& options,

@@ -35,6 +35,8 @@ struct GatedLinearAttentionOptions {
 struct GatedLinearAttentionInputs {
     ConstRows q, k, v, gate;
     const float* initial_state = nullptr;  ///< [batch, heads, key_dim, value_dim], or null for zeros
+    /// Decoding: [batch], row i continues the state of slot[i]; a row of negative slot is left alone. Null: slot i.
+    const int32_t* slot = nullptr;
 };
 
 struct GatedLinearAttentionOutputs {
@@ -48,11 +50,16 @@ struct GatedLinearAttentionGradients {
     float* initial_state = nullptr;
 };
 
-/// On CPUs, any dimensions. Throws std::invalid_argument on impossible sizes or missing pointers. A decoding step is a
-/// forward pass of one token whose final state is its initial state's memory.
+/// On CPUs, any dimensions. Throws std::invalid_argument on impossible sizes or missing pointers.
 void gated_linear_attention_forward(const GatedLinearAttentionShape& shape, const GatedLinearAttentionOptions& options,
                                     const GatedLinearAttentionInputs& inputs,
                                     const GatedLinearAttentionOutputs& outputs, int threads);
+
+/// Decoding: shape.time must be 1; `state` [slots, heads, key_dim, value_dim] fp32 (slots: the batch, or what
+/// inputs.slot names, no slot twice) is updated in place and inputs.initial_state is ignored. `o` is [batch, heads,
+/// value_dim].
+void gated_linear_attention_decode(const GatedLinearAttentionShape& shape, const GatedLinearAttentionOptions& options,
+                                   const GatedLinearAttentionInputs& inputs, float* state, void* o, int threads);
 
 /// `output_gradient` is contiguous like o; `final_state_gradient` is fp32 like final_state, or null for zeros. States
 /// are computed again, not saved.
@@ -77,6 +84,10 @@ size_t gated_linear_attention_states_bytes(const GatedLinearAttentionShape& shap
 void gated_linear_attention_forward(const GatedLinearAttentionShape& shape, const GatedLinearAttentionOptions& options,
                                     const GatedLinearAttentionInputs& inputs,
                                     const GatedLinearAttentionOutputs& outputs, void* states, Stream stream);
+
+/// As on CPUs. Rows of q, k, v and gate may start anywhere.
+void gated_linear_attention_decode(const GatedLinearAttentionShape& shape, const GatedLinearAttentionOptions& options,
+                                   const GatedLinearAttentionInputs& inputs, float* state, void* o, Stream stream);
 
 /// As on CPUs. `states` is what the forward pass of the same inputs filled. Rows of the gradients start at multiples of
 /// 16 bytes.

@@ -89,6 +89,29 @@ void gated_linear_attention_forward(const GatedLinearAttentionShape& shape, cons
     with_head_dim(shape.key_dim, [&](auto dim) { run_forward<dim>(call, stream); });
 }
 
+void gated_linear_attention_decode(const GatedLinearAttentionShape& shape, const GatedLinearAttentionOptions& options,
+                                   const GatedLinearAttentionInputs& inputs, float* state, void* o, Stream stream) {
+    require(gated_linear_attention_supports(shape, options),
+            "this shape or element type has no kernel (bf16 and head dimensions 64 and 128 have); ask "
+            "gated_linear_attention_supports first");
+    require(shape.time == 1,
+            "decode was given several tokens (it takes one per sequence); use gated_linear_attention_forward");
+    require(state != nullptr && o != nullptr, "state or o is null (decode writes both); pass device memory");
+    const DecodeCall call{static_cast<int>(shape.heads),
+                          cuda::scale_of(shape, options),
+                          1.0F / options.gate_logit_normalizer,
+                          device_rows(inputs.q),
+                          device_rows(inputs.k),
+                          device_rows(inputs.v),
+                          device_rows(inputs.gate),
+                          inputs.slot,
+                          state,
+                          static_cast<__nv_bfloat16*>(o)};
+    with_head_dim(shape.key_dim,
+                  [&](auto dim) { launch_decode<dim>(call, static_cast<int>(shape.batch * shape.heads), stream); });
+    cuda::check_launch(operation, "decode");
+}
+
 void gated_linear_attention_backward(const GatedLinearAttentionShape& shape, const GatedLinearAttentionOptions& options,
                                      const GatedLinearAttentionInputs& inputs, const void* output_gradient,
                                      const float* final_state_gradient, const void* states, void* scratch,

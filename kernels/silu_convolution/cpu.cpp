@@ -24,11 +24,20 @@ struct Inputs {
     }
 };
 
+// Whose state a sequence has; negative: nobody's.
+std::int64_t slot_of(const SiluConvolutionForward& a, std::int64_t sequence) {
+    return a.slot != nullptr ? a.slot[sequence] : sequence;
+}
+std::int64_t slot_of(const SiluConvolutionBackward&, std::int64_t sequence) {
+    return sequence;
+}
+
 template <class T, class Arguments>
 Inputs<T> inputs_of(const Arguments& a, std::int64_t sequence, const T* zeros) {
     const int past = a.taps - 1;
-    const T* state = static_cast<const T*>(a.initial_state);
-    if (state != nullptr) state += sequence * past * a.channels;
+    const std::int64_t slot = slot_of(a, sequence);
+    const T* state = slot < 0 ? nullptr : static_cast<const T*>(a.initial_state);
+    if (state != nullptr) state += slot * past * a.channels;
     return {a.x, state, zeros, sequence * a.time, a.channels, past};
 }
 
@@ -154,7 +163,9 @@ void backward_block(const SiluConvolutionBackward& a, const Inputs<T>& input, co
 // The last taps - 1 rows of the sequence, in ascending order, so that the initial state may lie in the same memory.
 template <class T>
 void write_final_state(const SiluConvolutionForward& a, const Inputs<T>& input, std::int64_t sequence) {
-    T* state = static_cast<T*>(a.final_state) + sequence * input.past * a.channels;
+    const std::int64_t slot = slot_of(a, sequence);
+    if (slot < 0) return;
+    T* state = static_cast<T*>(a.final_state) + slot * input.past * a.channels;
     for (int k = 0; k < input.past; ++k) {
         std::memmove(state + k * a.channels, input(a.time - input.past + k), sizeof(T) * a.channels);
     }

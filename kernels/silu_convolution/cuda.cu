@@ -12,6 +12,14 @@ namespace {
 constexpr int threads = 128;
 constexpr int forward_stretch = 32, backward_stretch = 64;  // tokens
 
+// Whose state a sequence has; negative: nobody's.
+__device__ __forceinline__ int slot_of(const SiluConvolutionForward& a, int sequence) {
+    return a.slot != nullptr ? a.slot[sequence] : sequence;
+}
+__device__ __forceinline__ int slot_of(const SiluConvolutionBackward&, int sequence) {
+    return sequence;
+}
+
 // Inputs of one sequence; before its beginning those of the state, or zeros.
 template <class T, int n>
 struct Inputs {
@@ -25,10 +33,12 @@ struct Inputs {
         : x(row_of<T>(a.x, std::int64_t(sequence) * a.time) + channel),
           stride(a.x.stride),
           channels(a.channels),
-          state(a.initial_state == nullptr ? nullptr
-                                           : static_cast<const T*>(a.initial_state) +
-                                                 std::int64_t(sequence + 1) * past * a.channels + channel),
-          time(int(a.time)) {}
+          state(nullptr),
+          time(int(a.time)) {
+        const int slot = slot_of(a, sequence);
+        if (a.initial_state != nullptr && slot >= 0)
+            state = static_cast<const T*>(a.initial_state) + std::int64_t(slot + 1) * past * a.channels + channel;
+    }
 
     __device__ void read(int t, float (&to)[n]) const {
         if (t >= 0 && t < time) return widen(load_pack_anywhere<T, n>(x + t * stride), to);
@@ -94,12 +104,13 @@ __global__ void __launch_bounds__(threads) forward_kernel(SiluConvolutionForward
 template <class T, int taps>
 __global__ void __launch_bounds__(threads) final_state_kernel(SiluConvolutionForward a) {
     const int channel = int(blockIdx.x) * threads + int(threadIdx.x), sequence = int(blockIdx.z);
-    if (channel >= a.channels) return;
+    const int slot = slot_of(a, sequence);
+    if (channel >= a.channels || slot < 0) return;
     const Inputs<T, 1> input(a, sequence, channel, taps - 1);
     float row[taps - 1][1];
 #pragma unroll
     for (int j = 0; j < taps - 1; ++j) input.read(int(a.time) - (taps - 1) + j, row[j]);
-    T* state = static_cast<T*>(a.final_state) + std::int64_t(sequence) * (taps - 1) * a.channels + channel;
+    T* state = static_cast<T*>(a.final_state) + std::int64_t(slot) * (taps - 1) * a.channels + channel;
 #pragma unroll
     for (int j = 0; j < taps - 1; ++j) store<1>(state + j * a.channels, row[j]);
 }

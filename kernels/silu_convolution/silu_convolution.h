@@ -9,7 +9,8 @@
 // Shapes: x, y [batch, time, channels] views in which token (b, t) is row b time + t; weight and its
 // gradient float32 [channels, W], contiguous. W from 2 to 4.
 // State: [batch, W - 1, channels], contiguous, element type `type`: the last W - 1 inputs, oldest first (time before
-// channels, so that a state is W - 1 rows of x). A null initial state means zeros. The backward takes an initial state
+// channels, so that a state is W - 1 rows of x). A null initial state means zeros. With `slot`, [batch], the state of
+// sequence b is slot[b] of more states, no slot twice; a sequence of negative slot begins with zeros and leaves none. The backward takes an initial state
 // as a constant and ignores what the final state may have fed.
 // Arithmetic and sums are float32. Results do not depend on `threads`. Outputs must not overlap inputs, except that a
 // final state may be the initial state's memory.
@@ -35,6 +36,7 @@ struct SiluConvolutionForward {
     const void* initial_state = nullptr;  // optional
     Rows y;
     void* final_state = nullptr;  // optional; with time = 1 and both states this is a decoding step
+    const std::int32_t* slot = nullptr;  // optional
 };
 
 struct SiluConvolutionBackward {

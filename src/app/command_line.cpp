@@ -131,7 +131,9 @@ int run_command_line(int argc, char** argv) {
     };
     CLI::App* logits = model_options(app.add_subcommand("logits", "the logits of any model we can read"));
     CLI::App* generate = model_options(app.add_subcommand("generate", "greedy continuation of every sequence"));
-    generate->add_option("--count", options.count, "tokens to generate")->capture_default_str();
+    generate->add_option("--count", options.count, "tokens to generate")
+        ->check(CLI::PositiveNumber)
+        ->capture_default_str();
 
     CLI::App* export_command = app.add_subcommand("export", "a student folder from any checkpoint");
     export_command->add_option("checkpoint", model, "checkpoint of a run")->required();

@@ -7,8 +7,8 @@
 #include <iostream>
 
 #include "checkpoints/checkpoint.h"
-#include "evaluation/generation.h"
 #include "exports/export.h"
+#include "generation/engine.h"
 #include "job/job_reader.h"
 #include "stages/compute.h"
 #include "storage/checksum.h"
@@ -110,12 +110,20 @@ void generate_command(const ModelCommandOptions& options) {
     expect_finite(options, input.model->logits(input.tokens.narrow(0, 0, 1).to(input.model->device()))
                                .to(at::kCPU, at::kFloat)
                                .contiguous());
-    const at::Tensor generated = generate_greedily(*input.model, input.tokens, options.count).contiguous();
+    const int64_t sequences = input.tokens.size(0), time = input.tokens.size(1);
+    std::vector<int32_t> tokens;
+    for (int64_t i = 0; i < input.tokens.numel(); ++i)
+        tokens.push_back(int32_t(input.tokens.const_data_ptr<int64_t>()[i]));
+    std::vector<Prompt> prompts;
+    for (int64_t s = 0; s < sequences; ++s)
+        prompts.push_back({std::span(tokens).subspan(size_t(s * time), size_t(time)), options.count});
+    std::vector<int64_t> generated;
+    for (const auto& answer : generate(*input.model, prompts))
+        generated.insert(generated.end(), answer.begin(), answer.end());
     write_h5_once(options.out, [&](H5File& file) {
         file.describe_file("amalgam generation", provenance());
         file.set_attribute("/", "model", options.model);
-        file.write("/generated", std::vector<int64_t>{generated.size(0), generated.size(1)},
-                   std::span<const int64_t>(generated.const_data_ptr<int64_t>(), size_t(generated.numel())));
+        file.write("/generated", std::vector<int64_t>{sequences, options.count}, std::span<const int64_t>(generated));
     });
 }
 

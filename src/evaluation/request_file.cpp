@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "evaluation/request_file.h"
+
 #include <algorithm>
 
-#include "evaluation/requests.h"
 #include "storage/hdf5.h"
 #include "system/error.h"
 

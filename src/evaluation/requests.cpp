@@ -2,104 +2,153 @@
 #include "evaluation/requests.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <deque>
 #include <limits>
 #include <numeric>
 
-#include "evaluation/continuations.h"
-#include "evaluation/generation.h"
+#include "evaluation/judging.h"
+#include "evaluation/kept_answers.h"
+#include "evaluation/progress.h"
+#include "generation/engine.h"
 #include "system/activity.h"
 #include "system/error.h"
 
 namespace amalgam {
 namespace {
 
-constexpr int64_t batch_tokens = 4096;  // padding included
+/// A step of many sequences takes about as long as so many prompt tokens for each of them, on GPUs and CPUs alike.
+constexpr double tokens_of_a_step = 4.0;
 
-/// Requests by falling length, so that a batch needs little padding and the last ones dealt out are short.
-std::vector<int64_t> by_length(const RequestFile& file, bool generating) {
-    std::vector<int64_t> order;
-    for (int64_t i = 0; i < file.size(); ++i)
-        if (file.request(i).generates() == generating) order.push_back(i);
-    const auto length = [&](int64_t i) {
-        return int64_t(file.request(i).tokens.size()) + file.request(i).max_new_tokens;
-    };
-    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return length(a) > length(b); });
-    return order;
+/// For each item the rank that gets it: the costly ones first, each to the rank that has least.
+std::vector<int> dealt_out(const std::vector<double>& costs, int ranks) {
+    std::vector<size_t> order(costs.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::ranges::stable_sort(order, [&](size_t a, size_t b) { return costs[a] > costs[b]; });
+    std::vector<double> load(size_t(ranks), 0.0);
+    std::vector<int> owner(costs.size());
+    for (const size_t i : order) {
+        const auto least = std::ranges::min_element(load);
+        owner[i] = int(least - load.begin());
+        *least += costs[i];
+    }
+    return owner;
 }
 
-/// Batches are cut without regard to the number of ranks, so that their arithmetic is the same on any.
-std::vector<std::vector<int64_t>> in_batches(const RequestFile& file, const std::vector<int64_t>& order) {
-    std::vector<std::vector<int64_t>> batches;
-    int64_t rows = 0;
-    for (const int64_t i : order) {
-        if (rows == 0) {
-            batches.emplace_back();
-            rows = std::max<int64_t>(1, batch_tokens / int64_t(file.request(i).tokens.size()));
+/// Runs passes of one rank's share; of a sharded model together with the others, whose shares may be longer.
+void run_passes(const CausalLM& model, std::deque<std::function<void()>> passes) {
+    WeightsOnDemand* weights = model.weights_on_demand();
+    while (weights ? !weights->everywhere(passes.empty()) : !passes.empty()) {
+        if (passes.empty()) {
+            const HeldOuterWeights outer(model);
+            model.hidden(at::empty({0, 1}, at::TensorOptions(model.device()).dtype(at::kLong)));
+        } else {
+            passes.front()();
+            passes.pop_front();
         }
-        batches.back().push_back(i);
-        --rows;
+        mark_progress();
     }
-    return batches;
+}
+
+void judge_missing(const CausalLM& model, const RequestFile& file, int64_t loss_chunk, const Communicator& group,
+                   KeptAnswers& kept, const std::string& name) {
+    auto batches = judged_batches(file, model.config());
+    // Batches are kept as they are, so that the arithmetic is that of a job that was not stopped.
+    std::erase_if(batches, [&](const JudgedBatch& batch) {
+        return std::ranges::all_of(batch.requests, [&](int64_t i) { return kept.found().contains(i); });
+    });
+    std::vector<double> costs;
+    for (const JudgedBatch& batch : batches) costs.push_back(batch.cost);
+    const auto owner = dealt_out(costs, group.size());
+    std::deque<std::function<void()>> passes;
+    Progress progress(name + ": continuations judged", group);
+    for (size_t b = 0; b < batches.size(); ++b) {
+        if (owner[b] != group.rank()) continue;
+        progress.expect(costs[b]);
+        for (auto& pass : passes_of(batches[b], model, file, loss_chunk, [&](int64_t i, const Judgement&judgement) {
+                 kept.add(i, {judgement.loglikelihood, int32_t(judgement.greedy), {}});
+             }))
+            passes.push_back(std::move(pass));
+        passes.back() = [&progress, last = std::move(passes.back()), cost = costs[b]] {
+            last();
+            progress.done(cost);
+        };
+    }
+    run_passes(model, std::move(passes));
+}
+
+void generate_missing(const CausalLM& model, const RequestFile& file, const Communicator& group, KeptAnswers& kept,
+                      const std::string& name) {
+    std::vector<int64_t> missing;
+    std::vector<double> costs;
+    for (int64_t i = 0; i < file.size(); ++i) {
+        const Request request = file.request(i);
+        if (!request.generates() || kept.found().contains(i)) continue;
+        missing.push_back(i);
+        costs.push_back(double(request.tokens.size()) + tokens_of_a_step * double(request.max_new_tokens));
+    }
+    const auto owner = dealt_out(costs, group.size());
+    std::vector<size_t> own;
+    std::vector<Prompt> prompts;
+    Progress progress(name + ": answers generated", group);
+    for (size_t m = 0; m < missing.size(); ++m) {
+        if (owner[m] != group.rank()) continue;
+        const Request request = file.request(missing[m]);
+        own.push_back(m);
+        prompts.push_back({request.tokens, request.max_new_tokens, file.stops(request.stop_set)});
+        progress.expect(costs[m]);
+    }
+    generate(model, prompts, [&](size_t k, std::vector<int32_t> tokens) {
+        progress.done(costs[own[k]]);
+        kept.add(missing[own[k]], {std::numeric_limits<double>::quiet_NaN(), 0, std::move(tokens)});
+    });
+}
+
+/// What all ranks have, on all of them. Every number is added to zeros: sums are exact.
+Answers collected(const RequestFile& file, const KeptAnswers& kept, const Communicator& group) {
+    const size_t count = size_t(file.size());
+    std::vector<size_t> first;  // for each request: how many tokens were generated, then the tokens
+    size_t total = 0;
+    for (int64_t i = 0; i < file.size(); ++i) {
+        first.push_back(total);
+        total += 1 + size_t(file.request(i).max_new_tokens);
+    }
+    std::vector<double> loglikelihood(count, 0.0), greedy(count, 0.0), generated(total, 0.0);
+    const auto put = [&](const std::map<int64_t, Answer>& answers) {
+        for (const auto& [request, answer] : answers) {
+            const size_t i = size_t(request);
+            if (!file.request(request).generates()) loglikelihood[i] = answer.loglikelihood;
+            greedy[i] = answer.greedy;
+            generated[first[i]] = double(answer.generated.size());
+            std::ranges::copy(answer.generated, generated.begin() + std::ptrdiff_t(first[i]) + 1);
+        }
+    };
+    put(kept.own());
+    for (auto* values : {&loglikelihood, &greedy, &generated}) group.sum_in_place(std::span<double>(*values));
+    put(kept.found());  // every rank has these
+    Answers answers{file.fingerprint(), loglikelihood, {greedy.begin(), greedy.end()}, {}};
+    for (size_t i = 0; i < count; ++i) {
+        const auto begin = generated.begin() + std::ptrdiff_t(first[i]) + 1;
+        answers.generated.emplace_back(begin, begin + std::ptrdiff_t(generated[first[i]]));
+        if (file.request(int64_t(i)).generates()) answers.loglikelihood[i] = std::numeric_limits<double>::quiet_NaN();
+    }
+    return answers;
 }
 
 }  // namespace
 
-Answers answer_requests(const CausalLM& model, const RequestFile& file, int64_t loss_chunk, const Communicator& group) {
+Answers answer_requests(const CausalLM& model, const RequestFile& file, int64_t loss_chunk, const Communicator& group,
+                        const AnswerPlace& place) {
     require(file.largest_token() < model.config().vocabulary_size, "evaluate.requests: holds token ",
             file.largest_token(), " (the model knows ", model.config().vocabulary_size, " tokens)");
     const at::NoGradGuard no_grad;
-    const size_t count = size_t(file.size());
-    std::vector<double> loglikelihood(count, 0.0), greedy(count, 0.0);
-    // Ranks of a sharded model that have no requests left go on with empty batches (weights_on_demand.h).
-    const bool in_step = model.weights_on_demand() != nullptr;
-    const size_t rank = size_t(group.rank()), ranks = size_t(group.size());
-    const auto batches = in_batches(file, by_length(file, false));
-    for (size_t b = rank; (in_step ? b - rank : b) < batches.size(); b += ranks) {
-        const auto batch = b < batches.size() ? batches[b] : std::vector<int64_t>();
-        std::vector<Continuation> continuations;
-        for (const int64_t i : batch) continuations.push_back({file.request(i).tokens, file.request(i).context});
-        const auto judgements = judge_continuations(model, continuations, loss_chunk);
-        for (size_t k = 0; k < batch.size(); ++k) {
-            loglikelihood[size_t(batch[k])] = judgements[k].loglikelihood;
-            greedy[size_t(batch[k])] = judgements[k].greedy ? 1.0 : 0.0;
-        }
-        mark_progress();
-    }
-
-    // For each request that generates: how many tokens, then the tokens. Whole numbers of this size are exact in
-    // double.
-    const auto generating = by_length(file, true);
-    std::vector<size_t> first;
-    size_t total = 0;
-    for (const int64_t i : generating) {
-        first.push_back(total);
-        total += 1 + size_t(file.request(i).max_new_tokens);
-    }
-    std::vector<double> generated(total, 0.0);
-    for (size_t g = rank; (in_step ? g - rank : g) < generating.size(); g += ranks) {
-        if (g >= generating.size()) {
-            generate_until(model, std::vector<int32_t>{0}, 0, {});
-            continue;
-        }
-        const Request request = file.request(generating[g]);
-        const auto tokens = generate_until(model, request.tokens, request.max_new_tokens, file.stops(request.stop_set));
-        generated[first[g]] = double(tokens.size());
-        std::copy(tokens.begin(), tokens.end(), generated.begin() + std::ptrdiff_t(first[g] + 1));
-        mark_progress();
-    }
-
-    // Every entry is nonzero on one rank only: sums are exact.
-    for (auto* values : {&loglikelihood, &greedy, &generated}) group.sum_in_place(std::span<double>(*values));
-    Answers answers{file.fingerprint(), loglikelihood, {greedy.begin(), greedy.end()}, {}};
-    answers.generated.resize(count);
-    for (size_t g = 0; g < generating.size(); ++g) {
-        const auto begin = generated.begin() + std::ptrdiff_t(first[g] + 1);
-        answers.generated[size_t(generating[g])].assign(begin, begin + std::ptrdiff_t(generated[first[g]]));
-        answers.loglikelihood[size_t(generating[g])] = std::numeric_limits<double>::quiet_NaN();
-    }
-    return answers;
+    KeptAnswers kept(place, file.fingerprint(), group);
+    judge_missing(model, file, loss_chunk, group, kept, place.model);
+    generate_missing(model, file, group, kept, place.model);
+    kept.write();
+    return collected(file, kept, group);
 }
 
 }  // namespace amalgam

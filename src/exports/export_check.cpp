@@ -49,7 +49,7 @@ at::Tensor logits_block_by_block(const TensorSource& student, const ModelSpec& s
         store.for_each_named([&](const std::string& name, at::Tensor t, Parameter& parameter) {
             t.copy_(narrowed(find_tensor(name, t.sizes(), {&student}), rounded && !parameter.full_precision));
         });
-        x = block.forward(x, tables, nullptr);
+        x = block.forward(x, tables);
         mark_progress();
     }
     x = rms_norm(x, find_tensor("model.norm.weight", {c.hidden_size}, {&student}).to(at::kFloat), c.rms_norm_eps);

@@ -14,20 +14,52 @@
 
 namespace amalgam {
 
-/// What a mixer remembers of the tokens before, for generation. Made by Mixer::make_cache, changed by forward.
+/// Places for sequences that are continued, each of a fixed size.
+struct CacheSize {
+    int64_t slots = 0, capacity = 0;  // sequences, and tokens of each
+};
+
+/// What a mixer remembers of the tokens that the sequences in its slots have seen. Its memory is allocated once.
 struct MixerCache {
     virtual ~MixerCache() = default;
+    /// Slots `to` become what slots `from` are; int64, on the device, of the same length, no slot in both. Of keys and
+    /// values only the first `tokens` matter.
+    virtual void copy(const at::Tensor& from, const at::Tensor& to, int64_t tokens) = 0;
+};
+
+/// The same number of tokens of each of several sequences that have seen equally many before.
+struct CacheChunk {
+    at::Tensor slots;   // int64 [batch] on the device, no slot twice
+    int64_t first = 0;  // tokens seen before; 0: the sequence begins, whatever its slot held
+};
+
+/// One token of each of several sequences that have seen any number before.
+struct CacheStep {
+    at::Tensor slots;    // int32 [batch] on the device, no slot twice; -1: a row that means nothing and leaves nothing
+    at::Tensor lengths;  // int32 [batch] on the device: tokens seen before
 };
 
 class Mixer {
   public:
     virtual ~Mixer() = default;
 
-    /// x [batch, time, hidden] (normed) -> [batch, time, hidden]. `rotary` holds the tables of these positions. With a
-    /// cache the tokens follow those already seen; one token at a time runs the mixer's recurrent form.
-    virtual at::Tensor forward(const at::Tensor& x, const RotaryTables& rotary, MixerCache* cache) const = 0;
+    /// Whole sequences: x [batch, time, hidden] (normed) -> [batch, time, hidden]. `rotary` holds the tables of these
+    /// positions.
+    virtual at::Tensor forward(const at::Tensor& x, const RotaryTables& rotary) const = 0;
 
-    virtual std::unique_ptr<MixerCache> make_cache(int64_t batch, at::Device device) const = 0;
+    /// Zeroed or uninitialised memory on the device of the parameters.
+    virtual std::unique_ptr<MixerCache> make_cache(const CacheSize& size, at::Device device) const = 0;
+    /// Bytes of a slot of `capacity` tokens.
+    virtual int64_t cache_bytes(int64_t capacity) const = 0;
+
+    /// As forward, of tokens that follow those in the cache, which grows by them. No gradients.
+    virtual at::Tensor forward_chunk(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
+                                     const CacheChunk& chunk) const = 0;
+    /// The same by the mixer's recurrent form: x [batch, 1, hidden]; `rotary` holds the tables of all positions up to
+    /// the cache's capacity. Rows of slot -1 are for kernels only (runs_on_kernels): LibTorch operations do not take
+    /// them.
+    virtual at::Tensor forward_step(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
+                                    const CacheStep& step) const = 0;
 };
 
 /// The parameters that a mixer's declaration names, registered in a store for one layer.

@@ -40,8 +40,8 @@ at::Tensor Block::finish(const at::Tensor& x, const at::Tensor& mixed) const {
     return residual + at::linear(swiglu(fused), down_->compute, down_bias_ ? down_bias_->compute : at::Tensor());
 }
 
-at::Tensor Block::forward(const at::Tensor& x, const RotaryTables& rotary, MixerCache* cache) const {
-    return finish(x, mixer_->forward(mixer_input(x), rotary, cache));
+at::Tensor Block::forward(const at::Tensor& x, const RotaryTables& rotary) const {
+    return finish(x, mixer_->forward(mixer_input(x), rotary));
 }
 
 }  // namespace amalgam

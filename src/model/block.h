@@ -18,8 +18,8 @@ class Block {
     at::Tensor mixer_input(const at::Tensor& x) const;
     /// The rest of the block, given its input x and the mixer's output, both [batch, time, hidden].
     at::Tensor finish(const at::Tensor& x, const at::Tensor& mixed) const;
-    /// The whole block; `rotary` and `cache` (or null) are the mixer's (Mixer::forward).
-    at::Tensor forward(const at::Tensor& x, const RotaryTables& rotary, MixerCache* cache) const;
+    /// The whole block (Mixer::forward).
+    at::Tensor forward(const at::Tensor& x, const RotaryTables& rotary) const;
 
     const Mixer& mixer() const { return *mixer_; }
 

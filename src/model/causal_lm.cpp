@@ -2,6 +2,7 @@
 #include "model/causal_lm.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "operations/operations.h"
 
@@ -19,36 +20,70 @@ CausalLM::CausalLM(const ModelSpec& spec, at::Device device, at::ScalarType comp
     if (allocation == Allocation::now) parameters_.allocate(device, compute_type, trainable);
 }
 
-RotaryTables CausalLM::rotary(int64_t first, int64_t count) const {
-    if (rotary_range_ != std::pair{first, count}) {
-        rotary_tables_ = rotary_tables(spec_.config.rope, spec_.config.head_dim, first, count, device_);
-        rotary_range_ = {first, count};
+void ModelCache::copy(const at::Tensor& from, const at::Tensor& to, int64_t tokens) {
+    for (const auto& layer : layers) layer->copy(from, to, tokens);
+}
+
+RotaryTables CausalLM::rotary(int64_t first, int64_t count, int64_t length) const {
+    const std::array range = {first, count, length > 0 ? length : first + count};
+    if (rotary_range_ != range) {
+        rotary_tables_ = rotary_tables(spec_.config.rope, spec_.config.head_dim, first, count, device_, range[2]);
+        rotary_range_ = range;
     }
     return rotary_tables_;
 }
 
-at::Tensor CausalLM::hidden(const at::Tensor& tokens, ModelCache* cache) const {
+template <class Mix>
+at::Tensor CausalLM::through_blocks(const at::Tensor& tokens, Mix mix) const {
     const HeldOuterWeights outer(*this, 0);
-    const RotaryTables tables = rotary(cache ? cache->tokens : 0, tokens.size(1));
     at::Tensor x = outer.embed(tokens);
     const auto count = int64_t(blocks_.size());
     for (int64_t i = 0; i < count; ++i) {
         const HeldBlock block(*this, i, i + 1 < count ? i + 1 : WeightsOnDemand::nothing);
-        if (x.size(0) > 0) x = block->forward(x, tables, cache ? cache->layers[size_t(i)].get() : nullptr);
+        if (x.size(0) > 0) x = block->finish(x, mix(*block, i, block->mixer_input(x)));
     }
-    if (cache) cache->tokens += tokens.size(1);
     return outer.final_norm(x);
 }
 
-at::Tensor CausalLM::logits(const at::Tensor& tokens, ModelCache* cache) const {
-    const HeldOuterWeights outer(*this);
-    return at::linear(hidden(tokens, cache), outer.head());
+at::Tensor CausalLM::hidden(const at::Tensor& tokens) const {
+    const RotaryTables tables = rotary(0, tokens.size(1));
+    return through_blocks(
+        tokens, [&](const Block& block, int64_t, const at::Tensor& x) { return block.mixer().forward(x, tables); });
 }
 
-ModelCache CausalLM::make_cache(int64_t batch) const {
-    ModelCache cache;
-    for (const Block& block : blocks_) cache.layers.push_back(block.mixer().make_cache(batch, device_));
+at::Tensor CausalLM::logits(const at::Tensor& tokens) const {
+    const HeldOuterWeights outer(*this);
+    return at::linear(hidden(tokens), outer.head());
+}
+
+ModelCache CausalLM::make_cache(const CacheSize& size) const {
+    ModelCache cache{size, {}, rotary_step_tables(spec_.config.rope, spec_.config.head_dim, size.capacity, device_)};
+    for (const Block& block : blocks_) cache.layers.push_back(block.mixer().make_cache(size, device_));
     return cache;
+}
+
+int64_t CausalLM::cache_bytes(int64_t capacity) const {
+    int64_t bytes = 0;
+    for (const Block& block : blocks_) bytes += block.mixer().cache_bytes(capacity);
+    return bytes;
+}
+
+at::Tensor CausalLM::hidden(const at::Tensor& tokens, ModelCache& cache, const CacheChunk& chunk,
+                            int64_t length) const {
+    const at::NoGradGuard no_grad;
+    const RotaryTables tables = rotary(chunk.first, tokens.size(1), length);
+    return through_blocks(tokens, [&](const Block& block, int64_t layer, const at::Tensor& x) {
+        return block.mixer().forward_chunk(x, tables, *cache.layers[size_t(layer)], chunk);
+    });
+}
+
+at::Tensor CausalLM::hidden(const at::Tensor& tokens, ModelCache& cache, const CacheStep& step) const {
+    const at::NoGradGuard no_grad;
+    const at::Tensor hidden =
+        through_blocks(tokens.unsqueeze(1), [&](const Block& block, int64_t layer, const at::Tensor& x) {
+            return block.mixer().forward_step(x, cache.rotary, *cache.layers[size_t(layer)], step);
+        });
+    return hidden.squeeze(1);
 }
 
 HeldOuterWeights::HeldOuterWeights(const CausalLM& model, int64_t next)

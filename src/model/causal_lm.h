@@ -3,6 +3,7 @@
 // evaluation decide about gradients.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <vector>
 
@@ -11,10 +12,14 @@
 
 namespace amalgam {
 
-/// Caches of all layers and the number of tokens seen.
+/// Caches of all layers, with which sequences are continued.
 struct ModelCache {
+    CacheSize size;
     std::vector<std::unique_ptr<MixerCache>> layers;
-    int64_t tokens = 0;
+    RotaryTables rotary;  // of all positions, for steps
+
+    /// MixerCache::copy in all layers.
+    void copy(const at::Tensor& from, const at::Tensor& to, int64_t tokens);
 };
 
 /// Parameters get their tensors at once, or from whoever shards the model.
@@ -39,15 +44,24 @@ class CausalLM {
     WeightsOnDemand* weights_on_demand() const { return weights_; }
     void set_weights_on_demand(WeightsOnDemand* weights) { weights_ = weights; }
 
-    /// Keeps the latest tables, since training asks for the same positions at every step.
-    RotaryTables rotary(int64_t first, int64_t count) const;
+    /// Tables of positions [first, first + count) in a context of `length` tokens (0: first + count). Keeps the latest,
+    /// since training asks for the same positions at every step.
+    RotaryTables rotary(int64_t first, int64_t count, int64_t length = 0) const;
 
     /// tokens [batch, time] int64 -> hidden states after the final norm, [batch, time, hidden]: what the head reads.
     /// The batch may be empty (weights_on_demand.h).
-    at::Tensor hidden(const at::Tensor& tokens, ModelCache* cache = nullptr) const;
-    at::Tensor logits(const at::Tensor& tokens, ModelCache* cache = nullptr) const;
+    at::Tensor hidden(const at::Tensor& tokens) const;
+    at::Tensor logits(const at::Tensor& tokens) const;
 
-    ModelCache make_cache(int64_t batch) const;
+    ModelCache make_cache(const CacheSize& size) const;
+    /// Bytes of a slot of `capacity` tokens.
+    int64_t cache_bytes(int64_t capacity) const;
+
+    /// As hidden(tokens), of tokens that follow those in the cache, which grows by them. `length`: tokens that the
+    /// context will have (its rotation may depend on it; 0: what it has after this chunk). No gradients.
+    at::Tensor hidden(const at::Tensor& tokens, ModelCache& cache, const CacheChunk& chunk, int64_t length = 0) const;
+    /// One token each, tokens [batch] -> [batch, hidden], by the recurrent forms of the mixers.
+    at::Tensor hidden(const at::Tensor& tokens, ModelCache& cache, const CacheStep& step) const;
 
     /// The parameters themselves, to find their gradients or shards: their tensors need not be there. Head and
     /// embedding are the same one if tied.
@@ -59,6 +73,10 @@ class CausalLM {
     friend class HeldOuterWeights;
     friend class HeldBlock;
 
+    /// Embedding, all blocks and the final norm; mix(block, layer, normed input) is the mixer's part of a block.
+    template <class Mix>
+    at::Tensor through_blocks(const at::Tensor& tokens, Mix mix) const;
+
     ModelSpec spec_;
     at::Device device_;
     at::ScalarType compute_type_;
@@ -67,7 +85,7 @@ class CausalLM {
     const Parameter *embedding_, *norm_, *head_ = nullptr;
     WeightsOnDemand* weights_ = nullptr;
     mutable RotaryTables rotary_tables_;
-    mutable std::pair<int64_t, int64_t> rotary_range_ = {0, 0};  // first, count
+    mutable std::array<int64_t, 3> rotary_range_ = {0, 0, 0};  // first, count, length
 };
 
 /// Embedding, final norm and head, whole as long as this lives. `next` is the block that will be held after this.

@@ -66,7 +66,7 @@ at::Tensor Alignment::loss_and_gradient(const at::Tensor& teacher, const at::Ten
 
 at::Tensor Alignment::train_layer(const Block& block, int64_t layer, const at::Tensor& input, const at::Tensor& target,
                                   const RotaryTables& rotary, double weight, GradientSink& gradients) const {
-    const at::Tensor output = block.mixer().forward(input, rotary, nullptr);
+    const at::Tensor output = block.mixer().forward(input, rotary);
     at::Tensor d_output;
     const at::Tensor loss = loss_and_gradient(target, output.detach(), weight, d_output);
     std::vector<at::Tensor> inputs;
@@ -91,7 +91,7 @@ void Alignment::accumulate(const at::Tensor& tokens, int64_t, double weight, Gra
             if (x.size(0) > 0) {
                 const at::NoGradGuard no_grad;
                 input = block->mixer_input(x);
-                target = block->mixer().forward(input, rotary, nullptr);
+                target = block->mixer().forward(input, rotary);
                 x = block->finish(x, target);
             }
         }

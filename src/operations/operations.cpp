@@ -235,22 +235,28 @@ struct GatedRmsNorm : Function<GatedRmsNorm> {
     }
 };
 
+/// y = convolution of x, both [batch, time, channels]; x collapses to tokens.
+kernels::SiluConvolutionForward convolution_call(const at::Tensor& x, const at::Tensor& weight, bool activation,
+                                                 const at::Tensor& y) {
+    kernels::SiluConvolutionForward call{};
+    call.type = element_type(x);
+    call.batch = x.size(0);
+    call.time = x.size(1);
+    call.channels = x.size(2);
+    call.taps = int(weight.size(1));
+    call.silu = activation;
+    call.x = const_rows(x, 1);
+    call.weight = weight.const_data_ptr<float>();
+    call.y = rows(y, 1);
+    return call;
+}
+
 struct ShortConvolution : Function<ShortConvolution> {
     static at::Tensor forward(AutogradContext* ctx, const at::Tensor& input, const at::Tensor& weight,
                               bool activation) {
         const at::Tensor x = collapsible(input, 1);
         at::Tensor y = at::empty(x.sizes(), x.options());
-        kernels::SiluConvolutionForward call{};
-        call.type = element_type(x);
-        call.batch = x.size(0);
-        call.time = x.size(1);
-        call.channels = x.size(2);
-        call.taps = int(weight.size(1));
-        call.silu = activation;
-        call.x = const_rows(x, 1);
-        call.weight = weight.const_data_ptr<float>();
-        call.y = rows(y, 1);
-        run(x, call);
+        run(x, convolution_call(x, weight, activation, y));
         ctx->save_for_backward({x, weight});
         ctx->saved_data["activation"] = activation;
         return y;
@@ -313,6 +319,12 @@ at::Tensor rotate(const at::Tensor& x, const RotaryTables& tables) {
     return (wide * tables.cos.unsqueeze(1) + turned * tables.sin.unsqueeze(1)).to(x.scalar_type());
 }
 
+at::Tensor rotate_rows(const at::Tensor& x, const RotaryTables& tables, const at::Tensor& positions) {
+    // The rows of the batch stand where `rotate` wants the tokens of a sequence.
+    const RotaryTables own = {tables.cos.index_select(0, positions), tables.sin.index_select(0, positions)};
+    return rotate(x.transpose(0, 1), own).transpose(0, 1);
+}
+
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
     const bool grouped = q.size(1) != k.size(1);
     if (q.is_cuda()) choose_attention_backend(q, k, v);
@@ -341,6 +353,18 @@ at::Tensor gated_rms_norm(const at::Tensor& o, const at::Tensor& gate, const at:
 at::Tensor short_convolution(const at::Tensor& x, const at::Tensor& weight, bool activation, at::Tensor* recent) {
     if (!recent && runs_on_kernels(x)) return ShortConvolution::apply(x, weight, activation);
     const int64_t width = weight.size(1), channels = x.size(2);
+    if (runs_on_kernels(x)) {
+        const at::Tensor rows = collapsible(x, 1);
+        at::Tensor y = at::empty(rows.sizes(), rows.options());
+        kernels::SiluConvolutionForward call = convolution_call(rows, weight, activation, y);
+        if (recent->defined())
+            call.initial_state = recent->const_data_ptr();
+        else
+            *recent = at::empty({x.size(0), width - 1, channels}, x.options());
+        call.final_state = recent->data_ptr();
+        run(rows, call);
+        return y;
+    }
     const at::Tensor before =
         recent && recent->defined() ? *recent : at::zeros({x.size(0), width - 1, channels}, x.options());
     const at::Tensor all = at::cat({before, x}, 1);
@@ -350,6 +374,25 @@ at::Tensor short_convolution(const at::Tensor& x, const at::Tensor& weight, bool
                        .transpose(1, 2);
     if (activation) y = at::silu(y);
     return y.to(x.scalar_type());
+}
+
+at::Tensor short_convolution_step(const at::Tensor& x, const at::Tensor& weight, bool activation,
+                                  const at::Tensor& recents, const at::Tensor& slots) {
+    if (runs_on_kernels(x)) {
+        const at::Tensor rows = collapsible(x, 1);
+        at::Tensor y = at::empty(rows.sizes(), rows.options());
+        kernels::SiluConvolutionForward call = convolution_call(rows, weight, activation, y);
+        call.initial_state = recents.const_data_ptr();
+        call.final_state = recents.data_ptr();
+        call.slot = slots.const_data_ptr<int32_t>();
+        run(rows, call);
+        return y;
+    }
+    const at::Tensor places = slots.to(at::kLong);
+    at::Tensor recent = recents.index_select(0, places);
+    const at::Tensor y = short_convolution(x, weight, activation, &recent);
+    recents.index_copy_(0, places, recent);
+    return y;
 }
 
 }  // namespace amalgam

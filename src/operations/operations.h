@@ -25,6 +25,9 @@ at::Tensor swiglu(const at::Tensor& fused);
 /// Rotary embedding of x [batch, time, heads, dim].
 at::Tensor rotate(const at::Tensor& x, const RotaryTables& tables);
 
+/// The same of one token each, x [batch, 1, heads, dim], at positions [batch] (int32, on the device) of the tables.
+at::Tensor rotate_rows(const at::Tensor& x, const RotaryTables& tables, const at::Tensor& positions);
+
 /// Causal attention, q [batch, heads, time, dim], k and v [batch, kv heads, time, dim] -> as q.
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
 
@@ -36,5 +39,10 @@ at::Tensor gated_rms_norm(const at::Tensor& o, const at::Tensor& gate, const at:
 /// width]; the last tap is the current token. `recent` [batch, width - 1, channels], where given, holds the inputs
 /// before and is advanced (generation); undefined or absent: zeros.
 at::Tensor short_convolution(const at::Tensor& x, const at::Tensor& weight, bool activation, at::Tensor* recent);
+
+/// The same for one new token of each of several sequences, x [batch, 1, channels]: the inputs before are those of
+/// `recents` [slots, width - 1, channels] in slots [batch] (int32, on the device of x) and are advanced in place.
+at::Tensor short_convolution_step(const at::Tensor& x, const at::Tensor& weight, bool activation,
+                                  const at::Tensor& recents, const at::Tensor& slots);
 
 }  // namespace amalgam

@@ -73,9 +73,10 @@ std::vector<double> inverse_frequencies(const RopeConfig& rope, int64_t head_dim
     return frequencies;
 }
 
-RotaryTables rotary_tables(const RopeConfig& rope, int64_t head_dim, int64_t first, int64_t count, at::Device device) {
+RotaryTables rotary_tables(const RopeConfig& rope, int64_t head_dim, int64_t first, int64_t count, at::Device device,
+                           int64_t length) {
     double scale = 1.0;
-    const auto frequencies = inverse_frequencies(rope, head_dim, first + count, scale);
+    const auto frequencies = inverse_frequencies(rope, head_dim, length > 0 ? length : first + count, scale);
     const int64_t half = head_dim / 2;
     at::Tensor cos = at::empty({count, head_dim}, at::kFloat), sin = at::empty({count, head_dim}, at::kFloat);
     float* c = cos.data_ptr<float>();
@@ -87,6 +88,17 @@ RotaryTables rotary_tables(const RopeConfig& rope, int64_t head_dim, int64_t fir
             s[t * head_dim + i] = s[t * head_dim + i + half] = float(scale * std::sin(angle));
         }
     return {cos.to(device), sin.to(device)};
+}
+
+RotaryTables rotary_step_tables(const RopeConfig& rope, int64_t head_dim, int64_t count, at::Device device) {
+    if (rope.rope_type != "dynamic") return rotary_tables(rope, head_dim, 0, count, device);
+    std::vector<at::Tensor> cos, sin;
+    for (int64_t p = 0; p < count; ++p) {
+        const RotaryTables row = rotary_tables(rope, head_dim, p, 1, at::kCPU);
+        cos.push_back(row.cos);
+        sin.push_back(row.sin);
+    }
+    return {at::cat(cos).to(device), at::cat(sin).to(device)};
 }
 
 }  // namespace amalgam

@@ -17,9 +17,13 @@ struct RotaryTables {
     at::Tensor cos, sin;
 };
 
-/// Tables for positions [first, first + count), on `device`. `dynamic` scaling depends on first + count, as in
-/// transformers. `head_dim` is even.
-RotaryTables rotary_tables(const RopeConfig& rope, int64_t head_dim, int64_t first, int64_t count, at::Device device);
+/// Tables for positions [first, first + count), on `device`. `dynamic` scaling depends on `length`, the tokens of the
+/// whole context (0: first + count), as in transformers. `head_dim` is even.
+RotaryTables rotary_tables(const RopeConfig& rope, int64_t head_dim, int64_t first, int64_t count, at::Device device,
+                           int64_t length = 0);
+
+/// Tables for tokens that are computed one at a time: row p is that of position p in a context that ends with it.
+RotaryTables rotary_step_tables(const RopeConfig& rope, int64_t head_dim, int64_t count, at::Device device);
 
 /// Inverse frequencies [head_dim / 2], radians per position, of a context of `length` tokens (only `dynamic` looks at
 /// it). `scale` becomes the factor on cos and sin, 1 but for yarn.

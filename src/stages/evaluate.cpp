@@ -4,6 +4,7 @@
 #include <sstream>
 
 #include "evaluation/evaluation_file.h"
+#include "evaluation/kept_answers.h"
 #include "stages/stages.h"
 #include "system/fault_injection.h"
 #include "system/log.h"
@@ -51,9 +52,10 @@ StageOutcome evaluate(Run& run) {
     const int64_t chunk = job.loss_chunk_tokens;
     std::unique_ptr<RequestFile> requests;
     if (!job.requests.empty()) run.world.together([&] { requests = std::make_unique<RequestFile>(job.requests); });
-    const auto answers = [&](const CausalLM& model) -> std::optional<Answers> {
+    const std::filesystem::path kept = run.folder / "answers";
+    const auto answers = [&](const CausalLM& model, const std::string& name) -> std::optional<Answers> {
         if (!requests) return std::nullopt;
-        return answer_requests(model, *requests, chunk, run.world);
+        return answer_requests(model, *requests, chunk, run.world, {kept, name});
     };
     std::unique_ptr<RecallQuestions> questions;
     if (job.recall.questions > 0) {
@@ -70,12 +72,13 @@ StageOutcome evaluate(Run& run) {
     std::vector<EvaluatedModel> models;
     fault_point("evaluate.measure");
     models.push_back({"teacher", measure_tokens(teacher, nullptr, set, held_out_micro_batch, chunk, run.world),
-                      answers(teacher), recall(teacher)});
+                      answers(teacher, "teacher"), recall(teacher)});
     models.push_back({"student", measure_tokens(*student.model, &states, set, held_out_micro_batch, chunk, run.world),
-                      answers(*student.model), recall(*student.model)});
+                      answers(*student.model, "student"), recall(*student.model)});
     run.world.on_root([&] {
         write_evaluation(run.evaluation_file(), models, set, job.position_bins, checkpoint->spec().layout,
                          run.provenance());
+        remove_kept_answers(kept);
         info(text("evaluate: ", set.sequences(), " sequences of ", set.time(), " tokens", table(models, set)));
         if (requests) info(text("evaluate: ", requests->size(), " requests answered by each model"));
         if (questions)

@@ -4,12 +4,12 @@
 
 #include <cmath>
 
+#include "../generation/whole_passes.h"
 #include "../model/small_model.h"
 #include "../sharding/sharded_student.h"
 #include "../storage/temporary_folder.h"
 #include "../training/small_corpus.h"
 #include "evaluation/continuations.h"
-#include "evaluation/generation.h"
 #include "model/transfer.h"
 #include "recall_contents.h"
 
@@ -20,7 +20,7 @@ const ModelSpec hybrid{test::small_config("qwen3"), keep_softmax(3, test::linear
 
 /// What a model generates after a context.
 std::vector<int32_t> generated(const CausalLM& model, std::span<const int32_t> context, int64_t count) {
-    return generate_until(model, context, count, {});
+    return test::by_whole_passes(model, context, count);
 }
 
 TEST(Continuations, are_greedy_if_and_only_if_generation_gives_them) {

@@ -6,11 +6,14 @@
 
 #include <cmath>
 
+#include "../generation/whole_passes.h"
 #include "../model/small_model.h"
 #include "../sharding/sharded_student.h"
 #include "../storage/temporary_folder.h"
-#include "evaluation/generation.h"
+#include "evaluation/judging.h"
+#include "evaluation/kept_answers.h"
 #include "request_contents.h"
+#include "storage/hdf5.h"
 #include "system/random.h"
 
 namespace amalgam {
@@ -72,9 +75,104 @@ TEST_F(Requests, continuations_are_judged_as_by_whole_passes) {
     EXPECT_LT(greedy, file.size());
 }
 
+/// Two contexts of one length, one of another, and one that is alone; continuations from one token on.
+test::RequestContents with_shared_contexts() {
+    test::RequestContents shared{vocabulary};
+    const auto tokens = [](int64_t count, uint64_t seed) {
+        return test::row_of(test::random_tokens(1, count, vocabulary, seed), 0);
+    };
+    const auto add = [&](int64_t context, uint64_t seed, const std::vector<int64_t>& continuations) {
+        for (const int64_t length : continuations) {
+            auto whole = tokens(context, seed);
+            const auto rest = tokens(length, 100 * seed + uint64_t(length));
+            whole.insert(whole.end(), rest.begin(), rest.end());
+            shared.add(whole, context, 0, 0);
+        }
+    };
+    add(66, 1, {3, 1, 7});
+    add(12, 2, {2});
+    add(66, 3, {5, 4});
+    add(20, 4, {1, 1});  // tokens of one length are the same here: a request that comes twice
+    return shared;
+}
+
+TEST_F(Requests, continuations_of_one_context_are_judged_as_by_whole_passes) {
+    with_shared_contexts().write(folder / "shared.h5");
+    const RequestFile file(folder / "shared.h5");
+    for (const char* variant : {"gdn_v3", "gdn_v4", "gla_v1"}) {
+        const FoundVariant found = *find_variant(variant);
+        const ModelSpec hybrid{test::small_config("qwen3"), keep_softmax(3, found.mixer->name(), {1}), found.options};
+        const auto own = test::small_model(hybrid, 2);
+        const Answers answers = answer_requests(*own, file, 5, world);
+        for (int64_t i = 0; i < file.size(); ++i) {
+            const Request request = file.request(i);
+            const Judgement expected =
+                judge_continuations(*own, std::vector{Continuation{request.tokens, request.context}}, 64).front();
+            EXPECT_NEAR(answers.loglikelihood[size_t(i)], expected.loglikelihood, 1e-4) << variant << " " << i;
+            EXPECT_EQ(answers.greedy[size_t(i)], int32_t(expected.greedy)) << variant << " " << i;
+        }
+        const test::ShardedCopy copy(*own, false, world, test::sharding(ShardingStrategy::full));
+        EXPECT_EQ(answer_requests(*copy.model, file, 5, world).loglikelihood, answers.loglikelihood);
+    }
+}
+
+TEST_F(Requests, a_shared_context_is_computed_once) {
+    with_shared_contexts().write(folder / "shared.h5");
+    const RequestFile file(folder / "shared.h5");
+    const auto cost = [&](const ModelConfig& config) {
+        double sum = 0.0;
+        for (const JudgedBatch& batch : judged_batches(file, config)) sum += batch.cost;
+        return sum;
+    };
+    ModelConfig config = spec.config;
+    // 66 + 66 and the 5 x 6 tokens behind them, 14, 20.
+    EXPECT_EQ(cost(config), 66 + 66 + 5 * 6 + 14 + 20);
+    config.rope.rope_type = "dynamic";  // rotates a context by how long the whole is
+    EXPECT_GT(cost(config), 66 * 5);
+}
+
+TEST_F(Requests, a_restarted_job_answers_only_what_is_missing) {
+    const RequestFile file(path);
+    const AnswerPlace place{world.broadcast((folder / "answers").string()), "teacher"};
+    const Answers first = answer_requests(*model, file, 64, world, place);
+    const auto other = test::small_model(spec, 2);
+    const auto expect_first = [&](const Answers& found, bool same) {
+        EXPECT_EQ(found.greedy == first.greedy && found.generated == first.generated, same);
+        for (size_t i = 0; i < first.greedy.size(); ++i)
+            if (!file.request(int64_t(i)).generates())
+                EXPECT_EQ(found.loglikelihood[i] == first.loglikelihood[i], same) << i;
+    };
+    expect_first(answer_requests(*other, file, 64, world, place), true);  // another model is not even asked
+    expect_first(answer_requests(*other, file, 64, world), false);
+    expect_first(answer_requests(*other, file, 64, world, {place.folder, "student"}), false);
+
+    {  // Some of the answers are lost: they alone are computed again.
+        const KeptAnswers kept(place, file.fingerprint(), world);
+        EXPECT_EQ(int64_t(kept.found().size()), file.size());
+    }
+    int64_t lost = 0;
+    world.on_root([&] {
+        for (const auto& entry : std::filesystem::directory_iterator(place.folder))
+            if (entry.path().filename().string().starts_with("teacher.") && lost == 0) {
+                lost = int64_t(H5File::open(entry.path()).read_integers("/request").size());
+                std::filesystem::remove(entry.path());
+            }
+    });
+    lost = world.broadcast(lost);
+    {
+        const KeptAnswers kept(place, file.fingerprint(), world);
+        EXPECT_EQ(int64_t(kept.found().size()), file.size() - lost);
+    }
+    expect_first(answer_requests(*model, file, 64, world, place), true);
+    const KeptAnswers strange(place, "of other requests", world);
+    EXPECT_TRUE(strange.found().empty());
+    const KeptAnswers gone(place, file.fingerprint(), world);  // they were removed
+    EXPECT_TRUE(gone.found().empty());
+}
+
 TEST_F(Requests, what_the_model_would_say_is_greedy) {
     const std::vector<int32_t> prompt = {5, 6, 7, 8};
-    const auto said = generate_until(*model, prompt, 6, {});
+    const auto said = test::by_whole_passes(*model, prompt, 6);
     std::vector<int32_t> whole = prompt;
     whole.insert(whole.end(), said.begin(), said.end());
     test::RequestContents own{vocabulary};
@@ -93,20 +191,16 @@ TEST_F(Requests, generation_ends_after_a_stop_token) {
         const Request request = file.request(i);
         if (!request.generates()) continue;
         ++generating;
-        const auto free = generate_greedily(*model, tokens_of(request), request.max_new_tokens);
+        const auto free = test::by_whole_passes(*model, request.tokens, request.max_new_tokens);
         std::vector<int32_t> expected;
         const auto stops = file.stops(request.stop_set);
         for (int64_t t = 0; t < request.max_new_tokens; ++t) {
-            expected.push_back(int32_t(free[0][t].item<int64_t>()));
+            expected.push_back(free[size_t(t)]);
             if (std::find(stops.begin(), stops.end(), expected.back()) != stops.end()) break;
         }
         EXPECT_EQ(answers.generated[size_t(i)], expected) << i;
     }
     EXPECT_EQ(generating, 4);
-    EXPECT_EQ(
-        generate_until(*model, std::vector<int32_t>{5, 6}, 4, generate_until(*model, std::vector<int32_t>{5, 6}, 1, {}))
-            .size(),
-        1U);
 }
 
 TEST_F(Requests, the_number_of_ranks_changes_no_bit) {

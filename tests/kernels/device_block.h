@@ -5,6 +5,7 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -50,6 +51,30 @@ class DeviceBlock {
   private:
     void* data_ = nullptr;
     size_t bytes_;
+};
+
+/// States of a batch in slots: row i in slot batch - i, and in slot 0 numbers that nobody may change.
+struct SlottedStates {
+    SlottedStates(const std::vector<float>& by_row, int64_t batch) : size(int64_t(by_row.size()) / batch) {
+        states.assign(size_t((batch + 1) * size), untouched);
+        for (int64_t i = 0; i < batch; ++i) {
+            slot.push_back(static_cast<int32_t>(batch - i));
+            std::copy_n(by_row.begin() + i * size, size, states.begin() + (batch - i) * size);
+        }
+    }
+    /// Throws if the slot of nobody has changed.
+    std::vector<float> by_row(const std::vector<float>& now) const {
+        for (int64_t i = 0; i < size; ++i)
+            if (now[size_t(i)] != untouched) throw std::runtime_error("a state that no row names has changed");
+        std::vector<float> rows;
+        for (const int32_t s : slot) rows.insert(rows.end(), now.begin() + s * size, now.begin() + (s + 1) * size);
+        return rows;
+    }
+
+    static constexpr float untouched = 7.0F;
+    int64_t size;
+    std::vector<float> states;
+    std::vector<int32_t> slot;
 };
 
 inline std::vector<float> from_bf16(const std::vector<uint16_t>& x) {

@@ -68,19 +68,21 @@ inline NamedValues run_cuda(GatedDeltaRuleCase& c, bool aligned) {
     return out;
 }
 
-/// A case of one token by the decode step: o and final_state.
+/// A case of one token by the decode step: o and final_state. The states lie in slots, in reverse order, behind one
+/// that nobody may touch.
 inline NamedValues run_cuda_decode(GatedDeltaRuleCase& c) {
     const GatedDeltaRuleShape& shape = c.shape;
     std::vector<unsigned char> laid = c.fused.bytes();
-    const DeviceBlock fused(laid), A_log(c.A_log), dt_bias(c.dt_bias), state(c.initial_state);
+    const SlottedStates slotted(c.initial_state, shape.batch);
+    const DeviceBlock fused(laid), A_log(c.A_log), dt_bias(c.dt_bias), state(slotted.states), slot(slotted.slot);
     const DeviceBlock o(shape.batch * shape.heads * shape.value_dim * 2);
     const auto view = [&](char part) { return ConstRows{fused.at(c.offset(part) * 2), c.token_width()}; };
-    cuda::gated_delta_rule_decode(
-        shape, c.options,
-        {view('q'), view('k'), view('v'), view('a'), view('b'), A_log.floats(), dt_bias.floats(), nullptr},
-        state.floats(), o.data(), nullptr);
+    cuda::gated_delta_rule_decode(shape, c.options,
+                                  {view('q'), view('k'), view('v'), view('a'), view('b'), A_log.floats(),
+                                   dt_bias.floats(), nullptr, nullptr, static_cast<const int32_t*>(slot.data())},
+                                  state.floats(), o.data(), nullptr);
     check_cuda(cudaDeviceSynchronize(), "decode");
-    const std::vector<float> outputs = from_bf16(o.host<uint16_t>()), states = state.host<float>();
+    const std::vector<float> outputs = from_bf16(o.host<uint16_t>()), states = slotted.by_row(state.host<float>());
     return {{"o", {outputs.begin(), outputs.end()}}, {"final_state", {states.begin(), states.end()}}};
 }
 

@@ -269,6 +269,31 @@ TEST(GatedDeltaRuleReference, gradients_are_the_difference_quotients) {
     }
 }
 
+TEST(GatedDeltaRuleInterface, slots_name_the_states_that_rows_continue) {
+    for (const Isa isa : supported_isas()) {
+        GatedDeltaRuleCase c;
+        c.shape = {3, 1, 2, 16, 16};
+        c.options.isa = isa;
+        c.fill();
+        const int64_t size = 2 * 16 * 16;
+        std::vector<float> by_row = c.initial_state, states(4 * size, 7.0F), o(3 * 2 * 16), in_slots(o.size(), 5.0F);
+        gated_delta_rule_decode(c.shape, c.options, c.inputs(), by_row.data(), o.data());
+        const std::vector<int32_t> slot = {3, -1, 0};  // the second row is left alone
+        for (const int64_t row : {0, 2})
+            std::copy_n(c.initial_state.begin() + row * size, size, states.begin() + slot[row] * size);
+        GatedDeltaRuleInputs inputs = c.inputs();
+        inputs.slot = slot.data();
+        gated_delta_rule_decode(c.shape, c.options, inputs, states.data(), in_slots.data());
+        for (const int64_t row : {0, 2}) {
+            EXPECT_TRUE(std::equal(o.begin() + row * 32, o.begin() + (row + 1) * 32, in_slots.begin() + row * 32));
+            EXPECT_TRUE(std::equal(by_row.begin() + row * size, by_row.begin() + (row + 1) * size,
+                                   states.begin() + slot[row] * size));
+        }
+        for (int64_t i = 0; i < 32; ++i) EXPECT_EQ(in_slots[32 + i], 5.0F);
+        for (int64_t i = size; i < 3 * size; ++i) ASSERT_EQ(states[i], 7.0F);
+    }
+}
+
 TEST(GatedDeltaRuleInterface, refuses_what_cannot_be_computed) {
     GatedDeltaRuleCase c;
     c.shape = {1, 4, 1, 16, 16};

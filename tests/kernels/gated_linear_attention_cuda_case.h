@@ -45,4 +45,19 @@ inline NamedValues run_cuda(const GatedLinearAttentionCase& c) {
     return out;
 }
 
+/// A case of one token by the decode step: o and final_state (SlottedStates).
+inline NamedValues run_cuda_decode(const GatedLinearAttentionCase& c) {
+    const int64_t width = c.width(), stride = c.stride();
+    const SlottedStates slotted(c.initial_state, c.shape.batch);
+    const DeviceBlock inputs(c.fused.bytes()), gates(c.gate.bytes()), state(slotted.states), slot(slotted.slot);
+    const DeviceBlock o(c.tokens() * width * 2);
+    const auto view = [&](int part) { return ConstRows{inputs.at(part * width * 2), stride}; };
+    const GatedLinearAttentionInputs in{
+        view(0), view(1), view(2), {gates.data(), width}, nullptr, static_cast<const int32_t*>(slot.data())};
+    cuda::gated_linear_attention_decode(c.shape, c.options, in, state.floats(), o.data(), nullptr);
+    check_cuda(cudaDeviceSynchronize(), "decode");
+    const std::vector<float> outputs = from_bf16(o.host<uint16_t>()), states = slotted.by_row(state.host<float>());
+    return {{"o", {outputs.begin(), outputs.end()}}, {"final_state", {states.begin(), states.end()}}};
+}
+
 }  // namespace amalgam::kernels

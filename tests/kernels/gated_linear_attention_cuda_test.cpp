@@ -69,6 +69,19 @@ TEST_P(GatedLinearAttentionOnCuda, repetition_does_not_change_a_bit) {
     for (int i = 0; i < 3; ++i) EXPECT_EQ(once, run_cuda(c));
 }
 
+TEST_P(GatedLinearAttentionOnCuda, decoding_matches_recurrence) {
+    for (const int64_t sequences : {1, 5, 30}) {
+        for (const float spread : {1.0F, 10.0F}) {
+            GatedLinearAttentionCase c = make_case(sequences, 1, 3);
+            c.gate_spread = spread;
+            c.fill();
+            const NamedValues reference = c.run_reference();
+            for (const auto& [name, values] : run_cuda_decode(c))
+                EXPECT_LE(relative_error(values, reference.at(name)), accepted_error(name)) << name;
+        }
+    }
+}
+
 /// A negative control: these comparisons notice one wrong row.
 TEST_P(GatedLinearAttentionOnCuda, a_wrong_token_is_noticed) {
     GatedLinearAttentionCase c = make_case(1, 200, 2);

@@ -62,6 +62,44 @@ TEST(GatedLinearAttention, any_gate_matches_the_recurrence) {
     }
 }
 
+TEST(GatedLinearAttention, decoding_in_slots_repeats_the_whole_sequence) {
+    for (ElementType type : {ElementType::float32, ElementType::bfloat16}) {
+        GatedLinearAttentionCase c = make_case(type, {3, 6, 2, 24, 40});
+        c.fill();
+        const NamedValues reference = c.run_reference();
+        const int64_t size = 24 * 40, per_slot = c.shape.heads * size;
+        const std::vector<int32_t> slot = {2, 4, 0}, nobody = {-1, -1, -1};
+        std::vector<float> states(5 * per_slot, 7.0F);
+        for (int64_t b = 0; b < 3; ++b)
+            std::copy_n(c.initial_state.begin() + b * per_slot, per_slot, states.begin() + slot[b] * per_slot);
+        GatedLinearAttentionShape one = c.shape;
+        one.time = 1;
+        std::vector<double> o(reference.at("o").size());
+        for (int64_t t = 0; t < c.shape.time; ++t) {
+            Activations out(type, 3 * c.value_width());
+            const int64_t tokens = c.shape.time;  // between the rows of a step
+            GatedLinearAttentionInputs in{{c.fused.at(t * c.stride()), tokens * c.stride()},
+                                          {c.fused.at(t * c.stride() + c.width()), tokens * c.stride()},
+                                          {c.fused.at(t * c.stride() + 2 * c.width()), tokens * c.stride()},
+                                          {c.gate.at(t * c.width()), tokens * c.width()}};
+            in.slot = nobody.data();
+            gated_linear_attention_decode(one, c.options, in, states.data(), out.at(0), 2);  // leaves all alone
+            in.slot = slot.data();
+            gated_linear_attention_decode(one, c.options, in, states.data(), out.at(0), 2);
+            for (int64_t chain = 0; chain < 6; ++chain)
+                for (int64_t i = 0; i < 40; ++i) o[(chain * tokens + t) * 40 + i] = out.get(chain * 40 + i);
+        }
+        EXPECT_LE(relative_error(o, reference.at("o")), type == ElementType::float32 ? 1e-5 : 5e-3);
+        std::vector<double> final_state;
+        for (int64_t b = 0; b < 3; ++b)
+            final_state.insert(final_state.end(), states.begin() + slot[b] * per_slot,
+                               states.begin() + (slot[b] + 1) * per_slot);
+        EXPECT_LE(relative_error(final_state, reference.at("final_state")), 1e-5);
+        for (const int64_t other : {1, 3})
+            for (int64_t i = 0; i < per_slot; ++i) ASSERT_EQ(states[other * per_slot + i], 7.0F);
+    }
+}
+
 TEST(GatedLinearAttention, threads_do_not_change_a_bit) {
     GatedLinearAttentionCase c = make_case(ElementType::float32, {3, 70, 3, 32, 32});
     c.fill();

@@ -7,6 +7,7 @@
 #include "kernels/adamw/adamw.h"
 #include "kernels/alignment_loss/alignment_loss.h"
 #include "kernels/cross_entropy/cross_entropy.h"
+#include "kernels/decode_attention/decode_attention.h"
 #include "kernels/gated_rms_norm/gated_rms_norm.h"
 #include "kernels/kl_divergence/kl_divergence.h"
 #include "kernels/rms_norm/rms_norm.h"
@@ -206,7 +207,9 @@ double sum_of_squares(const float* values, std::int64_t count, int) {
 void silu_convolution_forward(const SiluConvolutionForward& arguments, int) {
     SiluConvolutionForward a = arguments;
     DeviceOperands operands;
-    const std::int64_t state = a.batch * (a.taps - 1) * a.channels * (a.type == ElementType::bfloat16 ? 2 : 4);
+    const std::int64_t states = a.slot != nullptr ? *std::max_element(a.slot, a.slot + a.batch) + 1 : a.batch;
+    const std::int64_t state = states * (a.taps - 1) * a.channels * (a.type == ElementType::bfloat16 ? 2 : 4);
+    operands.add(a.slot, a.batch * 4);
     operands.add_rows(a.x, a.batch * a.time, a.channels, a.type);
     operands.add_rows(a.y, a.batch * a.time, a.channels, a.type);
     operands.add(a.weight, a.channels * a.taps * 4);
@@ -229,6 +232,54 @@ void silu_convolution_backward(const SiluConvolutionBackward& arguments, int) {
     operands.to_device();
     const DeviceBlock workspace(cuda::silu_convolution_backward_workspace(a));
     cuda::silu_convolution_backward(a, workspace.data(), nullptr);
+    operands.to_host();
+}
+
+namespace {
+
+/// Elements of a cache up to its last slot in use, and bytes of one.
+std::int64_t cached(const CacheShape& s, const std::int32_t* slot) {
+    return (*std::max_element(slot, slot + s.batch) + 1) * s.key_value_heads * s.capacity * s.width;
+}
+std::int64_t size_of(ElementType type) {
+    return type == ElementType::bfloat16 ? 2 : 4;
+}
+
+}  // namespace
+
+void append_to_cache(const CacheAppend& arguments, int) {
+    CacheAppend a = arguments;
+    const CacheShape& s = a.shape;
+    DeviceOperands operands;
+    const std::int64_t cache = cached(s, a.slot) * size_of(a.type);
+    operands.add(a.slot, s.batch * 4);
+    operands.add(a.length, s.batch * 4);
+    operands.add_rows(a.q, s.batch, s.query_heads * s.width, a.type);
+    operands.add_rows(a.rotated, s.batch, s.query_heads * s.width, a.type);
+    for (ConstRows* rows : {&a.k, &a.v}) operands.add_rows(*rows, s.batch, s.key_value_heads * s.width, a.type);
+    for (const float** norm : {&a.q_norm, &a.k_norm}) operands.add(*norm, s.width * 4);
+    for (const float** table : {&a.cos, &a.sin}) operands.add(*table, s.capacity * s.width * 4);
+    for (void** part : {&a.keys, &a.values}) operands.add(*part, cache);
+    operands.to_device();
+    cuda::append_to_cache(a, nullptr);
+    operands.to_host();
+}
+
+void decode_attention(const DecodeAttention& arguments, int) {
+    DecodeAttention a = arguments;
+    const CacheShape& s = a.shape;
+    DeviceOperands operands;
+    const std::int64_t cache = cached(s, a.slot) * size_of(a.type);
+    operands.add(a.slot, s.batch * 4);
+    operands.add(a.length, s.batch * 4);
+    operands.add_rows(a.q, s.batch, s.query_heads * s.width, a.type);
+    operands.add_rows(a.o, s.batch, s.query_heads * s.width, a.type);
+    for (const void** part : {&a.keys, &a.values}) operands.add(*part, cache);
+    operands.to_device();
+    const DeviceBlock workspace(cuda::decode_attention_workspace(s)), counters(cuda::decode_attention_counters(s));
+    check_cuda(cudaMemset(counters.data(), 0, cuda::decode_attention_counters(s)), "cudaMemset");
+    for (int i = 0; i < 2; ++i)  // the first call leaves the counters at zero
+        cuda::decode_attention(a, workspace.data(), counters.data(), nullptr);
     operands.to_host();
 }
 

@@ -137,6 +137,48 @@ TEST(SiluConvolution, steps_with_the_state_in_place_repeat_the_whole_sequence) {
     }
 }
 
+TEST(SiluConvolution, slots_name_the_states_that_sequences_continue) {
+    constexpr std::int64_t rows = 3, channels = 24, slots = 5;
+    for (ElementType type : both_types) {
+        const Matrix x(type, rows, channels, random_values(rows * channels, 1)),
+            weight(ElementType::float32, channels, 4, random_values(channels * 4, 2));
+        const auto states = random_values(slots * 3 * channels, 3);
+        const std::vector<std::int32_t> slot = {4, -1, 1};
+        // The same with the states picked out; a row without a slot begins with zeros.
+        std::vector<double> picked;
+        for (const std::int32_t s : slot)
+            for (std::int64_t i = 0; i < 3 * channels; ++i)
+                picked.push_back(s < 0 ? 0.0 : states[std::size_t(s * 3 * channels + i)]);
+        Matrix all(type, slots * 3, channels, states), own(type, rows * 3, channels, picked);
+        const Matrix before = all;
+        Matrix found(type, rows, channels), expected(type, rows, channels);
+        SiluConvolutionForward call{.type = type,
+                                    .batch = rows,
+                                    .time = 1,
+                                    .channels = channels,
+                                    .x = x,
+                                    .weight = weight.floats(),
+                                    .initial_state = own.data(),
+                                    .y = expected,
+                                    .final_state = own.data()};
+        silu_convolution_forward(call, 2);
+        call.initial_state = all.data();
+        call.final_state = all.data();
+        call.y = found;
+        call.slot = slot.data();
+        silu_convolution_forward(call, 2);
+        EXPECT_EQ(found.values(), expected.values());
+        const auto now = all.values(), then = before.values(), alone = own.values();
+        for (std::int64_t s = 0; s < slots; ++s)
+            for (std::int64_t i = 0; i < 3 * channels; ++i) {
+                const auto at = std::size_t(s * 3 * channels + i);
+                const std::int64_t row = s == 4 ? 0 : s == 1 ? 2 : -1;
+                ASSERT_EQ(now[at], row < 0 ? then[at] : alone[std::size_t(row * 3 * channels + i)]) << s;
+            }
+        EXPECT_FALSE(all == before);
+    }
+}
+
 TEST(SiluConvolution, na_n_reaches_the_tokens_that_see_it) {
     const Case c{1, 9, 20, 4, true, false};
     auto values = random_values(9 * 20, 1);

@@ -20,18 +20,26 @@ std::map<std::string, Options> variants() {
     return all;
 }
 
-/// Logits of the parts [0, cut), [cut, next cut), ... with a cache.
+/// Logits of the parts [0, cut), [cut, next cut), ... with a cache: single tokens by steps, more of them by chunks. The
+/// sequences lie in slots in another order than in the batch.
 at::Tensor in_parts(const CausalLM& model, const at::Tensor& tokens, std::vector<int64_t> cuts) {
     cuts.push_back(tokens.size(1));
-    ModelCache cache = model.make_cache(tokens.size(0));
+    const int64_t batch = tokens.size(0);
+    ModelCache cache = model.make_cache({batch + 2, tokens.size(1)});
+    const at::Tensor slots = at::arange(batch, 0, -1, tokens.options());
     std::vector<at::Tensor> parts;
     int64_t first = 0;
     for (const int64_t cut : cuts) {
-        parts.push_back(model.logits(tokens.narrow(1, first, cut - first), &cache));
+        const at::Tensor part = tokens.narrow(1, first, cut - first);
+        if (cut - first == 1 && first > 0) {
+            const CacheStep step{slots.to(at::kInt), at::full({batch}, first, slots.options().dtype(at::kInt))};
+            parts.push_back(model.hidden(part.squeeze(1), cache, step).unsqueeze(1));
+        } else {
+            parts.push_back(model.hidden(part, cache, CacheChunk{slots, first}));
+        }
         first = cut;
     }
-    EXPECT_EQ(cache.tokens, tokens.size(1));
-    return at::cat(parts, 1);
+    return at::linear(at::cat(parts, 1), model.head_parameter().compute);
 }
 
 void expect_same_in_parts(const ModelSpec& spec, const std::string& what) {
@@ -71,6 +79,36 @@ TEST(CausalLM, gated_linear_attention_continues) {
     const char* mixer = "gated_linear_attention";
     expect_same_in_parts({test::small_config("llama"), all_linear(3, mixer), options}, "all linear");
     expect_same_in_parts({test::small_config("qwen3"), keep_softmax(3, mixer, {1}), options}, "hybrid");
+}
+
+TEST(CausalLM, float64_models_continue_without_kernels) {
+    for (const char* variant : {"gdn_v4", "gla_v1"}) {
+        const FoundVariant found = *find_variant(variant);
+        ModelConfig config = test::small_config("qwen3");
+        config.window = {0, 5, 0};
+        const ModelSpec spec{config, keep_softmax(3, found.mixer->name(), {0, 1}), found.options};
+        const auto model = test::small_model(spec, 7, false, at::kDouble);
+        const at::Tensor tokens = test::random_tokens(2, 20, 61, 2);
+        std::vector<int64_t> every;
+        for (int64_t t = 1; t < 20; ++t) every.push_back(t);
+        EXPECT_LT(test::relative_error(in_parts(*model, tokens, every), model->logits(tokens)), 1e-5) << variant;
+    }
+}
+
+TEST(CausalLM, a_copied_slot_goes_on_like_the_first) {
+    for (const char* variant : {"gdn_v3", "gla_v1"}) {
+        const FoundVariant found = *find_variant(variant);
+        const auto model = test::small_model(
+            {test::small_config("qwen3"), keep_softmax(3, found.mixer->name(), {1}), found.options}, 7);
+        const at::Tensor tokens = test::random_tokens(1, 40, 61, 2);
+        ModelCache cache = model->make_cache({3, 40});
+        const auto slot = [&](int64_t i) { return at::full({1}, i, tokens.options()); };
+        model->hidden(tokens.narrow(1, 0, 30), cache, CacheChunk{slot(0), 0});
+        cache.copy(slot(0), slot(2), 30);
+        model->hidden(tokens.narrow(1, 5, 20), cache, CacheChunk{slot(0), 0});  // the first becomes another
+        const at::Tensor rest = model->hidden(tokens.narrow(1, 30, 10), cache, CacheChunk{slot(2), 30});
+        EXPECT_LT(test::relative_error(rest, model->hidden(tokens).narrow(1, 30, 10)), 1e-5) << variant;
+    }
 }
 
 TEST(CausalLM, later_tokens_do_not_change_earlier_logits) {

@@ -35,11 +35,11 @@ class AlignmentTraining : public testing::Test {
     std::pair<at::Tensor, at::Tensor> outputs(int64_t layer) {
         const RotaryTables rotary = teacher->rotary(0, tokens.size(1));
         at::Tensor x = HeldOuterWeights(*teacher).embed(tokens);
-        for (int64_t l = 0; l < layer; ++l) x = HeldBlock(*teacher, l)->forward(x, rotary, nullptr);
+        for (int64_t l = 0; l < layer; ++l) x = HeldBlock(*teacher, l)->forward(x, rotary);
         const HeldBlock block(*teacher, layer), of_student(*student, layer);
         const at::Tensor input = block->mixer_input(x);
-        return {block->mixer().forward(input, rotary, nullptr).to(at::kDouble),
-                of_student->mixer().forward(input, rotary, nullptr).to(at::kDouble)};
+        return {block->mixer().forward(input, rotary).to(at::kDouble),
+                of_student->mixer().forward(input, rotary).to(at::kDouble)};
     }
 
     void expect_formula(AlignmentLoss loss, const std::function<at::Tensor(at::Tensor t, at::Tensor s)>& formula) {

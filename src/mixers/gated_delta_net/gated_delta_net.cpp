@@ -10,10 +10,15 @@
 namespace amalgam {
 namespace {
 
-/// The state of the delta rule, fp32 [batch, heads, key dim, value dim], and the last inputs of the convolution,
-/// [batch, width - 1, channels].
+/// The states of the delta rule, fp32 [slots, heads, key dim, value dim], and the last inputs of the convolution (where
+/// there is one), [slots, taps - 1, channels].
 struct GatedDeltaCache : MixerCache {
-    at::Tensor state, recent;
+    at::Tensor states, recents;
+
+    void copy(const at::Tensor& from, const at::Tensor& to, int64_t) override {
+        states.index_copy_(0, to, states.index_select(0, from));
+        if (recents.defined()) recents.index_copy_(0, to, recents.index_select(0, from));
+    }
 };
 
 /// On GPUs, a product whose sizes are no multiples of 16 bytes takes about three times as long: rows of zeros round up.
@@ -38,24 +43,17 @@ GatedDeltaNet::GatedDeltaNet(const ModelSpec& spec, int64_t layer, ParameterStor
     output_ = parameters.find("linear_attn.o_proj.weight");
 }
 
-at::Tensor GatedDeltaNet::forward(const at::Tensor& x, const RotaryTables& rotary, MixerCache* cache) const {
+template <class Convolve, class Turn, class Rule>
+at::Tensor GatedDeltaNet::mix(const at::Tensor& x, Convolve convolve, Turn turn, Rule rule) const {
     const int64_t width = heads_ * head_dim_;
-    auto* seen = static_cast<GatedDeltaCache*>(cache);
-    const auto projected = at::linear(x, padded_for_gpu(in_->compute));
-    const auto norm = norm_ ? norm_->compute : at::Tensor();
+    at::Tensor projected = at::linear(x, padded_for_gpu(in_->compute));
     GatedDeltaShape shape{heads_, head_dim_, options_.output_gate, options_.activation, norm_eps_};
-
-    at::Tensor mixed;  // [batch, time, width]
-    if (!convolution_ && !options_.rope) {
-        mixed = gated_delta_mixing(projected, a_log_->compute, dt_bias_->compute, norm, shape,
-                                   seen ? &seen->state : nullptr);
-    } else {
+    if (convolution_ || options_.rope) {
         std::vector<int64_t> sizes = {3 * width, 2 * heads_};
         if (options_.output_gate) sizes.insert(sizes.begin() + 1, width);
         auto parts = at::split_with_sizes(projected.narrow(-1, 0, shape.columns()), sizes, -1);
         if (convolution_) {
-            parts[0] =
-                short_convolution(parts[0], convolution_->compute, options_.activation, seen ? &seen->recent : nullptr);
+            parts[0] = convolve(parts[0]);
             shape.activation = false;  // the convolution has applied it
         }
         if (options_.rope) {
@@ -63,24 +61,79 @@ at::Tensor GatedDeltaNet::forward(const at::Tensor& x, const RotaryTables& rotar
             auto qkv = at::split_with_sizes(parts[0], {width, width, width}, -1);
             for (int i = 0; i < 3; ++i) {
                 if (shape.activation) qkv[i] = at::silu(qkv[i]);
-                if (i < 2) qkv[i] = rotate(qkv[i].unflatten(-1, {heads_, head_dim_}), rotary).flatten(-2);
+                if (i < 2) qkv[i] = turn(qkv[i].unflatten(-1, {heads_, head_dim_})).flatten(-2);
             }
             shape.activation = false;
             parts[0] = at::cat(qkv, -1);
         }
-        mixed = gated_delta_mixing(at::cat(parts, -1), a_log_->compute, dt_bias_->compute, norm, shape,
-                                   seen ? &seen->state : nullptr);
+        projected = at::cat(parts, -1);
     }
-    return at::linear(mixed, output_->compute);
+    return at::linear(rule(projected, norm_ ? norm_->compute : at::Tensor(), shape), output_->compute);
 }
 
-std::unique_ptr<MixerCache> GatedDeltaNet::make_cache(int64_t batch, at::Device device) const {
+at::Tensor GatedDeltaNet::forward(const at::Tensor& x, const RotaryTables& rotary) const {
+    return mix(
+        x,
+        [&](const at::Tensor& qkv) {
+            return short_convolution(qkv, convolution_->compute, options_.activation, nullptr);
+        },
+        [&](const at::Tensor& heads) { return rotate(heads, rotary); },
+        [&](const at::Tensor& projected, const at::Tensor& norm, const GatedDeltaShape& shape) {
+            return gated_delta_mixing(projected, a_log_->compute, dt_bias_->compute, norm, shape, nullptr);
+        });
+}
+
+at::Tensor GatedDeltaNet::forward_chunk(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
+                                        const CacheChunk& chunk) const {
+    auto& seen = static_cast<GatedDeltaCache&>(cache);
+    const bool begins = chunk.first == 0;
+    return mix(
+        x,
+        [&](const at::Tensor& qkv) {
+            at::Tensor recent = begins ? at::Tensor() : seen.recents.index_select(0, chunk.slots);
+            const at::Tensor y = short_convolution(qkv, convolution_->compute, options_.activation, &recent);
+            seen.recents.index_copy_(0, chunk.slots, recent);
+            return y;
+        },
+        [&](const at::Tensor& heads) { return rotate(heads, rotary); },
+        [&](const at::Tensor& projected, const at::Tensor& norm, const GatedDeltaShape& shape) {
+            at::Tensor state = begins ? at::zeros({x.size(0), heads_, head_dim_, head_dim_}, seen.states.options())
+                                      : seen.states.index_select(0, chunk.slots);
+            const at::Tensor y = gated_delta_mixing(projected, a_log_->compute, dt_bias_->compute, norm, shape, &state);
+            seen.states.index_copy_(0, chunk.slots, state);
+            return y;
+        });
+}
+
+at::Tensor GatedDeltaNet::forward_step(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
+                                       const CacheStep& step) const {
+    auto& seen = static_cast<GatedDeltaCache&>(cache);
+    return mix(
+        x,
+        [&](const at::Tensor& qkv) {
+            return short_convolution_step(qkv, convolution_->compute, options_.activation, seen.recents, step.slots);
+        },
+        [&](const at::Tensor& heads) { return rotate_rows(heads, rotary, step.lengths); },
+        [&](const at::Tensor& projected, const at::Tensor& norm, const GatedDeltaShape& shape) {
+            return gated_delta_step(projected, a_log_->compute, dt_bias_->compute, norm, shape, seen.states,
+                                    step.slots);
+        });
+}
+
+std::unique_ptr<MixerCache> GatedDeltaNet::make_cache(const CacheSize& size, at::Device device) const {
     auto cache = std::make_unique<GatedDeltaCache>();
-    cache->state = at::zeros({batch, heads_, head_dim_, head_dim_}, at::TensorOptions(device).dtype(at::kFloat));
+    const at::TensorOptions options(device);
+    cache->states = at::zeros({size.slots, heads_, head_dim_, head_dim_}, options.dtype(at::kFloat));
     if (convolution_)
-        cache->recent = at::zeros({batch, gated_delta_net_taps - 1, 3 * heads_ * head_dim_},
-                                  at::TensorOptions(device).dtype(in_->compute.scalar_type()));
+        cache->recents = at::zeros({size.slots, gated_delta_net_taps - 1, 3 * heads_ * head_dim_},
+                                   options.dtype(in_->compute.scalar_type()));
     return cache;
+}
+
+int64_t GatedDeltaNet::cache_bytes(int64_t) const {
+    const int64_t state = heads_ * head_dim_ * head_dim_ * 4,
+                  recent = 3 * heads_ * head_dim_ * (gated_delta_net_taps - 1);
+    return state + (convolution_ ? recent * int64_t(in_->compute.element_size()) : 0);
 }
 
 const MixerImplementation& gated_delta_net_implementation() {

@@ -15,10 +15,20 @@ const MixerDeclaration& gated_delta_net_declaration();
 class GatedDeltaNet : public Mixer {
   public:
     GatedDeltaNet(const ModelSpec& spec, int64_t layer, ParameterStore& store);
-    at::Tensor forward(const at::Tensor& x, const RotaryTables& rotary, MixerCache* cache) const override;
-    std::unique_ptr<MixerCache> make_cache(int64_t batch, at::Device device) const override;
+    at::Tensor forward(const at::Tensor& x, const RotaryTables& rotary) const override;
+    std::unique_ptr<MixerCache> make_cache(const CacheSize& size, at::Device device) const override;
+    int64_t cache_bytes(int64_t capacity) const override;
+    at::Tensor forward_chunk(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
+                             const CacheChunk& chunk) const override;
+    at::Tensor forward_step(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
+                            const CacheStep& step) const override;
 
   private:
+    /// All but what needs a cache: convolve(q | k | v), turn(q or k [batch, time, heads, dim]), and the rule,
+    /// rule(projection, norm, shape).
+    template <class Convolve, class Turn, class Rule>
+    at::Tensor mix(const at::Tensor& x, Convolve convolve, Turn turn, Rule rule) const;
+
     int64_t heads_, head_dim_;
     GatedDeltaNetOptions options_;
     double norm_eps_;

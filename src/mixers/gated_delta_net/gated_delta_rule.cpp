@@ -62,21 +62,25 @@ struct GatedDeltaMixing : Function<GatedDeltaMixing> {
     }
 };
 
-/// Generation on CPUs: continues from `state` and overwrites it.
+/// On CPUs: continues from `state` and overwrites it.
 at::Tensor continue_on_cpu(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
                            const GatedDeltaShape& shape, at::Tensor& state) {
     GatedDeltaCall call(projected, a_log, dt_bias, shape);
     const at::Tensor o =
         at::empty({projected.size(0), projected.size(1), shape.heads, shape.head_dim}, projected.options());
-    if (projected.size(1) == 1) {
-        kernels::gated_delta_rule_decode(call.shape, call.options, call.inputs, state.data_ptr<float>(), o.data_ptr());
-        return o;
-    }
     const at::Tensor before = state.clone();
     call.inputs.initial_state = before.const_data_ptr<float>();
     kernels::gated_delta_rule_forward(call.shape, call.options, call.inputs, {o.data_ptr(), state.data_ptr<float>()},
                                       nullptr);
     return o;
+}
+
+/// Of the rule's output o.
+at::Tensor norm_and_gate(const at::Tensor& o, const at::Tensor& projected, const at::Tensor& norm,
+                         const GatedDeltaShape& shape) {
+    const at::Tensor gate =
+        shape.gate ? projected.narrow(-1, GatedDeltaColumns(shape).gate, shape.width()) : at::Tensor();
+    return gated_rms_norm(o, gate, norm, shape.norm_eps);
 }
 
 at::Tensor mix_with_operations(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
@@ -110,10 +114,29 @@ at::Tensor gated_delta_mixing(const at::Tensor& projected, const at::Tensor& a_l
         return GatedDeltaMixing::apply(projected, a_log, dt_bias, if_defined(norm), shape.heads, shape.head_dim,
                                        shape.gate, shape.activation, shape.norm_eps);
     const at::Tensor contiguous = projected.contiguous();
-    const at::Tensor o = continue_on_cpu(contiguous, a_log, dt_bias, shape, *state);
-    const at::Tensor gate =
-        shape.gate ? contiguous.narrow(-1, GatedDeltaColumns(shape).gate, shape.width()) : at::Tensor();
-    return gated_rms_norm(o, gate, norm, shape.norm_eps);
+    return norm_and_gate(continue_on_cpu(contiguous, a_log, dt_bias, shape, *state), contiguous, norm, shape);
+}
+
+at::Tensor gated_delta_step(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
+                            const at::Tensor& norm, const GatedDeltaShape& shape, const at::Tensor& states,
+                            const at::Tensor& slots) {
+    const bool on_gpu = runs_on_cuda_kernels(projected, shape);
+    if (!on_gpu && !runs_on_cpu_kernels(projected)) {
+        const at::Tensor places = slots.to(at::kLong);
+        at::Tensor state = states.index_select(0, places);
+        const at::Tensor y = mix_with_operations(projected, a_log, dt_bias, norm, shape, &state);
+        states.index_copy_(0, places, state);
+        return y;
+    }
+    const at::Tensor contiguous = projected.contiguous();
+    GatedDeltaCall call(contiguous, a_log, dt_bias, shape);
+    call.inputs.slot = slots.const_data_ptr<int32_t>();
+    const at::Tensor o = at::empty({contiguous.size(0), 1, shape.heads, shape.head_dim}, contiguous.options());
+    if (on_gpu)
+        gated_delta_decode_on_cuda(call, states, o);
+    else
+        kernels::gated_delta_rule_decode(call.shape, call.options, call.inputs, states.data_ptr<float>(), o.data_ptr());
+    return norm_and_gate(o, contiguous, norm, shape);
 }
 
 }  // namespace amalgam

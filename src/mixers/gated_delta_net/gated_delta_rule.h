@@ -27,6 +27,12 @@ struct GatedDeltaShape {
 at::Tensor gated_delta_mixing(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
                               const at::Tensor& norm, const GatedDeltaShape& shape, at::Tensor* state);
 
+/// The same for one new token of each of several sequences, projected [batch, 1, columns]: they continue `states` fp32
+/// [slots, heads, head_dim, head_dim] in slots [batch] (int32, on the device), in place. No gradients.
+at::Tensor gated_delta_step(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
+                            const at::Tensor& norm, const GatedDeltaShape& shape, const at::Tensor& states,
+                            const at::Tensor& slots);
+
 /// The rule itself in LibTorch operations, differentiable by autograd, any device and type (math in fp32 or fp64).
 /// q, k, v [batch, time, heads, dim], q and k already normalised and q scaled by dim^-1/2; g, beta [batch, time,
 /// heads]; state [batch, heads, key dim, value dim] or undefined (zero). Returns o and, in `state`, the final state.

@@ -42,6 +42,10 @@ at::Tensor gated_delta_mixing_on_cuda(const at::Tensor&, const at::Tensor&, cons
     throw std::logic_error("gated delta rule: this build has no CUDA kernels; ask runs_on_cuda_kernels first");
 }
 
+void gated_delta_decode_on_cuda(const GatedDeltaCall&, const at::Tensor&, const at::Tensor&) {
+    throw std::logic_error("gated delta rule: this build has no CUDA kernels; ask runs_on_cuda_kernels first");
+}
+
 #else
 
 namespace {
@@ -134,17 +138,16 @@ at::Tensor gated_delta_mixing_on_cuda(const at::Tensor& projected, const at::Ten
                                              shape.gate, shape.activation, shape.norm_eps);
     const at::Tensor contiguous = projected.contiguous();
     GatedDeltaCall call(contiguous, a_log, dt_bias, shape);
-    at::Tensor o, workspace, rstd;
-    if (state && contiguous.size(1) == 1) {
-        o = at::empty({contiguous.size(0), 1, shape.heads, shape.head_dim}, contiguous.options());
-        kernels::cuda::gated_delta_rule_decode(call.shape, call.options, call.inputs, state->data_ptr<float>(),
-                                               o.data_ptr(), stream_of(contiguous));
-    } else {
-        // Every block reads its initial state before it writes the final one.
-        if (state) call.inputs.initial_state = state->const_data_ptr<float>();
-        o = run_rule(call, contiguous, state ? state->data_ptr<float>() : nullptr, false, workspace);
-    }
+    at::Tensor workspace, rstd;
+    // Every block reads its initial state before it writes the final one.
+    if (state) call.inputs.initial_state = state->const_data_ptr<float>();
+    const at::Tensor o = run_rule(call, contiguous, state ? state->data_ptr<float>() : nullptr, false, workspace);
     return norm_and_gate(o, contiguous, norm, shape, rstd);
+}
+
+void gated_delta_decode_on_cuda(const GatedDeltaCall& call, const at::Tensor& states, const at::Tensor& o) {
+    kernels::cuda::gated_delta_rule_decode(call.shape, call.options, call.inputs, states.data_ptr<float>(),
+                                           o.data_ptr(), stream_of(o));
 }
 
 #endif

@@ -2,6 +2,7 @@
 // gated_delta_mixing by the CUDA kernels, in builds that have them.
 #pragma once
 
+#include "mixers/gated_delta_net/gated_delta_call.h"
 #include "mixers/gated_delta_net/gated_delta_rule.h"
 
 namespace amalgam {
@@ -13,5 +14,8 @@ bool runs_on_cuda_kernels(const at::Tensor& projected, const GatedDeltaShape& sh
 /// As gated_delta_mixing; only where runs_on_cuda_kernels.
 at::Tensor gated_delta_mixing_on_cuda(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
                                       const at::Tensor& norm, const GatedDeltaShape& shape, at::Tensor* state);
+
+/// A token of each sequence by the decoding kernel; only where runs_on_cuda_kernels.
+void gated_delta_decode_on_cuda(const GatedDeltaCall& call, const at::Tensor& states, const at::Tensor& o);
 
 }  // namespace amalgam

@@ -9,9 +9,13 @@
 namespace amalgam {
 namespace {
 
-/// fp32 [batch, heads, key dim, value dim].
+/// fp32 [slots, heads, key dim, value dim].
 struct GatedLinearAttentionCache : MixerCache {
-    at::Tensor state;
+    at::Tensor states;
+
+    void copy(const at::Tensor& from, const at::Tensor& to, int64_t) override {
+        states.index_copy_(0, to, states.index_select(0, from));
+    }
 };
 
 }  // namespace
@@ -30,19 +34,51 @@ GatedLinearAttention::GatedLinearAttention(const ModelSpec& spec, int64_t layer,
     output_ = parameters.find("linear_attn.o_proj.weight");
 }
 
-at::Tensor GatedLinearAttention::forward(const at::Tensor& x, const RotaryTables&, MixerCache* cache) const {
-    auto* seen = static_cast<GatedLinearAttentionCache*>(cache);
+template <class Rule>
+at::Tensor GatedLinearAttention::mix(const at::Tensor& x, Rule rule) const {
     const at::Tensor decay = at::linear(at::linear(x, decay_down_->compute), decay_up_->compute, decay_bias_->compute);
-    const at::Tensor mixed = gated_linear_attention_mixing(
-        at::linear(x, in_->compute), decay, norm_ ? norm_->compute : at::Tensor(),
-        {heads_, head_dim_, options_.output_gate, norm_eps_}, seen ? &seen->state : nullptr);
+    const at::Tensor mixed = rule(at::linear(x, in_->compute), decay, norm_ ? norm_->compute : at::Tensor(),
+                                  LinearAttentionShape{heads_, head_dim_, options_.output_gate, norm_eps_});
     return at::linear(mixed, output_->compute);
 }
 
-std::unique_ptr<MixerCache> GatedLinearAttention::make_cache(int64_t batch, at::Device device) const {
+at::Tensor GatedLinearAttention::forward(const at::Tensor& x, const RotaryTables&) const {
+    return mix(x, [](const at::Tensor& projected, const at::Tensor& decay, const at::Tensor& norm,
+                     const LinearAttentionShape& shape) {
+        return gated_linear_attention_mixing(projected, decay, norm, shape, nullptr);
+    });
+}
+
+at::Tensor GatedLinearAttention::forward_chunk(const at::Tensor& x, const RotaryTables&, MixerCache& cache,
+                                               const CacheChunk& chunk) const {
+    const at::Tensor& states = static_cast<GatedLinearAttentionCache&>(cache).states;
+    return mix(x, [&](const at::Tensor& projected, const at::Tensor& decay, const at::Tensor& norm,
+                      const LinearAttentionShape& shape) {
+        at::Tensor state = chunk.first == 0 ? at::zeros({x.size(0), heads_, head_dim_, head_dim_}, states.options())
+                                            : states.index_select(0, chunk.slots);
+        const at::Tensor y = gated_linear_attention_mixing(projected, decay, norm, shape, &state);
+        states.index_copy_(0, chunk.slots, state);
+        return y;
+    });
+}
+
+at::Tensor GatedLinearAttention::forward_step(const at::Tensor& x, const RotaryTables&, MixerCache& cache,
+                                              const CacheStep& step) const {
+    const at::Tensor& states = static_cast<GatedLinearAttentionCache&>(cache).states;
+    return mix(x, [&](const at::Tensor& projected, const at::Tensor& decay, const at::Tensor& norm,
+                      const LinearAttentionShape& shape) {
+        return gated_linear_attention_step(projected, decay, norm, shape, states, step.slots);
+    });
+}
+
+std::unique_ptr<MixerCache> GatedLinearAttention::make_cache(const CacheSize& size, at::Device device) const {
     auto cache = std::make_unique<GatedLinearAttentionCache>();
-    cache->state = at::zeros({batch, heads_, head_dim_, head_dim_}, at::TensorOptions(device).dtype(at::kFloat));
+    cache->states = at::zeros({size.slots, heads_, head_dim_, head_dim_}, at::TensorOptions(device).dtype(at::kFloat));
     return cache;
+}
+
+int64_t GatedLinearAttention::cache_bytes(int64_t) const {
+    return heads_ * head_dim_ * head_dim_ * 4;
 }
 
 const MixerImplementation& gated_linear_attention_implementation() {

@@ -15,10 +15,19 @@ const MixerDeclaration& gated_linear_attention_declaration();
 class GatedLinearAttention : public Mixer {
   public:
     GatedLinearAttention(const ModelSpec& spec, int64_t layer, ParameterStore& store);
-    at::Tensor forward(const at::Tensor& x, const RotaryTables& rotary, MixerCache* cache) const override;
-    std::unique_ptr<MixerCache> make_cache(int64_t batch, at::Device device) const override;
+    at::Tensor forward(const at::Tensor& x, const RotaryTables& rotary) const override;
+    std::unique_ptr<MixerCache> make_cache(const CacheSize& size, at::Device device) const override;
+    int64_t cache_bytes(int64_t capacity) const override;
+    at::Tensor forward_chunk(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
+                             const CacheChunk& chunk) const override;
+    at::Tensor forward_step(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
+                            const CacheStep& step) const override;
 
   private:
+    /// rule(projection, decay logits, norm, shape) between the projections.
+    template <class Rule>
+    at::Tensor mix(const at::Tensor& x, Rule rule) const;
+
     int64_t heads_, head_dim_;
     GatedLinearAttentionOptions options_;
     double norm_eps_;

@@ -73,6 +73,23 @@ at::Tensor run_forward(const Call& call, const at::Tensor& projected, float* fin
     return o;
 }
 
+void run_decode(const Call& call, const at::Tensor& states, const at::Tensor& o) {
+#ifdef AMALGAM_CUDA
+    if (o.is_cuda())
+        return kernels::cuda::gated_linear_attention_decode(call.shape, call.options, call.inputs,
+                                                            states.data_ptr<float>(), o.data_ptr(), stream_of(o));
+#endif
+    kernels::gated_linear_attention_decode(call.shape, call.options, call.inputs, states.data_ptr<float>(),
+                                           o.data_ptr(), kernel_threads());
+}
+
+/// Of the rule's output o.
+at::Tensor norm_and_gate(const at::Tensor& o, const at::Tensor& projected, const at::Tensor& norm,
+                         const LinearAttentionShape& shape) {
+    return gated_rms_norm(o, shape.gate ? projected.narrow(-1, 3 * shape.width(), shape.width()) : at::Tensor(), norm,
+                          shape.norm_eps);
+}
+
 /// Writes the columns q | k | v of d_projected, and d_decay.
 void run_backward(const Call& call, const at::Tensor& d_o, const at::Tensor& states, const at::Tensor& d_projected,
                   const at::Tensor& d_decay) {
@@ -186,9 +203,25 @@ at::Tensor gated_linear_attention_mixing(const at::Tensor& projected, const at::
     Call call(contiguous, logits, shape);
     call.inputs.initial_state = state->const_data_ptr<float>();
     at::Tensor states;
-    const at::Tensor o = run_forward(call, contiguous, state->data_ptr<float>(), states);
-    return gated_rms_norm(o, shape.gate ? contiguous.narrow(-1, 3 * shape.width(), shape.width()) : at::Tensor(), norm,
-                          shape.norm_eps);
+    return norm_and_gate(run_forward(call, contiguous, state->data_ptr<float>(), states), contiguous, norm, shape);
+}
+
+at::Tensor gated_linear_attention_step(const at::Tensor& projected, const at::Tensor& decay, const at::Tensor& norm,
+                                       const LinearAttentionShape& shape, const at::Tensor& states,
+                                       const at::Tensor& slots) {
+    if (!runs_on_rule_kernels(projected, shape)) {
+        const at::Tensor places = slots.to(at::kLong);
+        at::Tensor state = states.index_select(0, places);
+        const at::Tensor y = mix_with_operations(projected, decay, norm, shape, &state);
+        states.index_copy_(0, places, state);
+        return y;
+    }
+    const at::Tensor contiguous = projected.contiguous(), logits = decay.contiguous();
+    Call call(contiguous, logits, shape);
+    call.inputs.slot = slots.const_data_ptr<int32_t>();
+    const at::Tensor o = at::empty({contiguous.size(0), 1, shape.heads, shape.head_dim}, contiguous.options());
+    run_decode(call, states, o);
+    return norm_and_gate(o, contiguous, norm, shape);
 }
 
 }  // namespace amalgam

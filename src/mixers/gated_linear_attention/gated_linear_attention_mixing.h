@@ -22,6 +22,12 @@ struct LinearAttentionShape {
 at::Tensor gated_linear_attention_mixing(const at::Tensor& projected, const at::Tensor& decay, const at::Tensor& norm,
                                          const LinearAttentionShape& shape, at::Tensor* state);
 
+/// The same for one new token of each of several sequences, projected and decay [batch, 1, ...]: they continue `states`
+/// fp32 [slots, heads, head_dim, head_dim] in slots [batch] (int32, on the device), in place. No gradients.
+at::Tensor gated_linear_attention_step(const at::Tensor& projected, const at::Tensor& decay, const at::Tensor& norm,
+                                       const LinearAttentionShape& shape, const at::Tensor& states,
+                                       const at::Tensor& slots);
+
 /// The recurrence in LibTorch operations, differentiable by autograd, any device and type (math in fp32 or fp64). q, k,
 /// v [batch, time, heads, dim], q scaled by dim^-1/2; g, the log decays, like k; state [batch, heads, key dim, value
 /// dim] or undefined (zero). Returns o and, in `state` where it was defined, the final state.

@@ -9,11 +9,6 @@
 namespace amalgam {
 namespace {
 
-/// Keys (after rotation) and values of all tokens so far, [batch, kv heads, time, dim].
-struct KeyValueCache : MixerCache {
-    at::Tensor keys, values;
-};
-
 at::Tensor bias_of(const Parameter* parameter) {
     return parameter ? parameter->compute : at::Tensor();
 }
@@ -21,10 +16,8 @@ at::Tensor bias_of(const Parameter* parameter) {
 }  // namespace
 
 SoftmaxAttention::SoftmaxAttention(const ModelSpec& spec, int64_t layer, ParameterStore& store)
-    : query_heads_(spec.config.query_heads),
-      key_value_heads_(spec.config.key_value_heads),
-      head_dim_(spec.config.head_dim),
-      window_(spec.config.window[layer]),
+    : shape_{spec.config.query_heads, spec.config.key_value_heads, spec.config.head_dim,
+             spec.config.window[size_t(layer)]},
       norm_eps_(spec.config.rms_norm_eps) {
     const MixerParameters parameters(softmax_attention_declaration(), spec, layer, store);
     qkv_ = parameters.find("self_attn.qkv_proj.weight");
@@ -35,48 +28,57 @@ SoftmaxAttention::SoftmaxAttention(const ModelSpec& spec, int64_t layer, Paramet
     k_norm_ = parameters.find("self_attn.k_norm.weight");
 }
 
-at::Tensor SoftmaxAttention::attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
-    const int64_t time = q.size(2), keys = k.size(2);
-    const bool grouped = query_heads_ != key_value_heads_;
-    // The mask is needed where is_causal cannot say it: a window, or fewer queries than keys (generation).
-    const bool windowed = window_ > 0 && keys > window_;
-    if (time == keys && !windowed) return causal_attention(q, k, v);
-    const auto positions = at::arange(keys, q.options().dtype(at::kLong));
-    const auto query_positions = positions.narrow(0, keys - time, time).unsqueeze(1);
-    at::Tensor mask = positions.unsqueeze(0).le(query_positions);
-    if (windowed) mask = mask.logical_and(positions.unsqueeze(0).gt(query_positions - window_));
-    return at::scaled_dot_product_attention(q, k, v, mask, 0.0, false, std::nullopt, grouped);
+at::Tensor SoftmaxAttention::project(const at::Tensor& x) const {
+    return at::linear(x, qkv_->compute, bias_of(qkv_bias_));
 }
 
-at::Tensor SoftmaxAttention::forward(const at::Tensor& x, const RotaryTables& rotary, MixerCache* cache) const {
-    const int64_t batch = x.size(0), time = x.size(1);
-    const auto projected = at::linear(x, qkv_->compute, bias_of(qkv_bias_));
-    const int64_t q_width = query_heads_ * head_dim_, kv_width = key_value_heads_ * head_dim_;
-    auto parts = at::split_with_sizes(projected, {q_width, kv_width, kv_width}, -1);
-    auto heads = [&](const at::Tensor& t, int64_t count) { return t.unflatten(-1, {count, head_dim_}); };
-    at::Tensor q = heads(parts[0], query_heads_), k = heads(parts[1], key_value_heads_),
-               v = heads(parts[2], key_value_heads_);
+at::Tensor SoftmaxAttention::output(const at::Tensor& mixed) const {
+    return at::linear(mixed, output_->compute, bias_of(output_bias_));
+}
+
+template <class Attend>
+at::Tensor SoftmaxAttention::mix(const at::Tensor& x, const RotaryTables& rotary, Attend attend) const {
+    const int64_t q_width = shape_.query_heads * shape_.head_dim, kv_width = shape_.key_value_heads * shape_.head_dim;
+    auto parts = at::split_with_sizes(project(x), {q_width, kv_width, kv_width}, -1);
+    auto heads = [&](const at::Tensor& t) { return t.unflatten(-1, {-1, shape_.head_dim}); };
+    at::Tensor q = heads(parts[0]), k = heads(parts[1]), v = heads(parts[2]);
     if (q_norm_) {
         q = rms_norm(q, q_norm_->compute, norm_eps_);
         k = rms_norm(k, k_norm_->compute, norm_eps_);
     }
     q = rotate(q, rotary).transpose(1, 2);  // [batch, heads, time, dim]
     k = rotate(k, rotary).transpose(1, 2);
-    v = v.transpose(1, 2);
-    if (auto* seen = static_cast<KeyValueCache*>(cache)) {
-        if (seen->keys.defined()) {
-            k = at::cat({seen->keys, k}, 2);
-            v = at::cat({seen->values, v}, 2);
-        }
-        seen->keys = k;
-        seen->values = v;
-    }
-    const auto mixed = attend(q, k, v).transpose(1, 2).reshape({batch, time, q_width});
-    return at::linear(mixed, output_->compute, bias_of(output_bias_));
+    return output(attend(q, k, v.transpose(1, 2)).transpose(1, 2).reshape({x.size(0), x.size(1), q_width}));
 }
 
-std::unique_ptr<MixerCache> SoftmaxAttention::make_cache(int64_t, at::Device) const {
-    return std::make_unique<KeyValueCache>();
+at::Tensor SoftmaxAttention::forward(const at::Tensor& x, const RotaryTables& rotary) const {
+    return mix(x, rotary, [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+        return attend_to_last(q, k, v, shape_.window);
+    });
+}
+
+at::Tensor SoftmaxAttention::forward_chunk(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
+                                           const CacheChunk& chunk) const {
+    return mix(x, rotary, [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+        return static_cast<KeyValueCache&>(cache).attend(q, k, v, chunk);
+    });
+}
+
+at::Tensor SoftmaxAttention::forward_step(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
+                                          const CacheStep& step) const {
+    HeadNorms norms;
+    if (q_norm_) norms = {q_norm_->compute, k_norm_->compute, norm_eps_};
+    const at::Tensor mixed = static_cast<KeyValueCache&>(cache).attend(project(x).squeeze(1), norms, rotary, step);
+    return output(mixed).unsqueeze(1);
+}
+
+std::unique_ptr<MixerCache> SoftmaxAttention::make_cache(const CacheSize& size, at::Device device) const {
+    return std::make_unique<KeyValueCache>(shape_, size, at::TensorOptions(device).dtype(qkv_->compute.scalar_type()));
+}
+
+int64_t SoftmaxAttention::cache_bytes(int64_t capacity) const {
+    return 2 * shape_.key_value_heads * shape_.head_dim * capacity *
+           int64_t(c10::elementSize(qkv_->compute.scalar_type()));
 }
 
 const MixerImplementation& softmax_attention_implementation() {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Causal softmax attention of the teachers: grouped-query, with optional biases, per-head q/k norm (Qwen3) and sliding
-// window. Computed by LibTorch's scaled_dot_product_attention.
+// window.
 #pragma once
 
 #include "mixers/mixer.h"
+#include "mixers/softmax_attention/key_value_cache.h"
 
 namespace amalgam {
 
@@ -12,13 +13,22 @@ const MixerDeclaration& softmax_attention_declaration();
 class SoftmaxAttention : public Mixer {
   public:
     SoftmaxAttention(const ModelSpec& spec, int64_t layer, ParameterStore& store);
-    at::Tensor forward(const at::Tensor& x, const RotaryTables& rotary, MixerCache* cache) const override;
-    std::unique_ptr<MixerCache> make_cache(int64_t batch, at::Device device) const override;
+    at::Tensor forward(const at::Tensor& x, const RotaryTables& rotary) const override;
+    std::unique_ptr<MixerCache> make_cache(const CacheSize& size, at::Device device) const override;
+    int64_t cache_bytes(int64_t capacity) const override;
+    at::Tensor forward_chunk(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
+                             const CacheChunk& chunk) const override;
+    at::Tensor forward_step(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
+                            const CacheStep& step) const override;
 
   private:
-    at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const;
+    at::Tensor project(const at::Tensor& x) const;
+    at::Tensor output(const at::Tensor& mixed) const;
+    /// All but the attention itself: attend(q, k, v), normed and rotated, [batch, heads, time, dim].
+    template <class Attend>
+    at::Tensor mix(const at::Tensor& x, const RotaryTables& rotary, Attend attend) const;
 
-    int64_t query_heads_, key_value_heads_, head_dim_, window_;
+    AttentionShape shape_;
     double norm_eps_;
     // The biases and the norms are null where the teacher has none.
     const Parameter *qkv_, *qkv_bias_, *output_, *output_bias_, *q_norm_, *k_norm_;

@@ -1,0 +1,502 @@
+// SPDX-License-Identifier: Apache-2.0
+// A block takes one key head of one row, or a stretch of its keys where there are too few rows to fill the GPU; each of
+// its warps takes tiles of keys by itself, copied asynchronously some tiles ahead. The warps of a block are put
+// together in shared memory, the blocks of a head by the last of them to finish, in a fixed order.
+//
+// bfloat16: products on the tensor cores, with keys as rows and up to eight query heads as columns:
+//     S^T = K Q^T [keys x heads],  O^T = V^T P^T [width x heads]
+// so that the softmax of a head stays in the threads that hold its column. More than eight query heads of one key head
+// are several blocks. float32 is for checks: a warp per key, lanes along the width.
+#include "kernels/cuda/elements.cuh"
+#include "kernels/cuda/hopper.cuh"
+#include "kernels/decode_attention/decode_attention.h"
+#include "kernels/require.h"
+
+namespace amalgam::kernels::cuda {
+namespace {
+
+constexpr const char* operation = "decode_attention on CUDA";
+constexpr int warps = 4, threads = 32 * warps;
+constexpr int heads = 8;  // query heads of a block
+constexpr float log2_e = 1.44269504F;
+
+__device__ __forceinline__ std::int64_t in_cache(const CacheShape& s, int slot, int head, int position) {
+    return ((std::int64_t(slot) * s.key_value_heads + head) * s.capacity + position) * s.width;
+}
+
+// --- append ----------------------------------------------------------------------------------------------------------
+
+/// A warp takes one head of one row: query heads, then key heads, then value heads. `pairs`: of channels, per lane.
+template <class T, int pairs>
+__global__ void __launch_bounds__(threads) append_kernel(CacheAppend a) {
+    const CacheShape& s = a.shape;
+    const int row = int(blockIdx.y), lane = int(threadIdx.x) % 32, half = int(s.width) / 2;
+    int head = int(blockIdx.x) * warps + int(threadIdx.x) / 32;
+    const int position = a.length[row], slot = a.slot[row];
+    const int query_heads = int(s.query_heads), key_heads = int(s.key_value_heads);
+    if (slot < 0 || position < 0 || position >= s.capacity || head >= query_heads + 2 * key_heads) return;
+    const bool query = head < query_heads, value = head >= query_heads + key_heads;
+    head -= query ? 0 : value ? query_heads + key_heads : query_heads;
+    const T* x = row_of<T>(query ? a.q : value ? a.v : a.k, row) + std::int64_t(head) * s.width;
+    T* y = query   ? row_of<T>(a.rotated, row) + std::int64_t(head) * s.width
+           : value ? static_cast<T*>(a.values) + in_cache(s, slot, head, position)
+                   : static_cast<T*>(a.keys) + in_cache(s, slot, head, position);
+    float low[pairs], high[pairs];
+#pragma unroll
+    for (int i = 0; i < pairs; ++i) {
+        const int j = lane + 32 * i;
+        low[i] = j < half ? widen(x[j]) : 0.0F;
+        high[i] = j < half ? widen(x[j + half]) : 0.0F;
+    }
+    const float* norm = query ? a.q_norm : a.k_norm;
+    if (norm != nullptr && !value) {
+        float squares = 0;
+#pragma unroll
+        for (int i = 0; i < pairs; ++i) squares = fmaf(low[i], low[i], fmaf(high[i], high[i], squares));
+        const float factor = rsqrtf(group_sum<32>(squares) / float(s.width) + a.epsilon);
+#pragma unroll
+        for (int i = 0; i < pairs; ++i) {
+            const int j = lane + 32 * i;
+            if (j >= half) continue;
+            T rounded;
+            narrow(low[i] * factor * norm[j], rounded);
+            low[i] = widen(rounded);
+            narrow(high[i] * factor * norm[j + half], rounded);
+            high[i] = widen(rounded);
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < pairs; ++i) {
+        const int j = lane + 32 * i;
+        if (j >= half) continue;
+        float l = low[i], h = high[i];
+        if (!value) {
+            const std::int64_t table = std::int64_t(position) * s.width + j;
+            l = low[i] * a.cos[table] - high[i] * a.sin[table];
+            h = high[i] * a.cos[table + half] + low[i] * a.sin[table + half];
+        }
+        narrow(l, y[j]);
+        narrow(h, y[j + half]);
+    }
+}
+
+// --- attention -------------------------------------------------------------------------------------------------------
+
+/// How the blocks of a call share the keys.
+struct Sharing {
+    int splits;       // stretches of a row's keys
+    int head_blocks;  // of query heads, of one key head
+};
+
+Sharing sharing_of(const CacheShape& s) {
+    static const int processors = multiprocessors();
+    const int head_blocks = int((s.query_heads / s.key_value_heads + heads - 1) / heads);
+    const std::int64_t blocks = s.batch * s.key_value_heads * head_blocks;
+    // Several blocks for every place on the GPU, so that unequal lengths even out, each of 256 keys at least.
+    const std::int64_t wanted = (8 * processors + blocks - 1) / blocks, most = (s.capacity + 255) / 256;
+    const std::int64_t splits = wanted < most ? wanted : most;
+    return {int(splits < 1 ? 1 : splits > 64 ? 64 : splits), head_blocks};
+}
+
+struct Call {
+    DecodeAttention a;
+    int splits, head_blocks;
+    float scale;        // times log2 e
+    unsigned* arrived;  // [batch, key heads, head blocks], zero before and after a call
+    float* mixed;       // [batch, query heads, splits, width]
+    float2* weights;    // [batch, query heads, splits]: the largest logit (log2), the sum of weights relative to it
+};
+
+/// The keys of one block.
+struct Stretch {
+    int row, split, key_head, first_head, heads_here;
+    int slot, begin, end;  // positions; none where begin >= end
+    bool skipped;
+
+    __device__ explicit Stretch(const Call& c) {
+        const CacheShape& s = c.a.shape;
+        const int group = int(s.query_heads / s.key_value_heads), of_group = int(blockIdx.x) % c.head_blocks * heads;
+        row = int(blockIdx.z);
+        split = int(blockIdx.y);
+        key_head = int(blockIdx.x) / c.head_blocks;
+        first_head = key_head * group + of_group;
+        heads_here = min(heads, group - of_group);
+        slot = c.a.slot[row];
+        const int length = c.a.length[row];
+        skipped = slot < 0 || length < 0 || length >= s.capacity;
+        const int all_end = length + 1, all_begin = c.a.window > 0 ? max(0, all_end - int(c.a.window)) : 0;
+        // A multiple of what the warps of a block take in a turn.
+        constexpr int granule = warps * 32;
+        const int share = ((all_end - all_begin + c.splits - 1) / c.splits + granule - 1) / granule * granule;
+        begin = min(all_begin + split * share, all_end);
+        end = min(begin + share, all_end);
+    }
+};
+
+/// What a warp has found of the block's heads, in shared memory.
+template <int width>
+struct Found {
+    float largest[heads], sum[heads];
+    float mixed[heads][width + 1];
+};
+
+/// Puts the warps of a block together, and the blocks of a head. All threads of the block call it after a barrier.
+template <class T, int width>
+__device__ void finish(const Call& c, const Stretch& at, const Found<width>* found) {
+    const CacheShape& s = c.a.shape;
+    __shared__ bool last;
+    const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
+    for (int h = warp; h < at.heads_here; h += warps) {
+        float largest = -INFINITY, sum = 0, factor[warps];
+#pragma unroll
+        for (int w = 0; w < warps; ++w) largest = fmaxf(largest, found[w].largest[h]);
+#pragma unroll
+        for (int w = 0; w < warps; ++w) {
+            factor[w] = largest == -INFINITY ? 0.0F : exp2_approximate(found[w].largest[h] - largest);
+            sum = fmaf(factor[w], found[w].sum[h], sum);
+        }
+        const std::int64_t head = at.row * s.query_heads + at.first_head + h;
+        const float scale = c.splits == 1 ? 1.0F / sum : 1.0F;
+        for (int j = lane; j < width; j += 32) {
+            float x = 0;
+#pragma unroll
+            for (int w = 0; w < warps; ++w) x = fmaf(factor[w], found[w].mixed[h][j], x);
+            if (c.splits == 1) {
+                narrow(x * scale, row_of<T>(c.a.o, at.row)[(at.first_head + h) * width + j]);
+            } else {
+                c.mixed[(head * c.splits + at.split) * width + j] = x;
+            }
+        }
+        if (c.splits > 1 && lane == 0) c.weights[head * c.splits + at.split] = make_float2(largest, sum);
+    }
+    if (c.splits == 1) return;
+
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        // Wraps to zero with the last block.
+        unsigned* counter = c.arrived + std::int64_t(at.row) * gridDim.x + blockIdx.x;
+        last = atomicInc(counter, unsigned(c.splits - 1)) == unsigned(c.splits - 1);
+    }
+    __syncthreads();
+    if (!last) return;
+    __threadfence();
+    for (int h = warp; h < at.heads_here; h += warps) {
+        const std::int64_t head = at.row * s.query_heads + at.first_head + h;
+        const volatile float2* weights = c.weights + head * c.splits;
+        float largest = -INFINITY, sum = 0;
+        for (int p = 0; p < c.splits; ++p) largest = fmaxf(largest, weights[p].x);
+        float x[(width + 31) / 32] = {};
+        for (int p = 0; p < c.splits; ++p) {
+            const float of_split = weights[p].x;
+            if (of_split == -INFINITY) continue;  // had no keys
+            const float factor = exp2_approximate(of_split - largest);
+            sum = fmaf(factor, weights[p].y, sum);
+            const volatile float* mixed = c.mixed + (head * c.splits + p) * width;
+#pragma unroll
+            for (int i = 0; i < (width + 31) / 32; ++i) x[i] = fmaf(factor, mixed[32 * i + lane], x[i]);
+        }
+#pragma unroll
+        for (int i = 0; i < (width + 31) / 32; ++i)
+            narrow(x[i] / sum, row_of<T>(c.a.o, at.row)[(at.first_head + h) * width + 32 * i + lane]);
+    }
+}
+
+// --- bfloat16 --------------------------------------------------------------------------------------------------------
+
+template <int width>
+struct Tiles {
+    static constexpr int keys = width <= 64 ? 32 : 16;    // of a tile
+    static constexpr int stages = 3;                      // tiles under way, of a warp: two blocks fit
+    static constexpr int stride = 2 * width + 16;         // bytes of a row: an odd number of pieces, no bank conflicts
+    static constexpr int tile = keys * stride;            // bytes
+    static constexpr int warp_bytes = stages * 2 * tile;  // keys and values
+    static constexpr int bytes = warps * warp_bytes;
+    static_assert(sizeof(Found<width>) <= warp_bytes);
+};
+
+__device__ __forceinline__ void multiply(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
+                                         std::uint32_t b1) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+__device__ __forceinline__ std::uint32_t transpose(std::uint32_t x) {
+    std::uint32_t y;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+    return y;
+}
+
+/// Over the eight lanes that hold a column.
+__device__ __forceinline__ float column_maximum(float x) {
+    x = fmaxf(x, __shfl_xor_sync(~0U, x, 4));
+    x = fmaxf(x, __shfl_xor_sync(~0U, x, 8));
+    return fmaxf(x, __shfl_xor_sync(~0U, x, 16));
+}
+__device__ __forceinline__ float column_sum(float x) {
+    x += __shfl_xor_sync(~0U, x, 4);
+    x += __shfl_xor_sync(~0U, x, 8);
+    return x + __shfl_xor_sync(~0U, x, 16);
+}
+
+/// Starts the copy of a warp's tile: keys `first` and on of a slot's keys (or values), zeros from `end` on.
+template <int width>
+__device__ __forceinline__ void copy_tile(std::uint32_t to, const Bfloat16* cache, int first, int end, int lane) {
+    using Tile = Tiles<width>;
+    constexpr int pieces = width / 8;
+#pragma unroll
+    for (int i = 0; i < Tile::keys * pieces / 32; ++i) {
+        const int piece = i * 32 + lane, key = piece / pieces, column = piece % pieces;
+        const bool present = first + key < end;
+        hopper::copy_async(to + key * Tile::stride + column * 16,
+                           cache + std::int64_t(present ? first + key : first) * width + column * 8, present);
+    }
+}
+
+/// Thread (g = lane / 4, q = lane % 4) holds heads 2 q and 2 q + 1 of keys g and g + 8 of each 16, and of channels g
+/// and g + 8 of each 16 of the output.
+template <int width>
+__global__ void __launch_bounds__(threads) attention_kernel(const Call c) {
+    using Tile = Tiles<width>;
+    constexpr int channel_tiles = width / 16, key_tiles = Tile::keys / 16;
+    extern __shared__ __align__(128) char shared[];
+    const Stretch at(c);
+    if (at.skipped) return;
+    const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32, g = lane / 4, q = lane % 4;
+    const std::uint32_t buffer = hopper::shared_address(shared) + warp * Tile::warp_bytes;
+    const std::int64_t base = in_cache(c.a.shape, at.slot, at.key_head, 0);
+    const auto* keys = static_cast<const Bfloat16*>(c.a.keys) + base;
+    const auto* values = static_cast<const Bfloat16*>(c.a.values) + base;
+
+    const int first = at.begin + warp * Tile::keys;
+    constexpr int step = warps * Tile::keys;
+    const int tiles = at.end > first ? (at.end - first + step - 1) / step : 0;
+    const auto fetch = [&](int tile) {
+        if (tile < tiles) {
+            const std::uint32_t to = buffer + tile % Tile::stages * 2 * Tile::tile;
+            copy_tile<width>(to, keys, first + tile * step, at.end, lane);
+            copy_tile<width>(to + Tile::tile, values, first + tile * step, at.end, lane);
+        }
+        hopper::copies_commit();
+    };
+#pragma unroll
+    for (int i = 0; i < Tile::stages - 1; ++i) fetch(i);
+
+    // Q^T as right operands: head g, channels 2 q, 2 q + 1, and 8 further, of each 16.
+    std::uint32_t query[channel_tiles][2];
+    const Bfloat16* row = row_of<Bfloat16>(c.a.q, at.row) + std::int64_t(at.first_head + g) * width + 2 * q;
+#pragma unroll
+    for (int i = 0; i < channel_tiles; ++i)
+#pragma unroll
+        for (int r = 0; r < 2; ++r)
+            query[i][r] = g < at.heads_here ? *reinterpret_cast<const std::uint32_t*>(row + 16 * i + 8 * r) : 0U;
+
+    float largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, mixed[channel_tiles][4] = {};
+    for (int tile = 0; tile < tiles; ++tile) {
+        hopper::copies_wait<Tile::stages - 2>();
+        __syncwarp();
+        fetch(tile + Tile::stages - 1);  // into the tile before this one, which all lanes have read
+        const std::uint32_t of_keys = buffer + tile % Tile::stages * 2 * Tile::tile, of_values = of_keys + Tile::tile;
+        float logit[key_tiles][4] = {};
+#pragma unroll
+        for (int k = 0; k < key_tiles; ++k)
+#pragma unroll
+            for (int i = 0; i < channel_tiles; ++i) {
+                std::uint32_t left[4];
+                hopper::load_matrices(left, of_keys + (16 * k + lane % 16) * Tile::stride + (2 * i + lane / 16) * 16);
+                multiply(logit[k], left, query[i][0], query[i][1]);
+            }
+        const int left_over = at.end - (first + tile * step);
+        float now[2] = {largest[0], largest[1]};
+#pragma unroll
+        for (int k = 0; k < key_tiles; ++k)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                const bool present = 16 * k + g + e / 2 * 8 < left_over;
+                logit[k][e] = present ? logit[k][e] * c.scale : -INFINITY;
+                now[e % 2] = fmaxf(now[e % 2], logit[k][e]);
+            }
+        float factor[2];
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            now[h] = column_maximum(now[h]);  // a tile has at least one key
+            factor[h] = exp2_approximate(largest[h] - now[h]);
+            largest[h] = now[h];
+            sum[h] *= factor[h];
+        }
+#pragma unroll
+        for (int i = 0; i < channel_tiles; ++i)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) mixed[i][e] *= factor[e % 2];
+#pragma unroll
+        for (int k = 0; k < key_tiles; ++k) {
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                logit[k][e] = exp2_approximate(logit[k][e] - now[e % 2]);
+                sum[e % 2] += logit[k][e];
+            }
+            const std::uint32_t upper = transpose(hopper::pack(logit[k][0], logit[k][1])),
+                                lower = transpose(hopper::pack(logit[k][2], logit[k][3]));
+#pragma unroll
+            for (int i = 0; i < channel_tiles; ++i) {
+                // V^T: rows are channels. Matrices: (channels, keys) low low, high low, low high, high high.
+                std::uint32_t left[4];
+                hopper::load_matrices_transposed(
+                    left, of_values + (16 * k + lane / 16 * 8 + lane % 8) * Tile::stride + (2 * i + lane / 8 % 2) * 16);
+                multiply(mixed[i], left, upper, lower);
+            }
+        }
+    }
+    hopper::copies_wait<0>();
+    __syncthreads();
+    auto* found = reinterpret_cast<Found<width>*>(shared);
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+        sum[h] = column_sum(sum[h]);
+        if (g == 0) {
+            found[warp].largest[2 * q + h] = largest[h];
+            found[warp].sum[2 * q + h] = sum[h];
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < channel_tiles; ++i)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) found[warp].mixed[2 * q + e % 2][16 * i + g + e / 2 * 8] = mixed[i][e];
+    __syncthreads();
+    finish<Bfloat16, width>(c, at, found);
+}
+
+// --- float32 ---------------------------------------------------------------------------------------------------------
+
+template <int width>
+__global__ void __launch_bounds__(threads) plain_attention_kernel(const Call c) {
+    constexpr int n = width / 32;
+    extern __shared__ __align__(128) char shared[];
+    auto* found = reinterpret_cast<Found<width>*>(shared);
+    const Stretch at(c);
+    if (at.skipped) return;
+    const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
+    const std::int64_t base = in_cache(c.a.shape, at.slot, at.key_head, 0);
+    const auto* keys = static_cast<const float*>(c.a.keys) + base;
+    const auto* values = static_cast<const float*>(c.a.values) + base;
+    float query[heads][n], mixed[heads][n] = {}, largest[heads], sum[heads] = {};
+#pragma unroll
+    for (int h = 0; h < heads; ++h) {
+        largest[h] = -INFINITY;
+        const float* row = row_of<float>(c.a.q, at.row) + std::int64_t(at.first_head + h) * width;
+#pragma unroll
+        for (int i = 0; i < n; ++i) query[h][i] = h < at.heads_here ? row[32 * i + lane] : 0.0F;
+    }
+    for (int key = at.begin + warp; key < at.end; key += warps) {
+        float k[n], v[n];
+#pragma unroll
+        for (int i = 0; i < n; ++i) {
+            k[i] = keys[std::int64_t(key) * width + 32 * i + lane];
+            v[i] = values[std::int64_t(key) * width + 32 * i + lane];
+        }
+#pragma unroll
+        for (int h = 0; h < heads; ++h) {
+            float product = 0;
+#pragma unroll
+            for (int i = 0; i < n; ++i) product = fmaf(query[h][i], k[i], product);
+            const float logit = group_sum<32>(product) * c.scale, now = fmaxf(largest[h], logit);
+            const float factor = exp2f(largest[h] - now), weight = exp2f(logit - now);
+            largest[h] = now;
+            sum[h] = fmaf(sum[h], factor, weight);
+#pragma unroll
+            for (int i = 0; i < n; ++i) mixed[h][i] = fmaf(mixed[h][i], factor, weight * v[i]);
+        }
+    }
+#pragma unroll
+    for (int h = 0; h < heads; ++h) {
+        if (lane == 0) {
+            found[warp].largest[h] = largest[h];
+            found[warp].sum[h] = sum[h];
+        }
+#pragma unroll
+        for (int i = 0; i < n; ++i) found[warp].mixed[h][32 * i + lane] = mixed[h][i];
+    }
+    __syncthreads();
+    finish<float, width>(c, at, found);
+}
+
+template <class Body>
+void with_width(std::int64_t width, Body&& body) {
+    if (width == 32) return body(std::integral_constant<int, 32>{});
+    if (width == 64) return body(std::integral_constant<int, 64>{});
+    if (width == 96) return body(std::integral_constant<int, 96>{});
+    body(std::integral_constant<int, 128>{});
+}
+
+void require_support(const CacheShape& s) {
+    require(decode_attention_supports(s), operation,
+            "this shape has no kernel (widths 32, 64, 96 and 128 have); ask decode_attention_supports first");
+}
+
+/// Of a row's parts where several blocks share its keys.
+std::int64_t partial_results(const CacheShape& s) {
+    const int splits = sharing_of(s).splits;
+    return splits == 1 ? 0 : s.batch * s.query_heads * splits;
+}
+std::int64_t weights_bytes(const CacheShape& s) {
+    return (partial_results(s) * std::int64_t(sizeof(float2)) + 15) / 16 * 16;
+}
+
+}  // namespace
+
+bool decode_attention_supports(const CacheShape& s) {
+    return (s.width == 32 || s.width == 64 || s.width == 96 || s.width == 128) && s.batch < 65536 &&
+           s.key_value_heads > 0 && s.query_heads % s.key_value_heads == 0;
+}
+
+void append_to_cache(const CacheAppend& a, Stream stream) {
+    require_support(a.shape);
+    if (a.shape.batch == 0) return;
+    const std::int64_t all = a.shape.query_heads + 2 * a.shape.key_value_heads;
+    const dim3 grid(unsigned((all + warps - 1) / warps), unsigned(a.shape.batch));
+    with_element_type(a.type, [&](auto* element) {
+        using T = std::remove_pointer_t<decltype(element)>;
+        with_width(a.shape.width, [&](auto width) {
+            append_kernel<T, (decltype(width)::value / 2 + 31) / 32><<<grid, threads, 0, stream>>>(a);
+        });
+    });
+    check_launch("append_to_cache");
+}
+
+std::int64_t decode_attention_workspace(const CacheShape& s) {
+    return weights_bytes(s) + partial_results(s) * s.width * 4;
+}
+
+std::int64_t decode_attention_counters(const CacheShape& s) {
+    return s.batch * s.key_value_heads * sharing_of(s).head_blocks * 4;
+}
+
+void decode_attention(const DecodeAttention& a, void* workspace, void* counters, Stream stream) {
+    const CacheShape& s = a.shape;
+    require_support(s);
+    require(aligned(a.q, a.type) && aligned(a.o, a.type) && aligned(a.keys) && aligned(a.values), operation,
+            "a row does not start at a multiple of 16 bytes (keys are copied 16 bytes at a time); align it");
+    if (s.batch == 0) return;
+    const Sharing sharing = sharing_of(s);
+    Call call{a, sharing.splits, sharing.head_blocks, 0, nullptr, nullptr, nullptr};
+    call.scale = log2_e * (a.scale == 0 ? 1.0F / sqrtf(float(s.width)) : a.scale);
+    call.arrived = static_cast<unsigned*>(counters);
+    call.weights = static_cast<float2*>(workspace);
+    call.mixed = reinterpret_cast<float*>(static_cast<char*>(workspace) + weights_bytes(s));
+    const dim3 grid(unsigned(s.key_value_heads * sharing.head_blocks), unsigned(sharing.splits), unsigned(s.batch));
+    with_width(s.width, [&](auto constant) {
+        constexpr int width = decltype(constant)::value;
+        if (a.type == ElementType::bfloat16) {
+            constexpr int bytes = Tiles<width>::bytes;
+            [[maybe_unused]] static const bool allowed = allow_shared_memory(attention_kernel<width>, bytes, operation);
+            attention_kernel<width><<<grid, threads, bytes, stream>>>(call);
+        } else {
+            plain_attention_kernel<width><<<grid, threads, warps * sizeof(Found<width>), stream>>>(call);
+        }
+    });
+    check_launch(operation);
+}
+
+}  // namespace amalgam::kernels::cuda

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+// Speed of generation: time to the first token of one sequence, and the time of a token for a batch of sequences that
+// have seen so many tokens, beside the time that the memory needs for what a token must read and write: weights,
+// cached keys and values, states. Random weights. Prints CSV.
+//
+// usage: generation_benchmark [--device cuda|cpu] [--type bf16|f32] [--threads N] [--steps N] [--header]
+//            SHAPE:LAYOUT:BATCH:CONTEXT ...
+// SHAPE: smollm2-135m, qwen2.5-1.5b, ... LAYOUT: teacher, linear, or the number of softmax layers to keep.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <iostream>
+#include <numeric>
+#include <sstream>
+
+#include "generation/decoder.h"
+#include "random_models.h"
+
+namespace amalgam::benchmarks {
+namespace {
+
+struct Settings {
+    std::string device = at::hasCUDA() ? "cuda" : "cpu", type = "bf16";
+    int64_t steps = 30;
+};
+
+struct Case {
+    std::string shape, layout;
+    int64_t batch, context;
+};
+
+Case parse_case(const std::string& text) {
+    std::istringstream in(text);
+    Case c;
+    std::string batch, context;
+    std::getline(in, c.shape, ':');
+    std::getline(in, c.layout, ':');
+    std::getline(in, batch, ':');
+    std::getline(in, context, ':');
+    require(!batch.empty() && !context.empty(), text, ": is no SHAPE:LAYOUT:BATCH:CONTEXT");
+    c.batch = std::stoll(batch);
+    c.context = std::stoll(context);
+    return c;
+}
+
+Layout layout_of(const std::string& name, int64_t layers) {
+    if (name == "teacher") return all_softmax(layers);
+    if (name == "linear") return all_linear(layers, "gated_delta_net");
+    const int64_t kept = std::stoll(name);
+    std::vector<int64_t> at;
+    for (int64_t i = 0; i < kept; ++i) at.push_back((2 * i + 1) * layers / (2 * kept));
+    return keep_softmax(layers, "gated_delta_net", at);
+}
+
+double seconds(const std::function<void()>& work) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// Of a copy, bytes read and written per second.
+double copy_bandwidth(at::Device device) {
+    const at::Tensor from = at::ones({1 << 28}, at::TensorOptions(device).dtype(at::kFloat)), to = at::empty_like(from);
+    std::vector<double> times;
+    for (int i = 0; i < 5; ++i)
+        times.push_back(seconds([&] {
+            to.copy_(from);
+            to.select(0, 0).item<float>();
+        }));
+    return 2.0 * double(from.nbytes()) / median(times);
+}
+
+void measure(const Case& c, const Settings& settings) {
+    const at::NoGradGuard no_grad;
+    const at::Device device(settings.device);
+    const at::ScalarType type = settings.type == "f32" ? at::kFloat : at::kBFloat16;
+    const ModelConfig config = config_of(c.shape, 0);
+    CausalLM model({config, layout_of(c.layout, config.layers), {}}, device, type, /*trainable=*/false);
+    double weights = 0;
+    model.parameters().for_each_named([&](const std::string& name, at::Tensor t, Parameter& p) {
+        fill_randomly(name, t);
+        if (&p != &model.embedding_parameter() || config.tied_head) weights += double(t.nbytes());
+    });
+    const double state = double(model.cache_bytes(0));
+    const double of_context = double(model.cache_bytes(c.context)) - state;
+    const double bytes = weights + double(c.batch) * (of_context + 2 * state);
+
+    Decoder decoder(model, {c.batch, c.context + settings.steps + 8});
+    const at::Tensor tokens = at::randint(config.vocabulary_size, {1, c.context}, at::kLong);
+    const at::Tensor first_slot = at::zeros({1}, at::TensorOptions(device).dtype(at::kLong));
+    std::vector<double> first_token, step;
+    decoder.on_own_stream([&] {
+        for (int i = 0; i < 3; ++i)
+            first_token.push_back(seconds([&] { HostCopy(decoder.prefill(tokens, first_slot, 0, c.context)).wait(); }));
+        std::vector<int64_t> slots(size_t(c.batch));
+        std::iota(slots.begin(), slots.end(), 0);
+        decoder.lay_out(slots);
+        for (int i = 0; i < 6; ++i) {
+            decoder.repeat_first_slot(c.context);
+            for (int warm = 0; warm < 3; ++warm) HostCopy(decoder.step()).wait();
+            const double all = seconds([&] {
+                for (int64_t s = 1; s < settings.steps; ++s) decoder.step();
+                HostCopy(decoder.step()).wait();
+            });
+            if (i > 0) step.push_back(all / double(settings.steps));
+        }
+    });
+    const double bandwidth = copy_bandwidth(device), floor = bytes / bandwidth;
+    std::printf("%s,%s,%ld,%ld,%s,%s,%d,%.3f,%.4f,%.4f,%.3f,%.1f,%.0f\n", c.shape.c_str(), c.layout.c_str(),
+                long(c.batch), long(c.context), settings.device.c_str(), settings.type.c_str(), at::get_num_threads(),
+                1e3 * median(first_token), 1e3 * median(step), 1e3 * floor, floor / median(step), bandwidth / 1e9,
+                double(c.batch) / median(step));
+    std::fflush(stdout);
+}
+
+int run(int argc, char** argv) {
+    Settings settings;
+    std::vector<Case> cases;
+    for (int i = 1; i < argc; ++i) {
+        const std::string argument = argv[i];
+        const auto value = [&] {
+            require(i + 1 < argc, argument, ": has no value");
+            return std::string(argv[++i]);
+        };
+        if (argument == "--device")
+            settings.device = value();
+        else if (argument == "--type")
+            settings.type = value();
+        else if (argument == "--threads")
+            at::set_num_threads(std::stoi(value()));
+        else if (argument == "--steps")
+            settings.steps = std::stoll(value());
+        else if (argument == "--header")
+            std::puts(
+                "shape,layout,batch,context,device,type,threads,first_token_ms,token_ms,floor_ms,share_of_bandwidth,"
+                "copy_gb_s,tokens_s");
+        else
+            cases.push_back(parse_case(argument));
+    }
+    for (const Case& c : cases) measure(c, settings);
+    return 0;
+}
+
+}  // namespace
+}  // namespace amalgam::benchmarks
+
+int main(int argc, char** argv) {
+    try {
+        return amalgam::benchmarks::run(argc, argv);
+    } catch (const std::exception& error) {
+        std::cerr << "generation_benchmark: " << error.what() << '\n';
+        return 1;
+    }
+}
