@@ -39,7 +39,7 @@ def job(output, name, steps):
     """All stages but finetune; a stage has so many steps of six short sequences."""
     inputs = pathlib.Path(__file__).resolve().parents[2] / "inputs" / "builtin"
     stage = {"sequence_length": LENGTH, "batch_sequences": 6, "tokens": steps * 6 * LENGTH,
-             "optimizer": {"warmup_steps": 0}}
+             "optimizer": {"warmup_steps": 0, "learning_rate": 3e-3, "learning_rate_rest": 3e-3}}
     return {
         "name": name, "output": str(output), "teacher": {"path": str(inputs / "teacher")},
         "data": {"training": str(inputs / "train.h5"), "validation": str(inputs / "validation.h5")},
