@@ -53,7 +53,7 @@ def draw_map(axes, recall, accuracy):
     for length in range(len(recall.length)):
         for depth in range(len(recall.depth)):
             axes.text(length, depth, f"{100 * accuracy[length, depth]:.0f}", ha="center", va="center", fontsize=8,
-                      color="#1f252b")
+                      color="#1f252b" if 0.15 < accuracy[length, depth] < 0.85 else "white")
 
 
 def by_length(runs):
