@@ -80,7 +80,8 @@ std::optional<std::vector<InputFile>> read_inputs(const fs::path& run_folder) {
     try {
         std::ifstream stream(path);
         std::vector<InputFile> inputs;
-        for (const auto& file : nlohmann::json::parse(stream).at("files"))
+        const nlohmann::json whole = nlohmann::json::parse(stream);
+        for (const auto& file : whole.at("files"))
             inputs.push_back({file.at("key"), file.at("name"), file.at("bytes"), file.at("digest")});
         return inputs;
     } catch (const nlohmann::json::exception& error) {
