@@ -8,6 +8,7 @@
 
 #include "app/check_command.h"
 #include "app/inspect_command.h"
+#include "app/measure_command.h"
 #include "app/memory.h"
 #include "app/model_commands.h"
 #include "app/pipeline.h"
@@ -131,9 +132,22 @@ int run_command_line(int argc, char** argv) {
     };
     CLI::App* logits = model_options(app.add_subcommand("logits", "the logits of any model we can read"));
     CLI::App* generate = model_options(app.add_subcommand("generate", "greedy continuation of every sequence"));
-    generate->add_option("--count", options.count, "tokens to generate")
-        ->check(CLI::PositiveNumber)
+    generate->add_option("--count", options.count, "tokens to generate")->capture_default_str();
+
+    MeasureOptions measure_options;
+    CLI::App* measure = app.add_subcommand("measure", "speed and memory of generation, by context and batch");
+    measure->add_option("--model", measure_options.models, "Hugging Face folder or checkpoint; several are compared")
+        ->required();
+    measure->add_option("--out", measure_options.out, "HDF5 file to write")->required();
+    measure->add_option("--contexts", measure_options.contexts, "tokens that a sequence has seen")
+        ->delimiter(',')
         ->capture_default_str();
+    measure->add_option("--batches", measure_options.batches, "sequences at a time")
+        ->delimiter(',')
+        ->capture_default_str();
+    measure->add_option("--steps", measure_options.steps, "tokens in a run")->capture_default_str();
+    measure->add_option("--precision", measure_options.precision, "auto, float32 or bfloat16")->capture_default_str();
+    measure->add_option("--device", measure_options.device, "auto, cpu or cuda")->capture_default_str();
 
     CLI::App* export_command = app.add_subcommand("export", "a student folder from any checkpoint");
     export_command->add_option("checkpoint", model, "checkpoint of a run")->required();
@@ -162,6 +176,7 @@ int run_command_line(int argc, char** argv) {
         if (*inspect) inspect_command(file);
         if (*logits) logits_command(options);
         if (*generate) generate_command(options);
+        if (*measure) measure_command(measure_options);
         if (*export_command) export_checkpoint_command(model, out, format, teacher, precision);
     });
 }

@@ -6,11 +6,11 @@
 #include <algorithm>
 #include <iostream>
 
+#include "app/any_model.h"
 #include "checkpoints/checkpoint.h"
 #include "exports/export.h"
 #include "generation/engine.h"
 #include "job/job_reader.h"
-#include "stages/compute.h"
 #include "storage/checksum.h"
 #include "storage/token_file.h"
 #include "system/error.h"
@@ -20,18 +20,6 @@
 
 namespace amalgam {
 namespace {
-
-std::unique_ptr<CausalLM> load_any(const ModelCommandOptions& options) {
-    const bool cuda = asks_for_cuda("--device", value_named<DeviceChoice>("--device", options.device));
-    const at::Device device = cuda ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
-    const at::ScalarType type = compute_type(value_named<ComputePrecision>("--precision", options.precision), cuda);
-    set_product_precision(type);
-    if (std::filesystem::is_directory(options.model)) return load_teacher(options.model, device, type);
-    const Checkpoint checkpoint(options.model);
-    auto model = std::make_unique<CausalLM>(checkpoint.spec(), device, type, /*trainable=*/false);
-    load_weights(*model, {&checkpoint});
-    return model;
-}
 
 struct Input {
     std::unique_ptr<CausalLM> model;
@@ -61,7 +49,8 @@ Input load_input(const ModelCommandOptions& options, const std::string& filetype
     const int64_t sequences = options.sequences > 0 ? options.sequences : there;
     require(sequences > 0 && sequences <= there, options.tokens, ": holds ", there, " sequences of ",
             options.sequence_length, " tokens (", sequences, " are asked for); see --sequences and --sequence-length");
-    Input input{load_any(options), read_sequences(file, options.sequence_length, 0, sequences)};
+    Input input{load_any_model(options.model, options.device, options.precision),
+                read_sequences(file, options.sequence_length, 0, sequences)};
     const int64_t largest = input.tokens.max().item<int64_t>(), vocabulary = input.model->config().vocabulary_size;
     require(largest < vocabulary, options.tokens, ": holds token ", largest, " (the model's vocabulary has ",
             vocabulary, ")");

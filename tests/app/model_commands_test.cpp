@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// logits and generate, of a Hugging Face folder and of a checkpoint, against the model in this process.
+// logits, generate and measure, of a Hugging Face folder and of a checkpoint, against the model in this process.
 #include "../checkpoints/whole_checkpoint.h"
 #include "../generation/whole_passes.h"
 #include "../stages/small_run.h"
@@ -63,6 +63,37 @@ TEST_F(ModelCommands, of_a_checkpoint) {
         test::small_model({test::small_config("qwen3"), keep_softmax(3, test::linear_mixer, {1}), options}, 1, true);
     test::write_checkpoint(folder / "distill.h5", *model, nullptr, {"distill", 1, 1, 1, 1});
     expect_commands(*model, folder / "distill.h5");
+}
+
+TEST_F(ModelCommands, measure_teacher_and_student_alike) {
+    const auto teacher = test::small_model({test::small_config(), all_softmax(3), {}}, 1);
+    test::write_model_folder(*teacher, folder / "teacher");
+    const auto student =
+        test::small_model({test::small_config(), keep_softmax(3, test::linear_mixer, {1}), {}}, 1, true);
+    test::write_checkpoint(folder / "distill.h5", *student, nullptr, {"distill", 1, 1, 1, 1});
+    const auto measure = [&](std::vector<std::string> more) {
+        std::vector<std::string> all = {AMALGAM_PROGRAM, "measure",
+                                        "--model",       (folder / "teacher").string(),
+                                        "--model",       (folder / "distill.h5").string(),
+                                        "--device",      "cpu",
+                                        "--precision",   "float32",
+                                        "--steps",       "2",
+                                        "--out",         out.string()};
+        all.insert(all.end(), more.begin(), more.end());
+        return test::Process(all).wait(60.0);
+    };
+    expect_end(measure({"--contexts", "20,40,100", "--batches", "0,3"}), 2, {"--batches"});
+    expect_end(measure({"--contexts", "20,40,100", "--batches", "1,3"}), 0, {});
+    const H5File file = H5File::open(out);
+    EXPECT_EQ(file.describe("/step").shape, (std::vector<int64_t>{2, 3, 2}));
+    for (const char* name : {"/first_token", "/step", "/step_floor"})
+        for (const double seconds : file.read_doubles(name)) EXPECT_GT(seconds, 0.0) << name;
+    // Keys and values of two heads of 8 in fp32, of three layers and of one beside two states of 4 heads.
+    const double of_a_token = 2 * 2 * 8 * 4, states = 2 * 4 * 8 * 8 * 4;
+    EXPECT_EQ(file.read_doubles("/cache_bytes"),
+              (std::vector<double>{60 * of_a_token, 120 * of_a_token, 300 * of_a_token, 20 * of_a_token + states,
+                                   40 * of_a_token + states, 100 * of_a_token + states}));
+    expect_end(measure({"--contexts", "20", "--batches", "1"}), 2, {"--out", "out.h5"});
 }
 
 TEST_F(ModelCommands, overwrite_nothing_but_their_own_results) {

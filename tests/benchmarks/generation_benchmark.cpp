@@ -10,14 +10,12 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
-#include <numeric>
 #include <sstream>
 
-#include "generation/decoder.h"
+#include "generation/speed.h"
 #include "random_models.h"
 
 namespace amalgam::benchmarks {
@@ -56,64 +54,20 @@ Layout layout_of(const std::string& name, int64_t layers) {
     return keep_softmax(layers, "gated_delta_net", at);
 }
 
-double seconds(const std::function<void()>& work) {
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-/// Of a copy, bytes read and written per second.
-double copy_bandwidth(at::Device device) {
-    const at::Tensor from = at::ones({1 << 28}, at::TensorOptions(device).dtype(at::kFloat)), to = at::empty_like(from);
-    std::vector<double> times;
-    for (int i = 0; i < 5; ++i)
-        times.push_back(seconds([&] {
-            to.copy_(from);
-            to.select(0, 0).item<float>();
-        }));
-    return 2.0 * double(from.nbytes()) / median(times);
-}
-
 void measure(const Case& c, const Settings& settings) {
     const at::NoGradGuard no_grad;
     const at::Device device(settings.device);
     const at::ScalarType type = settings.type == "f32" ? at::kFloat : at::kBFloat16;
     const ModelConfig config = config_of(c.shape, 0);
     CausalLM model({config, layout_of(c.layout, config.layers), {}}, device, type, /*trainable=*/false);
-    double weights = 0;
-    model.parameters().for_each_named([&](const std::string& name, at::Tensor t, Parameter& p) {
-        fill_randomly(name, t);
-        if (&p != &model.embedding_parameter() || config.tied_head) weights += double(t.nbytes());
-    });
-    const double state = double(model.cache_bytes(0));
-    const double of_context = double(model.cache_bytes(c.context)) - state;
-    const double bytes = weights + double(c.batch) * (of_context + 2 * state);
-
-    Decoder decoder(model, {c.batch, c.context + settings.steps + 8});
-    const at::Tensor tokens = at::randint(config.vocabulary_size, {1, c.context}, at::kLong);
-    const at::Tensor first_slot = at::zeros({1}, at::TensorOptions(device).dtype(at::kLong));
-    std::vector<double> first_token, step;
-    decoder.on_own_stream([&] {
-        for (int i = 0; i < 3; ++i)
-            first_token.push_back(seconds([&] { HostCopy(decoder.prefill(tokens, first_slot, 0, c.context)).wait(); }));
-        std::vector<int64_t> slots(size_t(c.batch));
-        std::iota(slots.begin(), slots.end(), 0);
-        decoder.lay_out(slots);
-        for (int i = 0; i < 6; ++i) {
-            decoder.repeat_first_slot(c.context);
-            for (int warm = 0; warm < 3; ++warm) HostCopy(decoder.step()).wait();
-            const double all = seconds([&] {
-                for (int64_t s = 1; s < settings.steps; ++s) decoder.step();
-                HostCopy(decoder.step()).wait();
-            });
-            if (i > 0) step.push_back(all / double(settings.steps));
-        }
-    });
-    const double bandwidth = copy_bandwidth(device), floor = bytes / bandwidth;
+    model.parameters().for_each_named(
+        [](const std::string& name, const at::Tensor& t, Parameter&) { fill_randomly(name, t); });
+    const double bandwidth = copy_bandwidth(device), floor = least_bytes_of_step(model, c.context, c.batch) / bandwidth;
+    const AnswerSpeed speed = measure_speed(model, c.context, c.batch, settings.steps);
     std::printf("%s,%s,%ld,%ld,%s,%s,%d,%.3f,%.4f,%.4f,%.3f,%.1f,%.0f\n", c.shape.c_str(), c.layout.c_str(),
                 long(c.batch), long(c.context), settings.device.c_str(), settings.type.c_str(), at::get_num_threads(),
-                1e3 * median(first_token), 1e3 * median(step), 1e3 * floor, floor / median(step), bandwidth / 1e9,
-                double(c.batch) / median(step));
+                1e3 * speed.first_token, 1e3 * speed.step, 1e3 * floor, floor / speed.step, bandwidth / 1e9,
+                double(c.batch) / speed.step);
     std::fflush(stdout);
 }
 
