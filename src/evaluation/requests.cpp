@@ -13,6 +13,7 @@
 #include "evaluation/kept_answers.h"
 #include "evaluation/progress.h"
 #include "generation/engine.h"
+#include "generation/memory.h"
 #include "system/activity.h"
 #include "system/error.h"
 
@@ -100,10 +101,16 @@ void generate_missing(const CausalLM& model, const RequestFile& file, const Comm
         prompts.push_back({request.tokens, request.max_new_tokens, file.stops(request.stop_set)});
         progress.expect(costs[m]);
     }
-    generate(model, prompts, [&](size_t k, std::vector<int32_t> tokens) {
-        progress.done(costs[own[k]]);
-        kept.add(missing[own[k]], {std::numeric_limits<double>::quiet_NaN(), 0, std::move(tokens)});
-    });
+    EngineLimits limits;
+    if (model.device().is_cpu())  // whose memory is that of all ranks of the node
+        limits.memory_bytes = std::max<int64_t>(1, memory_for_caches(model.device()) / group.split_by_node().size());
+    generate(
+        model, prompts,
+        [&](size_t k, std::vector<int32_t> tokens) {
+            progress.done(costs[own[k]]);
+            kept.add(missing[own[k]], {std::numeric_limits<double>::quiet_NaN(), 0, std::move(tokens)});
+        },
+        limits);
 }
 
 /// What all ranks have, on all of them. Every number is added to zeros: sums are exact.

@@ -36,7 +36,7 @@ int64_t memory_for_caches(at::Device device) {
     }
 #endif
     (void)device;
-    return available_host_memory() / 4;
+    return available_host_memory() / 2;
 }
 
 int64_t slots_that_fit(const CausalLM& model, int64_t capacity, int64_t wanted, int64_t memory) {

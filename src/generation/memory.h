@@ -7,7 +7,7 @@
 namespace amalgam {
 
 /// Bytes of memory on the device that caches may take: on a GPU three quarters of what is free or kept by LibTorch's
-/// allocator without use, on a CPU a quarter of what is available, since several ranks may share a node.
+/// allocator without use, on a CPU half of what is available, which ranks of a node have to share.
 int64_t memory_for_caches(at::Device device);
 
 /// At most `wanted` slots of `capacity` tokens in `memory` bytes. Throws Error if there is no place for one.

@@ -38,6 +38,7 @@ class ModelCommands : public test::TemporaryFolder {
         H5File::open(out).read("/logits", StoredType::float32, logits.data_ptr());
         EXPECT_LT(test::relative_error(logits, model.logits(tokens).detach()), 1e-6);
 
+        std::filesystem::remove(out);  // a result of another kind is not overwritten
         expect_end(command("generate", path, {"--count", "9"}), 0, {});
         std::vector<int64_t> expected;
         for (int64_t s = 0; s < 3; ++s)

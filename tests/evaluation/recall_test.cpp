@@ -12,6 +12,7 @@
 #include "evaluation/continuations.h"
 #include "model/transfer.h"
 #include "recall_contents.h"
+#include "specification/hugging_face_config.h"
 
 namespace amalgam {
 namespace {
@@ -135,7 +136,7 @@ TEST_F(Recall, accuracy_at_a_length_is_over_all_kinds_and_depths) {
 TEST(RecallOfTheBuiltInTeacher, is_high_and_lost_without_its_attention) {
     const std::filesystem::path inputs = AMALGAM_BUILTIN_FOLDER;
     const HuggingFaceSource source(inputs / "teacher");
-    const auto teacher = load_teacher(source, test::device(), at::kFloat);
+    const auto teacher = load_teacher(read_config(inputs / "teacher"), source, test::device(), at::kFloat);
     const TokenFile text(inputs / "validation.h5");
     const RecallJob job{.questions = 1, .lengths = {256}, .depths = {0, 50, 100}};
     const RecallQuestions questions(job, read_recall_wording(inputs / "validation.h5"), text);

@@ -248,7 +248,7 @@ TEST_F(Requests, a_model_of_fewer_tokens_is_refused) {
     small.config.vocabulary_size = 60;
     const auto other = test::small_model(small, 1);
     test::expect_error([&] { answer_requests(*other, RequestFile(path), 64, world); }, ExitCode::bad_input,
-                       {"evaluate.requests", "61", "60"});
+                       {"evaluate.requests", "holds token 60", "knows 60 tokens"});
 }
 
 }  // namespace
