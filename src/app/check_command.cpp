@@ -3,6 +3,7 @@
 
 #include <iostream>
 
+#include "app/check_machine.h"
 #include "app/job_inputs.h"
 #include "estimate/check_table.h"
 #include "estimate/known_shapes.h"
@@ -18,12 +19,9 @@ void check_command(const std::string& job_file, const std::vector<std::string>& 
     Findings findings = check_job(job, options.ranks, inputs.teacher, inputs.counts);
     findings.problems.insert(findings.problems.end(), inputs.problems.begin(), inputs.problems.end());
     findings.notes.insert(findings.notes.end(), inputs.notes.begin(), inputs.notes.end());
-    const Machine machine{.ranks = options.ranks,
-                          .memory_per_rank = options.memory_gb * 1e9,
-                          .peak_flops = options.peak_tflops * 1e12,
-                          .utilisation = options.utilisation,
-                          .ranks_per_node = options.ranks_per_node,
-                          .node_bandwidth = options.node_bandwidth_gb * 1e9};
+    const CheckedMachine checked = machine_for(job, options);
+    findings.notes.insert(findings.notes.end(), checked.notes.begin(), checked.notes.end());
+    const Machine& machine = checked.machine;
     const std::optional<ModelConfig> teacher =
         options.shape.empty() ? inputs.teacher : std::optional(find_shape(options.shape));
     std::optional<Estimate> estimate;

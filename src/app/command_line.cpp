@@ -99,11 +99,18 @@ int run_command_line(int argc, char** argv) {
         ->capture_default_str();
     check->add_option("--gpu-memory", check_options.memory_gb, "memory of a rank, GB; 0: not judged")
         ->capture_default_str();
-    check->add_option("--peak", check_options.peak_tflops, "peak of a rank, Tflop/s in the compute precision")
+    check->add_option(
+        "--device", check_options.device,
+        "that it speaks for: auto, cpu (of this machine), cuda, or a kind of GPU such as H100; default: as "
+        "the job says");
+    check
+        ->add_option("--peak", check_options.peak_tflops,
+                     "peak of a rank, Tflop/s in the compute precision; 0: measured, or of a GPU's data sheet")
+        ->check(CLI::NonNegativeNumber)
         ->capture_default_str();
-    check->add_option("--utilisation", check_options.utilisation, "assumed fraction of the peak")
+    check->add_option("--utilisation", check_options.utilisation, "assumed fraction of the peak; 0: as seen in runs")
+        ->check(CLI::Range(0.0, 1.0))
         ->capture_default_str();
-
     check->add_option("--ranks-per-node", check_options.ranks_per_node, "of them on one node, at most")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();

@@ -103,10 +103,10 @@ void print_estimate(std::ostringstream& out, const Job& job, const Estimate& est
     out << "Teacher " << readable_count(estimate.teacher_parameters) << " parameters, student "
         << readable_count(estimate.student_parameters) << " with " << estimate.kept_layers << " softmax layers. "
         << machine.ranks << (machine.ranks == 1 ? " rank on " : " ranks on ") << machine.nodes()
-        << (machine.nodes() == 1 ? " node, " : " nodes, ") << (compute_bytes(job) == 2 ? "bfloat16" : "float32")
-        << ", each " << with_prefix(machine.peak_flops, "flop/s") << " peak at "
-        << std::lround(100 * machine.utilisation) << " %; files at " << with_prefix(machine.node_bandwidth, "B/s")
-        << " per node.\n\n";
+        << (machine.nodes() == 1 ? " node, " : " nodes, ")
+        << (compute_bytes(job, machine) == 2 ? "bfloat16" : "float32") << ", for " << machine.device << ": each rank "
+        << with_prefix(machine.peak_flops, "flop/s") << " peak at " << std::lround(100 * machine.utilisation)
+        << " %; files at " << with_prefix(machine.node_bandwidth, "B/s") << " per node.\n\n";
     print_work(out, estimate);
     print_memory(out, estimate, machine);
     out << "\nIn all " << readable_seconds(estimate.seconds) << ", " << with_prefix(estimate.flops, "flop")

@@ -42,7 +42,7 @@ class Estimator {
         : job_(job),
           machine_(machine),
           sizes_(teacher, job.student.mixer, job.student.options),
-          bytes_(double(compute_bytes(job))) {
+          bytes_(double(compute_bytes(job, machine))) {
         kept_ = double(kept_layers(job.select, teacher.layers));
     }
 
@@ -125,7 +125,7 @@ class Estimator {
         return of_token * std::min(double(chunk), tokens);
     }
 
-    bool on_cpu() const { return job_.device == DeviceChoice::cpu; }
+    bool on_cpu() const { return machine_.cpu; }
 
     /// Everything of the student is trained on a loss of its logits.
     StageSizes whole_student(const DistillJob& job, int64_t sharers, double kept, bool with_teacher) const {
@@ -183,18 +183,30 @@ class Estimator {
         StageSizes sizes = whole_student(score, score.ranks_per_candidate, 1, true);
         sizes.activation_bytes += kept_teacher_states();
         shard(stage, sizes, score.ranks_per_candidate);
-        const double student = sizes_.model_flops(1, length), trained = student_flops(1, length);
-        const double measured = double(score.measurements) * double(score.validation_sequences) * length;
+        const double held_out = double(score.validation_sequences) * length;
+        // Of the teacher: its blocks where its states are not kept, its head always.
+        const double teacher_blocks = teacher_flops(length) - sizes_.head_flops();
+        const double trained_once = kept_part(trained_tokens(score)), held_out_once = kept_part(held_out);
+        const double measured = double(score.measurements + 1) * held_out;  // before training too
         const double of_candidate =
-            trained_tokens(score) * (teacher_flops(length) + trained) + measured * (teacher_flops(length) + student);
+            trained_tokens(score) *
+                (student_flops(1, length) + sizes_.head_flops() + (1 - trained_once) * teacher_blocks) +
+            measured * (sizes_.model_flops(1, length) + sizes_.head_flops() + (1 - held_out_once) * teacher_blocks);
+        const double of_group = (trained_once * trained_tokens(score) + held_out_once * held_out) * teacher_blocks;
+        const int64_t groups = std::max<int64_t>(1, machine_.ranks / score.ranks_per_candidate);
+        const int64_t rounds = (int64_t(candidates) + groups - 1) / groups;
         const double raced = race_tokens("score", score, int64_t(candidates));
         const double of_race = raced * (teacher_flops(length) + student_flops(0, length));
         stage.tokens += raced;
-        stage.flops = candidates * of_candidate + of_race;
-        const int64_t groups = std::max<int64_t>(1, machine_.ranks / score.ranks_per_candidate);
-        const int64_t rounds = (int64_t(candidates) + groups - 1) / groups;
-        stage.seconds = seconds(double(rounds) * of_candidate + of_race, double(score.ranks_per_candidate));
+        stage.flops = candidates * of_candidate + std::min(double(groups), candidates) * of_group + of_race;
+        stage.seconds = seconds(double(rounds) * of_candidate + of_group + of_race, double(score.ranks_per_candidate));
         return stage;
+    }
+
+    /// Of the teacher's states of so many tokens of the score stage: the part that a group of ranks keeps.
+    double kept_part(double tokens) const {
+        const double bytes = tokens / double(job_.score.ranks_per_candidate) * sizes_.hidden() * bytes_;
+        return bytes > 0 ? std::min(1.0, job_.score.teacher_cache_gib * double(1 << 30) / bytes) : 1.0;
     }
 
     /// Candidates train on the same sequences, so the teacher's states are kept as far as the job allows: of this
@@ -265,10 +277,14 @@ class Estimator {
 
 }  // namespace
 
-int64_t compute_bytes(const Job& job) {
+int64_t compute_bytes(const Job& job, const Machine& machine) {
     if (job.precision == ComputePrecision::float32) return 4;
     if (job.precision == ComputePrecision::bfloat16) return 2;
-    return job.device == DeviceChoice::cpu ? 4 : 2;
+    return machine.fast_bfloat16 ? 2 : 4;
+}
+
+double cpu_utilisation(double peak, double float32_peak) {
+    return 1.0 / (1.0 + 0.25 * peak / float32_peak);
 }
 
 Estimate estimate_job(const Job& job, const ModelConfig& teacher, const Machine& machine) {

@@ -34,7 +34,10 @@ namespace amalgam {
 
 struct Machine {
     int64_t ranks = 1;
-    double memory_per_rank = 0;   // bytes; 0: unknown
+    double memory_per_rank = 0;                         // bytes; 0: unknown
+    std::string device = "an H100, by its data sheet";  // that a rank computes with, for people
+    bool cpu = false;                                   // or a GPU
+    bool fast_bfloat16 = true;                          // what precision: auto takes
     double peak_flops = 989e12;   // flop/s of a rank in the compute precision; default: one H100, dense bfloat16
     double utilisation = 0.35;    // assumed fraction of it
     int64_t ranks_per_node = 8;   // at most: fewer ranks are on one node
@@ -74,7 +77,12 @@ struct Estimate {
 /// Throws Error(bad_input) if select.budget is not understood; otherwise any job that read_job accepts is estimated.
 Estimate estimate_job(const Job& job, const ModelConfig& teacher, const Machine& machine);
 
-/// Bytes of a number in the compute precision of the job: auto counts as bfloat16 unless the device is the CPU.
-int64_t compute_bytes(const Job& job);
+/// Bytes of a number in the compute precision of the job on that machine.
+int64_t compute_bytes(const Job& job, const Machine& machine);
+
+/// The fraction of a CPU's peak that whole stages reach. What is no product (attention's softmax, norms, gates, losses,
+/// the optimizer) takes as long in any precision: as long as a quarter of the products do in float32. Both peaks in
+/// flop/s; measured on CPUs of three kinds (analysis/results/estimates).
+double cpu_utilisation(double peak, double float32_peak);
 
 }  // namespace amalgam

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 
+#include "operations/products.h"
+
 namespace amalgam {
 namespace {
 
@@ -29,7 +31,7 @@ Decoder::Decoder(const CausalLM& model, const CacheSize& size)
 }
 
 at::Tensor Decoder::choose(const at::Tensor& hidden, const at::Tensor& head) const {
-    return at::linear(hidden, head).argmax(-1);
+    return linear_map(hidden, head).argmax(-1);
 }
 
 at::Tensor Decoder::prefill(const at::Tensor& tokens, const at::Tensor& slots, int64_t first, int64_t length) {

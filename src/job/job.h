@@ -37,11 +37,12 @@ struct StudentJob {
 
 struct OptimizerJob {
     double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8;
-    double weight_decay = 0.0;                 // of every trained parameter
-    double gradient_clip = 1.0;                // global L2 norm; 0: no clipping
-    std::optional<double> learning_rate;       // of mixer parameters; nothing: auto, found before the stage begins
+    double weight_decay = 0.0;   // of every trained parameter
+    double gradient_clip = 1.0;  // global L2 norm; 0: no clipping
+    std::optional<double>
+        learning_rate;  // of mixer parameters; nothing: auto, by the rule of thumb or a race around it
     std::optional<double> learning_rate_rest;  // of everything else: MLP, norms, embeddings, head
-    double race_fraction = 0.03;               // of the stage's tokens, for the trials that find automatic rates
+    double race_fraction = 0.0;                // of the stage's tokens, for trials around the rule; 0: the rule alone
     Schedule schedule = Schedule::constant;    // after the warm-up
     double final_fraction = 0.0;               // rate at the end, as a fraction of learning_rate (all but constant)
     double decay_fraction = 0.2;               // of the steps, in which warmup_stable_decay falls

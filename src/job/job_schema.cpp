@@ -82,7 +82,10 @@ void add_run(std::vector<JobKey>& schema) {
     keys.add("recipe", &Job::recipe, "",
              "defaults of the keys not given here; reference: as the published code does it");
     keys.add("device", &Job::device, "", "auto: cuda where there is a GPU");
-    keys.add("precision", &Job::precision, "", "of the computation; master weights are always float32");
+    keys.add(
+        "precision", &Job::precision, "",
+        "of the computation, master weights are always float32; auto: bfloat16 where the device multiplies it (GPUs, "
+        "CPUs with AMX or AVX512_BF16), else float32");
     keys.add("deterministic", &Job::deterministic, "",
              "the same bits on any number of ranks, however they share the models; slower");
     keys.add("threads_per_rank", &Job::threads_per_rank, "threads",
@@ -98,7 +101,7 @@ void add_run(std::vector<JobKey>& schema) {
              "of a stage or candidate (loss or gradient not finite, spikes); one more ends the run")
         .range = at_least(0);
     keys.add("peak_flops", &Job::peak_flops, "flop/s",
-             "of a rank's device, for the MFU; auto: data sheet or a short measurement; empty: no MFU");
+             "of a rank's device, for the MFU; auto: a GPU's data sheet, else a short measurement; empty: no MFU");
 }
 
 void add_inputs(std::vector<JobKey>& schema) {
@@ -191,7 +194,7 @@ void add_optimizer(std::vector<JobKey>& schema, const std::string& section, Stag
              "largest global L2 norm of the gradient; 0: no clipping")
         .range = at_least(0);
     keys.add("learning_rate", &OptimizerJob::learning_rate, "",
-             "of the mixers; auto: by a rule of thumb and a short race before the stage")
+             "of the mixers; auto: by a rule of thumb for the model's width")
         .range = at_least(0);
     keys.add("learning_rate_rest", &OptimizerJob::learning_rate_rest, "",
              section == "align" ? "not used: only mixers are trained here"

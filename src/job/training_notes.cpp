@@ -59,6 +59,7 @@ class Notes {
         const std::string of_mixers = automatic.mixers ? text(" ", rule.mixers, " (mixers)") : "",
                           of_rest = automatic.rest ? text(" ", rule.rest, " (rest)") : "";
         const std::string begin = text(stage, ": learning rate auto: rule of thumb", of_mixers, of_rest);
+        if (job.optimizer.race_fraction == 0.0) return note(begin);
         const auto plan = trial_plan(stage, job, candidates, corpus_tokens_);
         if (!plan) return note(begin, ", without a race: too few tokens for its trials");
         const double share = plan->most_tokens() / (double(job.tokens) * double(candidates));
@@ -75,7 +76,7 @@ class Notes {
         note(key, " is ", *given, ", ", factor < 10 ? std::round(10.0 * factor) / 10.0 : std::round(factor), " times ",
              times > 1.0 ? "above" : "below", " the rule of thumb for hidden size ", teacher_.hidden_size, ", ", rule,
              " (", times > 1.0 ? "training may diverge" : "the student may learn less than its tokens allow",
-             "); auto lets the run find it");
+             "); auto takes the rule");
     }
 
     void of_alignment_steps() {

@@ -5,6 +5,7 @@
 
 #include "mixers/implementation.h"
 #include "operations/operations.h"
+#include "operations/products.h"
 
 namespace amalgam {
 
@@ -36,8 +37,8 @@ at::Tensor Block::mixer_input(const at::Tensor& x) const {
 
 at::Tensor Block::finish(const at::Tensor& x, const at::Tensor& mixed) const {
     const auto [residual, normed] = add_rms_norm(x, mixed, mlp_norm_->compute, norm_eps_);
-    const auto fused = at::linear(normed, gate_up_->compute, gate_up_bias_ ? gate_up_bias_->compute : at::Tensor());
-    return residual + at::linear(swiglu(fused), down_->compute, down_bias_ ? down_bias_->compute : at::Tensor());
+    const auto fused = linear_map(normed, gate_up_->compute, gate_up_bias_ ? gate_up_bias_->compute : at::Tensor());
+    return residual + linear_map(swiglu(fused), down_->compute, down_bias_ ? down_bias_->compute : at::Tensor());
 }
 
 at::Tensor Block::forward(const at::Tensor& x, const RotaryTables& rotary) const {

@@ -5,6 +5,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "operations/operations.h"
+#include "operations/products.h"
 
 namespace amalgam {
 
@@ -53,7 +54,7 @@ at::Tensor CausalLM::hidden(const at::Tensor& tokens) const {
 
 at::Tensor CausalLM::logits(const at::Tensor& tokens) const {
     const HeldOuterWeights outer(*this);
-    return at::linear(hidden(tokens), outer.head());
+    return linear_map(hidden(tokens), outer.head());
 }
 
 ModelCache CausalLM::make_cache(const CacheSize& size) const {

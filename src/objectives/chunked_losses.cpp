@@ -8,6 +8,7 @@
 #include "job/training_plan.h"
 #include "operations/kernel_calls.h"
 #include "operations/kernel_views.h"
+#include "operations/products.h"
 
 namespace amalgam {
 namespace {
@@ -103,15 +104,15 @@ at::Tensor cross_entropy_with_gradient(at::Tensor& logits, const at::Tensor& tar
 
 /// dX = dlogits W, and dW += dlogits^T X.
 void add_head_gradients(const at::Tensor& d_logits, const at::Tensor& hidden, const at::Tensor& head,
-                        at::Tensor d_hidden, at::Tensor& d_head) {
-    at::mm_out(d_hidden, d_logits, head);
+                        const at::Tensor& d_hidden, at::Tensor& d_head) {
+    multiply_into(d_hidden, d_logits, head);
     if (!d_head.defined()) return;
     if (d_head.is_cuda() && d_head.scalar_type() != hidden.scalar_type()) {
         // The product of bf16 matrices is added to the fp32 sum where it is made.
         at::addmm_out(d_head, d_head, d_logits.t(), hidden, d_head.scalar_type());
         return;
     }
-    d_head.add_(at::mm(d_logits.t(), hidden));
+    multiply_into(d_head, d_logits.t(), hidden, /*add=*/true);
 }
 
 }  // namespace
@@ -127,8 +128,8 @@ LossAndGradient chunked_kl_divergence(const at::Tensor& student_hidden, const at
     LossSum loss(student_hidden.device());
     for_each_chunk(student_hidden.size(0), chunk_tokens(chunk, 2, student_head), [&](int64_t first, int64_t count) {
         const auto hidden = student_hidden.narrow(0, first, count);
-        at::Tensor student = at::linear(hidden, student_head);
-        const at::Tensor teacher = at::linear(teacher_hidden.narrow(0, first, count), teacher_head);
+        at::Tensor student = linear_map(hidden, student_head);
+        const at::Tensor teacher = linear_map(teacher_hidden.narrow(0, first, count), teacher_head);
         loss.add(kl_with_gradient(student, teacher, temperature, weight));
         add_head_gradients(student, hidden, student_head, result.d_hidden.narrow(0, first, count), d_head);
     });
@@ -142,7 +143,7 @@ LossAndGradient chunked_cross_entropy(const at::Tensor& hidden, const at::Tensor
     LossSum loss(hidden.device());
     for_each_chunk(hidden.size(0), chunk_tokens(chunk, 1, head), [&](int64_t first, int64_t count) {
         const auto part = hidden.narrow(0, first, count);
-        at::Tensor logits = at::linear(part, head);
+        at::Tensor logits = linear_map(part, head);
         loss.add(cross_entropy_with_gradient(logits, targets.narrow(0, first, count), weight));
         add_head_gradients(logits, part, head, result.d_hidden.narrow(0, first, count), d_head);
     });
@@ -155,8 +156,8 @@ at::Tensor token_kl_divergence(const at::Tensor& student_hidden, const at::Tenso
     at::Tensor losses = at::empty({student_hidden.size(0)}, student_hidden.options().dtype(at::kFloat));
     for_each_chunk(student_hidden.size(0), chunk_tokens(chunk, 2, student_head), [&](int64_t first, int64_t count) {
         losses.narrow(0, first, count)
-            .copy_(kl(at::linear(student_hidden.narrow(0, first, count), student_head),
-                      at::linear(teacher_hidden.narrow(0, first, count), teacher_head)));
+            .copy_(kl(linear_map(student_hidden.narrow(0, first, count), student_head),
+                      linear_map(teacher_hidden.narrow(0, first, count), teacher_head)));
     });
     return losses;
 }
@@ -166,7 +167,7 @@ TokenLosses token_cross_entropy(const at::Tensor& hidden, const at::Tensor& head
     TokenLosses result{at::empty({hidden.size(0)}, hidden.options().dtype(at::kFloat)),
                        at::empty({hidden.size(0)}, hidden.options().dtype(at::kByte))};
     for_each_chunk(hidden.size(0), chunk_tokens(chunk, 1, head), [&](int64_t first, int64_t count) {
-        const at::Tensor logits = at::linear(hidden.narrow(0, first, count), head);
+        const at::Tensor logits = linear_map(hidden.narrow(0, first, count), head);
         const at::Tensor target = targets.narrow(0, first, count);
         if (runs_on_kernels(logits)) {
             kernels::CrossEntropy call{};

@@ -30,6 +30,8 @@ at::Tensor rotate_rows(const at::Tensor& x, const RotaryTables& tables, const at
 
 /// Causal attention, q [batch, heads, time, dim], k and v [batch, kv heads, time, dim] -> as q.
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
+/// The same with a mask [queries, keys], true where a query sees a key, and as many heads in k and v as in q.
+at::Tensor masked_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& mask);
 
 /// RMSNorm per head (skipped if weight is undefined) times SiLU(gate) (skipped if gate is undefined).
 /// o [batch, time, heads, dim], gate [batch, time, heads * dim] -> [batch, time, heads * dim].

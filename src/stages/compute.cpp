@@ -4,11 +4,14 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <cmath>
 #include <cstdlib>
 
 #include "comm/cores.h"
+#include "estimate/gpu_kinds.h"
 #include "job/job_values.h"
-#include "system/clock.h"
+#include "operations/product_speed.h"
+#include "operations/products.h"
 #include "system/error.h"
 #ifdef AMALGAM_CUDA
 #include <ATen/cuda/CUDAContext.h>
@@ -26,38 +29,6 @@ bool cuda_is_there() {
 #endif
 }
 
-#ifdef AMALGAM_CUDA
-/// Dense bf16 peak of the data sheets, flop/s.
-double peak_of(const std::string& name) {
-    if (name.find("H100") != std::string::npos || name.find("H200") != std::string::npos) return 989e12;
-    if (name.find("A100") != std::string::npos) return 312e12;
-    return 0.0;
-}
-#endif
-
-/// Best rate of a square matrix product in some 20 ms, flop/s. All ranks measure at once, as they compute.
-double measured_peak(at::Device device, at::ScalarType type) {
-    const at::NoGradGuard no_grad;
-    const int64_t n = device.is_cpu() ? 512 : 4096;
-    const at::Tensor a = at::ones({n, n}, at::TensorOptions(device).dtype(type));
-    const auto product_seconds = [&] {
-        const Stopwatch watch;
-        at::mm(a, a);
-#ifdef AMALGAM_CUDA
-        if (device.is_cuda()) c10::cuda::device_synchronize();
-#endif
-        return watch.seconds();
-    };
-    product_seconds();  // sets libraries up
-    double best = product_seconds();
-    for (double spent = best; spent < 0.02;) {
-        const double seconds = product_seconds();
-        best = std::min(best, seconds);
-        spent += seconds;
-    }
-    return 2.0 * double(n * n * n) / best;
-}
-
 }  // namespace
 
 bool asks_for_cuda(const std::string& option, DeviceChoice device) {
@@ -66,16 +37,36 @@ bool asks_for_cuda(const std::string& option, DeviceChoice device) {
     return cuda;
 }
 
+std::string visible_gpu() {
+#ifdef AMALGAM_CUDA
+    if (cuda_is_there()) return at::cuda::getDeviceProperties(0)->name;
+#endif
+    return {};
+}
+
 at::ScalarType compute_type(ComputePrecision precision, bool cuda) {
-    const bool narrow = precision == ComputePrecision::bfloat16 || (precision == ComputePrecision::automatic && cuda);
+    const bool narrow = precision == ComputePrecision::bfloat16 ||
+                        (precision == ComputePrecision::automatic && (cuda || cpu_multiplies_bfloat16()));
     return narrow ? at::kBFloat16 : at::kFloat;
+}
+
+double device_peak(at::Device device, at::ScalarType type) {
+    if (device.is_cuda() && type == at::kBFloat16)
+        if (const GpuKind* kind = find_gpu_kind(visible_gpu())) return kind->bfloat16_peak;
+    return measure_product_speed(device, type);
+}
+
+std::string widened_note(double bfloat16_speed, double float32_speed) {
+    return text("precision: bfloat16 on a CPU without bf16 instructions (its products are computed in float32: ",
+                std::lround(bfloat16_speed / 1e9), " Gflop/s, float32's own ", std::lround(float32_speed / 1e9),
+                " Gflop/s) it saves memory, not time; precision: auto takes float32 here");
 }
 
 void set_product_precision(at::ScalarType type) {
     at::globalContext().setAllowTF32CuBLAS(type == at::kBFloat16);
 }
 
-Compute set_up_compute(const Job& job, const Communicator& node) {
+Compute set_up_compute(const Job& job, const Communicator& world, const Communicator& node) {
     Compute compute;
     // Sums of LibTorch's products may be cut differently for another number of threads; one thread has one order.
     const int automatic = job.deterministic ? 1 : share_of_cores(node);
@@ -87,7 +78,7 @@ Compute set_up_compute(const Job& job, const Communicator& node) {
     }
 
     const bool cuda = asks_for_cuda("device", job.device);
-    compute.type = compute_type(job.precision, cuda);
+    compute.type = world.all(compute_type(job.precision, cuda) == at::kBFloat16) ? at::kBFloat16 : at::kFloat;
     set_product_precision(compute.type);
     compute.description = text(cuda ? "GPU" : "CPU", ", ", compute.type == at::kBFloat16 ? "bfloat16" : "float32", ", ",
                                compute.threads, " threads");
@@ -98,15 +89,15 @@ Compute set_up_compute(const Job& job, const Communicator& node) {
                 " ranks (two ranks on one GPU hang in NCCL); start fewer ranks a node");
         compute.device = at::Device(at::kCUDA, c10::DeviceIndex(node.rank()));
         c10::cuda::set_device(compute.device.index());
-        const std::string name = at::cuda::getDeviceProperties(compute.device.index())->name;
-        compute.peak_flops = compute.type == at::kBFloat16 ? peak_of(name) : 0.0;  // may be corrected below
-        compute.description += ", " + name;
+        compute.description += text(", ", at::cuda::getDeviceProperties(compute.device.index())->name);
     }
 #endif
-    if (const auto given = given_peak_flops(job.peak_flops))
-        compute.peak_flops = *given;
-    else if (compute.peak_flops == 0.0)
-        compute.peak_flops = measured_peak(compute.device, compute.type);
+    // All ranks measure at once, as they compute.
+    const auto given = given_peak_flops(job.peak_flops);
+    compute.peak_flops = given ? *given : device_peak(compute.device, compute.type);
+    if (!cuda && compute.type == at::kBFloat16 && !cpu_multiplies_bfloat16())
+        compute.warning = widened_note(given ? device_peak(compute.device, at::kBFloat16) : compute.peak_flops,
+                                       device_peak(compute.device, at::kFloat));
     if (compute.peak_flops > 0.0) compute.description += text(", peak ", compute.peak_flops / 1e12, " Tflop/s");
     return compute;
 }

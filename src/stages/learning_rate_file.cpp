@@ -73,7 +73,6 @@ void write_learning_rates(const std::filesystem::path& path, const LearningRateR
         const LearningRates chosen = record.chosen.value_or(LearningRates{not_yet, not_yet});
         write_doubles(file, "/rule", {2}, {record.rule.mixers, record.rule.rest});
         write_doubles(file, "/chosen", {2}, {chosen.mixers, chosen.rest});
-        write_doubles(file, "/horizon_factor", {1}, {record.horizon_factor});
         if (!record.trials.empty()) write_trials(file, record);
     });
 }
@@ -89,7 +88,6 @@ LearningRateRecord read_learning_rates(const std::filesystem::path& path) {
     record.rule = read_rates(file, "/rule");
     const LearningRates chosen = read_rates(file, "/chosen");
     if (chosen.mixers == chosen.mixers) record.chosen = chosen;  // a NaN is not itself
-    record.horizon_factor = file.read_doubles("/horizon_factor").at(0);
     if (file.has("/position")) record.trials = read_trials(file, record.measured_steps);
     return record;
 }

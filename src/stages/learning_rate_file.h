@@ -17,9 +17,8 @@ struct LearningRateRecord {
     std::string stage;
     LearningRates rule;
     std::optional<LearningRates> chosen;  // nothing yet: the race goes on
-    // Of every trial; all zero where the stage is too short for a race.
+    // Of every trial; all zero where there is no race.
     int64_t sequence_length = 0, trained_steps = 0, measured_steps = 0;
-    double horizon_factor = 1.0;  // on the rates in a trial
     std::vector<RateTrial> trials;
 };
 

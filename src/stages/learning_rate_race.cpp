@@ -52,7 +52,6 @@ class Race {
             record_.sequence_length = plan_->training.sequence_length;
             record_.trained_steps = plan_->trained_steps();
             record_.measured_steps = plan_->measured_steps;
-            record_.horizon_factor = horizon_factor(plan_->trained_steps(), training_steps(race_.job));
         }
         bool is_there = false;
         run_.world.on_root([&] {
@@ -69,20 +68,15 @@ class Race {
             record_ = found;
         });
         if (run_.world.broadcast(int64_t{is_there}) == 0) return;
-        std::vector<double> numbers = {record_.rule.mixers,
-                                       record_.rule.rest,
-                                       record_.horizon_factor,
-                                       not_chosen,
-                                       not_chosen,
-                                       double(record_.trials.size()),
-                                       double(record_.measured_steps)};
-        if (record_.chosen) numbers[3] = record_.chosen->mixers, numbers[4] = record_.chosen->rest;
+        std::vector<double> numbers = {
+            record_.rule.mixers,           record_.rule.rest, not_chosen, not_chosen, double(record_.trials.size()),
+            double(record_.measured_steps)};
+        if (record_.chosen) numbers[2] = record_.chosen->mixers, numbers[3] = record_.chosen->rest;
         run_.world.broadcast(std::span<double>(numbers));
         record_.rule = {numbers[0], numbers[1]};
-        record_.horizon_factor = numbers[2];
-        if (numbers[3] != not_chosen) record_.chosen = LearningRates{numbers[3], numbers[4]};
-        record_.trials.resize(size_t(numbers[5]));
-        record_.measured_steps = int64_t(numbers[6]);
+        if (numbers[2] != not_chosen) record_.chosen = LearningRates{numbers[2], numbers[3]};
+        record_.trials.resize(size_t(numbers[4]));
+        record_.measured_steps = int64_t(numbers[5]);
         for (RateTrial& trial : record_.trials) share(trial);
         if (!record_.chosen)
             info(text(race_.stage, ": learning rates: ", record_.trials.size(), " trials were done before"));
@@ -145,10 +139,7 @@ class Race {
         fault_point("learning_rates.trial", int64_t(record_.trials.size()));
         const Stopwatch watch;
         TrainingJob job = plan_->training;
-        LearningRates rates = rates_at(record_.rule, trial.position);
-        rates.mixers *= record_.horizon_factor;
-        rates.rest *= record_.horizon_factor;
-        fill(job.optimizer, rates);
+        fill(job.optimizer, rates_at(record_.rule, trial.position));
         if (!job.optimizer.learning_rate_rest) job.optimizer.learning_rate_rest = job.optimizer.learning_rate;
         const Trainee trainee = race_.make();
         const Batches batches(run_.training_tokens(), job.sequence_length, uint64_t(run_.job.seed),
@@ -185,6 +176,7 @@ class Race {
     }
 
     std::string reason() const {
+        if (race_.job.optimizer.race_fraction == 0.0) return "by the rule of thumb";
         if (record_.trials.empty()) return "by the rule of thumb (the stage is too short for a race)";
         const RatePosition best = best_trial(automatic_, record_.trials);
         for (const RateTrial& trial : record_.trials)

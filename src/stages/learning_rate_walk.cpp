@@ -10,7 +10,7 @@
 namespace amalgam {
 namespace {
 
-constexpr double grid_factor = 3.0, horizon_exponent = 0.32;
+constexpr double grid_factor = 3.0;
 
 RatePosition moved(const RatePosition& from, const RatePosition& axis, int64_t steps) {
     return {from[0] + steps * axis[0], from[1] + steps * axis[1]};
@@ -89,10 +89,6 @@ RatePosition best_trial(const AutomaticRates& automatic, const std::vector<RateT
 
 bool is_finite(const RateTrial& trial) {
     return std::all_of(trial.losses.begin(), trial.losses.end(), [](double loss) { return std::isfinite(loss); });
-}
-
-double horizon_factor(int64_t trial_steps, int64_t stage_steps) {
-    return std::max(1.0, std::pow(double(stage_steps) / double(trial_steps), horizon_exponent));
 }
 
 }  // namespace amalgam

@@ -24,7 +24,7 @@ Run::Run(const Job& j, const Communicator& w)
       world(w),
       node(w.split_by_node()),
       folder(j.run_folder()),
-      compute(set_up_compute(j, node)),
+      compute(set_up_compute(j, world, node)),
       stop(folder, double(walltime_seconds(j.walltime))) {
     world.on_root([&] {
         lock_ = std::make_unique<FolderLock>(folder);
@@ -36,6 +36,7 @@ Run::Run(const Job& j, const Communicator& w)
     provenance_.ranks = world.size();
     provenance_.job = to_yaml(job);
     info(text("run folder ", folder.string(), ", ", world.size(), " ranks, ", compute.description));
+    if (!compute.warning.empty()) warn(compute.warning);
 }
 
 const TeacherFolder& Run::teacher_folder() {
@@ -120,6 +121,8 @@ const StageEstimate& Run::estimate(const std::string& stage) {
         Machine machine;
         machine.ranks = world.size();
         machine.memory_per_rank = memory();
+        machine.cpu = compute.device.is_cpu();
+        machine.fast_bfloat16 = compute.type == at::kBFloat16;
         machine.ranks_per_node = world.broadcast(int64_t{node.size()});
         estimate_ = estimate_job(job, teacher_config(), machine);
     }

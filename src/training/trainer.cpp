@@ -210,6 +210,13 @@ class Trainer::Loop {
                     "reuse: THIS RUN'S FOLDER");
     }
 
+    /// What was reached is possible: a peak that was measured beside other programs, or given, may be lower.
+    std::optional<double> utilisation(double flops_per_second) {
+        if (setup_.peak_flops <= 0.0) return std::nullopt;
+        peak_flops_ = std::max({peak_flops_, setup_.peak_flops, flops_per_second});
+        return flops_per_second / peak_flops_;
+    }
+
     void report(const std::vector<double>& losses, int64_t steps_here) {
         if (!group_.is_root()) return;
         StepMetrics m;
@@ -227,7 +234,7 @@ class Trainer::Loop {
         m.memory_gib = peak_memory_gib();
         m.skipped_updates = guard_.skipped();
         m.seconds_left = per_step * double(steps_ - step_);
-        if (setup_.peak_flops > 0.0) m.utilisation = m.tokens_per_second * setup_.flops_per_token / setup_.peak_flops;
+        m.utilisation = utilisation(m.tokens_per_second * setup_.flops_per_token);
         if (setup_.candidate) outcome_.logged.push_back(m);
         if (!setup_.announce) return;
         if (setup_.metrics) setup_.metrics->append(m);
@@ -276,7 +283,7 @@ class Trainer::Loop {
     int64_t cursor_ = 0;  // sequences taken from the stage's order
     bool stopped_ = false;
     UpdateGuard guard_;
-    double norm_ = 0.0, seconds_ = 0.0;
+    double norm_ = 0.0, seconds_ = 0.0, peak_flops_ = 0.0;
     TrainerOutcome outcome_;
 };
 

@@ -35,7 +35,8 @@ struct TrainerSetup {
     /// The last of the plan's steps update nothing: their losses are of batches that were not trained on. The schedule
     /// ends before them.
     int64_t measured_steps = 0;
-    double flops_per_token = 0.0, peak_flops = 0.0;  // peak of the whole group; 0: not known
+    double flops_per_token = 0.0, peak_flops = 0.0;  // the latter of the whole group, raised where steps run faster;
+                                                     // 0: not known
 
     /// Checkpoints of the stage, or of the candidate; none: nothing is saved and a stop loses the steps done.
     std::optional<StageCheckpoints> checkpoints;

@@ -125,7 +125,6 @@ class FakeRun:
             rule = np.array([0.006, 0.0001])
             file["rule"] = rule
             file["chosen"] = rule * (1.0 if stage == "score" else factor[1]) if finished else np.full(2, np.nan)
-            file["horizon_factor"] = np.array([1.8])
             if stage == "score":
                 return
             file["position"] = np.array([[0, 0], [-1, -1], [1, 1]], dtype=np.int32)

@@ -2,6 +2,7 @@
 // The commands that need no model, and exit statuses.
 #include "../stages/small_run.h"
 #include "job/job_reader.h"
+#include "operations/products.h"
 
 namespace amalgam {
 namespace {
@@ -37,6 +38,31 @@ TEST_F(CommandLine, defaults_are_a_job_file) {
 TEST_F(CommandLine, check_accepts_a_good_job_and_starts_nothing) {
     expect_end(amalgam({"check", job_file().string(), "--ranks", "3"}), 0, {"align", "score", "distill"});
     EXPECT_FALSE(std::filesystem::exists(job.output));
+}
+
+TEST_F(CommandLine, check_speaks_for_the_machine_where_it_runs) {
+    const std::string path = job_file().string();
+    expect_end(amalgam({"check", path, "--ranks", "2"}), 0,
+               {"float32, for the CPU of this machine", "measured just now"});
+    expect_end(amalgam({"check", path, "--set", "device=auto", "--gpu-memory", "80"}), 0,
+               {"by its data sheet", "--device NAME"});
+    expect_end(amalgam({"check", path, "--device", "a100"}), 0, {"one A100 a rank", "19.5 Tflop/s peak at 35 %"});
+    expect_end(amalgam({"check", path, "--device", "A100", "--set", "precision=bfloat16", "--peak", "100"}), 0,
+               {"100 Tflop/s peak"});
+    expect_end(amalgam({"check", path, "--device", "tpu"}), 2, {"--device: \"tpu\" is not known", "H100"});
+}
+
+TEST_F(CommandLine, check_knows_what_the_cpu_is_fast_in) {
+    const std::string path = job_file().string();
+    setenv("AMALGAM_ISA", "reference", 1);  // what a CPU without bf16 instructions is to the program
+    const auto automatic = amalgam({"check", path, "--set", "precision=auto"}),
+               named = amalgam({"check", path, "--set", "precision=bfloat16"});
+    unsetenv("AMALGAM_ISA");
+    expect_end(automatic, 0, {"float32, for the CPU"});
+    EXPECT_EQ(automatic.output.find("without bf16 instructions"), std::string::npos) << automatic.output;
+    expect_end(named, 0, {"bfloat16, for the CPU", "on a CPU without bf16 instructions", "Gflop/s, float32's own "});
+    expect_end(amalgam({"check", path, "--set", "precision=auto"}), 0,
+               {cpu_multiplies_bfloat16() ? "bfloat16, for the CPU" : "float32, for the CPU"});
 }
 
 TEST_F(CommandLine, check_refuses_what_cannot_run) {

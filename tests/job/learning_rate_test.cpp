@@ -60,8 +60,9 @@ TEST(RuleOfThumb, is_what_was_measured_and_falls_with_the_width) {
     EXPECT_EQ(rule_of_thumb("align", 128).mixers, 6e-3);
     EXPECT_EQ(rule_of_thumb("align", 576).mixers, 6e-3);
     EXPECT_EQ(rule_of_thumb("distill", 128).mixers, 1e-3);
-    EXPECT_EQ(rule_of_thumb("distill", 576), (LearningRates{1e-3, 1e-4}));
-    EXPECT_DOUBLE_EQ(rule_of_thumb("score", 576).mixers, 1e-3 / 3);
+    EXPECT_NEAR(rule_of_thumb("distill", 576).mixers, 3e-4, 1e-6);
+    EXPECT_EQ(rule_of_thumb("distill", 576).rest, 1e-4);
+    EXPECT_DOUBLE_EQ(rule_of_thumb("score", 128).mixers, 1e-3 / 3);
     EXPECT_EQ(rule_of_thumb("distill", 1).rest, 1e-3);
     for (const char* stage : {"align", "score", "distill", "finetune"}) {
         EXPECT_DOUBLE_EQ(rule_of_thumb(stage, 2048).mixers, 0.5 * rule_of_thumb(stage, 1024).mixers) << stage;
@@ -78,6 +79,7 @@ TEST(TrialPlan, keeps_to_its_fraction_of_the_tokens) {
                 for (const char* stage : {"align", "score", "distill", "finetune"}) {
                     TrainingJob job;
                     job.tokens = tokens, job.sequence_length = length, job.batch_sequences = batch;
+                    job.optimizer.race_fraction = 0.03;
                     const int64_t candidates = std::string(stage) == "score" ? 30 : 1;
                     const auto plan = trial_plan(stage, job, candidates, large_corpus);
                     if (!plan) continue;
@@ -97,6 +99,7 @@ TEST(TrialPlan, keeps_to_its_fraction_of_the_tokens) {
 TEST(TrialPlan, of_smollm2s_alignment_and_distillation) {
     AlignJob align;
     align.tokens = 8'400'000, align.batch_sequences = 16;
+    align.optimizer.race_fraction = 0.03;
     const auto plan = trial_plan("align", align, 1, 40'000'000);
     ASSERT_TRUE(plan);
     EXPECT_EQ(plan->most_trials, 4);
@@ -106,6 +109,7 @@ TEST(TrialPlan, of_smollm2s_alignment_and_distillation) {
     EXPECT_EQ(plan->training.optimizer.warmup_steps, 6) << "a quarter, of 20";
     DistillJob distill;
     distill.tokens = 30'000'000, distill.sequence_length = 2048, distill.batch_sequences = 8;
+    distill.optimizer.race_fraction = 0.03;
     const auto both = trial_plan("distill", distill, 1, 40'000'000);
     ASSERT_TRUE(both);
     EXPECT_EQ(both->most_trials, 6);
@@ -117,6 +121,8 @@ TEST(TrialPlan, of_smollm2s_alignment_and_distillation) {
 TEST(TrialPlan, is_not_there_where_nothing_is_to_be_found_or_tokens_are_few) {
     DistillJob job;
     job.tokens = 30'000'000, job.sequence_length = 512, job.batch_sequences = 8;
+    EXPECT_FALSE(trial_plan("distill", job, 1, large_corpus)) << "nobody asked for a race";
+    job.optimizer.race_fraction = 0.03;
     EXPECT_TRUE(trial_plan("distill", job, 1, large_corpus));
     EXPECT_FALSE(trial_plan("distill", job, 1, 30'000)) << "sequences would be seen twice";
     job.optimizer.learning_rate = job.optimizer.learning_rate_rest = 1e-3;
@@ -149,11 +155,15 @@ class TrainingNotes : public testing::Test {
 };
 
 TEST_F(TrainingNotes, tell_of_the_race) {
+    EXPECT_EQ(notes_with("a race"), 0);
+    EXPECT_EQ(notes_with("align: learning rate auto: rule of thumb 0.006 (mixers)"), 1);
+    job.align.optimizer.race_fraction = job.distill.optimizer.race_fraction = 0.03;
     EXPECT_EQ(
         notes_with("align: learning rate auto: rule of thumb 0.006 (mixers), then a race of at most 4 trials of 24 "
                    "steps of 16 x 128 tokens, 2.9 % of the stage's tokens"),
         1);
-    EXPECT_EQ(notes_with("distill: learning rate auto: rule of thumb 0.001 (mixers) 0.0001 (rest), then a race"), 1);
+    EXPECT_EQ(notes_with("distill: learning rate auto: rule of thumb 0.000300347 (mixers) 0.0001 (rest), then a race"),
+              1);
     job.distill.tokens = 50'000;
     EXPECT_EQ(notes_with("0.0001 (rest), without a race: too few tokens for its trials"), 1);
     job.distill.optimizer.learning_rate = 1e-3;
@@ -162,12 +172,11 @@ TEST_F(TrainingNotes, tell_of_the_race) {
 
 TEST_F(TrainingNotes, warn_of_rates_far_from_the_rule_only) {
     EXPECT_EQ(notes_with("the rule of thumb for hidden size"), 0);
-    job.distill.optimizer.learning_rate = 3e-4;  // 3.3 times below
+    job.distill.optimizer.learning_rate = 1e-4;  // 3 times below
     EXPECT_EQ(notes_with("the rule of thumb for hidden size"), 0);
-    job.distill.optimizer.learning_rate = 1e-4;
+    job.distill.optimizer.learning_rate = 3e-5;
     EXPECT_EQ(
-        notes_with("distill.optimizer.learning_rate is 0.0001, 10 times below the rule of thumb for hidden size 576, "
-                   "0.001"),
+        notes_with("distill.optimizer.learning_rate is 3e-05, 10 times below the rule of thumb for hidden size 576"),
         1);
     job.align.optimizer.learning_rate = 0.03;
     EXPECT_EQ(notes_with("align.optimizer.learning_rate is 0.03, 5 times above the rule of thumb"), 1);

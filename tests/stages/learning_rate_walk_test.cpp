@@ -96,14 +96,10 @@ TEST(LearningRateWalk, goes_on_from_any_trial_to_the_same_end) {
     }
 }
 
-TEST(LearningRateWalk, rates_and_horizon) {
+TEST(LearningRateWalk, rates_by_factors_of_three) {
     EXPECT_EQ(rates_at({6e-3, 1e-4}, {0, 0}), (LearningRates{6e-3, 1e-4}));
     EXPECT_DOUBLE_EQ(rates_at({6e-3, 1e-4}, {1, -1}).mixers, 18e-3);
     EXPECT_DOUBLE_EQ(rates_at({6e-3, 1e-4}, {1, -1}).rest, 1e-4 / 3);
-    EXPECT_EQ(horizon_factor(100, 100), 1.0);
-    EXPECT_EQ(horizon_factor(100, 50), 1.0);
-    EXPECT_GT(horizon_factor(100, 200), 1.0);
-    EXPECT_LT(horizon_factor(100, 200), horizon_factor(100, 1000));
 }
 
 class LearningRateFile : public test::TemporaryFolder {
@@ -116,7 +112,6 @@ TEST_F(LearningRateFile, reads_back_what_was_written) {
     record.stage = "align";
     record.rule = {6e-3, 1e-4};
     record.sequence_length = 128, record.trained_steps = 24, record.measured_steps = 2;
-    record.horizon_factor = 1.7;
     record.trials = {{{0, 0}, {1.5, 2.5}, 3.0}, {{-1, -1}, {nan, 2.0}, 4.0}};
     write_learning_rates(path, record, Provenance{});
     const LearningRateRecord on_the_way = read_learning_rates(path);
@@ -124,7 +119,6 @@ TEST_F(LearningRateFile, reads_back_what_was_written) {
     EXPECT_EQ(on_the_way.stage, "align");
     EXPECT_EQ(on_the_way.rule, record.rule);
     EXPECT_EQ(on_the_way.trained_steps, 24);
-    EXPECT_EQ(on_the_way.horizon_factor, 1.7);
     ASSERT_EQ(on_the_way.trials.size(), 2u);
     EXPECT_EQ(on_the_way.trials[0].losses, record.trials[0].losses);
     EXPECT_EQ(on_the_way.trials[1].position, (RatePosition{-1, -1}));

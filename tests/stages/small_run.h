@@ -36,6 +36,7 @@ class SmallRun : public TemporaryFolder {
         job.data.training = (folder / "train.h5").string();
         job.data.validation = (folder / "validation.h5").string();
         job.device = DeviceChoice::cpu;
+        job.precision = ComputePrecision::float32;  // auto depends on the CPU
         job.precision = ComputePrecision::float32;
         job.deterministic = true;
         job.threads_per_rank = 1;

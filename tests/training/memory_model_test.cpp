@@ -70,7 +70,7 @@ class MemoryModel : public test::TemporaryFolder {
     }
 
     RankMemory expected(const std::string& stage) const {
-        for (const StageEstimate& e : estimate_job(job_, config_, {}).stages)
+        for (const StageEstimate& e : estimate_job(job_, config_, {.cpu = true, .fast_bfloat16 = false}).stages)
             if (e.name == stage) return e.sharding().memory;
         throw Error("no stage " + stage);
     }

@@ -58,6 +58,24 @@ TEST_F(Trainers, micro_batches_only_change_rounding) {
         EXPECT_NEAR(found.step_losses[size_t(s)] / expected.step_losses[size_t(s)], 1.0, 1e-4) << "step " << s;
 }
 
+TEST_F(Trainers, utilisation_is_never_above_one) {
+    TrainerSetup with = setup(false);
+    with.candidate = 0;  // whose progress is kept in the outcome
+    with.log_every_steps = 1;
+    with.flops_per_token = 1e6;
+    with.peak_flops = 1e-3;  // measured at a bad moment
+    bool above = false;
+    for (const StepMetrics& m : run(*new_student(), Communicator(), with).logged) {
+        ASSERT_TRUE(m.utilisation.has_value());
+        EXPECT_GT(*m.utilisation, 0.0);
+        EXPECT_LE(*m.utilisation, 1.0);
+        above = above || m.tokens_per_second * with.flops_per_token / with.peak_flops > 1.0;
+    }
+    EXPECT_TRUE(above) << "this test shows nothing";
+    with.peak_flops = 1e30;
+    for (const StepMetrics& m : run(*new_student(), Communicator(), with).logged) EXPECT_LT(*m.utilisation, 1e-3);
+}
+
 TEST_F(Trainers, clipping_bounds_the_update) {
     plan.optimizer.gradient_clip = 1e-3;
     plan.optimizer.epsilon = 1.0;  // then AdamW's step is near the gradient itself

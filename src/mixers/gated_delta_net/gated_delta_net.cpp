@@ -6,6 +6,7 @@
 #include "mixers/gated_delta_net/exports.h"
 #include "mixers/gated_delta_net/gated_delta_rule.h"
 #include "operations/operations.h"
+#include "operations/products.h"
 
 namespace amalgam {
 namespace {
@@ -46,7 +47,7 @@ GatedDeltaNet::GatedDeltaNet(const ModelSpec& spec, int64_t layer, ParameterStor
 template <class Convolve, class Turn, class Rule>
 at::Tensor GatedDeltaNet::mix(const at::Tensor& x, Convolve convolve, Turn turn, Rule rule) const {
     const int64_t width = heads_ * head_dim_;
-    at::Tensor projected = at::linear(x, padded_for_gpu(in_->compute));
+    at::Tensor projected = linear_map(x, padded_for_gpu(in_->compute));
     GatedDeltaShape shape{heads_, head_dim_, options_.output_gate, options_.activation, norm_eps_};
     if (convolution_ || options_.rope) {
         std::vector<int64_t> sizes = {3 * width, 2 * heads_};
@@ -68,7 +69,7 @@ at::Tensor GatedDeltaNet::mix(const at::Tensor& x, Convolve convolve, Turn turn,
         }
         projected = at::cat(parts, -1);
     }
-    return at::linear(rule(projected, norm_ ? norm_->compute : at::Tensor(), shape), output_->compute);
+    return linear_map(rule(projected, norm_ ? norm_->compute : at::Tensor(), shape), output_->compute);
 }
 
 at::Tensor GatedDeltaNet::forward(const at::Tensor& x, const RotaryTables& rotary) const {

@@ -5,6 +5,7 @@
 
 #include "mixers/gated_linear_attention/exports.h"
 #include "mixers/gated_linear_attention/gated_linear_attention_mixing.h"
+#include "operations/products.h"
 
 namespace amalgam {
 namespace {
@@ -36,10 +37,10 @@ GatedLinearAttention::GatedLinearAttention(const ModelSpec& spec, int64_t layer,
 
 template <class Rule>
 at::Tensor GatedLinearAttention::mix(const at::Tensor& x, Rule rule) const {
-    const at::Tensor decay = at::linear(at::linear(x, decay_down_->compute), decay_up_->compute, decay_bias_->compute);
-    const at::Tensor mixed = rule(at::linear(x, in_->compute), decay, norm_ ? norm_->compute : at::Tensor(),
+    const at::Tensor decay = linear_map(linear_map(x, decay_down_->compute), decay_up_->compute, decay_bias_->compute);
+    const at::Tensor mixed = rule(linear_map(x, in_->compute), decay, norm_ ? norm_->compute : at::Tensor(),
                                   LinearAttentionShape{heads_, head_dim_, options_.output_gate, norm_eps_});
-    return at::linear(mixed, output_->compute);
+    return linear_map(mixed, output_->compute);
 }
 
 at::Tensor GatedLinearAttention::forward(const at::Tensor& x, const RotaryTables&) const {

@@ -44,8 +44,7 @@ at::Tensor attend_to_last(const at::Tensor& q, const at::Tensor& k, const at::Te
     const auto query_positions = positions.narrow(0, keys - time, time).unsqueeze(1);
     at::Tensor mask = positions.unsqueeze(0).le(query_positions);
     if (windowed) mask = mask.logical_and(positions.unsqueeze(0).gt(query_positions - window));
-    return at::scaled_dot_product_attention(q, for_each_query_head(k, q.size(1)), for_each_query_head(v, q.size(1)),
-                                            mask);
+    return masked_attention(q, for_each_query_head(k, q.size(1)), for_each_query_head(v, q.size(1)), mask);
 }
 
 KeyValueCache::KeyValueCache(const AttentionShape& shape, const CacheSize& size, at::TensorOptions options)

@@ -5,6 +5,7 @@
 
 #include "mixers/softmax_attention/exports.h"
 #include "operations/operations.h"
+#include "operations/products.h"
 
 namespace amalgam {
 namespace {
@@ -29,11 +30,11 @@ SoftmaxAttention::SoftmaxAttention(const ModelSpec& spec, int64_t layer, Paramet
 }
 
 at::Tensor SoftmaxAttention::project(const at::Tensor& x) const {
-    return at::linear(x, qkv_->compute, bias_of(qkv_bias_));
+    return linear_map(x, qkv_->compute, bias_of(qkv_bias_));
 }
 
 at::Tensor SoftmaxAttention::output(const at::Tensor& mixed) const {
-    return at::linear(mixed, output_->compute, bias_of(output_bias_));
+    return linear_map(mixed, output_->compute, bias_of(output_bias_));
 }
 
 template <class Attend>

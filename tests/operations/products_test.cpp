@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// Products in bf16, however this CPU computes them, against the same numbers multiplied in fp32: values, gradients, and
+// products of several blocks.
+#include "operations/products.h"
+
+#include "gradient_check.h"
+#include "operations/operations.h"
+
+namespace amalgam {
+namespace {
+
+using test::differentiate;
+using test::Inputs;
+using test::normal_numbers;
+using test::relative_error;
+
+constexpr double rounding = 6e-3;  // of bf16, whose unit is 2^-8
+
+/// Numbers that bf16 has, so that only the result is rounded.
+at::Tensor coarse_numbers(at::IntArrayRef sizes, uint64_t seed) {
+    return normal_numbers(sizes, seed).to(at::kBFloat16).to(at::kFloat);
+}
+
+void expect_fp32_gradients(const std::function<at::Tensor(const Inputs&)>& operation, const Inputs& inputs) {
+    const auto found = differentiate(operation, inputs, at::kBFloat16),
+               expected = differentiate(operation, inputs, at::kFloat);
+    EXPECT_EQ(found.value.scalar_type(), at::kBFloat16);
+    EXPECT_LT(relative_error(found.value, expected.value), rounding);
+    for (size_t i = 0; i < expected.gradients.size(); ++i) {
+        EXPECT_EQ(found.gradients[i].sizes(), expected.gradients[i].sizes()) << "input " << i;
+        EXPECT_LT(relative_error(found.gradients[i], expected.gradients[i]), rounding) << "gradient of input " << i;
+    }
+}
+
+TEST(Products, projections_in_bf16_agree_with_fp32) {
+    const auto with_bias = [](const Inputs& in) { return linear_map(in[0], in[1], in[2]); };
+    const auto without = [](const Inputs& in) { return linear_map(in[0], in[1]); };
+    expect_fp32_gradients(with_bias,
+                          {coarse_numbers({2, 7, 24}, 1), coarse_numbers({40, 24}, 2), coarse_numbers({40}, 3)});
+    expect_fp32_gradients(without, {coarse_numbers({2, 70, 24}, 1), coarse_numbers({9, 24}, 2)});
+    expect_fp32_gradients(without, {coarse_numbers({5, 24}, 1), coarse_numbers({1, 24}, 2)});
+}
+
+TEST(Products, of_several_blocks_agree_with_fp32) {
+    // 4 M numbers of a block are less than 9000 times 600.
+    struct Sizes {
+        int64_t rows, inner, columns;
+    };
+    for (const auto& [rows, inner, columns] : {Sizes{9000, 300, 300}, Sizes{300, 300, 9000}, Sizes{300, 9000, 300}}) {
+        const at::Tensor a = coarse_numbers({rows, inner}, 1), b = coarse_numbers({inner, columns}, 2);
+        at::Tensor expected = at::mm(a, b), found = at::empty({rows, columns}, at::kBFloat16);
+        multiply_into(found, a.to(at::kBFloat16), b.to(at::kBFloat16));
+        EXPECT_LT(relative_error(found.to(at::kFloat), expected), rounding) << rows << " x " << columns;
+        // The comparison sees a block that is missing.
+        found.narrow(1, columns - 20, 20).zero_();
+        EXPECT_GT(relative_error(found.to(at::kFloat), expected), rounding) << rows << " x " << columns;
+    }
+}
+
+TEST(Products, are_added_to_a_wider_sum) {
+    const at::Tensor a = coarse_numbers({30, 20}, 1), b = coarse_numbers({20, 50}, 2),
+                     before = normal_numbers({30, 50}, 3);
+    at::Tensor sum = before.clone();
+    multiply_into(sum, a.to(at::kBFloat16), b.to(at::kBFloat16), /*add=*/true);
+    EXPECT_LT(relative_error(sum, before + at::mm(a, b)), rounding);
+    EXPECT_GT(relative_error(sum, at::mm(a, b)), rounding);
+}
+
+TEST(Products, attention_in_bf16_agrees_with_fp32) {
+    const Inputs qkv = {coarse_numbers({2, 4, 33, 16}, 1), coarse_numbers({2, 2, 33, 16}, 2),
+                        coarse_numbers({2, 2, 33, 16}, 3)};
+    expect_fp32_gradients([](const Inputs& in) { return causal_attention(in[0], in[1], in[2]); }, qkv);
+    const Inputs equal_heads = {qkv[0], coarse_numbers({2, 4, 33, 16}, 4), coarse_numbers({2, 4, 33, 16}, 5)};
+    const at::Tensor mask = at::ones({33, 33}, at::kBool).tril().triu(-8);
+    expect_fp32_gradients([&](const Inputs& in) { return masked_attention(in[0], in[1], in[2], mask); }, equal_heads);
+}
+
+}  // namespace
+}  // namespace amalgam
