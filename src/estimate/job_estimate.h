@@ -81,8 +81,9 @@ Estimate estimate_job(const Job& job, const ModelConfig& teacher, const Machine&
 int64_t compute_bytes(const Job& job, const Machine& machine);
 
 /// The fraction of a CPU's peak that whole stages reach. What is no product (attention's softmax, norms, gates, losses,
-/// the optimizer) takes as long in any precision: as long as a quarter of the products do in float32. Both peaks in
-/// flop/s; measured on CPUs of three kinds (analysis/results/estimates).
+/// the optimizer) takes as long in any precision: as long as a quarter of the products do in float32. The quarter is
+/// chosen by hand after the bf16 steps of analysis/results/speed-cpu; estimates by it were not yet compared with runs.
+/// Both peaks in flop/s.
 double cpu_utilisation(double peak, double float32_peak);
 
 }  // namespace amalgam

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Matrix products of models. They are LibTorch's, but for bf16 on CPUs without bf16 instructions, where its products
 // take 3 to 20 times as long as in fp32: there blocks of the operands are widened to fp32, multiplied in fp32 and
-// rounded once, so that models in bf16 keep half the memory at the speed of fp32.
+// rounded once. Widening costs time, so that fp32 is at least as fast there; weights take half the memory.
 #pragma once
 
 #include <ATen/core/Tensor.h>

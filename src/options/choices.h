@@ -28,7 +28,7 @@ inline constexpr auto enum_names<DeviceChoice> = std::to_array<NamedValue<Device
 
 /// precision: of the computation. Master weights are always float32.
 enum class ComputePrecision {
-    automatic,  // bfloat16 on GPUs, float32 on CPUs
+    automatic,  // bfloat16 where the device multiplies it: GPUs, CPUs with AMX or AVX512_BF16; else float32
     float32,
     bfloat16
 };
