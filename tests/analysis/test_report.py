@@ -356,6 +356,7 @@ class ReportTest(unittest.TestCase):
             for name in ("kl", "loss", "perplexity", "kl_by_position", "perplexity_by_position"):
                 file[name][1] = np.nan
             file["answer_accuracy"][1] = 0.0
+            file["recall/right"][1] = 0
         _, text = self.page(folder)
         self.assertIn("not a number", text)
         html, _ = self.page(folder, self.guided, self.uniform)

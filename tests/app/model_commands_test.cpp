@@ -16,19 +16,16 @@ class ModelCommands : public test::TemporaryFolder {
         test::write_tokens(folder / "tokens.h5", test::simple_text(50, 61, 1), 61);
         tokens = read_sequences(TokenFile(folder / "tokens.h5"), 16, 0, 3);
     }
+    /// `more`: option, value, option, value; of the usual ones they take the place.
     test::Finished command(const std::string& name, const std::filesystem::path& model,
-                           std::vector<std::string> more = {}) const {
-        std::vector<std::string> all = {AMALGAM_PROGRAM,
-                                        name,
-                                        "--model",
-                                        model.string(),
-                                        "--tokens",
-                                        (folder / "tokens.h5").string(),
-                                        "--out",
-                                        out.string(),
-                                        "--sequence-length",
-                                        "16"};
-        all.insert(all.end(), more.begin(), more.end());
+                           const std::vector<std::string>& more = {}) const {
+        std::map<std::string, std::string> options = {{"--model", model.string()},
+                                                      {"--tokens", (folder / "tokens.h5").string()},
+                                                      {"--out", out.string()},
+                                                      {"--sequence-length", "16"}};
+        for (size_t i = 0; i + 1 < more.size(); i += 2) options[more[i]] = more[i + 1];
+        std::vector<std::string> all = {AMALGAM_PROGRAM, name};
+        for (const auto& [option, value] : options) all.insert(all.end(), {option, value});
         return test::Process(all).wait(30.0);
     }
 

@@ -102,8 +102,8 @@ class RulerOffline(unittest.TestCase):
         from lm_eval_requests import Replayer, read_answers, read_requests
         from request_runs import answered
         from teachers import write_tokens
-        for name in ("training", "validation"):
-            write_tokens(self.folder / f"{name}.h5", 4, 64)
+        for seed, name in enumerate(("training", "validation")):
+            write_tokens(self.folder / f"{name}.h5", 4, 64, seed)
         requests = self.folder / "ruler/requests.h5"
         evaluation = answered(self.folder, self.teacher, self.folder / "training.h5", self.folder / "validation.h5", requests)
         settings, _, fingerprint, keys = read_requests(requests)

@@ -85,15 +85,22 @@ TEST_F(DamagedInputs, a_config_that_is_not_supported) {
 }
 
 TEST_F(DamagedInputs, a_corpus_of_another_tokenizer) {
+    test::write_tokens(folder / "train.h5", test::simple_text(960, 5000, 1), 5000);
+    expect_refused({"data.training", "the teacher knows 61"});
+}
+
+/// Tokenizers may be larger than what the text needs.
+TEST_F(DamagedInputs, a_corpus_whose_tokenizer_has_more_tokens_than_the_text_is_none) {
     test::write_tokens(folder / "train.h5", test::simple_text(960, 61, 1), 5000);
-    expect_refused({"5000", "61"});
+    expect_end(run(1), 0, {"data.training: the tokenizer has 5000 tokens and the teacher knows 61"});
 }
 
 /// Same size, other words.
 TEST_F(DamagedInputs, a_corpus_of_another_tokenizer_of_the_same_size) {
     job.evaluate.sequences = 0;
     const auto write = [&](const std::string& file, const std::string& tokenizer) {
-        test::write_tokens(folder / file, test::simple_text(960, 61, 1), 61, {}, sha256(tokenizer));
+        const uint64_t text = file == "train.h5" ? 1 : 2;
+        test::write_tokens(folder / file, test::simple_text(960, 61, text), 61, {}, sha256(tokenizer));
     };
     test::put(folder / "teacher" / "tokenizer.json", "ours");
     write("train.h5", "ours");

@@ -159,6 +159,7 @@ TEST_F(EarlierVersion, keeps_the_selection_that_has_its_file) {
 /// Their selection must not be taken for that of the new run.
 TEST_F(EarlierVersion, gives_its_scores_to_others_without_the_selection) {
     leave("kl_guided", {3, 1});
+    test::put(result("checkpoints/transfer.h5"), "transferred");
     const fs::path source = run_folder();
     job.name = "second";
     job.reuse = source.string();

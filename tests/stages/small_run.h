@@ -37,7 +37,6 @@ class SmallRun : public TemporaryFolder {
         job.data.validation = (folder / "validation.h5").string();
         job.device = DeviceChoice::cpu;
         job.precision = ComputePrecision::float32;  // auto depends on the CPU
-        job.precision = ComputePrecision::float32;
         job.deterministic = true;
         job.threads_per_rank = 1;
         job.log_every_steps = 1;

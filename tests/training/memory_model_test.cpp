@@ -45,6 +45,7 @@ class MemoryModel : public test::TemporaryFolder {
             stage->micro_batch_sequences = 2;
             stage->tokens = 3 * 4 * length;
             stage->optimizer.warmup_steps = 0;
+            stage->optimizer.learning_rate = stage->optimizer.learning_rate_rest = 1e-3;
         }
         job_.distill.loss_chunk_tokens = 128;
         test::write_tokens(folder / "tokens.h5", test::simple_text(20 * length, vocabulary, 1), vocabulary);

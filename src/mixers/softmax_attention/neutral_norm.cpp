@@ -28,19 +28,9 @@ double neutral_scale(double mean_square, double eps) {
 }
 
 std::pair<double, double> neutral_norm_weights(double eps, double scale) {
-    const double target = eps / (scale * scale), half = std::sqrt(target);
-    std::pair<double, double> best{0.0, 0.0};
-    double smallest = INFINITY;
-    for (int i = -1024; i <= 1024; ++i) {  // up to 256 times larger or smaller than its fellow
-        const double a = rounded_to_bf16(half * std::exp2(double(i) / 128.0));
-        const double b = rounded_to_bf16(target / (1.0 + a) - 1.0);
-        const double error = std::abs((1.0 + a) * (1.0 + b) / target - 1.0);
-        if (error < smallest) {
-            smallest = error;
-            best = {a, b};
-        }
-    }
-    return best;
+    const double target = eps / (scale * scale);
+    const double large = rounded_to_bf16(target - 1.0);
+    return {rounded_to_bf16(target / (1.0 + large) - 1.0), large};
 }
 
 }  // namespace amalgam

@@ -17,8 +17,8 @@ double mean_square_bound(const at::Tensor& weight, const at::Tensor& bias, int64
 /// s, a power of two (which costs no bits), at most 2^-20: mean_square s^2 / 2 is at most 2^-22 of eps.
 double neutral_scale(double mean_square, double eps);
 
-/// The stored weights (one less than they are) of the two norms, both exact in bfloat16. Their product is right to
-/// about 1e-6.
+/// The stored weights (one less than they are) of the two norms, both exact in bfloat16. One carries the product, rounded;
+/// the other lies so near to 1, where bfloat16 is finest, that it takes the rounding back: the product is right to 1e-5.
 std::pair<double, double> neutral_norm_weights(double eps, double scale);
 
 }  // namespace amalgam
