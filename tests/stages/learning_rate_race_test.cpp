@@ -86,7 +86,7 @@ TEST_F(AutomaticRun, races_for_scores_and_sharded_students_too) {
     EXPECT_GE(record("distill").trials.size(), 4u);
     job.name = "sharded";
     job.sharding.strategy = ShardingSetting::full;
-    expect_end(run(2), 0, {"distill: sharding full over 2 ranks", "finished in"});
+    expect_end(run(2, 170.0), 0, {"distill: sharding full over 2 ranks", "finished in"});
     for (const char* file : {"learning_rates/score.h5", "learning_rates/distill.h5", "checkpoints/distill.h5"})
         EXPECT_EQ(differing_datasets(whole / file, result(file), test::times_and_places), Names{}) << file;
 }

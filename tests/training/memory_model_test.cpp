@@ -11,6 +11,7 @@
 #include "estimate/job_estimate.h"
 #include "objectives/alignment.h"
 #include "objectives/distillation.h"
+#include "operations/products.h"
 #include "small_corpus.h"
 #include "training/trainer.h"
 
@@ -76,11 +77,14 @@ class MemoryModel : public test::TemporaryFolder {
         throw Error("no stage " + stage);
     }
 
-    /// Fixed memory is exact but for norms and gates, which are fp32 in any case; a step's is a model of LibTorch.
-    static void expect_near(const Measured& measured, const RankMemory& expected) {
+    /// Fixed memory is exact but for norms and gates, which are fp32 in any case; a step's is a model of LibTorch. The
+    /// blocks of operands that products.h widens are not in it: tens of megabytes at most, much for a model this small.
+    void expect_near(const Measured& measured, const RankMemory& expected) const {
         const double step = expected.activations + expected.logits, fixed = expected.total() - step;
         EXPECT_NEAR(measured.fixed / fixed, 1.0, 0.02);
-        EXPECT_NEAR(measured.needed / step, 1.0, 0.2);
+        const bool widened = job_.precision == ComputePrecision::bfloat16 && !cpu_multiplies_bfloat16();
+        EXPECT_LT(measured.needed / step, widened ? 1.35 : 1.2);
+        EXPECT_GT(measured.needed / step, 0.8);
         RecordProperty("fixed_bytes_measured", std::to_string(measured.fixed));
         RecordProperty("step_bytes_measured", std::to_string(measured.needed));
         std::cout << "fixed: measured " << measured.fixed << ", expected " << fixed << "; step: measured "
