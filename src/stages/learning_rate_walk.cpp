@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "stages/learning_rate_walk.h"
 
-#include <algorithm>
 #include <cmath>
 #include <stdexcept>
 
 #include "evaluation/statistics.h"
+#include "system/finite.h"
 
 namespace amalgam {
 namespace {
@@ -88,7 +88,7 @@ RatePosition best_trial(const AutomaticRates& automatic, const std::vector<RateT
 }
 
 bool is_finite(const RateTrial& trial) {
-    return std::all_of(trial.losses.begin(), trial.losses.end(), [](double loss) { return std::isfinite(loss); });
+    return all_finite(trial.losses);
 }
 
 }  // namespace amalgam
