@@ -62,6 +62,13 @@ Job up_to_align(Job job) {
     return job;
 }
 
+/// Rules may share candidates, and a rule that needs none takes any.
+std::string other_candidates(const Job& theirs, const Job& job) {
+    const Scorer *had = selection_rule(theirs.select.rule).scorer, *needed = selection_rule(job.select.rule).scorer;
+    if (had == nullptr || needed == nullptr || had == needed) return "";
+    return text("\n  select.rule: ", theirs.select.rule, " measures other candidates than ", job.select.rule);
+}
+
 /// The keys in which two resolved jobs differ, for a message.
 std::string difference(const Job& before, const Job& now) {
     std::string result;
@@ -180,8 +187,8 @@ void take_over(const Job& job, const std::vector<InputFile>& inputs) {
     for (const char* file : {"checkpoints/transfer.h5", "checkpoints/align.h5", "learning_rates/align.h5"})
         share(source / file, target / file);
     if (!fs::exists(source / "scores.h5") || fs::exists(target / "scores.h5")) return;
-    const std::string scored_otherwise =
-        difference(up_to_scores(theirs), up_to_scores(job)) + changed("data.validation");
+    const std::string scored_otherwise = difference(up_to_scores(theirs), up_to_scores(job)) +
+                                         changed("data.validation") + other_candidates(theirs, job);
     if (!scored_otherwise.empty()) {
         info(text("reuse: the scores of ", source.string(),
                   " are not taken (this job scores in another way):", scored_otherwise));
@@ -224,7 +231,10 @@ void open_run_folder(const Job& job) {
         fs::create_directories(folder / sub, failed);
     if (failed) throw Error(text(folder.string(), ": cannot be made (", failed.message(), ")"), ExitCode::storage);
     remove_left(folder / "stop");
-    for (const fs::path& place : {folder, folder / "checkpoints", folder / "candidates", folder / "learning_rates"})
+    std::vector<fs::path> written = {folder, folder / "checkpoints", folder / "candidates", folder / "learning_rates"};
+    for (const ExportFormat* format : export_formats())
+        if (fs::is_directory(folder / format->folder())) written.push_back(folder / format->folder());
+    for (const fs::path& place : written)
         for (const auto& entry : fs::directory_iterator(place))
             if (entry.path().extension() == ".tmp") {
                 warn(text(entry.path().string(), ": left by an interrupted write, removed"));

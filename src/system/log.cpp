@@ -18,6 +18,7 @@
 #include <iostream>
 
 #include "system/error.h"
+#include "system/printable.h"
 
 namespace amalgam {
 
@@ -72,7 +73,7 @@ class Logger {
 
     void write(LogLevel level, const std::string& line) {
         if (level < lowest_) return;
-        BOOST_LOG_SEV(source_, level) << line;
+        BOOST_LOG_SEV(source_, level) << printable(line);
     }
 
   private:

@@ -11,9 +11,9 @@ ENVIRONMENT = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROO
 
 
 def amalgam(*arguments):
-    """The finished process: output as text, not checked."""
+    """The finished process: output as text (bytes that are no UTF-8 as surrogates), not checked."""
     command = [os.environ["AMALGAM_BINARY"], *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, errors="surrogateescape", env=ENVIRONMENT, timeout=300)
 
 
 def checked(*arguments):

@@ -12,7 +12,7 @@ Every edit depends on seed and number only. Outcomes:
   and the faults:
     different          both take it, logits differ
     we accept          transformers refuses
-    crash              a signal, an exit status that no bad folder has, stack frames, no message
+    crash              a signal, an exit status that no bad folder has, stack frames, no message, one that is no UTF-8
 """
 import argparse
 import collections
@@ -255,7 +255,8 @@ class Fuzzer:
         status, said, logits = ours
         refused = isinstance(theirs, str)
         if status != 0:
-            in_words = status in (2, 3) and str(folder) in said and "frame #" not in said and "terminate called" not in said
+            is_text = not any("\udc80" <= letter <= "\udcff" for letter in said)
+            in_words = is_text and status in (2, 3) and str(folder) in said and "frame #" not in said and "terminate called" not in said
             return "crash" if not in_words else "both refuse" if refused else "we refuse"
         if refused:
             return "we accept"
@@ -295,6 +296,7 @@ def main():
     options = parser.parse_args()
     if "AMALGAM_BINARY" not in os.environ:
         sys.exit("AMALGAM_BINARY is not set (it names the program to be tried)")
+    sys.stdout.reconfigure(errors="backslashreplace")
     with tempfile.TemporaryDirectory() as folder:
         fuzzer = Fuzzer(folder, options.seed)
         if options.only is not None:

@@ -31,7 +31,8 @@ class Fuzz(unittest.TestCase):
         self.assertEqual(outcome(folder, (0, "", logits), "refused"), "we accept")
         self.assertEqual(outcome(folder, (2, f"{folder}/config.json: is no config", None), "refused"), "both refuse")
         self.assertEqual(outcome(folder, (2, f"{folder}/config.json: is no config", None), logits), "we refuse")
-        for status, said in ((-11, ""), (136, ""), (1, f"{folder}: failure"), (2, "something is wrong"), (3, f"{folder}: frame #0: ?")):
+        for status, said in ((-11, ""), (136, ""), (1, f"{folder}: failure"), (2, "something is wrong"), (3, f"{folder}: frame #0: ?"),
+                             (3, f"{folder}: \udca2")):
             self.assertEqual(outcome(folder, (status, said, None), "refused"), "crash", (status, said))
 
 

@@ -25,16 +25,33 @@ class LongCandidates : public test::SmallRun {
     CandidateState state(int64_t candidate) const {
         return CandidateState(result(text("candidates/candidate-00", candidate, ".h5")));
     }
-    /// Stops the run by signal once the first candidate has done some steps.
-    void stop_within_a_candidate(int ranks) {
+    /// A run that is asked to stop at a fault point, however fast the machine is: its ranks halt there, are asked, and
+    /// go on.
+    test::Finished stopped_at(const std::string& point, int ranks) {
+        setenv("AMALGAM_FAULT", point.c_str(), 1);
         const auto running = start(ranks);
-        ASSERT_TRUE(test::wait_until(40.0, [&] {
-            return test::content_of(result("metrics.csv")).find(",score,0,,5,") != std::string::npos;
-        })) << running->output();
-        running->send(SIGUSR1);
-        expect_end(running->wait(30.0), int(ExitCode::resumable),
+        unsetenv("AMALGAM_FAULT");
+        const auto is_halted = [](pid_t process) {
+            return test::content_of(fs::path("/proc") / std::to_string(process) / "stat").find(") T ") !=
+                   std::string::npos;
+        };
+        const bool all_halted = test::wait_until(120.0, [&] {
+            const auto found = running->children();
+            return found.size() == size_t(ranks) && std::all_of(found.begin(), found.end(), is_halted);
+        });
+        EXPECT_TRUE(all_halted) << running->output();
+        if (all_halted)
+            for (const pid_t rank : running->children()) {
+                kill(rank, SIGUSR1);
+                kill(rank, SIGCONT);
+            }
+        return running->wait(60.0);
+    }
+    /// Every rank has done five steps of its first candidate.
+    void stop_within_a_candidate(int ranks) {
+        expect_end(stopped_at("score.step:stop:step=5", ranks), int(ExitCode::resumable),
                    {"score: candidate 0 is saved after step ", "score: stopped on request, saved"});
-        ASSERT_FALSE(fs::exists(result("candidates/candidate-000.h5"))) << "it was stopped too late for this test";
+        ASSERT_FALSE(fs::exists(result("candidates/candidate-000.h5")));
         EXPECT_TRUE(state(0).checkpoints().latest());
     }
     fs::path undisturbed() {
@@ -83,29 +100,10 @@ TEST_F(LongCandidates, need_a_state_that_is_whole) {
     expect_same_scores();
 }
 
-/// A start that is asked to stop before its first stage.
 class NoProgress : public LongCandidates {
   protected:
-    test::Finished stopped_at_its_start() {
-        setenv("AMALGAM_FAULT", "start:stop", 1);
-        const auto running = start(1);
-        unsetenv("AMALGAM_FAULT");
-        const auto is_stopped = [](pid_t process) {
-            return test::content_of(fs::path("/proc") / std::to_string(process) / "stat").find(") T ") !=
-                   std::string::npos;
-        };
-        const bool waits = test::wait_until(40.0, [&] {
-            const auto ranks = running->children();
-            return ranks.size() == 1 && is_stopped(ranks[0]);
-        });
-        EXPECT_TRUE(waits) << running->output();
-        if (waits) {
-            const pid_t rank = running->children().front();
-            kill(rank, SIGUSR1);
-            kill(rank, SIGCONT);
-        }
-        return running->wait(30.0);
-    }
+    /// A start that is asked to stop before its first stage.
+    test::Finished stopped_at_its_start() { return stopped_at("start:stop", 1); }
 };
 
 TEST_F(NoProgress, comes_to_an_end_with_an_exit_code_of_its_own) {
@@ -134,8 +132,11 @@ TEST_F(NoProgress, is_counted_from_the_last_start_that_did_something) {
 class TwoStarts : public LongCandidates {};
 
 TEST_F(TwoStarts, in_one_folder_are_one_run_and_a_refusal) {
+    // It cannot be over before the second start comes, however fast it is: both ranks halt within a candidate.
+    setenv("AMALGAM_FAULT", "score.step:hang:step=3", 1);
     const auto running = start(2);
-    ASSERT_TRUE(test::wait_until(40.0, [&] {
+    unsetenv("AMALGAM_FAULT");
+    ASSERT_TRUE(test::wait_until(120.0, [&] {
         return test::content_of(result("metrics.csv")).find(",score,0,,2,") != std::string::npos;
     })) << running->output();
     test::put(result("scores.h5.another-host.1.tmp"), "of the run that is at work");
@@ -144,7 +145,7 @@ TEST_F(TwoStarts, in_one_folder_are_one_run_and_a_refusal) {
     EXPECT_TRUE(running->is_running());
     // A killed run leaves no lock behind.
     for (const pid_t rank : running->children()) kill(rank, SIGKILL);
-    EXPECT_NE(running->wait(20.0).status, 0);
+    EXPECT_NE(running->wait(120.0).status, 0);
     expect_end(run(1), 0, {"scores.h5.another-host.1.tmp: left by an interrupted write, removed", "score: finished"});
     EXPECT_FALSE(fs::exists(result("lock")));
     expect_same_scores();

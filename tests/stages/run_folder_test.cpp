@@ -106,7 +106,8 @@ TEST_F(RunFolder, another_job_is_refused_and_its_keys_are_named) {
 TEST_F(RunFolder, leftovers_of_interrupted_writes_are_removed) {
     open_run_folder(job);
     const auto left = {result("scores.h5.tmp"), result("checkpoints/align.h5.tmp"),
-                       result("candidates/candidate-001.h5.tmp")};
+                       result("candidates/candidate-001.h5.tmp"), result("student/model.safetensors.1.host.7.tmp")};
+    fs::create_directories(result("student"));
     for (const auto& path : left) test::put(path, "half");
     test::put(result("stop"), "");
     test::put(result("notes.txt"), "mine");
