@@ -65,18 +65,28 @@ void print_selection(const Selection& selection) {
 void print_scores(const std::string& path) {
     const ScoreTable table = read_scores(path);
     const auto scored = table.scored();
-    const bool of_layers = std::all_of(scored.begin(), scored.end(),
-                                       [](const ScoredCandidate& one) { return restored_layer(one.candidate); });
+    const auto all = [&](std::optional<int64_t> (*layer_of)(const Candidate&)) {
+        return std::all_of(scored.begin(), scored.end(),
+                           [&](const ScoredCandidate& one) { return layer_of(one.candidate).has_value(); });
+    };
+    const bool restored = all(restored_layer), removed = !restored && all(removed_layer);
     std::cout << std::fixed << std::setprecision(5);
     if (!scored.empty())
-        std::cout << (of_layers
-                          ? "layers by importance (held-out KL to the teacher, nat/token, after restoring softmax "
-                            "there)\n"
+        std::cout << (restored ? "layers by importance (held-out KL to the teacher, nat/token, after restoring softmax "
+                                 "there)\n"
+                      : removed
+                          ? "layers by importance (held-out KL to the teacher, nat/token, without softmax there)\n"
                           : "candidates by importance (held-out KL to the teacher, nat/token)\n");
-    for (const size_t place : ranking(scored)) {
-        const auto kl = mean_and_error(table.candidates[place].kl.back());
-        std::cout << "  " << in_column(scored[place].candidate) << "  " << kl.mean << " +- " << kl.standard_error
-                  << '\n';
+    std::vector<size_t> places = ranking(scored);
+    if (removed) std::reverse(places.begin(), places.end());  // the layer without which most is lost comes first
+    for (const size_t place : places) {
+        const CandidateResult& result = table.candidates[place];
+        const auto kl = mean_and_error(result.kl.back());
+        std::cout << "  " << in_column(scored[place].candidate) << "  " << kl.mean << " +- " << kl.standard_error;
+        if (const auto recall = result.samples.find("recall_kl"); recall != result.samples.end())
+            std::cout << "  of answers " << mean_and_error(recall->second).mean << " +- "
+                      << mean_and_error(recall->second).standard_error;
+        std::cout << '\n';
     }
     if (const auto selection = selection_in_scores(path, "linear")) print_selection(*selection);
 }

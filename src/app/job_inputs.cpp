@@ -136,11 +136,16 @@ JobInputs look_at_inputs(const Job& job) {
             expect_same_tokenizer("evaluate.requests", job.evaluate.requests, requests.tokenizer_sha256(), tokenizer,
                                   place);
     });
-    if (job.evaluate.recall.questions > 0)
+    const Scorer* scorer = selection_rule(job.select.rule).scorer;
+    const bool asks_candidates = scorer != nullptr && !scorer->distils && job.score.recall.questions > 0;
+    const auto ask = [&](const std::string& section, const RecallJob& recall) {
         look(job.data.validation, [&] {
             const TokenFile text(job.data.validation);
-            RecallQuestions(job.evaluate.recall, read_recall_wording(job.data.validation), text);
+            RecallQuestions(recall, read_recall_wording(job.data.validation, section), text, section);
         });
+    };
+    if (job.evaluate.recall.questions > 0) ask("evaluate.recall", job.evaluate.recall);
+    if (asks_candidates) ask("score.recall", job.score.recall);
     if (complete) inputs.counts = counts;
     return inputs;
 }

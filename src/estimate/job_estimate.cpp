@@ -52,7 +52,7 @@ class Estimator {
         result.teacher_parameters = teacher();
         result.student_parameters = sizes_.parameters(kept_);
         if (job_.align.tokens > 0) result.stages.push_back(align());
-        if (job_.score.tokens > 0 && scorer() != nullptr) result.stages.push_back(score());
+        if (has_score_stage(job_)) result.stages.push_back(scorer().distils ? score() : direct_score());
         result.stages.push_back(distill());  // without tokens it still makes the hybrid
         if (job_.finetune.tokens > 0) result.stages.push_back(finetune());
         if (job_.evaluate.sequences > 0) result.stages.push_back(evaluate());
@@ -72,8 +72,8 @@ class Estimator {
     }
 
   private:
-    /// Of the job's selection rule; null: the stage score is left out.
-    const Scorer* scorer() const { return selection_rule(job_.select.rule).scorer; }
+    /// Of the job's selection rule, if it has one.
+    const Scorer& scorer() const { return *selection_rule(job_.select.rule).scorer; }
     double teacher() const { return sizes_.parameters(sizes_.layers()); }
     double teacher_flops(double length) const { return sizes_.model_flops(sizes_.layers(), length); }
     /// Of a training step, per token: forward and twice that for the backward pass; blocks once more if recomputed.
@@ -176,7 +176,7 @@ class Estimator {
 
     StageEstimate score() const {
         const ScoreJob& score = job_.score;
-        const double candidates = double(scorer()->candidates(int64_t(sizes_.layers()), job_.student.mixer).size()),
+        const double candidates = double(scorer().count(int64_t(sizes_.layers()))),
                      length = double(score.sequence_length);
         StageEstimate stage = training_stage("score", score, score.ranks_per_candidate);
         stage.tokens *= candidates;
@@ -200,6 +200,38 @@ class Estimator {
         stage.tokens += raced;
         stage.flops = candidates * of_candidate + std::min(double(groups), candidates) * of_group + of_race;
         stage.seconds = seconds(double(rounds) * of_candidate + of_group + of_race, double(score.ranks_per_candidate));
+        return stage;
+    }
+
+    /// Forward passes of candidates that are put together from teacher and aligned student. Of each, on average half of
+    /// the blocks are those of a candidate before.
+    StageEstimate direct_score() const {
+        const ScoreJob& score = job_.score;
+        const double group = double(score.ranks_per_candidate), length = double(score.sequence_length);
+        StageEstimate stage{.name = "score"};
+        StageSizes sizes = stage_sizes({}, score.ranks_per_candidate, 0, 0);
+        sizes.teacher = teacher();
+        sizes.micro_batches = 0;
+        sizes.logit_bytes = chunk_bytes(score.loss_chunk_tokens, length, 2);
+        const double text = double(score.validation_sequences) * length;
+        double tokens = text;
+        for (const int64_t asked : score.recall.lengths) tokens += double(score.recall.questions_of_a_length() * asked);
+        const double most = score.teacher_cache_gib * double(1 << 30);
+        const auto of_a_pass = double(recall_batch(1));  // tokens: passes are about as large whatever the length
+        const double of_teacher = tokens / group * sizes_.hidden() * bytes_;
+        sizes.activation_bytes =
+            std::min(most, of_teacher) + std::min(most, of_teacher * sizes_.layers()) +
+            std::min(tokens, of_a_pass) * sizes_.largest_block_activations(sizes_.layers(), bytes_);
+        shard(stage, sizes, score.ranks_per_candidate);
+        double of_one = text * (sizes_.block_flops(sizes_.layers(), length) / 2 + 2 * sizes_.head_flops());
+        for (const int64_t asked : score.recall.lengths)
+            of_one += double(score.recall.questions_of_a_length() * asked) *
+                      sizes_.block_flops(sizes_.layers(), double(asked)) / 2;
+        const double candidates = double(scorer().count(int64_t(sizes_.layers())));
+        const double groups = std::max<double>(1, double(machine_.ranks) / group);
+        stage.flops = candidates * of_one;
+        const double at_once = sizes_.layers() / std::ceil(sizes_.layers() / groups);  // of the first round
+        stage.seconds = seconds(stage.flops / at_once, group);
         return stage;
     }
 

@@ -62,8 +62,10 @@ class Draws {
 /// Makes one question.
 class Maker {
   public:
-    Maker(const RecallWording& wording, const TokenFile& text, int64_t length, double depth, Draws draws)
-        : wording_(wording),
+    Maker(const std::string& section, const RecallWording& wording, const TokenFile& text, int64_t length, double depth,
+          Draws draws)
+        : section_(section),
+          wording_(wording),
           text_(text),
           length_(length),
           depth_(depth),
@@ -144,11 +146,10 @@ class Maker {
             const TextPiece& key = wording_.keys[size_t(keys_.image(keys_used_++))];
             if (std::search(tokens.begin(), tokens.end(), key.begin(), key.end()) == tokens.end()) return key;
         }
-        throw Error(
-            text("evaluate.recall: all but a few of the ", wording_.keys.size(), " keys occur in a text of ", length_,
-                 " tokens (what is asked for must be told once) lower evaluate.recall.lengths, or leave text "
-                 "and four_keys out of evaluate.recall.kinds"),
-            ExitCode::bad_input);
+        throw Error(text(section_, ": all but a few of the ", wording_.keys.size(), " keys occur in a text of ",
+                         length_, " tokens (what is asked for must be told once) lower ", section_,
+                         ".lengths, or leave text and four_keys out of ", section_, ".kinds"),
+                    ExitCode::bad_input);
     }
 
     /// The first is the answer's; the others differ from it, and from each other as long as there are enough.
@@ -176,8 +177,8 @@ class Maker {
 
     /// `count` tokens up to the end of a sentence.
     Haystack end_of(const TextPiece& read, int64_t count) const {
-        require(int64_t(read.size()) >= count, "evaluate.recall.lengths holds ", length_,
-                " but data.validation has only ", read.size(),
+        require(int64_t(read.size()) >= count, section_, ".lengths holds ", length_, " but data.validation has only ",
+                read.size(),
                 " tokens without the ends of documents (facts are hidden in them) lower it, or give a larger file");
         const auto ends = [&](int64_t place) { return contains(wording_.sentence_ends, read[size_t(place - 1)]); };
         int64_t end = count;
@@ -207,6 +208,7 @@ class Maker {
         return hay;
     }
 
+    const std::string& section_;
     const RecallWording& wording_;
     const TokenFile& text_;
     int64_t length_;
@@ -218,8 +220,9 @@ class Maker {
 
 }  // namespace
 
-RecallQuestions::RecallQuestions(const RecallJob& job, RecallWording wording, const TokenFile& text)
-    : job_(job), wording_(std::move(wording)), text_(text) {
+RecallQuestions::RecallQuestions(const RecallJob& job, RecallWording wording, const TokenFile& text,
+                                 std::string section)
+    : job_(job), wording_(std::move(wording)), text_(text), section_(std::move(section)) {
     const int64_t key = longest(wording_.keys), value = longest(wording_.values);
     const auto fact = [&](const FactWording& w) {
         return int64_t(w.before_key.size() + w.before_value.size() + w.after_value.size()) + key + value;
@@ -230,9 +233,9 @@ RecallQuestions::RecallQuestions(const RecallJob& job, RecallWording wording, co
     const int64_t least = std::max(question(wording_.question) + facts_of_four_keys * fact(wording_.fact),
                                    question(wording_.of_pair) + fact(wording_.pair));
     for (const int64_t length : job_.lengths) {
-        require(length >= least, "evaluate.recall.lengths holds ", length,
-                " but a question without any context has up to ", least, " tokens (nothing would be hidden) raise it");
-        require(text_.size() >= length, "evaluate.recall.lengths holds ", length, " but data.validation has only ",
+        require(length >= least, section_, ".lengths holds ", length, " but a question without any context has up to ",
+                least, " tokens (nothing would be hidden) raise it");
+        require(text_.size() >= length, section_, ".lengths holds ", length, " but data.validation has only ",
                 text_.size(), " tokens (facts are hidden in them) lower it, or give a larger file");
     }
 }
@@ -260,7 +263,7 @@ RecallQuestion RecallQuestions::make(int64_t question) const {
     // By what is asked, not by the number: more questions, or other lengths beside these, leave them as they are.
     const Draws draws(job_.seed, text("recall ", name_of(kind), " ", length(question), " ", depth(question), " ",
                                       question % job_.questions));
-    Maker maker(wording_, text_, length(question), double(depth(question)) / 100.0, draws);
+    Maker maker(section_, wording_, text_, length(question), double(depth(question)) / 100.0, draws);
     return kind == RecallKind::pairs ? maker.among_pairs() : maker.among_sentences(kind);
 }
 

@@ -30,9 +30,10 @@ struct RecallQuestion {
 
 class RecallQuestions {
   public:
-    /// `text` is used as long as this lives. Throws Error(bad_input) naming the key if a length has no room for a
-    /// question, or the text is shorter than one.
-    RecallQuestions(const RecallJob& job, RecallWording wording, const TokenFile& text);
+    /// `text` is used as long as this lives; `section` is where the job has these settings. Throws Error(bad_input)
+    /// naming the key if a length has no room for a question, or the text is shorter than one.
+    RecallQuestions(const RecallJob& job, RecallWording wording, const TokenFile& text,
+                    std::string section = "evaluate.recall");
 
     const RecallJob& job() const { return job_; }
     int64_t size() const;
@@ -49,6 +50,7 @@ class RecallQuestions {
     RecallJob job_;
     RecallWording wording_;
     const TokenFile& text_;
+    std::string section_;
 };
 
 }  // namespace amalgam

@@ -12,11 +12,12 @@ namespace {
 
 class WordingReader {
   public:
-    explicit WordingReader(const std::filesystem::path& path) : file_(H5File::open(path)) {
-        require(file_.has("/recall"), "data.validation: ", path.string(),
-                " has no wording of recall questions (evaluate.recall.questions asks some) add it: python "
+    WordingReader(const std::filesystem::path& path, const std::string& section) : file_(H5File::open(path)) {
+        require(file_.has("/recall"), "data.validation: ", path.string(), " has no wording of recall questions (",
+                section,
+                ".questions asks some) add it: python "
                 "inputs/recall_wording.py --tokenizer TEACHER_FOLDER ",
-                path.string(), "; or set evaluate.recall.questions: 0");
+                path.string(), "; or set ", section, ".questions: 0");
         vocabulary_ = file_.integer_attribute("/", "vocabulary_size");
     }
 
@@ -97,8 +98,8 @@ class WordingReader {
 
 }  // namespace
 
-RecallWording read_recall_wording(const std::filesystem::path& token_file) {
-    const WordingReader reader(token_file);
+RecallWording read_recall_wording(const std::filesystem::path& token_file, const std::string& section) {
+    const WordingReader reader(token_file, section);
     RecallWording wording;
     wording.start = reader.tokens("start");
     wording.noise = reader.pieces("noise", 1);

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 #include <vector>
 
 namespace amalgam {
@@ -33,6 +34,8 @@ struct RecallWording {
 
 /// Throws Error(bad_input) naming the command that writes the group if the file has none, Error(damaged_file) naming
 /// the dataset if a part of it is not what it should be.
-RecallWording read_recall_wording(const std::filesystem::path& token_file);
+/// `section`: of the job, which asks.
+RecallWording read_recall_wording(const std::filesystem::path& token_file,
+                                  const std::string& section = "evaluate.recall");
 
 }  // namespace amalgam

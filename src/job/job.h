@@ -82,10 +82,25 @@ struct DistillJob : TrainingJob {
     int64_t loss_chunk_tokens = 0;     // logits exist for so many tokens at once; 0: see chunked_losses.h
 };
 
+/// Questions about a fact that was told earlier, which the program makes itself from the validation tokens and the
+/// wording in their file (evaluation/recall_questions.h).
+struct RecallJob {
+    int64_t questions = 0;  // of each kind, length and depth; 0: none
+    std::vector<std::string> kinds = names_of<RecallKind>();
+    std::vector<int64_t> lengths = {1024, 2048, 4096};   // of a question with its answer, tokens
+    std::vector<int64_t> depths = {0, 25, 50, 75, 100};  // how much of the context lies before the fact, %
+    int64_t seed = 0;                                    // same seed, same questions
+    int64_t questions_of_a_length() const { return questions * int64_t(kinds.size() * depths.size()); }
+};
+
 struct ScoreJob : DistillJob {
-    ScoreJob() {  // a candidate may have only a few steps
-        optimizer.warmup_steps = 0;
+    ScoreJob() {
+        optimizer.warmup_steps = 0;  // a candidate may have only a few steps
         optimizer.warmup_fraction = 0.1;
+        recall.questions = 2;
+        recall.lengths = {1024};
+        recall.depths = {10, 50, 90};
+        recall.seed = 1;  // other questions than evaluate's
     }
     int64_t validation_sequences = 32;  // held-out sequences on which every candidate's KL is measured
     int64_t measurements =
@@ -93,7 +108,9 @@ struct ScoreJob : DistillJob {
     int64_t ranks_per_candidate = 1;
     int64_t candidates_in_step = 0;  // that a group trains in turn on each batch; 0: as many as use and memory allow
     double teacher_cache_gib =
-        2.0;  // of a rank's memory for the teacher's states: candidates train on the same batches
+        2.0;                     // of a rank's memory for the teacher's states: candidates train on the same batches
+    double recall_weight = 1.0;  // of the KL of answers in the score of candidates that are not distilled
+    RecallJob recall;            // what such candidates are asked
 };
 
 /// Next-token training at long context; no teacher, so the temperature is not used.
@@ -106,25 +123,14 @@ struct SelectJob {
     Options options = default_values(options_of(selection_rules()));  // of all rules, by name
 };
 
-/// Questions about a fact that was told earlier, which the program makes itself from the validation tokens and the
-/// wording in their file (evaluation/recall_questions.h). Off by default: the file must have that wording, and one
-/// question of every kind, length and depth below is 143 thousand tokens, four times what the defaults above measure
-/// on.
-struct RecallJob {
-    int64_t questions = 0;  // of each kind, length and depth; 0: none
-    std::vector<std::string> kinds = names_of<RecallKind>();
-    std::vector<int64_t> lengths = {1024, 2048, 4096};   // of a question with its answer, tokens
-    std::vector<int64_t> depths = {0, 25, 50, 75, 100};  // how much of the context lies before the fact, %
-    int64_t seed = 0;                                    // same seed, same questions
-    int64_t questions_of_a_length() const { return questions * int64_t(kinds.size() * depths.size()); }
-};
-
 struct EvaluateJob {
     int64_t sequences = 64;         // validation sequences
     int64_t sequence_length = 512;  // tokens
     int64_t position_bins = 16;     // bins of positions for perplexity and KL by position
     int64_t loss_chunk_tokens = 0;  // as in distill
     std::string requests = "";      // file of lm_eval_export.py; empty: none
+    /// Off by default: the file must have the wording, and one question of every kind, length and depth is 143 thousand
+    /// tokens, four times what the defaults above measure on.
     RecallJob recall;
 };
 

@@ -106,7 +106,11 @@ class Check {
         check_token_file("data.training", job_.data.training);
         check_token_file("data.validation", job_.data.validation);
         check_requests();
-        check_recall();
+        problem_if(job_.evaluate.recall.questions > 0 && job_.evaluate.sequences == 0, "evaluate.recall.questions is ",
+                   job_.evaluate.recall.questions,
+                   " but evaluate.sequences is 0 (the stage would be skipped) give at least 1");
+        check_recall("evaluate.recall", job_.evaluate.recall);
+        check_recall("score.recall", job_.score.recall);
         problem_if(!job_.data.training.empty() && job_.data.training == job_.data.validation,
                    "data.validation is the training file (scores must come from tokens never trained on) give another");
     }
@@ -120,25 +124,23 @@ class Check {
             "evaluate.requests is given but evaluate.sequences is 0 (the stage would be skipped) give at least 1");
     }
 
-    void check_recall() {
-        const RecallJob& recall = job_.evaluate.recall;
+    void check_recall(const std::string& section, const RecallJob& recall) {
         if (recall.questions == 0) return;
-        problem_if(job_.evaluate.sequences == 0, "evaluate.recall.questions is ", recall.questions,
-                   " but evaluate.sequences is 0 (the stage would be skipped) give at least 1");
-        check_list("evaluate.recall.kinds", recall.kinds);
-        check_list("evaluate.recall.lengths", recall.lengths);
-        check_list("evaluate.recall.depths", recall.depths);
+        check_list(section, "kinds", recall.kinds);
+        check_list(section, "lengths", recall.lengths);
+        check_list(section, "depths", recall.depths);
         for (const int64_t length : recall.lengths)
-            note_if(teacher_ && length > teacher_->max_positions, "evaluate.recall.lengths holds ", length,
+            note_if(teacher_ && length > teacher_->max_positions, section, ".lengths holds ", length,
                     " but the teacher was made for at most ", teacher_ ? teacher_->max_positions : 0,
                     " positions: expect little of it there");
     }
 
     /// Something to ask, and nothing twice.
     template <class Value>
-    void check_list(const std::string& key, const std::vector<Value>& values) {
-        problem_if(values.empty(), key, " is empty (no question could be asked) name some, or set ",
-                   "evaluate.recall.questions: 0");
+    void check_list(const std::string& section, const std::string& name, const std::vector<Value>& values) {
+        const std::string key = section + "." + name;
+        problem_if(values.empty(), key, " is empty (no question could be asked) name some, or set ", section,
+                   ".questions: 0");
         std::set<Value> distinct;
         for (const Value& value : values)
             problem_if(!distinct.insert(value).second, key, " names ", value, " twice (a mistake?) remove one");
@@ -178,9 +180,9 @@ class Check {
     void check_stages() {
         check_training("align", job_.align, ranks_);
         const int64_t group = job_.score.ranks_per_candidate;
-        problem_if(job_.score.tokens > 0 && ranks_ >= 1 && ranks_ % group != 0, "score.ranks_per_candidate is ", group,
-                   " but there are ", ranks_, " ranks (candidates need groups of equal size) use a divisor of ",
-                   ranks_);
+        problem_if((job_.score.tokens > 0 || has_score_stage(job_)) && ranks_ >= 1 && ranks_ % group != 0,
+                   "score.ranks_per_candidate is ", group, " but there are ", ranks_,
+                   " ranks (candidates need groups of equal size) use a divisor of ", ranks_);
         check_training("score", job_.score, group);
         if (const int64_t steps = job_.score.tokens > 0 ? training_steps(job_.score) : 0; steps > 0)
             problem_if(job_.score.measurements > steps, "score.measurements is ", job_.score.measurements,
@@ -240,7 +242,7 @@ class Check {
         check_corpus("score", job_.score);
         check_corpus("distill", job_.distill);
         check_corpus("finetune", job_.finetune);
-        if (job_.score.tokens > 0)
+        if (job_.score.tokens > 0 || has_score_stage(job_))
             check_validation("score.validation_sequences", job_.score.validation_sequences, job_.score.sequence_length);
         check_validation("evaluate.sequences", job_.evaluate.sequences, job_.evaluate.sequence_length);
         if (teacher_)
@@ -280,11 +282,13 @@ class Check {
         const SelectionRule& rule = selection_rule(select.rule);
         std::string others;  // that need no scores
         for (const SelectionRule& one : selection_rules())
-            if (one.scorer == nullptr) others += (others.empty() ? "" : ", ") + one.name;
-        problem_if(rule.scorer != nullptr && job_.score.tokens == 0, "select.rule is ", rule.name,
+            if (one.scorer == nullptr || !one.scorer->distils) others += (others.empty() ? "" : ", ") + one.name;
+        problem_if(rule.scorer != nullptr && !has_score_stage(job_), "select.rule is ", rule.name,
                    " but score.tokens is 0 (there are no scores to guide it) give score.tokens, or a rule that needs "
                    "none: ",
                    others);
+        problem_if(rule.needs_recall && job_.score.recall.questions == 0, "select.rule is ", rule.name,
+                   " but score.recall.questions is 0 (it chooses by what candidates recall) ask at least 1");
         note_if(rule.scorer == nullptr && job_.score.tokens > 0, "select.rule is ", rule.name,
                 ": scores are not used, so the stage score is left out");
         check_unused_options(rule);
@@ -309,9 +313,9 @@ class Check {
 
     void check_candidates(const Scorer& scorer, int64_t layers) {
         const int64_t per_group = job_.score.ranks_per_candidate;
-        if (job_.score.tokens == 0 || ranks_ < 1 || ranks_ % per_group != 0) return;
+        if (!has_score_stage(job_) || ranks_ < 1 || ranks_ % per_group != 0) return;
         const int64_t groups = ranks_ / per_group;
-        const auto candidates = int64_t(scorer.candidates(layers, job_.student.mixer).size());
+        const auto candidates = int64_t(scorer.next(layers, job_.student.mixer, {}).size());  // at a time
         note_if(groups > candidates, "score: ", groups, " groups of ranks but ", candidates, " candidates; ",
                 groups - candidates, " groups have nothing to do (raise score.ranks_per_candidate)");
     }

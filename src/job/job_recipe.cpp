@@ -21,6 +21,7 @@ void apply_recipe(Job& job) {
         stage->optimizer.learning_rate = 1e-4;
         stage->optimizer.learning_rate_rest = 7e-6;
     }
+    job.select.rule = "kl_guided";
     job.align.optimizer.schedule = Schedule::cosine;
     job.align.loss = AlignmentLoss::norm;
     job.align.batch_sequences = 96;

@@ -238,6 +238,23 @@ void add_distillation(std::vector<JobKey>& schema, const std::string& section, S
         .range = at_least(0);
 }
 
+/// `Stage` is a ScoreJob or an EvaluateJob.
+template <class Stage>
+void add_recall(std::vector<JobKey>& schema, const std::string& section, Stage Job::*stage) {
+    SectionKeys<RecallJob> recall(schema, section + ".recall",
+                                  [stage](Job& job) -> RecallJob& { return (job.*stage).recall; });
+    recall.add("questions", &RecallJob::questions, "questions", "of each kind, length and depth; 0: none").range =
+        at_least(0);
+    JobKey& kinds = recall.add("kinds", &RecallJob::kinds, "",
+                               "where the fact is hidden: in noise that repeats, in text, in text among three others, "
+                               "in a list of pairs");
+    kinds.choices = names_of<RecallKind>();
+    recall.add("lengths", &RecallJob::lengths, "tokens", "of a question with its answer").range = at_least(1);
+    recall.add("depths", &RecallJob::depths, "%", "of the context that lies before the fact").range = {.low = 0,
+                                                                                                       .high = 100};
+    recall.add("seed", &RecallJob::seed, "", "of the questions: the same seed asks the same").range = at_least(0);
+}
+
 void add_select(std::vector<JobKey>& schema) {
     SectionKeys<SelectJob> keys(schema, "select", [](Job& job) -> SelectJob& { return job.select; });
     JobKey& rule = keys.add("rule", &SelectJob::rule, "", "how the layers that keep softmax are chosen");
@@ -258,18 +275,7 @@ void add_results(std::vector<JobKey>& schema) {
         .add("requests", &EvaluateJob::requests, "",
              "file of lm_eval_export.py whose requests teacher and student answer; empty: none")
         .is_path = true;
-    SectionKeys<RecallJob> recall(schema, "evaluate.recall",
-                                  [](Job& job) -> RecallJob& { return job.evaluate.recall; });
-    recall.add("questions", &RecallJob::questions, "questions", "of each kind, length and depth; 0: none").range =
-        at_least(0);
-    JobKey& kinds = recall.add("kinds", &RecallJob::kinds, "",
-                               "where the fact is hidden: in noise that repeats, in text, in text among three others, "
-                               "in a list of pairs");
-    kinds.choices = names_of<RecallKind>();
-    recall.add("lengths", &RecallJob::lengths, "tokens", "of a question with its answer").range = at_least(1);
-    recall.add("depths", &RecallJob::depths, "%", "of the context that lies before the fact").range = {.low = 0,
-                                                                                                       .high = 100};
-    recall.add("seed", &RecallJob::seed, "", "of the questions: the same seed asks the same").range = at_least(0);
+    add_recall(schema, "evaluate", &Job::evaluate);
     SectionKeys<ExportJob> export_to(schema, "export", [](Job& job) -> ExportJob& { return job.export_to; });
     JobKey& formats = export_to.add("formats", &ExportJob::formats, "", "Hugging Face folders to write; []: none");
     for (const ExportFormat* format : export_formats()) formats.choices.push_back(format->name());
@@ -341,6 +347,11 @@ std::vector<JobKey> make_schema() {
         .add("teacher_cache_gib", &ScoreJob::teacher_cache_gib, "GiB",
              "of a rank's memory for the teacher's states, which all candidates share")
         .range = at_least(0);
+    score
+        .add("recall_weight", &ScoreJob::recall_weight, "",
+             "of the answers' KL in the score, beside the text's; of rules that measure candidates without training")
+        .range = at_least(0);
+    add_recall(schema, "score", &Job::score);
     add_optimizer(schema, "score", &Job::score);
 
     add_select(schema);
@@ -374,7 +385,10 @@ const std::vector<JobSection>& job_sections() {
         {"student", "the linear layers"},
         {"align", "stage: each linear mixer learns the teacher's attention output on the teacher's hidden states"},
         {"align.optimizer", "AdamW"},
-        {"score", "stage: one candidate per layer keeps softmax there, is briefly distilled, and its KL is measured"},
+        {"score",
+         "stage: candidates for the student, of which layers keep softmax, are measured; for which and how, the "
+         "rule decides"},
+        {"score.recall", "questions that candidates are asked by rules that measure them without training"},
         {"score.optimizer", "AdamW"},
         {"select", "stage: which layers keep softmax"},
         {"distill", "stage: the selected hybrid learns the teacher's logits, all parameters"},

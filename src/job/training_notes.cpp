@@ -28,8 +28,7 @@ class Notes {
     std::vector<std::string> all() {
         const Scorer* scorer = selection_rule(job_.select.rule).scorer;
         of_rates("align", job_.align, 1);
-        if (scorer != nullptr)
-            of_rates("score", job_.score, int64_t(scorer->candidates(teacher_.layers, job_.student.mixer).size()));
+        if (scorer != nullptr && scorer->distils) of_rates("score", job_.score, scorer->count(teacher_.layers));
         of_rates("distill", job_.distill, 1);
         of_rates("finetune", job_.finetune, 1);
         of_alignment_steps();

@@ -6,6 +6,11 @@
 
 namespace amalgam {
 
+bool has_score_stage(const Job& job) {
+    const Scorer* scorer = selection_rule(job.select.rule).scorer;
+    return scorer != nullptr && (!scorer->distils || job.score.tokens > 0);
+}
+
 int64_t training_steps(const TrainingJob& stage) {
     return stage.tokens / (stage.sequence_length * stage.batch_sequences);
 }

@@ -9,6 +9,9 @@
 
 namespace amalgam {
 
+/// Does the job's selection rule choose by scores that can be made? Else the stage score is left out.
+bool has_score_stage(const Job& job);
+
 /// Optimizer steps of a stage: whole batches that fit into its tokens (100M tokens of 96 x 512 make 2034).
 int64_t training_steps(const TrainingJob& stage);
 

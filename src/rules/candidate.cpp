@@ -14,14 +14,25 @@ std::optional<int64_t> restored_layer(const Candidate& candidate) {
     return layers.size() == 1 ? std::optional(layers[0]) : std::nullopt;
 }
 
+std::optional<int64_t> removed_layer(const Candidate& candidate) {
+    std::optional<int64_t> layer;
+    for (size_t i = 0; i < candidate.layout.size(); ++i) {
+        if (candidate.layout[i] == softmax_mixer) continue;
+        if (layer) return std::nullopt;
+        layer = int64_t(i);
+    }
+    return layer;
+}
+
 namespace {
 
 std::string words_for(const Candidate& candidate, size_t width) {
-    const std::optional<int64_t> layer = restored_layer(candidate);
+    const std::optional<int64_t> restored = restored_layer(candidate), removed = removed_layer(candidate);
     std::string words = describe(candidate.layout);
-    if (layer) {
-        const std::string number = std::to_string(*layer);
-        words = "layer " + std::string(std::max(width, number.size()) - number.size(), ' ') + number;
+    if (restored || removed) {
+        const std::string number = std::to_string(restored ? *restored : *removed);
+        words = std::string(restored ? "" : "without ") + "layer " +
+                std::string(std::max(width, number.size()) - number.size(), ' ') + number;
     }
     for (const auto& [name, value] : candidate.numbers) words += text(", ", name, " ", value);
     return words;
@@ -47,21 +58,6 @@ std::vector<size_t> ranking(const std::vector<ScoredCandidate>& scored) {
         return softmax_layers(scored[a].candidate.layout) < softmax_layers(scored[b].candidate.layout);
     });
     return order;
-}
-
-namespace {
-
-std::vector<Candidate> restored_layers(int64_t layers, const std::string& mixer) {
-    std::vector<Candidate> candidates;
-    for (int64_t layer = 0; layer < layers; ++layer) candidates.push_back({keep_softmax(layers, mixer, {layer}), {}});
-    return candidates;
-}
-
-}  // namespace
-
-const Scorer& restored_layer_scorer() {
-    static const Scorer scorer = {"restored_layer", restored_layers};
-    return scorer;
 }
 
 }  // namespace amalgam

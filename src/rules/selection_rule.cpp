@@ -9,15 +9,21 @@
 namespace amalgam {
 
 // Each in the file of its name.
-SelectionRule kl_guided_rule();
+std::vector<SelectionRule> one_layer_rules();
+SelectionRule removal_rounds_rule();
 SelectionRule uniform_rule();
 SelectionRule random_rule();
 SelectionRule explicit_rule();
 SelectionRule all_linear_rule();
 
 const std::vector<SelectionRule>& selection_rules() {
-    static const std::vector<SelectionRule> rules = {kl_guided_rule(), uniform_rule(), random_rule(), explicit_rule(),
-                                                     all_linear_rule()};
+    static const std::vector<SelectionRule> rules = [] {
+        std::vector<SelectionRule> all = one_layer_rules();
+        for (const SelectionRule& rule :
+             {removal_rounds_rule(), uniform_rule(), random_rule(), explicit_rule(), all_linear_rule()})
+            all.push_back(rule);
+        return all;
+    }();
     return rules;
 }
 

@@ -5,12 +5,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "options/options.h"
-#include "rules/candidate.h"
+#include "rules/scorers.h"
 
 namespace amalgam {
 
@@ -20,6 +21,8 @@ struct SelectionRule {
     std::vector<Option> options;
     /// By whose scores it chooses; null: by none, and the score stage is left out.
     const Scorer* scorer = nullptr;
+    /// Does it choose by what candidates recall? score.recall.questions must then ask something.
+    bool needs_recall = false;
 
     /// How many layers of a student with `layers` layers will keep softmax. Throws Error(bad_input) if an option cannot
     /// be read, or does not fit.
@@ -31,7 +34,9 @@ struct SelectionRule {
 
     /// The layers that keep softmax, best first. `scored` are all candidates of its scorer, or empty. Throws
     /// Error(damaged_file) if scores that it needs are missing among them.
-    std::vector<int64_t> (*choose)(const Options& options, int64_t layers, const std::vector<ScoredCandidate>& scored);
+    std::function<std::vector<int64_t>(const Options& options, int64_t layers,
+                                       const std::vector<ScoredCandidate>& scored)>
+        choose;
 };
 
 /// All rules; the first is the default.

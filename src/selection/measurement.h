@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How the candidates of a scorer (rules/candidate.h) are measured. The race (race.h) decides which group of ranks
+// How the candidates of a scorer (rules/scorers.h) are measured. The race (race.h) decides which group of ranks
 // measures which candidate and when; a measurement knows what is done with one.
 #pragma once
 
@@ -8,13 +8,15 @@
 
 #include "checkpoints/checkpoint.h"
 #include "evaluation/held_out.h"
+#include "evaluation/recall_questions.h"
+#include "rules/scorers.h"
 #include "selection/score_file.h"
 #include "sharding/student.h"
 #include "training/trainer.h"
 
 namespace amalgam {
 
-/// One candidate in training. All methods are collective over its group of ranks.
+/// One candidate at work. All methods are collective over its group of ranks.
 class CandidateInTraining {
   public:
     virtual ~CandidateInTraining() = default;
@@ -53,7 +55,8 @@ struct MeasurementSetup {
     const TensorSource& teacher_weights;
     std::unique_ptr<Checkpoint> all_linear;  // the student that all candidates start from
     HeldOutSet held_out;
-    std::unique_ptr<Batches> batches;
+    std::unique_ptr<RecallQuestions> questions;  // for candidates that are not distilled; null: none
+    std::unique_ptr<Batches> batches;            // for those that are
     Activations activations;
     TrainerSetup trainer;  // as the stage's, for the whole group
     std::function<std::filesystem::path(int64_t number)> candidate_file;
@@ -65,10 +68,7 @@ struct MeasurementSetup {
     std::function<int64_t(int64_t)> candidates_that_fit;
 };
 
-/// Is there a measurement for its candidates?
-bool can_measure(const Scorer& scorer);
-
-/// Collective over all ranks of the run. A scorer without one is a mistake in the program (std::logic_error).
+/// Collective over all ranks of the run.
 std::unique_ptr<Measurement> make_measurement(const Scorer& scorer, MeasurementSetup setup);
 
 }  // namespace amalgam

@@ -17,18 +17,10 @@ namespace {
 
 class Race {
   public:
-    Race(const RaceSetup& setup, const std::vector<Candidate>& candidates, Measurement& measurement)
-        : setup_(setup),
-          world_(setup.world),
-          group_(setup.groups.group),
-          candidates_(candidates),
-          measurement_(measurement),
-          diverged_(candidates.size(), 0.0) {}
+    Race(const RaceSetup& setup, Measurement& measurement)
+        : setup_(setup), world_(setup.world), group_(setup.groups.group), measurement_(measurement) {}
 
     bool run() {
-        const std::vector<int64_t> missing = missing_candidates();
-        info(text("score: ", missing.size(), " of ", candidates_.size(), " candidates to do, ", setup_.groups.count,
-                  " groups of ", setup_.groups.size, " ranks"));
         ScoreTable table;
         table.all_linear_kl = measurement_.all_linear_kl();
         if (!all_finite(table.all_linear_kl))  // the same on all ranks
@@ -37,18 +29,57 @@ class Race {
                                    "align.optimizer.learning_rate in a run of another name"),
                               ExitCode::diverged);
 
-        std::vector<int64_t> own;
-        for (size_t i = 0; i < missing.size(); ++i)
-            if (int64_t(i) % setup_.groups.count == setup_.groups.mine) own.push_back(missing[i]);
-        if (world_.any(measure(own))) return false;
-        expect_none_diverged();
-
+        std::vector<ScoredCandidate> scored;
+        for (int64_t round = 0;; ++round) {
+            const auto next = setup_.scorer.next(setup_.layers, setup_.mixer, scored);
+            if (next.empty()) break;
+            if (!finish_round(round, next)) return false;
+            append_scores(scored);
+            if (!setup_.scorer.distils) tell_of_round(round, scored, next.size());
+        }
         fault_point("score.gather");
         world_.on_root([&] { gather(table); });
         return true;
     }
 
   private:
+    /// False if a stop was asked for before all of them were done.
+    bool finish_round(int64_t round, const std::vector<Candidate>& next) {
+        const auto first = int64_t(candidates_.size());
+        candidates_.insert(candidates_.end(), next.begin(), next.end());
+        diverged_.resize(candidates_.size(), 0.0);
+        const std::vector<int64_t> missing = missing_candidates(first);
+        if (round == 0)
+            info(text("score: ", missing.size(), " of ", setup_.scorer.count(setup_.layers), " candidates to do",
+                      setup_.scorer.count(setup_.layers) > int64_t(next.size()) ? " in this round, " : ", ",
+                      setup_.groups.count, " groups of ", setup_.groups.size, " ranks"));
+        std::vector<int64_t> own;
+        for (size_t i = 0; i < missing.size(); ++i)
+            if (int64_t(i) % setup_.groups.count == setup_.groups.mine) own.push_back(missing[i]);
+        if (world_.any(measure(own))) return false;
+        expect_none_diverged();
+        return true;
+    }
+
+    /// Of the candidates that have none yet, on all ranks: what comes next depends on them.
+    void append_scores(std::vector<ScoredCandidate>& scored) const {
+        const size_t first = scored.size();
+        std::vector<double> scores(candidates_.size() - first);
+        world_.on_root([&] {
+            for (size_t c = first; c < candidates_.size(); ++c)
+                scores[c - first] = read_candidate(setup_.candidate_file(int64_t(c)), candidates_[c]).score();
+        });
+        world_.broadcast(std::span<double>(scores));
+        for (size_t c = first; c < candidates_.size(); ++c) scored.push_back({candidates_[c], scores[c - first], {}});
+    }
+
+    void tell_of_round(int64_t round, const std::vector<ScoredCandidate>& scored, size_t count) const {
+        const std::vector<ScoredCandidate> latest(scored.end() - std::ptrdiff_t(count), scored.end());
+        const ScoredCandidate& best = latest[ranking(latest).front()];
+        info(text("score: round ", round + 1, ", ", count, " candidates; the best is ", describe(best.candidate),
+                  ", score ", best.score));
+    }
+
     bool is_measured(int64_t number) const {
         const std::filesystem::path file = setup_.candidate_file(number);
         if (!std::filesystem::exists(file)) return false;
@@ -67,14 +98,14 @@ class Race {
 
     /// Candidates without a file that can be read: a damaged one is made again, since nothing but its candidate depends
     /// on it. The root looks, so that all ranks deal the same ones out.
-    std::vector<int64_t> missing_candidates() const {
-        std::string there(candidates_.size(), 0);
+    std::vector<int64_t> missing_candidates(int64_t first) const {
+        std::string there(candidates_.size(), 1);
         world_.on_root([&] {
-            for (size_t c = 0; c < there.size(); ++c) there[c] = is_measured(int64_t(c));
+            for (size_t c = size_t(first); c < there.size(); ++c) there[c] = is_measured(int64_t(c));
         });
         there = world_.broadcast(there);
         std::vector<int64_t> missing;
-        for (size_t c = 0; c < there.size(); ++c)
+        for (size_t c = size_t(first); c < there.size(); ++c)
             if (!there[c]) missing.push_back(int64_t(c));
         return missing;
     }
@@ -178,7 +209,7 @@ class Race {
             write_candidate(file, result, setup_.provenance);
             CandidateState(file).keep_only(0);
         });
-        if (!group_.is_root()) return;
+        if (!group_.is_root() || !setup_.scorer.distils) return;
         const std::string who = "score: " + describe(result.candidate) + ": ";
         const int64_t skipped = result.logged.empty() ? 0 : result.logged.back().skipped_updates;
         if (skipped > 0) log_rank(LogLevel::warning, text(who, skipped, " updates skipped"));
@@ -200,9 +231,9 @@ class Race {
 
     const RaceSetup& setup_;
     const Communicator &world_, &group_;
-    const std::vector<Candidate>& candidates_;
     Measurement& measurement_;
-    std::vector<double> diverged_;  // by number: how many groups have seen it diverge
+    std::vector<Candidate> candidates_;  // of all rounds so far
+    std::vector<double> diverged_;       // by number: how many groups have seen it diverge
 };
 
 }  // namespace
@@ -212,8 +243,8 @@ RaceGroups race_groups(const Communicator& world, int64_t size) {
     return {world.size() / size, size, mine, world.split(int(mine))};
 }
 
-bool race(const RaceSetup& setup, const std::vector<Candidate>& candidates, Measurement& measurement) {
-    return Race(setup, candidates, measurement).run();
+bool race(const RaceSetup& setup, Measurement& measurement) {
+    return Race(setup, measurement).run();
 }
 
 }  // namespace amalgam

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The race of the candidates: groups of ranks take them in turn, each trains one or several of its own in step. A
-// finished candidate has its file and is not measured again; the end is scores.h5. What is measured how is none of its
-// business (measurement.h).
+// The race of the candidates: groups of ranks take them in turn, each works at one or several of its own in step. A
+// finished candidate has its file and is not measured again; the end is scores.h5. Which candidates there are, the
+// scorer says, round by round (rules/scorers.h); what is measured how is none of the race's business (measurement.h).
 #pragma once
 
 #include <filesystem>
@@ -23,6 +23,9 @@ struct RaceGroups {
 RaceGroups race_groups(const Communicator& world, int64_t size);
 
 struct RaceSetup {
+    const Scorer& scorer;
+    int64_t layers;     // of the student
+    std::string mixer;  // of its linear layers
     const Communicator& world;
     const RaceGroups& groups;
     std::function<std::filesystem::path(int64_t number)> candidate_file;
@@ -34,6 +37,6 @@ struct RaceSetup {
 
 /// Measures the candidates that have no file yet, then writes scores.h5. False if a stop was asked for before; started
 /// again, it goes on with those that are missing. Collective over the world.
-bool race(const RaceSetup& setup, const std::vector<Candidate>& candidates, Measurement& measurement);
+bool race(const RaceSetup& setup, Measurement& measurement);
 
 }  // namespace amalgam

@@ -18,7 +18,7 @@ namespace {
 using Shape = std::vector<int64_t>;
 
 constexpr int32_t newest_version = 2;
-const std::string numbers_group = "/numbers";
+const std::string numbers_group = "/numbers", samples_group = "/samples";
 
 /// Consecutive pieces of `width` values.
 std::vector<std::vector<double>> in_rows(const std::vector<double>& flat, size_t first, size_t count, size_t width) {
@@ -114,7 +114,7 @@ void write_candidates(H5File& file, const std::vector<CandidateResult>& all) {
         }
         loss.insert(loss.end(), r.train_loss.begin(), r.train_loss.end());
         score.push_back(r.score());
-        score_error.push_back(error.back());
+        score_error.push_back(r.score_error());
     }
     write_small_integers(file, "/candidate", candidate);
     write_layouts(file, all);
@@ -130,6 +130,15 @@ void write_candidates(H5File& file, const std::vector<CandidateResult>& all) {
     write_doubles(file, "/score_standard_error", {c}, score_error);
     write_doubles(file, "/seconds", {c}, seconds);
     write_small_integers(file, "/rank", rank);
+    if (!all[0].samples.empty()) write_doubles(file, "/recall_weight", {1}, {all[0].recall_weight});
+    for (const auto& [name, of_first] : all[0].samples) {
+        std::vector<double> values;
+        for (const CandidateResult& r : all) {
+            const auto& own = r.samples.at(name);
+            values.insert(values.end(), own.begin(), own.end());
+        }
+        write_doubles(file, samples_group + "/" + name, {c, int64_t(of_first.size())}, values);
+    }
     for (const char* name : {"/kl", "/kl_mean", "/kl_standard_error"}) {
         file.set_attribute(name, "unit", std::string("nat/token"));
         file.attach_scale(name, 0, "/candidate");
@@ -181,6 +190,21 @@ std::vector<StepMetrics> read_metrics(const H5File& file, int64_t candidate) {
     return rows;
 }
 
+void read_samples(const H5File& file, std::vector<CandidateResult>& all) {
+    if (!file.has(samples_group)) return;
+    const double weight = file.read_doubles("/recall_weight").at(0);
+    for (CandidateResult& r : all) r.recall_weight = weight;
+    for (const DatasetInfo& dataset : file.list(samples_group)) {
+        const auto values = file.read_doubles(dataset.path);
+        if (dataset.shape.size() != 2 || dataset.shape[0] != int64_t(all.size()))
+            throw Error(text(file.path().string(), ": ", dataset.path, ": has another number of candidates"),
+                        ExitCode::damaged_file);
+        const std::string name = dataset.path.substr(samples_group.size() + 1);
+        for (size_t c = 0; c < all.size(); ++c)
+            all[c].samples[name] = in_rows(values, c, 1, size_t(dataset.shape[1]))[0];
+    }
+}
+
 /// `version_1`: the layout of a candidate in a file that has its restored layer instead.
 std::vector<CandidateResult> read_candidates(const H5File& file, const std::function<Layout(int64_t)>& version_1) {
     const Shape shape = file.describe("/kl").shape, loss_shape = file.describe("/train_loss").shape;
@@ -214,16 +238,34 @@ std::vector<CandidateResult> read_candidates(const H5File& file, const std::func
                        tokens,
                        in_rows(kl, c * measurements, measurements, sequences),
                        in_rows(loss, c, 1, steps)[0],
+                       {},
+                       0.0,
                        seconds[c],
                        rank[c],
                        {}});
+    read_samples(file, all);
     return all;
 }
 
 }  // namespace
 
 double CandidateResult::score() const {
-    return -mean_and_error(kl.back()).mean;
+    const double text = mean_and_error(kl.back()).mean;
+    const auto recall = samples.find("recall_kl");
+    return recall == samples.end() ? -text : -text - recall_weight * mean_and_error(recall->second).mean;
+}
+
+double CandidateResult::score_error() const {
+    const double text = mean_and_error(kl.back()).standard_error;
+    const auto recall = samples.find("recall_kl");
+    if (recall == samples.end()) return text;
+    return std::hypot(text, recall_weight * mean_and_error(recall->second).standard_error);
+}
+
+std::map<std::string, double> CandidateResult::measured() const {
+    std::map<std::string, double> means = {{"kl", mean_and_error(kl.back()).mean}};
+    for (const auto& [name, values] : samples) means[name] = mean_and_error(values).mean;
+    return means;
 }
 
 bool CandidateResult::is_finite() const {
@@ -256,7 +298,7 @@ CandidateResult read_candidate(const std::filesystem::path& path, const Candidat
 
 std::vector<ScoredCandidate> ScoreTable::scored() const {
     std::vector<ScoredCandidate> all;
-    for (const CandidateResult& r : candidates) all.push_back({r.candidate, r.score()});
+    for (const CandidateResult& r : candidates) all.push_back({r.candidate, r.score(), r.measured()});
     return all;
 }
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 
 #include "rules/candidate.h"
 #include "system/provenance.h"
@@ -18,14 +19,20 @@ namespace amalgam {
 struct CandidateResult {
     int64_t number = 0;
     Candidate candidate;
-    std::vector<int64_t> measured_tokens;  // training tokens seen at each held-out measurement
-    std::vector<std::vector<double>> kl;   // [measurement][held-out sequence], nat/token
-    std::vector<double> train_loss;        // of every step
+    std::vector<int64_t> measured_tokens;                // training tokens seen at each held-out measurement
+    std::vector<std::vector<double>> kl;                 // [measurement][held-out sequence], nat/token
+    std::vector<double> train_loss;                      // of every step; empty: it was measured without training
+    std::map<std::string, std::vector<double>> samples;  // what else was measured at the end, by name (probe.h)
+    double recall_weight = 0.0;                          // of samples "recall_kl" in the score
     double seconds = 0.0;
     int64_t rank = 0;                 // first world rank of its group
     std::vector<StepMetrics> logged;  // its rows of metrics.csv (in its own file only)
 
-    double score() const;  // minus the mean KL at the last measurement
+    /// Minus the mean KL at the last measurement and recall_weight times that of the answers, nat/token.
+    double score() const;
+    double score_error() const;  // standard error
+    /// Means of "kl" at the last measurement and of all samples.
+    std::map<std::string, double> measured() const;
     /// Can it be ranked? A candidate whose training diverged cannot.
     bool is_finite() const;
 };
@@ -45,7 +52,7 @@ struct ScoreTable {
     std::vector<ScoredCandidate> scored() const;
 };
 
-/// At least one candidate, all layouts of the same length.
+/// At least one candidate, all layouts of the same length, all measured alike.
 void write_scores(const std::filesystem::path& path, const ScoreTable& table, const Provenance& provenance);
 
 /// `mixer`: of the linear layers in the layouts of a file of version 1, which does not say. Throws Error(damaged_file).

@@ -11,6 +11,8 @@ namespace amalgam {
 /// The mixer of each layer, by name: "softmax" or the name of a linear mixer.
 using Layout = std::vector<std::string>;
 inline constexpr const char* softmax_mixer = "softmax";
+/// A mixer that gives zeros. No student has it: it shows what a layer is needed for (rules/scorers.h).
+inline constexpr const char* ablated_mixer = "ablated";
 
 Layout all_linear(int64_t layers, const std::string& mixer);
 Layout all_softmax(int64_t layers);

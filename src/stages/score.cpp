@@ -1,15 +1,54 @@
 // SPDX-License-Identifier: Apache-2.0
-// Score: measures the candidates that the job's selection rule chooses by (selection/race.h), all with the same
-// learning rates, which are found before them.
+// Score: measures the candidates that the job's selection rule chooses by (selection/race.h). Those that are distilled
+// all have the same learning rates, which are found before them.
 #include "objectives/distillation.h"
 #include "selection/race.h"
 #include "stages/training_stage.h"
 
 namespace amalgam {
 
+namespace {
+
+/// One setting for all candidates: the rates that suit the student which all of them come from. Nothing if a stop was
+/// asked for before. Collective.
+std::optional<OptimizerJob> rates_of_candidates(Run& run, const Scorer& scorer, const RaceGroups& groups,
+                                                const CausalLM& teacher, const Checkpoint& all_linear,
+                                                ShardingStrategy sharding) {
+    TeacherStates trial_states(teacher, 0);
+    return find_learning_rates(
+        run, {.stage = "score",
+              .job = run.job.score,
+              .candidates = scorer.count(run.teacher_config().layers),
+              .group = groups.group,
+              .runs_trials = groups.mine == 0,
+              .teacher = &teacher,
+              .make = [&] {
+                  const Layout layout = amalgam::all_linear(run.teacher_config().layers, run.job.student.mixer);
+                  Trainee made{run.make_student(layout, {&all_linear}, groups.group, sharding), nullptr};
+                  made.objective = std::make_unique<Distillation>(*made.student.model, trial_states, run.job.score,
+                                                                  run.job.sharding.activations);
+                  return made;
+              }});
+}
+
+/// What candidates that are not distilled are asked; null: nothing. Collective.
+std::unique_ptr<RecallQuestions> questions_of_candidates(Run& run) {
+    if (run.job.score.recall.questions == 0) return nullptr;
+    const TokenFile& text = run.validation_tokens();
+    std::unique_ptr<RecallQuestions> questions;
+    run.world.together([&] {
+        const std::string section = "score.recall";
+        questions = std::make_unique<RecallQuestions>(
+            run.job.score.recall, read_recall_wording(run.job.data.validation, section), text, section);
+    });
+    return questions;
+}
+
+}  // namespace
+
 StageOutcome score(Run& run) {
     const Scorer& scorer = *selection_rule(run.job.select.rule).scorer;
-    const auto candidates = scorer.candidates(run.teacher_config().layers, run.job.student.mixer);
+    const int64_t layers = run.teacher_config().layers;
     ScoreJob job = run.job.score;
     const RaceGroups groups = race_groups(run.world, job.ranks_per_candidate);
     const Communicator& group = groups.group;
@@ -19,28 +58,18 @@ StageOutcome score(Run& run) {
     const ShardingStrategy sharding = run.sharding("score", job.ranks_per_candidate);
     const CausalLM& teacher = run.teacher(sharding, group);
     std::unique_ptr<Checkpoint> all_linear = run.all_linear();
-    TeacherStates trial_states(teacher, 0);
-    // All candidates train with the rates that suit the student which all of them come from.
-    const auto optimizer = find_learning_rates(
-        run, {.stage = "score",
-              .job = run.job.score,
-              .candidates = int64_t(candidates.size()),
-              .group = group,
-              .runs_trials = groups.mine == 0,
-              .teacher = &teacher,
-              .make = [&] {
-                  const Layout layout = amalgam::all_linear(run.teacher_config().layers, run.job.student.mixer);
-                  Trainee made{run.make_student(layout, {all_linear.get()}, group, sharding), nullptr};
-                  made.objective = std::make_unique<Distillation>(*made.student.model, trial_states, run.job.score,
-                                                                  run.job.sharding.activations);
-                  return made;
-              }});
-    if (!optimizer) return StageOutcome::stopped;
-    job.optimizer = *optimizer;
-    const TokenFile& tokens = run.training_tokens();
     std::unique_ptr<Batches> batches;
-    run.world.together(
-        [&] { batches = std::make_unique<Batches>(tokens, job.sequence_length, uint64_t(run.job.seed), "score"); });
+    std::unique_ptr<RecallQuestions> questions;
+    if (scorer.distils) {
+        const auto optimizer = rates_of_candidates(run, scorer, groups, teacher, *all_linear, sharding);
+        if (!optimizer) return StageOutcome::stopped;
+        job.optimizer = *optimizer;
+        const TokenFile& tokens = run.training_tokens();
+        run.world.together(
+            [&] { batches = std::make_unique<Batches>(tokens, job.sequence_length, uint64_t(run.job.seed), "score"); });
+    } else {
+        questions = questions_of_candidates(run);
+    }
     TrainerSetup trainer = run.trainer_setup("score");
     trainer.peak_flops = run.compute.peak_flops * group.size();
     const auto measurement = make_measurement(
@@ -54,6 +83,7 @@ StageOutcome score(Run& run) {
          .teacher_weights = run.teacher_source(),
          .all_linear = std::move(all_linear),
          .held_out = std::move(held_out),
+         .questions = std::move(questions),
          .batches = std::move(batches),
          .activations = run.job.sharding.activations,
          .trainer = trainer,
@@ -68,14 +98,17 @@ StageOutcome score(Run& run) {
                  return candidates_that_fit(run.estimate("score"), sharding, run.memory(), candidates);
              }});
 
-    const RaceSetup setup = {.world = run.world,
+    const RaceSetup setup = {.scorer = scorer,
+                             .layers = layers,
+                             .mixer = run.job.student.mixer,
+                             .world = run.world,
                              .groups = groups,
                              .candidate_file = [&](int64_t number) { return run.candidate_file(number); },
                              .scores_file = run.scores_file(),
                              .provenance = run.provenance(),
                              .metrics = run.metrics(),
                              .stop = run.stop};
-    return race(setup, candidates, *measurement) ? StageOutcome::finished : StageOutcome::stopped;
+    return race(setup, *measurement) ? StageOutcome::finished : StageOutcome::stopped;
 }
 
 }  // namespace amalgam

@@ -14,13 +14,14 @@
 namespace amalgam {
 namespace {
 
-/// Candidates from the best to the worst with their held-out KL; those that restore one of the kept layers are marked.
+/// Candidates from the best to the worst with their held-out KL; those of a kept layer are marked.
 std::string ranked(const ScoreTable& table, const Selection& selection) {
     std::ostringstream out;
     out << std::fixed << std::setprecision(4);
     for (const size_t place : ranking(table.scored())) {
         const CandidateResult& result = table.candidates[place];
-        const auto layer = restored_layer(result.candidate);
+        const auto restored = restored_layer(result.candidate);
+        const auto layer = restored ? restored : removed_layer(result.candidate);
         const bool kept = layer && selection.layout.at(size_t(*layer)) == softmax_mixer;
         const auto kl = mean_and_error(result.kl.back());
         out << "\n  " << (kept ? "*" : " ") << " " << in_column(result.candidate) << "  KL " << kl.mean << " +- "
@@ -39,8 +40,9 @@ StageOutcome select(Run& run) {
         if (std::filesystem::exists(run.scores_file())) table = read_scores(run.scores_file(), run.job.student.mixer);
         const Selection selection = select_layers(job, layers, run.job.student.mixer, table.scored());
         write_selection(run.selection_file(), selection, run.provenance());
-        info(text("select (", selection.rule, "): ", describe(selection.layout),
-                  table.candidates.empty() ? "" : ranked(table, selection)));
+        info(text(
+            "select (", selection.rule, "): ", describe(selection.layout),
+            table.candidates.size() > size_t(2 * layers) || table.candidates.empty() ? "" : ranked(table, selection)));
     });
     return StageOutcome::finished;
 }

@@ -6,6 +6,7 @@
 #include "evaluation/evaluation_file.h"
 #include "exports/formats.h"
 #include "exports/whole_export.h"
+#include "job/training_plan.h"
 #include "selection/score_file.h"
 #include "selection/selection.h"
 #include "system/error.h"
@@ -75,9 +76,7 @@ const std::vector<Stage>& pipeline_stages() {
         {"transfer", always, [](const Run& r) { return trained(r, "transfer"); }, transfer},
         {"align", [](const Run& r) { return r.job.align.tokens > 0; }, [](const Run& r) { return trained(r, "align"); },
          align},
-        {"score",
-         [](const Run& r) { return r.job.score.tokens > 0 && selection_rule(r.job.select.rule).scorer != nullptr; },
-         scored, score},
+        {"score", [](const Run& r) { return has_score_stage(r.job); }, scored, score},
         {"select", always, selected, select},
         {"distill", always, [](const Run& r) { return trained(r, "distill"); }, distill},
         {"finetune", [](const Run& r) { return r.job.finetune.tokens > 0; },

@@ -36,7 +36,7 @@ TEST_F(Inspect, scores_of_other_candidates_than_restored_layers) {
     table.candidates[1].candidate = {keep_softmax(3, "gated_delta_net", {0, 2}), {{"learning_rate", 0.001}}};
     write_scores(path, table, Provenance{});
     expect_end(inspect(), 0,
-               {"candidates by importance", "  layer   2  1.00000", "softmax at {0, 2}, learning_rate 0.001  2.00000"});
+               {"candidates by importance", "  layer   2  1.00000", "without layer   1, learning_rate 0.001  2.00000"});
 }
 
 TEST_F(Inspect, scores_of_version_1) {

@@ -18,6 +18,7 @@ Job paper_job() {
     Job job;
     job.align.tokens = 100000000;
     job.align.batch_sequences = 96;
+    job.select.rule = "kl_guided";
     job.score.tokens = 200000000;
     job.distill.tokens = 600000000;
     job.score.micro_batch_sequences = job.distill.micro_batch_sequences = 1;
@@ -221,6 +222,24 @@ TEST(GpuKinds, are_found_by_what_people_and_drivers_call_them) {
     EXPECT_EQ(find_gpu_kind("h100")->bfloat16_peak, 989e12);
     EXPECT_LT(find_gpu_kind("a100")->bfloat16_peak, find_gpu_kind("h100")->bfloat16_peak);
     EXPECT_EQ(find_gpu_kind("Radeon"), nullptr);
+}
+
+/// Forward passes only: far below a distillation of every candidate, one of rounds far above one pass of all layers.
+TEST(JobEstimate, candidates_that_are_not_distilled_cost_forward_passes) {
+    Job job = paper_job();
+    const double distilled = stage(estimate_job(job, qwen_1_5b, {}), "score").flops;
+    job.select.rule = "recall_guided";
+    job.score.tokens = 0;
+    job.score.sequence_length = 512;
+    const StageEstimate one = stage(estimate_job(job, qwen_1_5b, {.ranks = 1}), "score"),
+                        eight = stage(estimate_job(job, qwen_1_5b, {.ranks = 8}), "score");
+    EXPECT_LT(one.flops, distilled / 100);
+    EXPECT_NEAR(one.seconds / eight.seconds, 28.0 / 4, 1e-9);
+    const double tokens = 32 * 512 + 24 * 1024;  // of a candidate; half of its blocks are another one's
+    EXPECT_GT(one.flops, 28 * tokens * 1.0 * 1.3e9);
+    EXPECT_LT(one.flops, 28 * tokens * 2.0 * 1.6e9);
+    job.select.rule = "removal_rounds";
+    EXPECT_NEAR(stage(estimate_job(job, qwen_1_5b, {.ranks = 1}), "score").flops / one.flops, 405.0 / 28, 1e-9);
 }
 
 TEST(JobEstimate, skipped_stages_are_absent) {

@@ -31,6 +31,7 @@ class JobCheck : public testing::Test {
         job_.data.training = folder_ / "train.h5";
         job_.data.validation = folder_ / "validation.h5";
         job_.output = folder_ / "outputs";
+        job_.select.rule = "kl_guided";
         job_.align.tokens = 100000000;
         job_.align.batch_sequences = 96;
         job_.score.tokens = 200000000;
@@ -261,6 +262,19 @@ TEST_F(JobCheck, guided_selection_needs_scores) {
     EXPECT_TRUE(check().problems.empty());
     job_.select.options["phase"] = int64_t{28};
     EXPECT_TRUE(contains(problem(), "select.phase is 28"));
+}
+
+TEST_F(JobCheck, candidates_that_are_not_distilled_need_no_training_tokens) {
+    job_.select.rule = "recall_guided";
+    job_.score.tokens = 0;
+    EXPECT_TRUE(check().problems.empty());
+    job_.score.recall.questions = 0;
+    EXPECT_TRUE(check().problems.empty()) << "then text alone decides";
+    job_.select.rule = "ablation";
+    EXPECT_TRUE(contains(problem(), "select.rule is ablation but score.recall.questions is 0"));
+    job_.score.recall.questions = 1;
+    job_.score.recall.lengths = {};
+    EXPECT_TRUE(contains(problem(), "score.recall.lengths is empty"));
 }
 
 TEST_F(JobCheck, exports_that_cannot_express_the_student) {

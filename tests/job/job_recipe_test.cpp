@@ -19,6 +19,7 @@ TEST(JobRecipe, reference_sets_what_is_not_given) {
     EXPECT_EQ(job.align.optimizer.warmup_steps, 0);
     EXPECT_EQ(job.align.loss, AlignmentLoss::norm);
     EXPECT_EQ(job.align.batch_sequences, 96);
+    EXPECT_EQ(job.select.rule, "kl_guided");
     EXPECT_EQ(job.align.optimizer.learning_rate, 1e-3);
     for (const OptimizerJob& optimizer : {job.score.optimizer, job.distill.optimizer}) {
         EXPECT_EQ(optimizer.weight_decay, 0.01);

@@ -111,7 +111,10 @@ TEST(JobSchema, keys_of_the_selection_rules) {
         if (key.path.starts_with("select.")) paths.push_back(key.path);
     EXPECT_EQ(paths, (std::vector<std::string>{"select.rule", "select.budget", "select.phase", "select.seed",
                                                "select.layers"}));
-    EXPECT_EQ(find_key("select.rule")->allowed(), "one of kl_guided, uniform, random, explicit, all_linear");
+    EXPECT_EQ(find_key("select.rule")->allowed(),
+              "one of recall_guided, kl_guided, kl_guided_removal, kl_guided_average, hidden_state_addition, "
+              "hidden_state_removal, aligned_addition, perplexity, smart, halo, ablation, ablation_accuracy, "
+              "removal_rounds, uniform, random, explicit, all_linear");
     EXPECT_EQ(find_key("select.budget")->type(), "a text");
     EXPECT_EQ(find_key("select.budget")->unit, "layers");
     EXPECT_EQ(find_key("select.phase")->allowed(), "at least 0");

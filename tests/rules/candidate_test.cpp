@@ -14,12 +14,6 @@ Candidate keeping(const std::vector<int64_t>& layers) {
     return {keep_softmax(6, linear, layers), {}};
 }
 
-TEST(Candidates, of_restored_layers_are_one_a_layer) {
-    const auto candidates = restored_layer_scorer().candidates(6, linear);
-    ASSERT_EQ(candidates.size(), 6U);
-    for (int64_t layer = 0; layer < 6; ++layer) EXPECT_EQ(candidates[size_t(layer)], keeping({layer}));
-}
-
 TEST(Candidates, are_named_by_the_layer_that_they_restore) {
     EXPECT_EQ(restored_layer(keeping({4})), 4);
     EXPECT_EQ(restored_layer(keeping({})), std::nullopt);
@@ -33,13 +27,21 @@ TEST(Candidates, are_named_by_the_layer_that_they_restore) {
     EXPECT_NE(slower, keeping({4}));
 }
 
+TEST(Candidates, are_named_by_the_layer_that_they_remove) {
+    EXPECT_EQ(removed_layer(keeping({0, 1, 2, 3, 5})), 4);
+    EXPECT_EQ(removed_layer(keeping({0, 1, 2, 3})), std::nullopt);
+    EXPECT_EQ(removed_layer(keeping({0, 1, 2, 3, 4, 5})), std::nullopt);
+    EXPECT_EQ(describe(keeping({0, 1, 2, 3, 5})), "without layer 4");
+    EXPECT_EQ(in_column(keeping({0, 1, 2, 3, 5})), "without layer   4");
+}
+
 /// Index and layer differ on purpose.
 TEST(Candidates, are_ranked_by_score_then_by_layer) {
-    const std::vector<ScoredCandidate> scored = {{keeping({5}), -1.0},
-                                                 {keeping({3}), -2.0},
-                                                 {keeping({0}), -1.0},
-                                                 {keeping({1, 2}), -0.5},
-                                                 {keeping({1}), -2.0}};
+    const std::vector<ScoredCandidate> scored = {{keeping({5}), -1.0, {}},
+                                                 {keeping({3}), -2.0, {}},
+                                                 {keeping({0}), -1.0, {}},
+                                                 {keeping({1, 2}), -0.5, {}},
+                                                 {keeping({1}), -2.0, {}}};
     EXPECT_EQ(ranking(scored), (std::vector<size_t>{3, 2, 0, 4, 1}));
     EXPECT_TRUE(ranking({}).empty());
 }
@@ -47,9 +49,9 @@ TEST(Candidates, are_ranked_by_score_then_by_layer) {
 /// An order that sorting can rely on, whatever is among the scores.
 TEST(Candidates, without_a_finite_score_come_last_by_layer) {
     const double none = std::numeric_limits<double>::quiet_NaN(), infinite = std::numeric_limits<double>::infinity();
-    const std::vector<ScoredCandidate> scored = {{keeping({5}), none},     {keeping({3}), -2.0},
-                                                 {keeping({4}), infinite}, {keeping({1}), -infinite},
-                                                 {keeping({0}), -1.0},     {keeping({2}), none}};
+    const std::vector<ScoredCandidate> scored = {{keeping({5}), none, {}},     {keeping({3}), -2.0, {}},
+                                                 {keeping({4}), infinite, {}}, {keeping({1}), -infinite, {}},
+                                                 {keeping({0}), -1.0, {}},     {keeping({2}), none, {}}};
     EXPECT_EQ(ranking(scored), (std::vector<size_t>{4, 1, 3, 5, 2, 0}));
 }
 

@@ -31,7 +31,7 @@ std::vector<ScoredCandidate> scored(const std::vector<double>& scores) {
     std::vector<ScoredCandidate> all;
     const auto layers = int64_t(scores.size());
     for (int64_t layer = layers - 1; layer >= 0; --layer)
-        all.push_back({{keep_softmax(layers, "linear", {layer}), {}}, scores[size_t(layer)]});
+        all.push_back({{keep_softmax(layers, "linear", {layer}), {}}, scores[size_t(layer)], {}});
     return all;
 }
 
@@ -45,16 +45,20 @@ TEST(SelectionRules, have_these_names_and_keys) {
     using Names = std::vector<std::string>;
     Names names;
     for (const SelectionRule& rule : selection_rules()) names.push_back(rule.name);
-    EXPECT_EQ(names, (Names{"kl_guided", "uniform", "random", "explicit", "all_linear"}));
+    EXPECT_EQ(names,
+              (Names{"recall_guided", "kl_guided", "kl_guided_removal", "kl_guided_average", "hidden_state_addition",
+                     "hidden_state_removal", "aligned_addition", "perplexity", "smart", "halo", "ablation",
+                     "ablation_accuracy", "removal_rounds", "uniform", "random", "explicit", "all_linear"}));
     EXPECT_EQ(keys(selection_rule("kl_guided")), Names{"budget"});
     EXPECT_EQ(keys(selection_rule("uniform")), (Names{"budget", "phase"}));
     EXPECT_EQ(keys(selection_rule("random")), (Names{"budget", "seed"}));
     EXPECT_EQ(keys(selection_rule("explicit")), Names{"layers"});
     EXPECT_TRUE(keys(selection_rule("all_linear")).empty());
+    const std::set<std::string> without_scores = {"uniform", "random", "explicit", "all_linear"};
     for (const SelectionRule& rule : selection_rules())
-        EXPECT_EQ(rule.scorer != nullptr, rule.name == "kl_guided") << rule.name;
+        EXPECT_EQ(rule.scorer == nullptr, without_scores.contains(rule.name)) << rule.name;
     expect_error([] { selection_rule("best"); }, ExitCode::bad_input,
-                 {"select.rule", "best", "kl_guided, uniform, random, explicit, all_linear"});
+                 {"select.rule", "best", "removal_rounds, uniform, random, explicit, all_linear"});
 }
 
 TEST(SelectionRules, share_keys_that_they_declare_alike) {
@@ -100,8 +104,8 @@ TEST(KlGuided, larger_budgets_only_add_layers) {
 /// Of several candidates that restore a layer, the best counts; others count for no layer.
 TEST(KlGuided, looks_at_candidates_that_restore_one_layer) {
     auto scores = scored({-4.0, -1.0, -3.0});
-    scores.push_back({{keep_softmax(3, "linear", {0}), {{"learning_rate", 0.1}}}, -0.5});
-    scores.push_back({{keep_softmax(3, "linear", {1, 2}), {}}, 0.0});
+    scores.push_back({{keep_softmax(3, "linear", {0}), {{"learning_rate", 0.1}}}, -0.5, {}});
+    scores.push_back({{keep_softmax(3, "linear", {1, 2}), {}}, 0.0, {}});
     EXPECT_EQ(chosen("kl_guided", {{"budget", "2"}}, 3, scores), (Layers{0, 1}));
 }
 

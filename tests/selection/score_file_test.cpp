@@ -22,6 +22,8 @@ void expect_same(const CandidateResult& found, const CandidateResult& expected) 
     EXPECT_EQ(found.train_loss, expected.train_loss);
     EXPECT_EQ(found.seconds, expected.seconds);
     EXPECT_EQ(found.rank, expected.rank);
+    EXPECT_EQ(found.samples, expected.samples);
+    EXPECT_EQ(found.recall_weight, expected.recall_weight);
     EXPECT_EQ(found.score(), expected.score());
 }
 
@@ -82,6 +84,41 @@ TEST_F(ScoreFile, a_candidates_file_keeps_its_rows_of_metrics) {
 TEST_F(ScoreFile, the_score_is_minus_the_mean_of_the_last_measurement) {
     EXPECT_DOUBLE_EQ(third.score(), -3.0);
     EXPECT_EQ(test::scores_of(made_up_scores(3, {0, 1, 2})), (std::vector<double>{-1.0, -2.0, -3.0}));
+}
+
+/// Three candidates that were not trained: a KL of 1, 2, 3 of the text and of 0.5, 0.25, 0 of two answers.
+ScoreTable measured_directly() {
+    ScoreTable table = made_up_scores(3, {0, 1, 2});
+    for (CandidateResult& result : table.candidates) {
+        const auto number = double(result.number);
+        result.candidate.layout = all_softmax(3);
+        result.candidate.layout[size_t(result.number)] = "gated_delta_net";
+        result.measured_tokens = {0};
+        result.kl = {{number + 0.5, number + 1.5}};
+        result.train_loss.clear();
+        result.samples = {{"loss", {3.0, 4.0}}, {"recall_kl", {0.75 - number / 4.0, 0.25 - number / 4.0}}};
+        result.recall_weight = 4.0;
+    }
+    table.all_linear_kl = {7.0, 8.0};
+    return table;
+}
+
+TEST_F(ScoreFile, candidates_that_were_not_trained) {
+    const ScoreTable table = measured_directly();
+    write_scores(path, table, Provenance{});
+    expect_same(read_scores(path), table);
+    write_candidate(one, table.candidates[2], Provenance{});
+    expect_same(read_candidate(one, table.candidates[2].candidate), table.candidates[2]);
+}
+
+TEST_F(ScoreFile, the_score_weighs_what_is_recalled) {
+    const ScoreTable table = measured_directly();
+    EXPECT_EQ(test::scores_of(table), (std::vector<double>{-1.0 - 4.0 * 0.5, -2.0 - 4.0 * 0.25, -3.0}));
+    EXPECT_DOUBLE_EQ(table.candidates[0].score_error(), std::hypot(0.5, 4.0 * 0.25));
+    const auto measured = table.scored()[1].measured;
+    EXPECT_EQ(measured.at("kl"), 2.0);
+    EXPECT_EQ(measured.at("loss"), 3.5);
+    EXPECT_EQ(measured.at("recall_kl"), 0.25);
 }
 
 TEST_F(ScoreFile, a_table_of_restored_layers) {

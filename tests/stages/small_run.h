@@ -45,6 +45,7 @@ class SmallRun : public TemporaryFolder {
         set_steps(job.distill, 6);
         job.score.validation_sequences = 5;
         job.score.measurements = 2;
+        job.select.rule = "kl_guided";
         job.select.options["budget"] = "1";
         job.evaluate.sequences = 5;
         job.evaluate.sequence_length = small_length;
@@ -53,7 +54,7 @@ class SmallRun : public TemporaryFolder {
     }
 
     /// `amalgam run` of `job` on so many ranks, to its end.
-    Finished run(int ranks, double time_limit = 60.0) { return start(ranks)->wait(time_limit); }
+    Finished run(int ranks, double time_limit = 180.0) { return start(ranks)->wait(time_limit); }
     std::unique_ptr<Process> start(int ranks) {
         return std::make_unique<Process>(mpi_command(ranks, {AMALGAM_PROGRAM, "run", job_file().string()}));
     }

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// Scorers: which layouts are tried out, and whether they are distilled before they are measured. How they are measured
+// needs LibTorch and stands in selection/measurement.h.
+#pragma once
+
+#include "rules/candidate.h"
+
+namespace amalgam {
+
+struct Scorer {
+    std::string name;
+    /// Candidates are distilled briefly, then measured; else they are put together from the teacher's layers and those
+    /// of the aligned student, and measured as they are.
+    bool distils = true;
+    /// What is to be measured next, for a student of so many layers whose linear layers have this mixer. `scored`: all
+    /// candidates before, by number; a candidate's number is its place in the whole sequence. Nothing: that was all.
+    std::vector<Candidate> (*next)(int64_t layers, const std::string& mixer,
+                                   const std::vector<ScoredCandidate>& scored) = nullptr;
+    /// How many there will be.
+    int64_t (*count)(int64_t layers) = nullptr;
+};
+
+/// One candidate a layer: softmax comes back in that layer of the all-linear student. Candidate c restores layer c.
+const Scorer& restored_layer_scorer();          // distilled
+const Scorer& aligned_restored_layer_scorer();  // as they are
+
+/// One candidate a layer: the teacher with the linear mixer in that layer alone.
+const Scorer& removed_layer_scorer();          // distilled
+const Scorer& aligned_removed_layer_scorer();  // as they are
+
+/// The candidates of restored_layer_scorer(), then those of removed_layer_scorer().
+const Scorer& restored_and_removed_scorer();
+
+/// One candidate a layer: the teacher without the output of that layer's attention.
+const Scorer& ablated_layer_scorer();
+
+/// From the teacher down to one softmax layer. A round tries the removal of each layer that still has softmax; the
+/// layer whose removal leaves the best score stays linear from then on. Greedy backward elimination: a layer is judged
+/// beside those that will still be there, so a circuit of layers is kept or given up as a whole.
+const Scorer& removal_rounds_scorer();
+
+/// Layers in the order in which the rounds of removal_rounds_scorer() took softmax from them; those of finished rounds.
+/// Throws Error(damaged_file) if `scored` are no such rounds.
+std::vector<int64_t> removed_by_rounds(int64_t layers, const std::vector<ScoredCandidate>& scored);
+
+}  // namespace amalgam

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "selection/assembled_model.h"
+
+#include <ATen/ATen.h>
+
+namespace amalgam {
+
+AssembledModel::AssembledModel(const CausalLM& teacher, const CausalLM& aligned, int64_t kept_bytes)
+    : teacher_(teacher),
+      aligned_(aligned),
+      // Ranks of a sharded model compute the same blocks at the same time, so none of them may begin later.
+      kept_bytes_(teacher.weights_on_demand() || aligned.weights_on_demand() ? 0.0 : double(kept_bytes)) {}
+
+AssembledModel::Pass* AssembledModel::kept(const at::Tensor& tokens, int64_t batch) {
+    if (const auto found = passes_.find(batch); found != passes_.end()) return &found->second;
+    const ModelConfig& c = teacher_.config();
+    const double bytes =
+        double(c.layers * tokens.numel() * c.hidden_size) * double(c10::elementSize(teacher_.compute_type()));
+    if (bytes_ + bytes > kept_bytes_) return nullptr;
+    bytes_ += bytes;
+    Pass& pass = passes_[batch];
+    pass.inputs.resize(size_t(c.layers));
+    return &pass;
+}
+
+at::Tensor AssembledModel::hidden(const at::Tensor& tokens, const Layout& layout, int64_t batch) {
+    const at::NoGradGuard no_grad;
+    const HeldOuterWeights outer(teacher_, 0);
+    const RotaryTables rotary = teacher_.rotary(0, tokens.size(1));
+    const auto layers = int64_t(layout.size());
+    Pass* pass = kept(tokens, batch);
+    int64_t first = 0;
+    if (pass && !pass->layout.empty())
+        while (first < layers - 1 && layout[size_t(first)] == pass->layout[size_t(first)]) ++first;
+    at::Tensor x = first > 0 ? pass->inputs[size_t(first)] : outer.embed(tokens);
+    for (int64_t layer = first; layer < layers; ++layer) {
+        if (pass) pass->inputs[size_t(layer)] = x;
+        const std::string& mixer = layout[size_t(layer)];
+        const bool is_teachers = mixer == softmax_mixer || mixer == ablated_mixer;
+        const HeldBlock block(is_teachers ? teacher_ : aligned_, layer);
+        if (x.size(0) == 0) continue;
+        x = mixer == ablated_mixer ? block->finish(x, at::zeros_like(x)) : block->forward(x, rotary);
+        ++computed_;
+    }
+    if (pass) pass->layout = layout;
+    return outer.final_norm(x);
+}
+
+}  // namespace amalgam

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// Any layout, put together block by block from the teacher and the aligned all-linear student: forward only, without
+// making a model for it. Both have the same weights outside the mixers.
+#pragma once
+
+#include "model/causal_lm.h"
+
+namespace amalgam {
+
+class AssembledModel {
+  public:
+    /// Both must outlive this. States between blocks are kept as far as `kept_bytes` allow.
+    AssembledModel(const CausalLM& teacher, const CausalLM& aligned, int64_t kept_bytes);
+
+    /// As CausalLM::hidden, of a model with `layout`. `batch` names these tokens: if they come again with another
+    /// layout, the pass begins at the first block that differs from the one before.
+    at::Tensor hidden(const at::Tensor& tokens, const Layout& layout, int64_t batch);
+
+    /// Blocks that were computed since the beginning.
+    int64_t computed_blocks() const { return computed_; }
+
+  private:
+    struct Pass {
+        Layout layout;                   // of the latest pass
+        std::vector<at::Tensor> inputs;  // of its blocks
+    };
+    /// Where the states of a batch may be kept; null: nowhere.
+    Pass* kept(const at::Tensor& tokens, int64_t batch);
+
+    const CausalLM &teacher_, &aligned_;
+    double kept_bytes_;
+    double bytes_ = 0.0;
+    std::map<int64_t, Pass> passes_;  // by batch
+    int64_t computed_ = 0;
+};
+
+}  // namespace amalgam

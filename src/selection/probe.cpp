@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "selection/probe.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "job/training_plan.h"
+#include "objectives/chunked_losses.h"
+#include "system/activity.h"
+
+namespace amalgam {
+namespace {
+
+std::vector<double> on_host(const at::Tensor& values) {
+    const at::Tensor host = values.to(at::kCPU, at::kDouble).contiguous();
+    return {host.const_data_ptr<double>(), host.const_data_ptr<double>() + host.numel()};
+}
+
+}  // namespace
+
+Probe::Probe(const CausalLM& teacher, const HeldOutSet& text, const RecallQuestions* questions, int64_t loss_chunk,
+             int64_t cache_bytes, const Communicator& group)
+    : teacher_(teacher),
+      group_(group),
+      loss_chunk_(loss_chunk),
+      sequences_(text.sequences()),
+      questions_(questions ? questions->size() : 0),
+      cache_bytes_(double(cache_bytes)) {
+    // Batches are cut without regard to the number of ranks, so that their arithmetic is the same on any.
+    std::vector<std::function<Batch()>> all;
+    for (int64_t first = 0; first < sequences_; first += held_out_micro_batch)
+        all.emplace_back([&, first] { return text_batch(text, first); });
+    std::map<int64_t, std::vector<int64_t>> by_length;
+    for (int64_t q = 0; q < questions_; ++q) by_length[questions->length(q)].push_back(q);
+    for (const auto& [length, numbers] : by_length) {
+        const auto most = size_t(recall_batch(length));
+        for (size_t first = 0; first < numbers.size(); first += most) {
+            const auto begin = numbers.begin() + std::ptrdiff_t(first);
+            const std::vector<int64_t> some(begin, begin + std::ptrdiff_t(std::min(most, numbers.size() - first)));
+            all.emplace_back([this, questions, some] { return question_batch(*questions, some); });
+        }
+    }
+    const auto ranks = size_t(group.size());
+    group.together([&] {  // making a question may fail
+        for (size_t b = size_t(group.rank()); b < all.size(); b += ranks) batches_.push_back(all[b]());
+    });
+    passes_ = int64_t((all.size() + ranks - 1) / ranks);
+    cached_.resize(batches_.size());
+}
+
+Probe::Batch Probe::text_batch(const HeldOutSet& text, int64_t first) const {
+    const int64_t count = std::min(held_out_micro_batch, text.sequences() - first), time = text.time();
+    Batch batch;
+    batch.tokens = text.tokens.narrow(0, first, count).to(teacher_.device());
+    batch.places = at::arange(count * time, at::kLong).to(teacher_.device());
+    batch.targets = next_tokens(batch.tokens);
+    for (int64_t i = 0; i < count * time; ++i) batch.rows.push_back(i / time);
+    batch.first = first;
+    return batch;
+}
+
+Probe::Batch Probe::question_batch(const RecallQuestions& questions, const std::vector<int64_t>& numbers) const {
+    const int64_t time = questions.length(numbers[0]);
+    Batch batch;
+    batch.numbers = numbers;
+    const at::Tensor tokens = at::empty({int64_t(numbers.size()), time}, at::kLong);
+    std::vector<int64_t> places, targets;
+    for (size_t row = 0; row < numbers.size(); ++row) {
+        const RecallQuestion question = questions.make(numbers[row]);
+        std::copy(question.tokens.begin(), question.tokens.end(),
+                  tokens.mutable_data_ptr<int64_t>() + int64_t(row) * time);
+        for (int64_t t = question.context; t < time; ++t) {
+            places.push_back(int64_t(row) * time + t - 1);
+            targets.push_back(question.tokens[size_t(t)]);
+            batch.rows.push_back(int64_t(row));
+        }
+    }
+    batch.tokens = tokens.to(teacher_.device());
+    batch.places = at::tensor(places, at::kLong).to(teacher_.device());
+    batch.targets = at::tensor(targets, at::kLong).to(teacher_.device());
+    return batch;
+}
+
+at::Tensor Probe::teacher_states(const Batch& batch, size_t mine) const {
+    if (cached_[mine].defined()) return cached_[mine];
+    const at::Tensor states = teacher_.hidden(batch.tokens).flatten(0, 1).index_select(0, batch.places);
+    const auto bytes = double(states.nbytes());
+    // A sharded teacher runs in step on all ranks, so all of them keep everything or nothing.
+    const bool keeps = !teacher_.weights_on_demand() && cached_bytes_ + bytes <= cache_bytes_;
+    if (!keeps) return states;
+    cached_bytes_ += bytes;
+    return cached_[mine] = states;
+}
+
+ProbeSamples Probe::measure(const Forward& model) const {
+    const at::NoGradGuard no_grad;
+    ProbeSamples samples;
+    for (const char* name : {"kl", "loss", "accuracy", "hidden_state_error"}) samples[name].resize(size_t(sequences_));
+    if (questions_ > 0)
+        for (const char* name : {"recall_kl", "recall_loss", "recall"}) samples[name].resize(size_t(questions_));
+    const bool in_step = teacher_.weights_on_demand() != nullptr;
+    const HeldOuterWeights outer(teacher_);
+    for (int64_t pass = 0; pass < passes_; ++pass) {
+        const auto mine = size_t(pass);
+        if (mine < batches_.size()) {
+            const Batch& batch = batches_[mine];
+            const at::Tensor of_teacher = teacher_states(batch, mine);
+            const at::Tensor hidden = model(batch.tokens, pass).flatten(0, 1).index_select(0, batch.places);
+            add(batch, hidden, of_teacher, outer.head(), samples);
+        } else if (in_step) {
+            const at::Tensor empty = at::empty({0, 1}, at::TensorOptions(at::kLong).device(teacher_.device()));
+            teacher_.hidden(empty);
+            model(empty, pass);
+        }
+        mark_progress();
+    }
+    for (auto& [name, values] : samples)  // every entry is nonzero on one rank only: exact
+        group_.sum_in_place(std::span<double>(values));
+    return samples;
+}
+
+void Probe::add(const Batch& batch, const at::Tensor& hidden, const at::Tensor& of_teacher, const at::Tensor& head,
+                ProbeSamples& samples) const {
+    const auto kl = on_host(token_kl_divergence(hidden, head, of_teacher, head, loss_chunk_));
+    const TokenLosses losses = token_cross_entropy(hidden, head, batch.targets, loss_chunk_);
+    const auto loss = on_host(losses.loss), correct = on_host(losses.correct), targets = on_host(batch.targets);
+    const auto rows = size_t(batch.tokens.size(0));
+    std::vector<double> tokens(rows), predicted(rows), kl_sum(rows), loss_sum(rows), right(rows);
+    for (size_t i = 0; i < batch.rows.size(); ++i) {
+        const auto row = size_t(batch.rows[i]);
+        ++tokens[row];
+        kl_sum[row] += kl[i];
+        if (targets[i] < 0) continue;
+        ++predicted[row];
+        loss_sum[row] += loss[i];
+        right[row] += correct[i];
+    }
+    if (!batch.numbers.empty()) {
+        for (size_t row = 0; row < rows; ++row) {
+            const auto question = size_t(batch.numbers[row]);
+            samples["recall_kl"][question] = kl_sum[row] / tokens[row];
+            samples["recall_loss"][question] = loss_sum[row] / predicted[row];
+            samples["recall"][question] = right[row] == predicted[row] ? 1.0 : 0.0;
+        }
+        return;
+    }
+    const at::Tensor t = of_teacher.to(at::kFloat);
+    const auto error = on_host((hidden.to(at::kFloat) - t).square().sum(1) / t.square().sum(1));
+    std::vector<double> error_sum(rows);
+    for (size_t i = 0; i < batch.rows.size(); ++i) error_sum[size_t(batch.rows[i])] += error[i];
+    for (size_t row = 0; row < rows; ++row) {
+        const size_t sequence = size_t(batch.first) + row;
+        samples["kl"][sequence] = kl_sum[row] / tokens[row];
+        samples["loss"][sequence] = loss_sum[row] / predicted[row];
+        samples["accuracy"][sequence] = right[row] / predicted[row];
+        samples["hidden_state_error"][sequence] = error_sum[row] / tokens[row];
+    }
+}
+
+}  // namespace amalgam

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "rules/scorers.h"
+
+#include <algorithm>
+
+#include "../storage/temporary_folder.h"
+
+namespace amalgam {
+namespace {
+
+using Layers = std::vector<int64_t>;
+constexpr const char* linear = "gated_delta_net";
+
+TEST(Scorers, of_restored_layers_have_one_candidate_a_layer) {
+    for (const Scorer* scorer : {&restored_layer_scorer(), &aligned_restored_layer_scorer()}) {
+        const auto candidates = scorer->next(6, linear, {});
+        ASSERT_EQ(candidates.size(), 6U);
+        for (int64_t layer = 0; layer < 6; ++layer)
+            EXPECT_EQ(candidates[size_t(layer)].layout, keep_softmax(6, linear, {layer}));
+    }
+}
+
+TEST(Scorers, of_removed_layers_begin_with_the_last) {
+    for (const Scorer* scorer : {&removed_layer_scorer(), &aligned_removed_layer_scorer()}) {
+        const auto candidates = scorer->next(3, linear, {});
+        ASSERT_EQ(candidates.size(), 3U);
+        EXPECT_EQ(candidates[0].layout, (Layout{"softmax", "softmax", linear}));
+        EXPECT_EQ(candidates[2].layout, (Layout{linear, "softmax", "softmax"}));
+    }
+    EXPECT_EQ(ablated_layer_scorer().next(2, linear, {})[1].layout, (Layout{"ablated", "softmax"}));
+}
+
+/// The score of what is left softmax: the sum of its layers' worth, but layers 1 and 4 are worth something together
+/// only.
+double worth(const Layout& layout) {
+    const double alone[] = {3.0, 0.0, 1.0, 2.0, 0.0};
+    const Layers kept = softmax_layers(layout);
+    double sum = 0.0;
+    for (const int64_t layer : kept) sum += alone[layer];
+    const auto is_kept = [&](int64_t layer) { return std::find(kept.begin(), kept.end(), layer) != kept.end(); };
+    return sum + (is_kept(1) && is_kept(4) ? 10.0 : 0.0);
+}
+
+std::vector<ScoredCandidate> all_rounds(int64_t layers) {
+    std::vector<ScoredCandidate> scored;
+    for (;;) {
+        const auto next = removal_rounds_scorer().next(layers, linear, scored);
+        if (next.empty()) return scored;
+        for (const Candidate& one : next) scored.push_back({one, worth(one.layout), {}});
+    }
+}
+
+TEST(RemovalRounds, keep_layers_that_are_worth_something_together) {
+    const auto scored = all_rounds(5);
+    EXPECT_EQ(removed_by_rounds(5, scored), (Layers{2, 3, 0, 4})) << "then 1 is left";
+}
+
+TEST(RemovalRounds, are_as_many_as_they_say) {
+    for (const int64_t layers : {1, 2, 5, 9}) {
+        std::vector<ScoredCandidate> scored;
+        for (;;) {
+            const auto next = removal_rounds_scorer().next(layers, linear, scored);
+            if (next.empty()) break;
+            for (const Candidate& one : next) scored.push_back({one, 0.0, {}});
+        }
+        EXPECT_EQ(int64_t(scored.size()), removal_rounds_scorer().count(layers));
+    }
+    for (const Scorer* once : {&restored_layer_scorer(), &restored_and_removed_scorer(), &ablated_layer_scorer()}) {
+        const auto all = once->next(7, linear, {});
+        EXPECT_EQ(int64_t(all.size()), once->count(7)) << once->name;
+        EXPECT_TRUE(once->next(7, linear, {{all[0], 0.0, {}}}).empty());
+    }
+}
+
+TEST(RemovalRounds, that_are_not_finished_say_nothing) {
+    auto scored = all_rounds(5);
+    scored.resize(5 + 3);
+    EXPECT_EQ(removed_by_rounds(5, scored), Layers{2});
+}
+
+TEST(RemovalRounds, of_other_candidates_are_refused) {
+    auto scored = all_rounds(5);
+    for (size_t i = 5; i < 9; ++i) scored[i].candidate.layout = keep_softmax(5, linear, {0, 1, 2, 3, 4});
+    test::expect_error([&] { removed_by_rounds(5, scored); }, ExitCode::damaged_file, {"rounds"});
+}
+
+}  // namespace
+}  // namespace amalgam
