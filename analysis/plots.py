@@ -149,6 +149,19 @@ def paired_errors(scores):
     return errors
 
 
+def label_importance(axes, all_scores):
+    removal = {bool(scores.of_removal()) for scores in all_scores}
+    if removal == {True}:
+        axes.set_xlabel("layer that alone is linear")
+        axes.set_ylabel("importance = KL of text and answers (nat/token)")
+    elif removal == {False}:
+        axes.set_xlabel("layer whose softmax attention is restored")
+        axes.set_ylabel("importance = −KL (nat/token)")
+    else:
+        axes.set_xlabel("layer")
+        axes.set_ylabel("importance (nat/token)")
+
+
 def importance(run, size=WIDE):
     scores = run.scores.of_layers() if run.scores is not None else None
     if scores is None or not np.isfinite(scores.score).any():
@@ -173,8 +186,7 @@ def importance(run, size=WIDE):
     axes.set_ylim(bottom, high + 0.08 * max(high - low, 1e-6))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=15))
     axes.grid(axis="x", visible=False)
-    axes.set_xlabel("layer whose softmax attention is restored")
-    axes.set_ylabel("importance = −KL (nat/token)")
+    label_importance(axes, [scores])
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handletextpad=0.2)
     return to_svg(figure, f"Importance per layer of {run.name}")
 
@@ -392,7 +404,6 @@ def importance_overlay(runs, size=WIDE):
         plt.close(figure)
         return None
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=15))
-    axes.set_xlabel("layer whose softmax attention is restored")
-    axes.set_ylabel("importance = −KL (nat/token)")
+    label_importance(axes, [run.scores for run in runs if run.scores is not None])
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(drawn, 3))
     return to_svg(figure, "Importance per layer of every run")

@@ -48,6 +48,8 @@ def why_missing(run, stage):
     """Why there is nothing to show of a stage."""
     if not run.asks_for(stage):
         return "not asked for"
+    if stage == "score" and run.scores is not None and len(run.scores.checkpoint_tokens) < 2:
+        return "its candidates are not trained"
     if run.took_over(stage):
         return f'taken over from {Path(run.job["reuse"]).name}'
     return NOT_THERE
@@ -125,7 +127,7 @@ def layout_section(run):
             number = f"{score:.3f}".replace("-", "−") if np.isfinite(score) else "not a number"
             notes[int(layer)] = [number, f"#{rank[int(layer)]}"]
     html += page.layout_strip(layout, is_softmax, notes)
-    scored = " In each cell: score (−KL, nat/token) and place among the candidates." if notes else ""
+    scored = " In each cell: importance (nat/token) and place among the layers." if notes else ""
     html += (f'<p class="legend">{page.swatch(plots.SOFTMAX)}softmax attention '
              f'{page.swatch("#dfe6ec")}linear attention.{scored}</p>')
     return html
@@ -160,10 +162,13 @@ def score_section(run, earlier):
     if shown is not None:
         return html + f'<p>The scores are those of <a href="#run{shown}">{escape(earlier[shown].name)}</a>.</p>'
     html += page.figure(plots.importance(run), "Importance per layer",
-                        "Higher: restoring softmax attention there lowers the held-out KL more. Thin bars: standard "
+                        ("Higher: the teacher loses more if that layer alone is linear. " if scores.of_removal() else
+                         "Higher: restoring softmax attention there lowers the held-out KL more. ") + "Thin bars: standard "
                         "error over sequences. Thick bars: the same after the difficulty common to all candidates is "
                         "taken out of each sequence, which is what a comparison of layers rests on.",
                         narrow=plots.importance(run, plots.NARROW))
+    if len(scores.checkpoint_tokens) < 2:  # candidates that are not trained have no course
+        return html
     aligned = ""
     if scores.all_linear_kl is not None:
         aligned = f" The aligned all-linear student starts at {np.mean(scores.all_linear_kl):.3g} nat/token."
@@ -182,20 +187,21 @@ def other_candidates(scores):
 
 
 def settling(run):
-    """The best K layers at every held-out measurement: shows when the choice stopped changing."""
+    """The K most important layers at every held-out measurement: shows when the choice stopped changing."""
     scores, selection = run.scores, run.selection
     if selection is None or len(selection.layers) == 0 or len(scores.checkpoint_tokens) < 2:
         return ""
     scores = scores.of_layers()
     rows = ""
     for measurement, tokens in enumerate(scores.checkpoint_tokens):
-        kl = np.where(np.isfinite(scores.kl_mean[:, measurement]), scores.kl_mean[:, measurement], np.inf)
+        kl = -scores.kl_mean[:, measurement] if scores.of_removal() else scores.kl_mean[:, measurement]
+        kl = np.where(np.isfinite(kl), kl, np.inf)
         order = np.lexsort((scores.layer, kl))[: len(selection.layers)]
         best = set(int(scores.layer[row]) for row in order if np.isfinite(kl[row]))
         layout = ["softmax" if layer in best else "linear" for layer in range(len(selection.layout))]
         rows += f"<div>{plots.short_number(tokens)} tokens</div>{page.layout_strip(layout, is_softmax)}"
-    return (f'<h3>When the choice settled</h3><p class="note">The {len(selection.layers)} layers with the lowest KL '
-            f'at each held-out measurement.</p><div class="rows">{rows}</div>')
+    return (f'<h3>When the choice settled</h3><p class="note">The {len(selection.layers)} most important layers by '
+            f'the KL at each held-out measurement.</p><div class="rows">{rows}</div>')
 
 
 def training_section(run):

@@ -11,7 +11,7 @@ import numpy as np
 
 # The first number of format_version; 1 where it is not named here.
 NEWEST_VERSIONS = {"amalgam checkpoint": 2, "amalgam scores": 2, "amalgam candidate": 2}
-NO_LAYER = -1  # of a candidate that does not restore softmax in just one layer
+NO_LAYER = -1  # of a candidate that does not restore softmax in just one layer, or remove it from just one
 
 
 class UnreadableFile(Exception):
@@ -49,6 +49,7 @@ class Scores:
 
     candidate: np.ndarray
     layer: np.ndarray  # whose softmax attention is restored; NO_LAYER where it is not just one
+    removed: np.ndarray  # that alone has none; NO_LAYER where it is not just one
     checkpoint_tokens: np.ndarray
     kl: np.ndarray  # [C, M, S], NaN where a candidate was not measured
     kl_mean: np.ndarray  # [C, M]
@@ -60,12 +61,19 @@ class Scores:
     complete: bool  # False while it is put together from candidate files
     provenance: Provenance
 
+    def of_removal(self):
+        """Whether layers are judged by what is lost without their softmax attention, not by what is won with it."""
+        return (self.removed != NO_LAYER).sum() > (self.layer != NO_LAYER).sum()
+
     def of_layers(self):
-        """The same for the candidates that restore one layer: what is shown by layer."""
-        rows = self.layer != NO_LAYER
-        by_candidate = ("candidate", "layer", "kl", "kl_mean", "kl_standard_error", "score", "score_standard_error",
-                        "seconds")
-        return replace(self, **{name: getattr(self, name)[rows] for name in by_candidate})
+        """The same for the candidates of single layers, restored or removed: what is shown by layer. The score is the
+        layer's importance: of a removed one minus the candidate's."""
+        layer = self.removed if self.of_removal() else self.layer
+        score = -self.score if self.of_removal() else self.score
+        rows = layer != NO_LAYER
+        by_candidate = ("candidate", "kl", "kl_mean", "kl_standard_error", "score_standard_error", "seconds")
+        return replace(self, layer=layer[rows], score=score[rows], removed=self.removed[rows],
+                       **{name: getattr(self, name)[rows] for name in by_candidate})
 
 
 @dataclass
@@ -200,15 +208,17 @@ def read_provenance(file):
     return Provenance(ranks=None if ranks is None else int(ranks), **words)
 
 
-def restored_layers(file):
-    """Of each candidate of scores.h5 or of its own file: the layer of its only softmax mixer, or NO_LAYER."""
-    if "layout" not in file:  # format 1, where every candidate had one
+def single_layers(file):
+    """Of each candidate of scores.h5 or of its own file: the layer of its only softmax mixer, and that of its only other
+    mixer, as `layer` and `removed`; NO_LAYER where there is no such."""
+    if "layout" not in file:  # format 1, where every candidate restored one
         expect_shapes(file, {"candidate": "C", "layer": "C"})
-        return file["layer"][:]
+        return {"layer": file["layer"][:], "removed": np.full(file["layer"].shape, NO_LAYER)}
     expect_shapes(file, {"candidate": "C", "layout": "CL"})
     mixers = np.array([text(name) for name in file["mixer"][:]])
     softmax = mixers[file["layout"][:]] == "softmax"
-    return np.where(softmax.sum(axis=1) == 1, softmax.argmax(axis=1), NO_LAYER)
+    return {"layer": np.where(softmax.sum(axis=1) == 1, softmax.argmax(axis=1), NO_LAYER),
+            "removed": np.where((~softmax).sum(axis=1) == 1, (~softmax).argmax(axis=1), NO_LAYER)}
 
 
 def read_selection(path):
@@ -240,7 +250,7 @@ def read_scores(path):
             return None
         expect_shapes(file, CANDIDATE_SHAPES | {"score": "C", "score_standard_error": "C"})
         return Scores(
-            candidate=file["candidate"][:], layer=restored_layers(file), checkpoint_tokens=file["checkpoint_tokens"][:],
+            candidate=file["candidate"][:], **single_layers(file), checkpoint_tokens=file["checkpoint_tokens"][:],
             kl=file["kl"][:], kl_mean=file["kl_mean"][:], kl_standard_error=file["kl_standard_error"][:],
             score=file["score"][:], score_standard_error=file["score_standard_error"][:], seconds=file["seconds"][:],
             all_linear_kl=file["all_linear_kl"][:] if "all_linear_kl" in file else None,
@@ -258,22 +268,13 @@ def read_candidate(path):
         kl = file["kl"][:]
         kl_mean = file["kl_mean"][:]
         error = file["kl_standard_error"][:]
-        return Scores(candidate=file["candidate"][:], layer=restored_layers(file),
+        return Scores(candidate=file["candidate"][:], **single_layers(file),
                       checkpoint_tokens=file["checkpoint_tokens"][:], kl=kl, kl_mean=kl_mean, kl_standard_error=error,
-                      score=-last_measured(kl_mean), score_standard_error=last_measured(error),
+                      score=file["score"][:] if "score" in file else -kl_mean[:, -1],  # absent in early files
+                      score_standard_error=file["score_standard_error"][:] if "score" in file else error[:, -1],
                       seconds=file["seconds"][:], all_linear_kl=None, complete=False, provenance=read_provenance(file))
 
     return read_with(path, "amalgam candidate", reader)
-
-
-def last_measured(values):
-    """The last entry of each row that is not NaN (NaN if there is none)."""
-    result = np.full(values.shape[0], np.nan)
-    for row, series in enumerate(values):
-        measured = series[np.isfinite(series)]
-        if measured.size:
-            result[row] = measured[-1]
-    return result
 
 
 def join_candidates(parts):
@@ -290,7 +291,7 @@ def join_candidates(parts):
         kl_mean[row, where] = part.kl_mean[0]
         kl_error[row, where] = part.kl_standard_error[0]
     joined = {name: np.concatenate([getattr(part, name) for part in parts])
-              for name in ("candidate", "layer", "score", "score_standard_error", "seconds")}
+              for name in ("candidate", "layer", "removed", "score", "score_standard_error", "seconds")}
     return Scores(checkpoint_tokens=tokens, kl=kl, kl_mean=kl_mean, kl_standard_error=kl_error, all_linear_kl=None,
                   complete=False, provenance=parts[-1].provenance, **joined)
 

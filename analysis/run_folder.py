@@ -18,6 +18,7 @@ from result_files import (Evaluation, Provenance, Scores, Selection, UnreadableF
                           read_checkpoint_info, read_evaluation, read_scores, read_selection, read_selection_in_scores)
 
 RULES_WITHOUT_SCORES = ("uniform", "random", "explicit", "all_linear")
+RULES_THAT_DISTIL = ("kl_guided", "kl_guided_removal", "kl_guided_average")  # their candidates, with score.tokens
 
 
 @dataclass
@@ -57,8 +58,11 @@ class RunFolder:
 
     def asks_for(self, stage):
         """Whether the job runs a stage. Yes where the job does not say, as in a folder without job.yaml."""
-        if stage == "score" and self.job.get("select.rule") in RULES_WITHOUT_SCORES:
+        rule = self.job.get("select.rule")
+        if stage == "score" and rule in RULES_WITHOUT_SCORES:
             return False
+        if stage == "score" and rule is not None and rule not in RULES_THAT_DISTIL:
+            return True
         switch = {"evaluate": "evaluate.sequences", "export": "export.formats"}.get(stage, f"{stage}.tokens")
         return self.job.get(switch) not in ("0", "[]")
 
@@ -176,7 +180,7 @@ def paired_gap(scores, selection):
     Both were measured on the same sequences, so the error is that of the differences, which is far smaller than the
     error of either mean. None if there is no such pair.
     """
-    if scores is None or selection is None:
+    if scores is None or selection is None or scores.of_removal():  # there the answers' KL counts too
         return None
     scores = scores.of_layers()
     chosen = np.isin(scores.layer, selection.layers)
