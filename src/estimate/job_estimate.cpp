@@ -229,9 +229,10 @@ class Estimator {
                       sizes_.block_flops(sizes_.layers(), double(asked)) / 2;
         const double candidates = double(scorer().count(int64_t(sizes_.layers())));
         const double groups = std::max<double>(1, double(machine_.ranks) / group);
-        stage.flops = candidates * of_one;
+        const double before = 4 * of_one;  // every group runs the whole teacher and the whole aligned student once
         const double at_once = sizes_.layers() / std::ceil(sizes_.layers() / groups);  // of the first round
-        stage.seconds = seconds(stage.flops / at_once, group);
+        stage.flops = candidates * of_one + std::min(groups, sizes_.layers()) * before;
+        stage.seconds = seconds(candidates * of_one / at_once + before, group);
         return stage;
     }
 
