@@ -214,8 +214,13 @@ class Estimator {
         sizes.micro_batches = 0;
         sizes.logit_bytes = chunk_bytes(score.loss_chunk_tokens, length, 2);
         const double text = double(score.validation_sequences) * length;
-        double tokens = text;
-        for (const int64_t asked : score.recall.lengths) tokens += double(score.recall.questions_of_a_length() * asked);
+        double tokens = text,
+               of_one = text * (sizes_.block_flops(sizes_.layers(), length) / 2 + 2 * sizes_.head_flops());
+        for (const int64_t length_of_question : score.recall.lengths) {
+            const auto asked = double(score.recall.questions_of_a_length() * length_of_question);
+            tokens += asked;
+            of_one += asked * sizes_.block_flops(sizes_.layers(), double(length_of_question)) / 2;
+        }
         const double most = score.teacher_cache_gib * double(1 << 30);
         const auto of_a_pass = double(recall_batch(1));  // tokens: passes are about as large whatever the length
         const double of_teacher = tokens / group * sizes_.hidden() * bytes_;
@@ -223,10 +228,6 @@ class Estimator {
             std::min(most, of_teacher) + std::min(most, of_teacher * sizes_.layers()) +
             std::min(tokens, of_a_pass) * sizes_.largest_block_activations(sizes_.layers(), bytes_);
         shard(stage, sizes, score.ranks_per_candidate);
-        double of_one = text * (sizes_.block_flops(sizes_.layers(), length) / 2 + 2 * sizes_.head_flops());
-        for (const int64_t asked : score.recall.lengths)
-            of_one += double(score.recall.questions_of_a_length() * asked) *
-                      sizes_.block_flops(sizes_.layers(), double(asked)) / 2;
         const double candidates = double(scorer().count(int64_t(sizes_.layers())));
         const double groups = std::max<double>(1, double(machine_.ranks) / group);
         const double before = 4 * of_one;  // every group runs the whole teacher and the whole aligned student once

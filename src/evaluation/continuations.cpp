@@ -9,22 +9,26 @@
 
 namespace amalgam {
 
+ContinuationBatch lay_out(std::span<const Continuation> batch) {
+    const int64_t longest = batch.empty() ? 1 : int64_t(batch[0].tokens.size());
+    ContinuationBatch result;
+    result.tokens = at::zeros({int64_t(batch.size()), longest}, at::kLong);
+    for (size_t row = 0; row < batch.size(); ++row) {
+        const auto& one = batch[row];
+        std::copy(one.tokens.begin(), one.tokens.end(), result.tokens.data_ptr<int64_t>() + int64_t(row) * longest);
+        for (int64_t t = one.context; t < int64_t(one.tokens.size()); ++t) {
+            result.places.push_back(int64_t(row) * longest + t - 1);
+            result.targets.push_back(one.tokens[size_t(t)]);
+            result.rows.push_back(row);
+        }
+    }
+    return result;
+}
+
 std::vector<Judgement> judge_continuations(const CausalLM& model, std::span<const Continuation> batch,
                                            int64_t loss_chunk) {
     const at::NoGradGuard no_grad;
-    const int64_t longest = batch.empty() ? 1 : int64_t(batch[0].tokens.size());
-    const at::Tensor tokens = at::zeros({int64_t(batch.size()), longest}, at::kLong);
-    std::vector<int64_t> places, targets;  // of the tokens that are predicted
-    std::vector<size_t> rows;
-    for (size_t row = 0; row < batch.size(); ++row) {
-        const auto& one = batch[row];
-        std::copy(one.tokens.begin(), one.tokens.end(), tokens.data_ptr<int64_t>() + int64_t(row) * longest);
-        for (int64_t t = one.context; t < int64_t(one.tokens.size()); ++t) {
-            places.push_back(int64_t(row) * longest + t - 1);
-            targets.push_back(one.tokens[size_t(t)]);
-            rows.push_back(row);
-        }
-    }
+    const auto [tokens, places, targets, rows] = lay_out(batch);
     const HeldOuterWeights outer(model);
     const at::Tensor hidden = model.hidden(tokens.to(model.device())).flatten(0, 1);
     std::vector<Judgement> judgements(batch.size());

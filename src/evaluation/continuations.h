@@ -17,13 +17,23 @@ struct Continuation {
     int64_t context = 0;              // tokens of the context, at least 1
 };
 
+/// A batch in one tensor; shorter continuations are padded behind all that is looked at, and no model here looks ahead.
+struct ContinuationBatch {
+    at::Tensor tokens;                     // int64 [batch, longest], CPU; longest 1 if the batch is empty
+    std::vector<int64_t> places, targets;  // of the predicted tokens: where in tokens.flatten(), and which
+    std::vector<size_t> rows;              // of each place
+};
+
+/// The first is the longest.
+ContinuationBatch lay_out(std::span<const Continuation> batch);
+
 struct Judgement {
     double loglikelihood = 0.0;  // of the continuation, nat: the sum over its tokens
     bool greedy = true;          // every token of the continuation is the most likely one
 };
 
-/// The judgement of each continuation of a batch, in one pass. The first is the longest; shorter ones are padded behind
-/// all that is looked at, and no model here looks ahead. The batch may be empty (weights_on_demand.h).
+/// The judgement of each continuation of a batch, in one pass. The first is the longest. The batch may be empty
+/// (weights_on_demand.h).
 std::vector<Judgement> judge_continuations(const CausalLM& model, std::span<const Continuation> batch,
                                            int64_t loss_chunk);
 

@@ -11,18 +11,13 @@
 #include "system/error.h"
 
 namespace amalgam {
-namespace {
 
-using Batch = std::vector<int64_t>;  // questions of one length
-
-/// Long ones first, so that the last batches dealt out are no longer than others. Batches are cut without regard to the
-/// number of ranks, so that their arithmetic is the same on any.
-std::vector<Batch> in_batches(const RecallQuestions& questions) {
-    Batch order(size_t(questions.size()), 0);
+std::vector<std::vector<int64_t>> recall_batches(const RecallQuestions& questions) {
+    std::vector<int64_t> order(size_t(questions.size()), 0);
     std::iota(order.begin(), order.end(), int64_t{0});
     std::stable_sort(order.begin(), order.end(),
                      [&](int64_t a, int64_t b) { return questions.length(a) > questions.length(b); });
-    std::vector<Batch> batches;
+    std::vector<std::vector<int64_t>> batches;
     for (const int64_t question : order) {
         const int64_t length = questions.length(question);
         if (batches.empty() || questions.length(batches.back()[0]) != length ||
@@ -33,11 +28,9 @@ std::vector<Batch> in_batches(const RecallQuestions& questions) {
     return batches;
 }
 
-}  // namespace
-
 RecallAnswers measure_recall(const CausalLM& model, const RecallQuestions& questions, int64_t loss_chunk,
                              const Communicator& group) {
-    const auto batches = in_batches(questions);
+    const auto batches = recall_batches(questions);
     const size_t rank = size_t(group.rank()), ranks = size_t(group.size());
     std::vector<std::vector<RecallQuestion>> mine;  // made before any pass: what fails here fails on all ranks
     group.together([&] {

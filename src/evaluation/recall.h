@@ -19,6 +19,11 @@ struct RecallAnswers {
     std::vector<double> checksum;  // CRC-32 of the question's tokens: two models that have the same were asked the same
 };
 
+/// Numbers of the questions that are looked at in one pass, all of one length. Long ones first, so that the last
+/// batches dealt out are no longer than others. Cut without regard to the number of ranks, so that their arithmetic is
+/// the same on any.
+std::vector<std::vector<int64_t>> recall_batches(const RecallQuestions& questions);
+
 /// Questions are spread over the ranks of `group`; the answers are on all of them and do not depend on their number.
 /// The model may be sharded over the group. Collective. Throws what RecallQuestions::make throws, on all ranks.
 RecallAnswers measure_recall(const CausalLM& model, const RecallQuestions& questions, int64_t loss_chunk,

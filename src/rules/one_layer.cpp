@@ -25,10 +25,10 @@ double measured(const ScoredCandidate& one, const std::string& name) {
 }
 
 using LayerOf = std::optional<int64_t> (*)(const Candidate&);
+using Importance = std::function<double(const ScoredCandidate&)>;
 
 /// The importance of every layer, by layer. A layer with several candidates counts by its best.
-std::vector<double> by_layer(int64_t layers, const Scored& scored, LayerOf layer_of,
-                             const std::function<double(const ScoredCandidate&)>& importance) {
+std::vector<double> by_layer(int64_t layers, const Scored& scored, LayerOf layer_of, const Importance& importance) {
     require(!scored.empty(), "select.rule: needs the scores of all ", layers,
             " layers (0 are there); set score.tokens");
     constexpr double none = -std::numeric_limits<double>::infinity();
@@ -59,20 +59,32 @@ double loss_by_removal(const ScoredCandidate& one) {
     return -one.score;
 }
 
-/// A rule that ranks layers by one number of each one's candidate.
-SelectionRule ranking_rule(const std::string& name, const Scorer& scorer, LayerOf layer_of,
-                           std::function<double(const ScoredCandidate&)> importance) {
+Importance measured_as(const std::string& name) {
+    return [name](const ScoredCandidate& one) { return measured(one, name); };
+}
+Importance minus(const std::string& name) {
+    return [name](const ScoredCandidate& one) { return -measured(one, name); };
+}
+
+SelectionRule layer_rule(const std::string& name, const Scorer& scorer, decltype(SelectionRule::choose) choose) {
     return {.name = name,
             .options = {budget_option()},
             .scorer = &scorer,
             .kept = kept_by_budget,
-            .choose = [layer_of, importance](const Options& options, int64_t layers, const Scored& scored) {
-                return most_important(by_layer(layers, scored, layer_of, importance), kept_by_budget(options, layers));
-            }};
+            .choose = std::move(choose)};
 }
 
-std::function<double(const ScoredCandidate&)> of_measured(const std::string& name) {
-    return [name](const ScoredCandidate& one) { return measured(one, name); };
+/// A rule that ranks layers by one number of each one's candidate.
+SelectionRule ranking_rule(const std::string& name, const Scorer& scorer, LayerOf layer_of, Importance importance) {
+    return layer_rule(
+        name, scorer, [layer_of, importance](const Options& options, int64_t layers, const Scored& scored) {
+            return most_important(by_layer(layers, scored, layer_of, importance), kept_by_budget(options, layers));
+        });
+}
+
+SelectionRule that_asks(SelectionRule rule) {
+    rule.needs_recall = true;
+    return rule;
 }
 
 /// Places in the order of importance, the most important layer's is 0.
@@ -94,8 +106,8 @@ Layers mean_of_places(const Options& options, int64_t layers, const Scored& scor
 /// min(50, (max R - R_i) / (max C - C_i + 1e-10)) with R the recall and C the accuracy of ordinary predictions when
 /// layer i is linear.
 Layers recall_over_accuracy(const Options& options, int64_t layers, const Scored& scored) {
-    const auto recall = by_layer(layers, scored, removed_layer, of_measured("recall"));
-    const auto accuracy = by_layer(layers, scored, removed_layer, of_measured("accuracy"));
+    const auto recall = by_layer(layers, scored, removed_layer, measured_as("recall"));
+    const auto accuracy = by_layer(layers, scored, removed_layer, measured_as("accuracy"));
     const double most_recall = *std::max_element(recall.begin(), recall.end());
     const double most_accuracy = *std::max_element(accuracy.begin(), accuracy.end());
     std::vector<double> importance;
@@ -104,63 +116,57 @@ Layers recall_over_accuracy(const Options& options, int64_t layers, const Scored
     return most_important(importance, kept_by_budget(options, layers));
 }
 
-/// The set of largest total importance among those that begin within the first floor(L / K) layers, end within the last
-/// floor(L / K), and whose distances are floor or ceil of (last - first) / (K - 1). Of equal sets the first found.
-Layers best_nearly_uniform(const std::vector<double>& importance, int64_t count) {
-    const auto layers = int64_t(importance.size());
-    if (count <= 1) return most_important(importance, count);
-    const int64_t reach = std::max<int64_t>(1, layers / count);
-    double best = -std::numeric_limits<double>::infinity();
-    Layers best_set;
-    for (int64_t first = 0; first < reach; ++first)
-        for (int64_t last = std::max(layers - reach, first + count - 1); last < layers; ++last) {
-            const int64_t narrow = (last - first) / (count - 1), wide = narrow + ((last - first) % (count - 1) != 0);
-            // total[k][l]: the best sum of k + 1 layers from `first` to l.
-            constexpr double none = -std::numeric_limits<double>::infinity();
-            std::vector<std::vector<double>> total(size_t(count), std::vector<double>(size_t(layers), none));
-            std::vector<Layers> before(size_t(count), Layers(size_t(layers), -1));
-            total[0][size_t(first)] = importance[size_t(first)];
-            for (size_t k = 1; k < size_t(count); ++k)
-                for (int64_t l = first; l <= last; ++l)
-                    for (const int64_t gap : {narrow, wide}) {
-                        if (l - gap < first || total[k - 1][size_t(l - gap)] == none) continue;
-                        const double sum = total[k - 1][size_t(l - gap)] + importance[size_t(l)];
-                        if (sum <= total[k][size_t(l)]) continue;
-                        total[k][size_t(l)] = sum;
-                        before[k][size_t(l)] = l - gap;
-                    }
-            if (total.back()[size_t(last)] <= best) continue;
-            best = total.back()[size_t(last)];
-            best_set.assign(1, last);
-            for (size_t k = size_t(count) - 1; k > 0; --k) best_set.push_back(before[k][size_t(best_set.back())]);
+struct WeighedSet {
+    double total = -std::numeric_limits<double>::infinity();
+    Layers layers;
+};
+
+/// The set of `count` >= 2 layers of largest total importance from `first` to `last` whose distances are floor or ceil
+/// of (last - first) / (count - 1). Of equal sets the first found.
+WeighedSet best_between(const std::vector<double>& importance, int64_t count, int64_t first, int64_t last) {
+    const int64_t narrow = (last - first) / (count - 1), wide = narrow + ((last - first) % (count - 1) != 0);
+    std::vector<WeighedSet> ending(importance.size());  // by last layer, the best of as many layers as seen so far
+    ending[size_t(first)] = {importance[size_t(first)], {first}};
+    for (int64_t k = 1; k < count; ++k) {
+        std::vector<WeighedSet> longer(importance.size());
+        for (int64_t l = first + narrow; l <= last; ++l) {
+            for (const int64_t gap : {narrow, wide}) {
+                if (l - gap < first) continue;
+                const WeighedSet& shorter = ending[size_t(l - gap)];
+                if (shorter.layers.empty() || shorter.total + importance[size_t(l)] <= longer[size_t(l)].total)
+                    continue;
+                longer[size_t(l)] = {shorter.total + importance[size_t(l)], shorter.layers};
+                longer[size_t(l)].layers.push_back(l);
+            }
         }
-    std::sort(best_set.begin(), best_set.end(),
+        ending = std::move(longer);
+    }
+    return ending[size_t(last)];
+}
+
+/// The best such set that begins within the first floor(L / K) layers and ends within the last floor(L / K).
+Layers best_nearly_uniform(const std::vector<double>& importance, int64_t count) {
+    if (count <= 1) return most_important(importance, count);
+    const auto layers = int64_t(importance.size());
+    const int64_t reach = std::max<int64_t>(1, layers / count);
+    WeighedSet best;
+    for (int64_t first = 0; first < reach; ++first)
+        for (int64_t last = std::max(layers - reach, first + count - 1); last < layers; ++last)
+            if (WeighedSet found = best_between(importance, count, first, last); found.total > best.total)
+                best = std::move(found);
+    std::sort(best.layers.begin(), best.layers.end(),
               [&](int64_t a, int64_t b) { return importance[size_t(a)] > importance[size_t(b)]; });
-    return best_set;
+    return best.layers;
 }
 
 Layers nearly_uniform(const Options& options, int64_t layers, const Scored& scored) {
-    const auto sensitivity =
-        by_layer(layers, scored, restored_layer, [](const ScoredCandidate& one) { return -measured(one, "kl"); });
+    const auto sensitivity = by_layer(layers, scored, restored_layer, minus("kl"));
     return best_nearly_uniform(sensitivity, kept_by_budget(options, layers));
 }
 
 }  // namespace
 
 std::vector<SelectionRule> one_layer_rules() {
-    const auto negative_kl = [](const ScoredCandidate& one) { return -measured(one, "kl"); };
-    const SelectionRule halo = {.name = "halo",
-                                .options = {budget_option()},
-                                .scorer = &aligned_removed_layer_scorer(),
-                                .needs_recall = true,
-                                .kept = kept_by_budget,
-                                .choose = recall_over_accuracy};
-    SelectionRule ablation =
-        ranking_rule("ablation", ablated_layer_scorer(), removed_layer, of_measured("recall_loss"));
-    ablation.needs_recall = true;
-    SelectionRule accuracy = ranking_rule("ablation_accuracy", ablated_layer_scorer(), removed_layer,
-                                          [](const ScoredCandidate& one) { return -measured(one, "recall"); });
-    accuracy.needs_recall = true;
     return {
         // Softmax stays where the teacher misses it most, in text and in recall questions, if the layer alone becomes
         // linear. A layer is judged beside all others, so what only works together is seen; one that is restored alone
@@ -170,30 +176,22 @@ std::vector<SelectionRule> one_layer_rules() {
         ranking_rule("kl_guided", restored_layer_scorer(), restored_layer, score_of),
         // GR-S2 and AVG-S2 of the same paper.
         ranking_rule("kl_guided_removal", removed_layer_scorer(), removed_layer, loss_by_removal),
-        {.name = "kl_guided_average",
-         .options = {budget_option()},
-         .scorer = &restored_and_removed_scorer(),
-         .kept = kept_by_budget,
-         .choose = mean_of_places},
+        layer_rule("kl_guided_average", restored_and_removed_scorer(), mean_of_places),
         // GA-S1 and GR-S1: by the error of the hidden states instead.
         ranking_rule("hidden_state_addition", aligned_restored_layer_scorer(), restored_layer,
-                     [](const ScoredCandidate& one) { return -measured(one, "hidden_state_error"); }),
+                     minus("hidden_state_error")),
         ranking_rule("hidden_state_removal", aligned_removed_layer_scorer(), removed_layer,
-                     of_measured("hidden_state_error")),
-        ranking_rule("aligned_addition", aligned_restored_layer_scorer(), restored_layer, negative_kl),
+                     measured_as("hidden_state_error")),
+        ranking_rule("aligned_addition", aligned_restored_layer_scorer(), restored_layer, minus("kl")),
         // PPL.
-        ranking_rule("perplexity", aligned_removed_layer_scorer(), removed_layer, of_measured("loss")),
+        ranking_rule("perplexity", aligned_removed_layer_scorer(), removed_layer, measured_as("loss")),
         // Zebra-Llama's SMART, arXiv 2505.17272.
-        {.name = "smart",
-         .options = {budget_option()},
-         .scorer = &aligned_restored_layer_scorer(),
-         .kept = kept_by_budget,
-         .choose = nearly_uniform},
+        layer_rule("smart", aligned_restored_layer_scorer(), nearly_uniform),
         // arXiv 2601.22156; C is the accuracy of next tokens in place of its multiple-choice tasks.
-        halo,
+        that_asks(layer_rule("halo", aligned_removed_layer_scorer(), recall_over_accuracy)),
         // The rise of the answers' loss (arXiv 2606.27791), and AR.
-        ablation,
-        accuracy,
+        that_asks(ranking_rule("ablation", ablated_layer_scorer(), removed_layer, measured_as("recall_loss"))),
+        that_asks(ranking_rule("ablation_accuracy", ablated_layer_scorer(), removed_layer, minus("recall"))),
     };
 }
 

@@ -49,14 +49,9 @@ Candidates ablated_once(int64_t layers, const std::string&, const Scored& scored
     return scored.empty() ? each_removed(all_softmax(layers), ablated_mixer) : Candidates();
 }
 
-Layout after_rounds(int64_t layers, const std::string& mixer, const Scored& scored) {
+Candidates next_round(int64_t layers, const std::string& mixer, const Scored& scored) {
     Layout layout = all_softmax(layers);
     for (const int64_t layer : removed_by_rounds(layers, scored)) layout[size_t(layer)] = mixer;
-    return layout;
-}
-
-Candidates next_round(int64_t layers, const std::string& mixer, const Scored& scored) {
-    const Layout layout = after_rounds(layers, mixer, scored);
     return softmax_layers(layout).size() > 1 ? each_removed(layout, mixer) : Candidates();
 }
 

@@ -27,16 +27,12 @@ std::vector<int64_t> measured_steps(const ScoreJob& job) {
     return steps;
 }
 
-double cache_bytes(const ScoreJob& job) {
-    return job.teacher_cache_gib * double(1 << 30);
-}
-
 class BriefDistillation : public Measurement {
   public:
     explicit BriefDistillation(MeasurementSetup setup)
         : setup_(std::move(setup)),
-          training_states_(setup_.teacher, int64_t(cache_bytes(setup_.job))),
-          held_out_states_(setup_.teacher, int64_t(cache_bytes(setup_.job))) {}
+          training_states_(setup_.teacher, int64_t(setup_.cache_bytes())),
+          held_out_states_(setup_.teacher, int64_t(setup_.cache_bytes())) {}
 
     std::vector<double> all_linear_kl() override {
         const Layout layout = all_linear(setup_.teacher.config().layers, setup_.mixer);
@@ -51,7 +47,7 @@ class BriefDistillation : public Measurement {
         const double bytes = setup_.teacher.compute_type() == at::kBFloat16 ? 2 : 4;
         const double of_states = double(training_steps(job) * job.batch_sequences * job.sequence_length) /
                                  double(setup_.group.size()) * double(setup_.teacher.config().hidden_size) * bytes;
-        if (of_states <= cache_bytes(job)) return 1;  // the teacher runs once for all anyway
+        if (of_states <= setup_.cache_bytes()) return 1;  // the teacher runs once for all anyway
         return setup_.candidates_that_fit(candidates);
     }
 

@@ -15,9 +15,9 @@ class DirectMeasurement : public Measurement {
         : setup_(std::move(setup)),
           aligned_(
               setup_.make_student(all_linear(setup_.teacher.config().layers, setup_.mixer), {setup_.all_linear.get()})),
-          model_(setup_.teacher, *aligned_.model, cache_bytes()),
-          probe_(setup_.teacher, setup_.held_out, setup_.questions.get(), setup_.job.loss_chunk_tokens, cache_bytes(),
-                 setup_.group) {}
+          model_(setup_.teacher, *aligned_.model, int64_t(setup_.cache_bytes())),
+          probe_(setup_.teacher, setup_.held_out, setup_.questions.get(), setup_.job.loss_chunk_tokens,
+                 int64_t(setup_.cache_bytes()), setup_.group) {}
 
     std::vector<double> all_linear_kl() override {
         return measure(all_linear(setup_.teacher.config().layers, setup_.mixer)).at("kl");
@@ -29,9 +29,6 @@ class DirectMeasurement : public Measurement {
 
   private:
     class Measured;
-
-    /// For the teacher's states, and as much again for states between blocks.
-    int64_t cache_bytes() const { return int64_t(setup_.job.teacher_cache_gib * double(1 << 30)); }
 
     ProbeSamples measure(const Layout& layout) {
         return probe_.measure(

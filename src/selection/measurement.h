@@ -66,6 +66,9 @@ struct MeasurementSetup {
     std::function<double(const ModelSpec&)> flops_per_token;
     /// Out of so many, those for whose training in step a rank has memory.
     std::function<int64_t(int64_t)> candidates_that_fit;
+
+    /// That a rank may keep of states of one kind.
+    double cache_bytes() const { return job.teacher_cache_gib * double(1 << 30); }
 };
 
 /// Collective over all ranks of the run.

@@ -5,7 +5,8 @@
 
 #include <algorithm>
 
-#include "job/training_plan.h"
+#include "evaluation/continuations.h"
+#include "evaluation/recall.h"
 #include "objectives/chunked_losses.h"
 #include "system/activity.h"
 
@@ -31,16 +32,9 @@ Probe::Probe(const CausalLM& teacher, const HeldOutSet& text, const RecallQuesti
     std::vector<std::function<Batch()>> all;
     for (int64_t first = 0; first < sequences_; first += held_out_micro_batch)
         all.emplace_back([&, first] { return text_batch(text, first); });
-    std::map<int64_t, std::vector<int64_t>> by_length;
-    for (int64_t q = 0; q < questions_; ++q) by_length[questions->length(q)].push_back(q);
-    for (const auto& [length, numbers] : by_length) {
-        const auto most = size_t(recall_batch(length));
-        for (size_t first = 0; first < numbers.size(); first += most) {
-            const auto begin = numbers.begin() + std::ptrdiff_t(first);
-            const std::vector<int64_t> some(begin, begin + std::ptrdiff_t(std::min(most, numbers.size() - first)));
-            all.emplace_back([this, questions, some] { return question_batch(*questions, some); });
-        }
-    }
+    if (questions)
+        for (const auto& numbers : recall_batches(*questions))
+            all.emplace_back([this, questions, numbers] { return question_batch(*questions, numbers); });
     const auto ranks = size_t(group.size());
     group.together([&] {  // making a question may fail
         for (size_t b = size_t(group.rank()); b < all.size(); b += ranks) batches_.push_back(all[b]());
@@ -55,30 +49,28 @@ Probe::Batch Probe::text_batch(const HeldOutSet& text, int64_t first) const {
     batch.tokens = text.tokens.narrow(0, first, count).to(teacher_.device());
     batch.places = at::arange(count * time, at::kLong).to(teacher_.device());
     batch.targets = next_tokens(batch.tokens);
-    for (int64_t i = 0; i < count * time; ++i) batch.rows.push_back(i / time);
-    batch.first = first;
+    for (int64_t i = 0; i < count * time; ++i) {
+        batch.rows.push_back(size_t(i / time));
+        batch.predicted.push_back(i % time + 1 < time);
+    }
+    for (int64_t i = 0; i < count; ++i) batch.numbers.push_back(first + i);
+    batch.is_text = true;
     return batch;
 }
 
 Probe::Batch Probe::question_batch(const RecallQuestions& questions, const std::vector<int64_t>& numbers) const {
-    const int64_t time = questions.length(numbers[0]);
+    std::vector<RecallQuestion> made;
+    for (const int64_t number : numbers) made.push_back(questions.make(number));
+    std::vector<Continuation> asked;
+    for (const RecallQuestion& question : made) asked.push_back({question.tokens, question.context});
+    const ContinuationBatch laid_out = lay_out(asked);
     Batch batch;
+    batch.tokens = laid_out.tokens.to(teacher_.device());
+    batch.places = at::tensor(laid_out.places, at::kLong).to(teacher_.device());
+    batch.targets = at::tensor(laid_out.targets, at::kLong).to(teacher_.device());
+    batch.rows = laid_out.rows;
+    batch.predicted.assign(batch.rows.size(), true);
     batch.numbers = numbers;
-    const at::Tensor tokens = at::empty({int64_t(numbers.size()), time}, at::kLong);
-    std::vector<int64_t> places, targets;
-    for (size_t row = 0; row < numbers.size(); ++row) {
-        const RecallQuestion question = questions.make(numbers[row]);
-        std::copy(question.tokens.begin(), question.tokens.end(),
-                  tokens.mutable_data_ptr<int64_t>() + int64_t(row) * time);
-        for (int64_t t = question.context; t < time; ++t) {
-            places.push_back(int64_t(row) * time + t - 1);
-            targets.push_back(question.tokens[size_t(t)]);
-            batch.rows.push_back(int64_t(row));
-        }
-    }
-    batch.tokens = tokens.to(teacher_.device());
-    batch.places = at::tensor(places, at::kLong).to(teacher_.device());
-    batch.targets = at::tensor(targets, at::kLong).to(teacher_.device());
     return batch;
 }
 
@@ -124,19 +116,19 @@ void Probe::add(const Batch& batch, const at::Tensor& hidden, const at::Tensor& 
                 ProbeSamples& samples) const {
     const auto kl = on_host(token_kl_divergence(hidden, head, of_teacher, head, loss_chunk_));
     const TokenLosses losses = token_cross_entropy(hidden, head, batch.targets, loss_chunk_);
-    const auto loss = on_host(losses.loss), correct = on_host(losses.correct), targets = on_host(batch.targets);
-    const auto rows = size_t(batch.tokens.size(0));
+    const auto loss = on_host(losses.loss), correct = on_host(losses.correct);
+    const size_t rows = batch.numbers.size();
     std::vector<double> tokens(rows), predicted(rows), kl_sum(rows), loss_sum(rows), right(rows);
     for (size_t i = 0; i < batch.rows.size(); ++i) {
-        const auto row = size_t(batch.rows[i]);
+        const size_t row = batch.rows[i];
         ++tokens[row];
         kl_sum[row] += kl[i];
-        if (targets[i] < 0) continue;
+        if (!batch.predicted[i]) continue;
         ++predicted[row];
         loss_sum[row] += loss[i];
         right[row] += correct[i];
     }
-    if (!batch.numbers.empty()) {
+    if (!batch.is_text) {
         for (size_t row = 0; row < rows; ++row) {
             const auto question = size_t(batch.numbers[row]);
             samples["recall_kl"][question] = kl_sum[row] / tokens[row];
@@ -148,9 +140,9 @@ void Probe::add(const Batch& batch, const at::Tensor& hidden, const at::Tensor& 
     const at::Tensor t = of_teacher.to(at::kFloat);
     const auto error = on_host((hidden.to(at::kFloat) - t).square().sum(1) / t.square().sum(1));
     std::vector<double> error_sum(rows);
-    for (size_t i = 0; i < batch.rows.size(); ++i) error_sum[size_t(batch.rows[i])] += error[i];
+    for (size_t i = 0; i < batch.rows.size(); ++i) error_sum[batch.rows[i]] += error[i];
     for (size_t row = 0; row < rows; ++row) {
-        const size_t sequence = size_t(batch.first) + row;
+        const auto sequence = size_t(batch.numbers[row]);
         samples["kl"][sequence] = kl_sum[row] / tokens[row];
         samples["loss"][sequence] = loss_sum[row] / predicted[row];
         samples["accuracy"][sequence] = right[row] / predicted[row];

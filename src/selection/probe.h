@@ -38,9 +38,10 @@ class Probe {
     struct Batch {
         at::Tensor tokens;             // int64 [sequences, time]
         at::Tensor places, targets;    // int64 [n]: what is predicted where, in tokens.flatten(); target -1: nothing
-        std::vector<int64_t> rows;     // of each place
-        int64_t first = 0;             // sequence of the text, or place in `numbers`
-        std::vector<int64_t> numbers;  // of the questions; empty: text
+        std::vector<size_t> rows;      // of each place
+        std::vector<bool> predicted;   // at each place: is there a target?
+        std::vector<int64_t> numbers;  // of the sequences of text, or of the questions
+        bool is_text = false;
     };
     Batch text_batch(const HeldOutSet& text, int64_t first) const;
     Batch question_batch(const RecallQuestions& questions, const std::vector<int64_t>& numbers) const;

@@ -29,12 +29,12 @@ class Race {
                                    "align.optimizer.learning_rate in a run of another name"),
                               ExitCode::diverged);
 
-        std::vector<ScoredCandidate> scored;
+        std::vector<ScoredCandidate> scored;  // with scores alone, on all ranks
         for (int64_t round = 0;; ++round) {
             const auto next = setup_.scorer.next(setup_.layers, setup_.mixer, scored);
             if (next.empty()) break;
             if (!finish_round(round, next)) return false;
-            append_scores(scored);
+            append_scores(table, scored);
             if (!setup_.scorer.distils) tell_of_round(round, scored, next.size());
         }
         fault_point("score.gather");
@@ -61,13 +61,15 @@ class Race {
         return true;
     }
 
-    /// Of the candidates that have none yet, on all ranks: what comes next depends on them.
-    void append_scores(std::vector<ScoredCandidate>& scored) const {
+    /// Of the candidates that have none yet: what comes next depends on them. The root keeps their results.
+    void append_scores(ScoreTable& table, std::vector<ScoredCandidate>& scored) const {
         const size_t first = scored.size();
         std::vector<double> scores(candidates_.size() - first);
         world_.on_root([&] {
-            for (size_t c = first; c < candidates_.size(); ++c)
-                scores[c - first] = read_candidate(setup_.candidate_file(int64_t(c)), candidates_[c]).score();
+            for (size_t c = first; c < candidates_.size(); ++c) {
+                table.candidates.push_back(read_candidate(setup_.candidate_file(int64_t(c)), candidates_[c]));
+                scores[c - first] = table.candidates.back().score();
+            }
         });
         world_.broadcast(std::span<double>(scores));
         for (size_t c = first; c < candidates_.size(); ++c) scored.push_back({candidates_[c], scores[c - first], {}});
@@ -218,9 +220,7 @@ class Race {
                                       format_duration(result.seconds), ")"));
     }
 
-    void gather(ScoreTable& table) const {
-        for (size_t c = 0; c < candidates_.size(); ++c)
-            table.candidates.push_back(read_candidate(setup_.candidate_file(int64_t(c)), candidates_[c]));
+    void gather(const ScoreTable& table) const {
         for (const CandidateResult& candidate : table.candidates)
             if (candidate.rank != 0)  // the first group writes its rows as it goes
                 for (const StepMetrics& row : candidate.logged) setup_.metrics.append_foreign(row);
