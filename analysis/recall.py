@@ -11,7 +11,8 @@ import page
 import plots
 from table import NOT_THERE, mean_and_error, with_error
 
-WORDS = {"noise": "in noise", "text": "in text", "four_keys": "among four keys", "pairs": "in a list of pairs"}
+WORDS = {"noise": "in noise", "text": "in text", "four_keys": "among four keys", "pairs": "in a list of pairs",
+         "passages": "passages that begin again"}
 
 
 def words(kind):

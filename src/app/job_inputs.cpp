@@ -141,7 +141,7 @@ JobInputs look_at_inputs(const Job& job) {
     const auto ask = [&](const std::string& section, const RecallJob& recall) {
         look(job.data.validation, [&] {
             const TokenFile text(job.data.validation);
-            RecallQuestions(recall, read_recall_wording(job.data.validation, section), text, section);
+            RecallQuestions(recall, read_recall_wording(job.data.validation, recall, section), text, section);
         });
     };
     if (job.evaluate.recall.questions > 0) ask("evaluate.recall", job.evaluate.recall);

@@ -12,7 +12,8 @@ namespace amalgam {
 namespace {
 
 constexpr int64_t facts_of_four_keys = 4;
-constexpr int64_t sentence_tokens = 256;  // at most looked at to find the end of a sentence
+constexpr int64_t sentence_tokens = 256;                       // at most looked at to find the end of a sentence
+constexpr int64_t repeated_tokens = 16, continued_tokens = 8;  // of a passage: in the question, in the answer
 
 void append(TextPiece& to, const TextPiece& piece) {
     to.insert(to.end(), piece.begin(), piece.end());
@@ -70,8 +71,8 @@ class Maker {
           length_(length),
           depth_(depth),
           draws_(draws),
-          keys_(wording.keys.size(), draws_.bits()),
-          values_(wording.values.size(), draws_.bits()) {}
+          keys_(std::max<size_t>(1, wording.keys.size()), draws_.bits()),  // passages have neither
+          values_(std::max<size_t>(1, wording.values.size()), draws_.bits()) {}
 
     RecallQuestion among_sentences(RecallKind kind) {
         const TextPiece read = kind == RecallKind::noise ? TextPiece() : piece_of_text();
@@ -125,6 +126,17 @@ class Maker {
             if (i < others.size()) append(result.tokens, others[i]);
         }
         return finish(std::move(result), question, value);
+    }
+
+    RecallQuestion among_passages() {
+        const int64_t room = length_ - int64_t(wording_.start.size()) - repeated_tokens - continued_tokens;
+        const Haystack hay = end_of(piece_of_text(), room);
+        const int64_t last = room - repeated_tokens - continued_tokens;
+        const int64_t at = std::min(nearest_place(hay, depth_ * double(last)), last);
+        const auto passage = hay.tokens.begin() + at, rest = passage + repeated_tokens;
+        RecallQuestion result{wording_.start, 0, int64_t(wording_.start.size()) + at};
+        append(result.tokens, hay.tokens);
+        return finish(std::move(result), {passage, rest}, {rest, rest + continued_tokens});
     }
 
   private:
@@ -230,8 +242,9 @@ RecallQuestions::RecallQuestions(const RecallJob& job, RecallWording wording, co
     const auto question = [&](const QuestionWording& w) {
         return int64_t(wording_.start.size() + w.before_key.size() + w.after_key.size()) + key + value;
     };
-    const int64_t least = std::max(question(wording_.question) + facts_of_four_keys * fact(wording_.fact),
-                                   question(wording_.of_pair) + fact(wording_.pair));
+    const int64_t least = std::max({question(wording_.question) + facts_of_four_keys * fact(wording_.fact),
+                                    question(wording_.of_pair) + fact(wording_.pair),
+                                    int64_t(wording_.start.size()) + 2 * (repeated_tokens + continued_tokens)});
     for (const int64_t length : job_.lengths) {
         require(length >= least, section_, ".lengths holds ", length, " but a question without any context has up to ",
                 least, " tokens (nothing would be hidden) raise it");
@@ -264,6 +277,7 @@ RecallQuestion RecallQuestions::make(int64_t question) const {
     const Draws draws(job_.seed, text("recall ", name_of(kind), " ", length(question), " ", depth(question), " ",
                                       question % job_.questions));
     Maker maker(section_, wording_, text_, length(question), double(depth(question)) / 100.0, draws);
+    if (kind == RecallKind::passages) return maker.among_passages();
     return kind == RecallKind::pairs ? maker.among_pairs() : maker.among_sentences(kind);
 }
 

@@ -7,6 +7,8 @@
 //     four_keys     likewise, and three more facts, of other keys and values, each after a random sentence
 //     pairs         as many facts as there is room for (or keys), the asked one at the asked depth among them; what is
 //                   left of the length is noise before the list
+//     passages      text whose end repeats a passage of it, found at the asked depth: the answer is how the passage
+//                   went on. The only kind that needs no wording
 //
 // The haystack of a text is a random piece of the validation tokens that ends with a sentence, without the tokens
 // between documents; a key that occurs in it is not used. In short the needles of G. Kamradt (2023) and of RULER (Hsieh

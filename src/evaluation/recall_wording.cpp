@@ -17,7 +17,8 @@ class WordingReader {
                 section,
                 ".questions asks some) add it: python "
                 "inputs/recall_wording.py --tokenizer TEACHER_FOLDER ",
-                path.string(), "; or set ", section, ".questions: 0");
+                path.string(), "; or ask for what needs none: ", section, ".kinds: [passages]; or set ", section,
+                ".questions: 0");
         vocabulary_ = file_.integer_attribute("/", "vocabulary_size");
     }
 
@@ -98,7 +99,10 @@ class WordingReader {
 
 }  // namespace
 
-RecallWording read_recall_wording(const std::filesystem::path& token_file, const std::string& section) {
+RecallWording read_recall_wording(const std::filesystem::path& token_file, const RecallJob& job,
+                                  const std::string& section) {
+    const std::vector<std::string> passages = {std::string(name_of(RecallKind::passages))};
+    if (job.kinds == passages && !H5File::open(token_file).has("/recall")) return {};
     const WordingReader reader(token_file, section);
     RecallWording wording;
     wording.start = reader.tokens("start");

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "job/job.h"
+
 namespace amalgam {
 
 using TextPiece = std::vector<int32_t>;  // tokens of a piece of text
@@ -32,10 +34,10 @@ struct RecallWording {
     std::vector<int32_t> left_out_of_text;  // tokens between documents; sorted
 };
 
-/// Throws Error(bad_input) naming the command that writes the group if the file has none, Error(damaged_file) naming
-/// the dataset if a part of it is not what it should be.
+/// Throws Error(bad_input) naming the command that writes the group if the file has none and a kind of `job` needs it,
+/// Error(damaged_file) naming the dataset if a part of it is not what it should be.
 /// `section`: of the job, which asks.
-RecallWording read_recall_wording(const std::filesystem::path& token_file,
+RecallWording read_recall_wording(const std::filesystem::path& token_file, const RecallJob& job,
                                   const std::string& section = "evaluate.recall");
 
 }  // namespace amalgam

@@ -56,6 +56,7 @@ struct TrainingJob {
     int64_t sequence_length = 512;      // tokens
     int64_t batch_sequences = 32;       // sequences in one optimizer step over all ranks
     int64_t micro_batch_sequences = 0;  // sequences of one rank in one forward; 0: all of its share
+    double repeat_fraction = 0.0;       // of a sequence's tokens: copies of passages from earlier in it
     OptimizerJob optimizer;
 };
 
@@ -86,7 +87,7 @@ struct DistillJob : TrainingJob {
 /// wording in their file (evaluation/recall_questions.h).
 struct RecallJob {
     int64_t questions = 0;  // of each kind, length and depth; 0: none
-    std::vector<std::string> kinds = names_of<RecallKind>();
+    std::vector<std::string> kinds = {"noise", "text", "four_keys", "pairs"};
     std::vector<int64_t> lengths = {1024, 2048, 4096};   // of a question with its answer, tokens
     std::vector<int64_t> depths = {0, 25, 50, 75, 100};  // how much of the context lies before the fact, %
     int64_t seed = 0;                                    // same seed, same questions

@@ -179,6 +179,10 @@ void add_training(std::vector<JobKey>& schema, const std::string& section, Stage
     keys.add("micro_batch_sequences", &TrainingJob::micro_batch_sequences, "sequences",
              "of one rank in one forward; 0: all of its share")
         .range = at_least(0);
+    keys.add("repeat_fraction", &TrainingJob::repeat_fraction, "",
+             "of a sequence's tokens that are replaced by copies of passages from earlier in it, which only recall "
+             "predicts")
+        .range = {.low = 0, .high = 0.25};
 }
 
 template <class Stage>
@@ -247,7 +251,7 @@ void add_recall(std::vector<JobKey>& schema, const std::string& section, Stage J
         at_least(0);
     JobKey& kinds = recall.add("kinds", &RecallJob::kinds, "",
                                "where the fact is hidden: in noise that repeats, in text, in text among three others, "
-                               "in a list of pairs");
+                               "in a list of pairs; passages: of text, one of which begins again (needs no wording)");
     kinds.choices = names_of<RecallKind>();
     recall.add("lengths", &RecallJob::lengths, "tokens", "of a question with its answer").range = at_least(1);
     recall.add("depths", &RecallJob::depths, "%", "of the context that lies before the fact").range = {.low = 0,

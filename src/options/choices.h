@@ -129,14 +129,16 @@ enum class RecallKind {
     noise,      // in a few sentences that repeat
     text,       // in validation tokens
     four_keys,  // likewise, among three other facts
-    pairs       // in a list of facts and nothing else
+    pairs,      // in a list of facts and nothing else
+    passages    // of validation tokens: one begins again, and is to go on as it did
 };
 template <>
-inline constexpr auto enum_names<RecallKind> = std::to_array<NamedValue<RecallKind>>({{RecallKind::noise, "noise"},
-                                                                                      {RecallKind::text, "text"},
-                                                                                      {RecallKind::four_keys,
-                                                                                       "four_keys"},
-                                                                                      {RecallKind::pairs, "pairs"}});
+inline constexpr auto enum_names<RecallKind> =
+    std::to_array<NamedValue<RecallKind>>({{RecallKind::noise, "noise"},
+                                           {RecallKind::text, "text"},
+                                           {RecallKind::four_keys, "four_keys"},
+                                           {RecallKind::pairs, "pairs"},
+                                           {RecallKind::passages, "passages"}});
 
 /// export.precision: of written weights. float16 is not offered: small weights would underflow.
 enum class ExportPrecision { bfloat16, float32 };

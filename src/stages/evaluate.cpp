@@ -61,7 +61,7 @@ StageOutcome evaluate(Run& run) {
     if (job.recall.questions > 0) {
         const TokenFile& text = run.validation_tokens();
         run.world.together([&] {
-            const auto wording = read_recall_wording(run.job.data.validation);
+            const auto wording = read_recall_wording(run.job.data.validation, job.recall);
             questions = std::make_unique<RecallQuestions>(job.recall, wording, text);
         });
     }

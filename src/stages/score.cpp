@@ -39,7 +39,8 @@ std::unique_ptr<RecallQuestions> questions_of_candidates(Run& run) {
     run.world.together([&] {
         const std::string section = "score.recall";
         questions = std::make_unique<RecallQuestions>(
-            run.job.score.recall, read_recall_wording(run.job.data.validation, section), text, section);
+            run.job.score.recall, read_recall_wording(run.job.data.validation, run.job.score.recall, section), text,
+            section);
     });
     return questions;
 }
@@ -65,8 +66,7 @@ StageOutcome score(Run& run) {
         if (!optimizer) return StageOutcome::stopped;
         job.optimizer = *optimizer;
         const TokenFile& tokens = run.training_tokens();
-        run.world.together(
-            [&] { batches = std::make_unique<Batches>(tokens, job.sequence_length, uint64_t(run.job.seed), "score"); });
+        run.world.together([&] { batches = std::make_unique<Batches>(tokens, job, uint64_t(run.job.seed), "score"); });
     } else {
         questions = questions_of_candidates(run);
     }

@@ -19,7 +19,7 @@ StageOutcome train_stage(Run& run, const std::string& stage, const CausalLM* tea
     const TokenFile& tokens = run.training_tokens();
     std::unique_ptr<Batches> batches;
     run.world.together(
-        [&] { batches = std::make_unique<Batches>(tokens, plan.sequence_length, uint64_t(run.job.seed), stage); });
+        [&] { batches = std::make_unique<Batches>(tokens, plan, uint64_t(run.job.seed), stage); });
     TrainerSetup setup = run.trainer_setup(stage);
     setup.flops_per_token = flops_per_token;
     setup.shards = trainee.student.shards.get();

@@ -191,10 +191,10 @@ TEST_F(RecallQuestionMaking, lengths_that_hold_no_question_are_refused) {
 TEST_F(RecallQuestionMaking, the_wording_of_a_file_is_read_back) {
     const auto path = folder / "with.h5";
     test::write_tokens(path, test::sentences(100), 61);
-    test::expect_error([&] { read_recall_wording(path); }, ExitCode::bad_input,
+    test::expect_error([&] { read_recall_wording(path, job); }, ExitCode::bad_input,
                        {"with.h5", "inputs/recall_wording.py --tokenizer", "evaluate.recall.questions: 0"});
     test::write_wording(path, wording);
-    const RecallWording back = read_recall_wording(path);
+    const RecallWording back = read_recall_wording(path, job);
     EXPECT_EQ(back.start, wording.start);
     EXPECT_EQ(back.noise, wording.noise);
     EXPECT_EQ(back.pair.before_key, wording.pair.before_key);
@@ -207,6 +207,33 @@ TEST_F(RecallQuestionMaking, the_wording_of_a_file_is_read_back) {
     EXPECT_EQ(back.left_out_of_text, wording.left_out_of_text);
 }
 
+TEST_F(RecallQuestionMaking, a_passage_begins_again_and_goes_on_as_it_did) {
+    job.kinds = {"passages"};
+    job.lengths = {64, 150, 300};
+    std::set<TextPiece> different;
+    for_each([&](const RecallQuestion& q, RecallKind, int64_t length, int64_t depth) {
+        constexpr int64_t again = 16, answer = 8;
+        ASSERT_EQ(int64_t(q.tokens.size()), length);
+        ASSERT_EQ(q.context, length - answer);
+        EXPECT_EQ(part(q.tokens, q.fact, again + answer), part(q.tokens, length - again - answer, again + answer));
+        const double places = double(length - 1 - 2 * (again + answer));  // from the first to the last possible one
+        EXPECT_NEAR(double(q.fact - 1), places * double(depth) / 100.0, 5.0);
+        different.insert(part(q.tokens, q.fact, again + answer));
+    });
+    EXPECT_EQ(int64_t(different.size()), questions().size());
+}
+
+TEST_F(RecallQuestionMaking, passages_need_no_wording) {
+    const auto path = folder / "without.h5";
+    test::write_tokens(path, test::sentences(1000), 61);
+    job.kinds = {"passages"};
+    const TokenFile text(path);
+    const RecallQuestions without(job, read_recall_wording(path, job), text);
+    EXPECT_EQ(without.make(0).tokens.size(), 64u);
+    job.kinds = {"passages", "text"};
+    test::expect_error([&] { read_recall_wording(path, job); }, ExitCode::bad_input, {"kinds: [passages]"});
+}
+
 TEST_F(RecallQuestionMaking, a_wording_that_cannot_be_is_damage) {
     const auto damaged = [&](const std::string& name, const std::function<void(RecallWording&)>& change,
                              const std::string& dataset) {
@@ -215,7 +242,7 @@ TEST_F(RecallQuestionMaking, a_wording_that_cannot_be_is_damage) {
         RecallWording wrong = wording;
         change(wrong);
         test::write_wording(path, wrong);
-        test::expect_error([&] { read_recall_wording(path); }, ExitCode::damaged_file, {name, dataset});
+        test::expect_error([&] { read_recall_wording(path, job); }, ExitCode::damaged_file, {name, dataset});
     };
     damaged(
         "token", [](RecallWording& w) { w.noise[0][0] = 61; }, "/recall/noise");

@@ -139,7 +139,7 @@ TEST(RecallOfTheBuiltInTeacher, is_high_and_lost_without_its_attention) {
     const auto teacher = load_teacher(read_config(inputs / "teacher"), source, test::device(), at::kFloat);
     const TokenFile text(inputs / "validation.h5");
     const RecallJob job{.questions = 1, .lengths = {256}, .depths = {0, 50, 100}};
-    const RecallQuestions questions(job, read_recall_wording(inputs / "validation.h5"), text);
+    const RecallQuestions questions(job, read_recall_wording(inputs / "validation.h5", job), text);
     const Communicator world = Communicator::duplicate(MPI_COMM_WORLD);
     EXPECT_GT(mean_and_error(measure_recall(*teacher, questions, 0, world).right).mean, 0.8);
 

@@ -21,8 +21,13 @@ class BatchOrder : public test::TemporaryFolder {
         test::write_tokens(folder / "tokens.h5", tokens, 1000);
         file = std::make_unique<TokenFile>(folder / "tokens.h5");
     }
+    static TrainingJob plan(int64_t sequence_length = length) {
+        TrainingJob plan;
+        plan.sequence_length = sequence_length;
+        return plan;
+    }
     Batches batches(uint64_t seed = 1, const std::string& stage = "align") const {
-        return {*file, length, seed, stage};
+        return {*file, plan(), seed, stage};
     }
     std::unique_ptr<TokenFile> file;
 };
@@ -61,8 +66,20 @@ TEST_F(BatchOrder, the_order_does_not_depend_on_how_it_is_cut) {
 }
 
 TEST_F(BatchOrder, a_file_without_one_sequence_is_refused) {
-    test::expect_error([&] { Batches(*file, 1000, 1, "align"); }, ExitCode::bad_input,
+    test::expect_error([&] { Batches(*file, plan(1000), 1, "align"); }, ExitCode::bad_input,
                        {"data.training", "117", "1000"});
+}
+
+/// Repeats belong to a place in the global order: they are the same however it is cut, and others in the next epoch.
+TEST_F(BatchOrder, repeats_belong_to_the_cursor) {
+    TrainingJob repeating = plan(39);  // three sequences in the file
+    repeating.repeat_fraction = 0.25;
+    const Batches repeated(*file, repeating, 1, "align"), plain(*file, plan(39), 1, "align");
+    const at::Tensor whole = repeated.sequences(0, 6);
+    EXPECT_TRUE(at::equal(at::cat({repeated.sequences(0, 1), repeated.sequences(1, 5)}), whole));
+    EXPECT_FALSE(at::equal(plain.sequences(0, 6), whole));
+    const auto where = [&](int64_t row) { return whole[row].ne(plain.sequences(0, 6)[row]); };
+    EXPECT_FALSE(at::equal(where(0), where(1)));
 }
 
 TEST_F(BatchOrder, held_out_sequences_keep_the_files_order) {

@@ -103,7 +103,7 @@ class MemoryModel : public test::TemporaryFolder {
         const auto student = test::small_model({config_, layout, {}}, 2, true, type_);
         const auto objective = make(*student, *teacher);
         const TokenFile file(folder / "tokens.h5");
-        const Batches batches(file, length, 5, "test");
+        const Batches batches(file, plan, 5, "test");
         Measured measured;
         TrainerSetup setup;
         setup.stage = "test";

@@ -24,7 +24,6 @@ class TrainingTest : public TemporaryFolder {
         if (world.is_root()) write_tokens(shared / "tokens.h5", simple_text(40 * length, vocabulary, 1), vocabulary);
         world.barrier();
         file = std::make_unique<TokenFile>(shared / "tokens.h5");
-        batches = std::make_unique<Batches>(*file, length, 5, "distill");
         plan.tokens = steps * batch * length;
         plan.sequence_length = length;
         plan.batch_sequences = batch;
@@ -32,6 +31,7 @@ class TrainingTest : public TemporaryFolder {
         plan.optimizer.learning_rate = plan.optimizer.learning_rate_rest = 1e-2;
         plan.optimizer.weight_decay = 0.01;
         plan.loss_chunk_tokens = 20;
+        batches = std::make_unique<Batches>(*file, plan, 5, "distill");
     }
     void TearDown() override { world.barrier(); }  // nobody reads the folder any more
 
