@@ -386,6 +386,33 @@ def by_position(runs, quantity):
     return to_svg(figure, f"{quantity} by position")
 
 
+def trade_off(rows):
+    """Recall of each student against its KL, and against what the selection of its layers cost; rows of table.py."""
+    shown = [(row, colour) for row, (colour, _) in zip(rows, run_colours(len(rows)))
+             if row["student recall"] is not None and row["KL"] is not None]
+    if len(shown) < 2:
+        return None
+    plt.rcParams.update(STYLE)
+    figure, (by_kl, by_cost) = plt.subplots(1, 2, figsize=WIDE, layout="constrained", sharey=True)
+    for row, colour in shown:
+        mark = {"color": colour, "marker": "o", "markersize": 5, "linestyle": "", "elinewidth": 1}
+        by_kl.errorbar(row["KL"], row["student recall"], row["recall error"], row["KL error"], label=plain(row["run"]), **mark)
+        # Rules without scores cost nothing, for which a logarithmic axis has no place: they stand at its left end.
+        cost = max(row["selection seconds"] or 0.0, 1.0)
+        by_cost.errorbar(cost, row["student recall"], row["recall error"], **mark)
+    teacher = next((row["teacher recall"] for row, _ in shown if row["teacher recall"] is not None), None)
+    if teacher is not None:
+        for axes in (by_kl, by_cost):
+            axes.axhline(teacher, color=TEACHER, linewidth=1, linestyle="--")
+    by_kl.set_xlabel("KL to the teacher, nat/token")
+    by_kl.set_ylabel("recall")
+    by_cost.set_xscale("log")
+    by_cost.set_xlim(left=0.8)
+    by_cost.set_xlabel("selection, s (1: at most that)")
+    figure.legend(loc="outside upper center", ncols=4)
+    return to_svg(figure, "Recall against KL and against the cost of the selection")
+
+
 def importance_overlay(runs, size=WIDE):
     """Importance of each layer, one line per run."""
     figure, axes = new_figure(size)

@@ -318,6 +318,10 @@ def comparison_section(runs):
     html += (f'<p class="legend">{page.swatch(plots.SOFTMAX)}softmax attention '
              f'{page.swatch("#dfe6ec")}linear attention</p>')
     html += "<h3>Quality</h3>" + evaluation_section(runs)
+    trade_off = plots.trade_off(rows)
+    if trade_off is not None:
+        html += page.figure(trade_off, "Recall, KL and the cost of the selection", "Over all recall questions; bars: standard "
+                            "errors; dashed: the teacher. Seconds of the selection are summed over groups of ranks.")
     html += page.figure(plots.importance_overlay(runs), "Importance per layer", "Error bars: standard error over "
                         "sequences. Runs are shifted a little sideways so that the bars can be told apart.",
                         narrow=plots.importance_overlay(runs, plots.NARROW))

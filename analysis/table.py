@@ -12,12 +12,12 @@ import sys
 
 import numpy as np
 
-from run_folder import read_run_folder
+from run_folder import RULES_WITHOUT_SCORES, read_run_folder
 
 NOT_THERE = "not there yet"
 COLUMNS = ("run", "teacher", "rule", "layers", "softmax layers", "KL", "KL error", "teacher perplexity",
            "student perplexity", "perplexity error", "teacher answers", "student answers", "answers", "teacher recall",
-           "student recall", "recall error", "recall questions", "ranks", "seconds")
+           "student recall", "recall error", "recall questions", "selection seconds", "ranks", "seconds")
 
 
 def comparison_row(run):
@@ -51,6 +51,8 @@ def comparison_row(run):
             row["teacher recall"] = mean_and_error(recall.right[teacher])[0]
         if student is not None:
             row["student recall"], row["recall error"] = mean_and_error(recall.right[student])
+    if run.scores is not None and run.scores.complete and row["rule"] not in RULES_WITHOUT_SCORES:
+        row["selection seconds"] = float(np.nansum(run.scores.seconds))  # of all groups of ranks together
     provenance = run.provenance()
     row["ranks"] = provenance.ranks if provenance else None
     row["seconds"] = float(sum(run.metrics.seconds.values())) if run.metrics.seconds else None

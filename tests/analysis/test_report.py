@@ -24,7 +24,7 @@ import report  # noqa: E402
 import table  # noqa: E402
 from fake_run import FakeRun  # noqa: E402
 from metrics import wall_time_per_stage  # noqa: E402
-from plots import spread  # noqa: E402
+from plots import spread, trade_off  # noqa: E402
 from result_files import NO_LAYER  # noqa: E402
 from run_folder import flatten_yaml, paired_gap, read_run_folder  # noqa: E402
 
@@ -128,6 +128,10 @@ class ReportTest(unittest.TestCase):
         self.assertEqual(bold, [4, 0, 0], "the guided run is best in KL, perplexity, answers and recall")
         self.assertEqual(html.count('id="run'), 3)
         self.assertRegex(text, r"The choice does not follow the scores: layer \d+, left out, beats layer \d+, kept")
+        against_kl = comparison[comparison.index('aria-label="Recall against KL'):]
+        against_kl = against_kl[: against_kl.index("</svg>")]
+        for name in ("guided", "uniform", "random", "selection, s"):
+            self.assertIn(name, against_kl)
         overlay = comparison[comparison.index('aria-label="kl by position"'):]
         overlay = overlay[: overlay.index("</svg>")]
         for name in ("guided", "uniform", "random"):
@@ -407,6 +411,15 @@ class ReportTest(unittest.TestCase):
             self.assertGreaterEqual(shown.count(value), cells.count(value))
         self.assertGreater(len(set(cells)), 2)
         self.assertIn("among four keys", recall.words("four_keys"))
+
+    def test_the_cost_of_a_selection_is_that_of_its_candidates(self):
+        run = read_run_folder(self.guided)
+        self.assertAlmostEqual(table.comparison_row(run)["selection seconds"], run.scores.seconds.sum())
+        self.assertIsNone(table.comparison_row(read_run_folder(self.uniform))["selection seconds"])
+        rows = [table.comparison_row(one) for one in (run, read_run_folder(self.uniform))]
+        self.assertIsNotNone(trade_off(rows))
+        rows[1]["student recall"] = None
+        self.assertIsNone(trade_off(rows), "nothing to compare")
 
     def test_recall_is_less_where_answers_are_wrong(self):
         run = read_run_folder(self.guided)
