@@ -17,10 +17,12 @@ std::optional<std::string> ExportFormat::refusal(const ModelSpec& spec) const {
     for (const std::string& name : mixers) {
         const MixerDeclaration& mixer = find_mixer(name);
         if (const auto why = mixer.refusal(this->name(), spec)) return text("export ", this->name(), ": ", *why);
-        if (mixer.is_linear() && spec.output_norm_eps != spec.config.rms_norm_eps)
-            return text("export ", this->name(), ": the output norm's eps is ", spec.output_norm_eps,
-                        " but rms_norm_eps is ", spec.config.rms_norm_eps,
-                        " (the format has one for both); train with student.output_norm_eps: teacher");
+        const double eps = spec.config.rms_norm_eps, of_outputs = spec.output_norm_eps;
+        if (mixer.is_linear() && eps != of_outputs && !(eps > 0.0 && of_outputs > 0.0))
+            return text("export ", this->name(), ": the output norm's eps is ", of_outputs, " but rms_norm_eps is ",
+                        eps,
+                        " (the format has one for both, and no scale makes them equal); train with "
+                        "student.output_norm_eps: teacher");
     }
     if (const auto why = refusal_outside_mixers(spec)) return text("export ", name(), ": ", *why);
     return std::nullopt;

@@ -242,6 +242,26 @@ TEST(JobEstimate, candidates_that_are_not_distilled_cost_forward_passes) {
     EXPECT_NEAR(stage(estimate_job(job, qwen_1_5b, {.ranks = 1}), "score").flops / one.flops, 409.0 / 32, 1e-9);
 }
 
+/// A candidate of a rule that removes layers has all softmax layers but one.
+TEST(JobEstimate, candidates_have_the_softmax_layers_of_their_rule) {
+    Job job = paper_job();
+    const auto flops = [&](const char* rule) {
+        job.select.rule = rule;
+        return stage(estimate_job(job, qwen_1_5b, {}), "score").flops;
+    };
+    ModelConfig two_layers = qwen_1_5b;
+    two_layers.layers = 2;  // one layer restored or one removed: the same candidates
+    const double added = flops("kl_guided"), removed = flops("kl_guided_removal");
+    EXPECT_GT(std::abs(removed / added - 1), 0.01);
+    EXPECT_NEAR(flops("kl_guided_average") / (added + removed), 1.0, 0.02) << "the teacher's states are kept once";
+    const auto of_two = [&](const char* rule) {
+        job.select.rule = rule;
+        return stage(estimate_job(job, two_layers, {}), "score");
+    };
+    EXPECT_DOUBLE_EQ(of_two("kl_guided").flops, of_two("kl_guided_removal").flops);
+    EXPECT_EQ(of_two("kl_guided").sharding().memory.total(), of_two("kl_guided_removal").sharding().memory.total());
+}
+
 TEST(JobEstimate, skipped_stages_are_absent) {
     Job job = paper_job();
     job.score.tokens = 0;
