@@ -4,7 +4,6 @@
 #include "exports/export_check.h"
 #include "exports/export_readme.h"
 #include "exports/list.h"
-#include "exports/one_eps.h"
 #include "exports/tokenizer_files.h"
 #include "specification/teacher_family.h"
 #include "system/error.h"
@@ -76,12 +75,11 @@ void export_model(const TensorSource& student, const ModelSpec& spec, const Expo
     expect_tokenizer_files(teacher_folder);
     const FormatCode& code = code_of(format);
     const EmptyFolderGuard guard(target);
-    const OneEps one_eps(student, spec);
-    ExportFolder folder(one_eps, precision, teacher_folder, target, export_readme(spec, format.name()),
+    ExportFolder folder(student, precision, teacher_folder, target, export_readme(spec, format.name()),
                         [&](const TensorSource& written, const nlohmann::json& config) {
                             expect_same_logits(student, spec, precision, code.read, written, config);
                         });
-    code.write(folder, one_eps.spec());
+    code.write(folder, spec);
 }
 
 }  // namespace amalgam

@@ -334,6 +334,11 @@ class Check {
             const auto refusal = find_export_format(format).refusal(student);
             problem_if(refusal.has_value(), "export.formats: ", refusal.value_or(""), "; or take ", format,
                        " out of export.formats");
+            note_if(!teacher_ && job_.student.output_norm_eps == OutputNormEps::reference &&
+                        !find_export_format(format).scales_for_eps(),
+                    "export.formats: ", format,
+                    " has one eps for all norms, so student.output_norm_eps: reference can be written only if the "
+                    "teacher's is 1e-5");
         }
     }
 

@@ -317,9 +317,13 @@ TEST_F(JobCheck, exports_that_cannot_express_the_teacher) {
     job_.select.rule = "kl_guided";
     job_.export_to.formats = {"qwen3_5"};
     job_.student.output_norm_eps = OutputNormEps::reference;  // the teacher's is 1e-6
-    EXPECT_TRUE(check().problems.empty()) << "the export scales";
-    teacher_->rms_norm_eps = 0.0;
-    EXPECT_TRUE(contains(problem(), "rms_norm_eps is 0"));
+    EXPECT_TRUE(contains(problem(), "eps is 1e-05"));
+    job_.export_to.formats = {"fla"};
+    EXPECT_TRUE(check().problems.empty()) << "it is written scaled";
+    job_.export_to.formats = {"qwen3_5"};
+    teacher_.reset();
+    EXPECT_TRUE(check().problems.empty());
+    EXPECT_TRUE(has_note("only if the teacher's is 1e-5"));
 }
 
 TEST_F(JobCheck, sliding_windows_are_held_against_exports_only_where_they_must_be_kept) {

@@ -21,12 +21,12 @@ TIME, COUNT = 60, 16
 # teacher, kept softmax layers, student options
 CASES = [
     ("llama_llama3", [1], {}),
-    ("llama_theta", [1, 2], {"output_norm_eps": "reference"}),  # another eps than the teacher's
+    ("llama_theta", [1, 2], {}),
     ("llama_head_dim", [3], {}),
     ("llama_yarn", [0, 3], {"variant": "gdn_v3"}),
     ("qwen2", [0, 1], {}),
-    ("qwen2_tied", [2], {"variant": "gdn_v3", "output_norm_eps": "reference"}),
-    ("qwen3", [1, 2, 3], {"output_norm_eps": "reference"}),
+    ("qwen2_tied", [2], {"variant": "gdn_v3"}),
+    ("qwen3", [1, 2, 3], {}),
     ("qwen3_yarn", [2], {}),
     ("llama_linear", [], {}),
     ("llama_dynamic", [0, 1, 2, 3], {}),
