@@ -15,6 +15,9 @@ namespace amalgam {
 
 namespace {
 
+/// Fitted to the built-in teacher (2 M parameters, half of the peak) and SmolLM2 (135 M, 0.8) in float32.
+constexpr double flops_of_a_number = 200.0;
+
 /// Sequences of a micro-batch, and how many of these the busiest rank has in a step.
 struct Share {
     int64_t sequences, micro_batches;
@@ -330,8 +333,11 @@ int64_t compute_bytes(const Job& job, const Machine& machine) {
     return machine.fast_bfloat16 ? 2 : 4;
 }
 
-double cpu_utilisation(double peak, double float32_peak) {
-    return 1.0 / (1.0 + 0.25 * peak / float32_peak);
+double cpu_utilisation(const Job& job, const ModelConfig& teacher, double peak, double float32_peak) {
+    const ModelSizes sizes(teacher, job.student.mixer, job.student.options);
+    const double numbers = sizes.activations(0, /*compute=*/1.0) + sizes.vocabulary(),
+                 flops = sizes.model_flops(0, double(job.align.sequence_length));
+    return 1.0 / (1.0 + flops_of_a_number * numbers / flops * peak / float32_peak);
 }
 
 Estimate estimate_job(const Job& job, const ModelConfig& teacher, const Machine& machine) {

@@ -196,15 +196,27 @@ TEST(JobEstimate, states_of_the_teacher_that_are_kept_are_computed_once_in_a_gro
 
 TEST(JobEstimate, time_follows_from_measured_peaks) {
     const auto seconds = [](double peak, double float32_peak) {
-        const Machine machine{.cpu = true, .peak_flops = peak, .utilisation = cpu_utilisation(peak, float32_peak)};
+        const Machine machine{.cpu = true,
+                              .peak_flops = peak,
+                              .utilisation = cpu_utilisation(paper_job(), qwen_1_5b, peak, float32_peak)};
         return estimate_job(paper_job(), qwen_1_5b, machine).seconds;
     };
     EXPECT_NEAR(seconds(50e9, 50e9) / seconds(100e9, 100e9), 2.0, 1e-9);
     // Products that are eight times as fast: what is no product takes as long as before.
-    EXPECT_GT(seconds(800e9, 100e9), seconds(100e9, 100e9) / 5);
+    EXPECT_GT(seconds(800e9, 100e9), seconds(100e9, 100e9) / 6);
     EXPECT_LT(seconds(800e9, 100e9), seconds(100e9, 100e9) / 2);
-    EXPECT_GT(cpu_utilisation(1e12, 1e12), 0.5);
-    EXPECT_LT(cpu_utilisation(1e12, 1e12), 1.0);
+}
+
+TEST(JobEstimate, small_models_are_further_from_a_cpus_peak) {
+    const auto of = [](int64_t width) {
+        ModelConfig c;
+        c.layers = 10, c.query_heads = width / 32, c.key_value_heads = width / 64, c.head_dim = 32;
+        c.hidden_size = width, c.intermediate_size = 3 * width, c.vocabulary_size = 700, c.tied_head = true;
+        return cpu_utilisation(paper_job(), c, 1e12, 1e12);
+    };
+    EXPECT_NEAR(of(128), 0.5, 0.1) << "as the built-in teacher, whose runs took twice as long as products alone";
+    EXPECT_GT(of(1024), 0.8);
+    EXPECT_LT(of(1024), 1.0);
 }
 
 TEST(JobEstimate, automatic_precision_is_what_the_machine_is_fast_in) {
