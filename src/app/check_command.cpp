@@ -19,11 +19,11 @@ void check_command(const std::string& job_file, const std::vector<std::string>& 
     Findings findings = check_job(job, options.ranks, inputs.teacher, inputs.counts);
     findings.problems.insert(findings.problems.end(), inputs.problems.begin(), inputs.problems.end());
     findings.notes.insert(findings.notes.end(), inputs.notes.begin(), inputs.notes.end());
-    const CheckedMachine checked = machine_for(job, options);
-    findings.notes.insert(findings.notes.end(), checked.notes.begin(), checked.notes.end());
-    const Machine& machine = checked.machine;
     const std::optional<ModelConfig> teacher =
         options.shape.empty() ? inputs.teacher : std::optional(find_shape(options.shape));
+    const CheckedMachine checked = machine_for(job, options, teacher);
+    findings.notes.insert(findings.notes.end(), checked.notes.begin(), checked.notes.end());
+    const Machine& machine = checked.machine;
     std::optional<Estimate> estimate;
     if (teacher) estimate = estimate_job(job, *teacher, machine);
     std::cout << print_check(job, findings, estimate, machine);

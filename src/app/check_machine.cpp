@@ -21,7 +21,7 @@ at::ScalarType type_of(const Job& job, const Machine& machine) {
 }
 
 /// The ranks of this node share its cores as in a run (stages/compute.h); what they reach together is measured once.
-void measure_cpu(const Job& job, CheckedMachine& checked) {
+void measure_cpu(const Job& job, const std::optional<ModelConfig>& teacher, CheckedMachine& checked) {
     Machine& machine = checked.machine;
     const int cores = count(usable_cores()), ranks = int(std::min<int64_t>(machine.ranks_on_node(), 4096));
     const int share = job.deterministic ? 1 : std::max(1, cores / ranks);
@@ -40,7 +40,8 @@ void measure_cpu(const Job& job, CheckedMachine& checked) {
         machine.peak_flops = measured / ranks;
         machine.device += ", measured just now";
     }
-    if (machine.utilisation <= 0) machine.utilisation = cpu_utilisation(machine.peak_flops, float32 / ranks);
+    if (machine.utilisation <= 0 && teacher)
+        machine.utilisation = cpu_utilisation(job, *teacher, machine.peak_flops, float32 / ranks);
     if (type == at::kBFloat16 && !machine.fast_bfloat16) checked.notes.push_back(widened_note(measured, float32));
 }
 
@@ -63,7 +64,7 @@ std::string kind_names() {
 
 }  // namespace
 
-CheckedMachine machine_for(const Job& job, const CheckOptions& options) {
+CheckedMachine machine_for(const Job& job, const CheckOptions& options, const std::optional<ModelConfig>& teacher) {
     CheckedMachine checked{.machine = {.ranks = options.ranks,
                                        .memory_per_rank = options.memory_gb * 1e9,
                                        .peak_flops = options.peak_tflops * 1e12,
@@ -77,7 +78,7 @@ CheckedMachine machine_for(const Job& job, const CheckOptions& options) {
     // Who tells a GPU's memory means GPUs.
     const bool any_gpu = asked == "cuda" || (asked == "auto" && (!gpu.empty() || options.memory_gb > 0));
     if (asked == "cpu" || (asked == "auto" && !any_gpu)) {
-        measure_cpu(job, checked);
+        measure_cpu(job, teacher, checked);
         if (asked == "auto")
             checked.notes.push_back(
                 text("no GPU is visible here: the times are those of this machine's CPU. For GPUs: --device ",

@@ -17,6 +17,6 @@ struct CheckedMachine {
 
 /// Measures products of this CPU (about a second) where it speaks for it. Throws Error(bad_input) for a device that is
 /// not known.
-CheckedMachine machine_for(const Job& job, const CheckOptions& options);
+CheckedMachine machine_for(const Job& job, const CheckOptions& options, const std::optional<ModelConfig>& teacher);
 
 }  // namespace amalgam

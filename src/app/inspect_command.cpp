@@ -77,9 +77,7 @@ void print_scores(const std::string& path) {
                       : removed
                           ? "layers by importance (held-out KL to the teacher, nat/token, without softmax there)\n"
                           : "candidates by importance (held-out KL to the teacher, nat/token)\n");
-    std::vector<size_t> places = ranking(scored);
-    if (removed) std::reverse(places.begin(), places.end());  // the layer without which most is lost comes first
-    for (const size_t place : places) {
+    for (const size_t place : by_importance(scored)) {
         const CandidateResult& result = table.candidates[place];
         const auto kl = mean_and_error(result.kl.back());
         std::cout << "  " << in_column(scored[place].candidate) << "  " << kl.mean << " +- " << kl.standard_error;

@@ -15,6 +15,9 @@ namespace amalgam {
 
 namespace {
 
+/// Fitted to the built-in teacher (2 M parameters, half of the peak) and SmolLM2 (135 M, 0.8) in float32.
+constexpr double flops_of_a_number = 200.0;
+
 /// Sequences of a micro-batch, and how many of these the busiest rank has in a step.
 struct Share {
     int64_t sequences, micro_batches;
@@ -178,9 +181,10 @@ class Estimator {
         const ScoreJob& score = job_.score;
         const double candidates = double(scorer().count(int64_t(sizes_.layers()))),
                      length = double(score.sequence_length);
+        const auto [kept, most_memory] = kept_by_candidates();
         StageEstimate stage = training_stage("score", score, score.ranks_per_candidate);
         stage.tokens *= candidates;
-        StageSizes sizes = whole_student(score, score.ranks_per_candidate, 1, true);
+        StageSizes sizes = whole_student(score, score.ranks_per_candidate, most_memory, true);
         sizes.activation_bytes += kept_teacher_states();
         shard(stage, sizes, score.ranks_per_candidate);
         const double held_out = double(score.validation_sequences) * length;
@@ -190,8 +194,8 @@ class Estimator {
         const double measured = double(score.measurements + 1) * held_out;  // before training too
         const double of_candidate =
             trained_tokens(score) *
-                (student_flops(1, length) + sizes_.head_flops() + (1 - trained_once) * teacher_blocks) +
-            measured * (sizes_.model_flops(1, length) + sizes_.head_flops() + (1 - held_out_once) * teacher_blocks);
+                (student_flops(kept, length) + sizes_.head_flops() + (1 - trained_once) * teacher_blocks) +
+            measured * (sizes_.model_flops(kept, length) + sizes_.head_flops() + (1 - held_out_once) * teacher_blocks);
         const double of_group = (trained_once * trained_tokens(score) + held_out_once * held_out) * teacher_blocks;
         const int64_t groups = std::max<int64_t>(1, machine_.ranks / score.ranks_per_candidate);
         const int64_t rounds = (int64_t(candidates) + groups - 1) / groups;
@@ -201,6 +205,18 @@ class Estimator {
         stage.flops = candidates * of_candidate + std::min(double(groups), candidates) * of_group + of_race;
         stage.seconds = seconds(double(rounds) * of_candidate + of_group + of_race, double(score.ranks_per_candidate));
         return stage;
+    }
+
+    /// Softmax layers of the score stage's candidates: their mean, and those of the candidate with most activations.
+    std::pair<double, double> kept_by_candidates() const {
+        double sum = 0, most_memory = 0, candidates = 0;
+        for (const Candidate& one : scorer().next(int64_t(sizes_.layers()), job_.student.mixer, {})) {
+            const auto kept = double(softmax_layers(one.layout).size());
+            sum += kept;
+            candidates += 1.0;
+            if (candidates == 1.0 || block_activations(kept) > block_activations(most_memory)) most_memory = kept;
+        }
+        return {sum / candidates, most_memory};
     }
 
     /// Forward passes of candidates that are put together from teacher and aligned student. Of each, on average half of
@@ -317,8 +333,11 @@ int64_t compute_bytes(const Job& job, const Machine& machine) {
     return machine.fast_bfloat16 ? 2 : 4;
 }
 
-double cpu_utilisation(double peak, double float32_peak) {
-    return 1.0 / (1.0 + 0.25 * peak / float32_peak);
+double cpu_utilisation(const Job& job, const ModelConfig& teacher, double peak, double float32_peak) {
+    const ModelSizes sizes(teacher, job.student.mixer, job.student.options);
+    const double numbers = sizes.activations(0, /*compute=*/1.0) + sizes.vocabulary(),
+                 flops = sizes.model_flops(0, double(job.align.sequence_length));
+    return 1.0 / (1.0 + flops_of_a_number * numbers / flops * peak / float32_peak);
 }
 
 Estimate estimate_job(const Job& job, const ModelConfig& teacher, const Machine& machine) {

@@ -80,10 +80,10 @@ Estimate estimate_job(const Job& job, const ModelConfig& teacher, const Machine&
 /// Bytes of a number in the compute precision of the job on that machine.
 int64_t compute_bytes(const Job& job, const Machine& machine);
 
-/// The fraction of a CPU's peak that whole stages reach. What is no product (attention's softmax, norms, gates, losses,
-/// the optimizer) takes as long in any precision: as long as a quarter of the products do in float32. The quarter is
-/// chosen by hand after the bf16 steps of analysis/results/speed-cpu; estimates by it were not yet compared with runs.
-/// Both peaks in flop/s.
-double cpu_utilisation(double peak, double float32_peak);
+/// The fraction of a CPU's peak that whole stages reach with students of that teacher. What is no product (attention's
+/// softmax, norms, gates, losses, the optimizer) takes as long in any precision, and its time goes with the numbers
+/// that it reads and writes: 200 flop of float32 products for each one that is kept for the backward pass. Small models
+/// have fewer flop to a number, and are further from the peak. Both peaks in flop/s.
+double cpu_utilisation(const Job& job, const ModelConfig& teacher, double peak, double float32_peak);
 
 }  // namespace amalgam

@@ -23,8 +23,11 @@ at::Tensor tokens_to_check(int64_t vocabulary) {
     return tokens;
 }
 
+/// An export multiplies weights by others before it narrows them, so that weights which bfloat16 holds exactly are
+/// rounded, too: here all are, by a factor that is no power of two.
 at::Tensor narrowed(const at::Tensor& weight, bool rounded) {
-    return rounded ? weight.to(at::kBFloat16).to(at::kFloat) : weight.to(at::kFloat);
+    constexpr double factor = 1.1;
+    return rounded ? (weight.to(at::kFloat) * factor).to(at::kBFloat16).to(at::kFloat) / factor : weight.to(at::kFloat);
 }
 
 double largest(const at::Tensor& t) {

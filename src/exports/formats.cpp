@@ -17,13 +17,21 @@ std::optional<std::string> ExportFormat::refusal(const ModelSpec& spec) const {
     for (const std::string& name : mixers) {
         const MixerDeclaration& mixer = find_mixer(name);
         if (const auto why = mixer.refusal(this->name(), spec)) return text("export ", this->name(), ": ", *why);
-        if (mixer.is_linear() && spec.output_norm_eps != spec.config.rms_norm_eps)
-            return text("export ", this->name(), ": the output norm's eps is ", spec.output_norm_eps,
-                        " but rms_norm_eps is ", spec.config.rms_norm_eps,
-                        " (the format has one for both); train with student.output_norm_eps: teacher");
+        if (const auto why = refusal_of_eps(spec); why && mixer.is_linear())
+            return text("export ", this->name(), ": ", *why);
     }
     if (const auto why = refusal_outside_mixers(spec)) return text("export ", name(), ": ", *why);
     return std::nullopt;
+}
+
+std::optional<std::string> ExportFormat::refusal_of_eps(const ModelSpec& spec) const {
+    const double eps = spec.config.rms_norm_eps, of_outputs = spec.output_norm_eps;
+    if (eps == of_outputs || (scales_for_eps() && eps > 0.0 && of_outputs > 0.0)) return std::nullopt;
+    std::string others;
+    for (const ExportFormat* format : export_formats())
+        if (eps > 0.0 && format->scales_for_eps()) others += ", or export to " + format->name();
+    return text("the output norm's eps is ", of_outputs, " but rms_norm_eps is ", eps,
+                " (the format has one for both); train with student.output_norm_eps: teacher", others);
 }
 
 const std::vector<const ExportFormat*>& export_formats() {

@@ -19,10 +19,14 @@ class ExportFormat {
     virtual std::string name() const = 0;
     /// Where the export stage writes it, in the run folder.
     virtual std::string folder() const { return "student-" + name(); }
+    /// Formats have one eps for all norms. Whether a student whose linear mixers have another one in their output norms
+    /// is written all the same: with a scaled residual stream.
+    virtual bool scales_for_eps() const { return false; }
     /// Why it cannot express such a model, with what to do about it; nothing if it can.
     std::optional<std::string> refusal(const ModelSpec& spec) const;
 
   private:
+    std::optional<std::string> refusal_of_eps(const ModelSpec& spec) const;
     /// What the format lacks outside the mixers. Their declarations say what it lacks for them.
     virtual std::optional<std::string> refusal_outside_mixers(const ModelSpec& spec) const = 0;
 };

@@ -180,13 +180,17 @@ class Check {
     void check_stages() {
         check_training("align", job_.align, ranks_);
         const int64_t group = job_.score.ranks_per_candidate;
-        problem_if((job_.score.tokens > 0 || has_score_stage(job_)) && ranks_ >= 1 && ranks_ % group != 0,
-                   "score.ranks_per_candidate is ", group, " but there are ", ranks_,
-                   " ranks (candidates need groups of equal size) use a divisor of ", ranks_);
-        check_training("score", job_.score, group);
-        if (const int64_t steps = job_.score.tokens > 0 ? training_steps(job_.score) : 0; steps > 0)
-            problem_if(job_.score.measurements > steps, "score.measurements is ", job_.score.measurements,
+        problem_if(has_score_stage(job_) && ranks_ >= 1 && ranks_ % group != 0, "score.ranks_per_candidate is ", group,
+                   " but there are ", ranks_, " ranks (candidates need groups of equal size) use a divisor of ",
+                   ranks_);
+        if (candidates_are_trained(job_)) {
+            check_training("score", job_.score, group);
+            const int64_t steps = training_steps(job_.score);
+            problem_if(steps > 0 && job_.score.measurements > steps, "score.measurements is ", job_.score.measurements,
                        " but a candidate trains for ", steps, " steps (at most one measurement per step) lower it");
+        } else if (has_score_stage(job_)) {
+            note_length("score", job_.score.sequence_length);
+        }
         check_training("distill", job_.distill, ranks_);
         check_training("finetune", job_.finetune, ranks_);
         if (job_.evaluate.sequences > 0) note_length("evaluate", job_.evaluate.sequence_length);
@@ -239,10 +243,10 @@ class Check {
     void check_data() {
         if (!counts_) return;
         check_corpus("align", job_.align);
-        check_corpus("score", job_.score);
+        if (candidates_are_trained(job_)) check_corpus("score", job_.score);
         check_corpus("distill", job_.distill);
         check_corpus("finetune", job_.finetune);
-        if (job_.score.tokens > 0 || has_score_stage(job_))
+        if (has_score_stage(job_))
             check_validation("score.validation_sequences", job_.score.validation_sequences, job_.score.sequence_length);
         check_validation("evaluate.sequences", job_.evaluate.sequences, job_.evaluate.sequence_length);
         if (teacher_)
@@ -330,9 +334,11 @@ class Check {
             const auto refusal = find_export_format(format).refusal(student);
             problem_if(refusal.has_value(), "export.formats: ", refusal.value_or(""), "; or take ", format,
                        " out of export.formats");
-            note_if(!teacher_ && job_.student.output_norm_eps == OutputNormEps::reference, "export.formats: ", format,
-                    " has one eps for all norms, so student.output_norm_eps: reference is exact only if the teacher's "
-                    "is 1e-5");
+            note_if(!teacher_ && job_.student.output_norm_eps == OutputNormEps::reference &&
+                        !find_export_format(format).scales_for_eps(),
+                    "export.formats: ", format,
+                    " has one eps for all norms, so student.output_norm_eps: reference can be written only if the "
+                    "teacher's is 1e-5");
         }
     }
 

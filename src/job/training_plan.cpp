@@ -11,6 +11,10 @@ bool has_score_stage(const Job& job) {
     return scorer != nullptr && (!scorer->distils || job.score.tokens > 0);
 }
 
+bool candidates_are_trained(const Job& job) {
+    return has_score_stage(job) && selection_rule(job.select.rule).scorer->distils;
+}
+
 int64_t training_steps(const TrainingJob& stage) {
     return stage.tokens / (stage.sequence_length * stage.batch_sequences);
 }

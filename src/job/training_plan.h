@@ -12,6 +12,9 @@ namespace amalgam {
 /// Does the job's selection rule choose by scores that can be made? Else the stage score is left out.
 bool has_score_stage(const Job& job);
 
+/// Does that stage train its candidates before it measures them?
+bool candidates_are_trained(const Job& job);
+
 /// Optimizer steps of a stage: whole batches that fit into its tokens (100M tokens of 96 x 512 make 2034).
 int64_t training_steps(const TrainingJob& stage);
 

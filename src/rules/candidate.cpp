@@ -60,4 +60,14 @@ std::vector<size_t> ranking(const std::vector<ScoredCandidate>& scored) {
     return order;
 }
 
+std::vector<size_t> by_importance(std::vector<ScoredCandidate> scored) {
+    const auto is_without_one = [](const ScoredCandidate& one) { return removed_layer(one.candidate).has_value(); };
+    const auto has_one = [](const ScoredCandidate& one) { return restored_layer(one.candidate).has_value(); };
+    // Of two layers a candidate may be both.
+    if (std::all_of(scored.begin(), scored.end(), is_without_one) &&
+        !std::all_of(scored.begin(), scored.end(), has_one))
+        for (ScoredCandidate& one : scored) one.score = -one.score;
+    return ranking(scored);
+}
+
 }  // namespace amalgam

@@ -42,4 +42,8 @@ std::string in_column(const Candidate& candidate);
 /// not finite say nothing, and come last.
 std::vector<size_t> ranking(const std::vector<ScoredCandidate>& scored);
 
+/// Indices as people look for layers, the most important one first: as ranking(), but where every candidate is without
+/// one layer, the worst score comes first. Scores that are not finite come last here, too.
+std::vector<size_t> by_importance(std::vector<ScoredCandidate> scored);
+
 }  // namespace amalgam

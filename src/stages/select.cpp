@@ -14,11 +14,11 @@
 namespace amalgam {
 namespace {
 
-/// Candidates from the best to the worst with their held-out KL; those of a kept layer are marked.
-std::string ranked(const ScoreTable& table, const Selection& selection) {
+/// Candidates with their held-out KL, that of the most important layer first; those of a kept layer are marked.
+std::string table_of(const ScoreTable& table, const Selection& selection) {
     std::ostringstream out;
     out << std::fixed << std::setprecision(4);
-    for (const size_t place : ranking(table.scored())) {
+    for (const size_t place : by_importance(table.scored())) {
         const CandidateResult& result = table.candidates[place];
         const auto restored = restored_layer(result.candidate);
         const auto layer = restored ? restored : removed_layer(result.candidate);
@@ -40,9 +40,10 @@ StageOutcome select(Run& run) {
         if (std::filesystem::exists(run.scores_file())) table = read_scores(run.scores_file(), run.job.student.mixer);
         const Selection selection = select_layers(job, layers, run.job.student.mixer, table.scored());
         write_selection(run.selection_file(), selection, run.provenance());
-        info(text(
-            "select (", selection.rule, "): ", describe(selection.layout),
-            table.candidates.size() > size_t(2 * layers) || table.candidates.empty() ? "" : ranked(table, selection)));
+        info(text("select (", selection.rule, "): ", describe(selection.layout),
+                  table.candidates.size() > size_t(2 * layers) || table.candidates.empty()
+                      ? ""
+                      : table_of(table, selection)));
     });
     return StageOutcome::finished;
 }

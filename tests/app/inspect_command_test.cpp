@@ -39,6 +39,22 @@ TEST_F(Inspect, scores_of_other_candidates_than_restored_layers) {
                {"candidates by importance", "  layer   2  1.00000", "without layer   1, learning_rate 0.001  2.00000"});
 }
 
+/// The layer without which the KL is largest is the most important one.
+TEST_F(Inspect, scores_of_removed_layers) {
+    ScoreTable table = test::made_up_scores(3, {0, 1, 2});
+    for (CandidateResult& one : table.candidates)
+        for (std::string& mixer : one.candidate.layout)
+            mixer = mixer == softmax_mixer ? "gated_delta_net" : softmax_mixer;
+    write_scores(path, table, Provenance{});
+    const auto finished = inspect();
+    expect_end(finished, 0, {"layers by importance", "without softmax there"});
+    EXPECT_NE(finished.output.find("  without layer   2  3.00000 +- 0.22822\n"
+                                   "  without layer   1  2.00000 +- 0.22822\n"
+                                   "  without layer   0  1.00000 +- 0.22822\n"),
+              std::string::npos)
+        << finished.output;
+}
+
 TEST_F(Inspect, scores_of_version_1) {
     test::write_scores_of_version_1(path, test::made_up_scores(3, {2, 0, 1}), 3, std::vector<int64_t>{2, 0});
     const auto finished = inspect();

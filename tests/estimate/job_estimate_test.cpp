@@ -196,15 +196,27 @@ TEST(JobEstimate, states_of_the_teacher_that_are_kept_are_computed_once_in_a_gro
 
 TEST(JobEstimate, time_follows_from_measured_peaks) {
     const auto seconds = [](double peak, double float32_peak) {
-        const Machine machine{.cpu = true, .peak_flops = peak, .utilisation = cpu_utilisation(peak, float32_peak)};
+        const Machine machine{.cpu = true,
+                              .peak_flops = peak,
+                              .utilisation = cpu_utilisation(paper_job(), qwen_1_5b, peak, float32_peak)};
         return estimate_job(paper_job(), qwen_1_5b, machine).seconds;
     };
     EXPECT_NEAR(seconds(50e9, 50e9) / seconds(100e9, 100e9), 2.0, 1e-9);
     // Products that are eight times as fast: what is no product takes as long as before.
-    EXPECT_GT(seconds(800e9, 100e9), seconds(100e9, 100e9) / 5);
+    EXPECT_GT(seconds(800e9, 100e9), seconds(100e9, 100e9) / 6);
     EXPECT_LT(seconds(800e9, 100e9), seconds(100e9, 100e9) / 2);
-    EXPECT_GT(cpu_utilisation(1e12, 1e12), 0.5);
-    EXPECT_LT(cpu_utilisation(1e12, 1e12), 1.0);
+}
+
+TEST(JobEstimate, small_models_are_further_from_a_cpus_peak) {
+    const auto of = [](int64_t width) {
+        ModelConfig c;
+        c.layers = 10, c.query_heads = width / 32, c.key_value_heads = width / 64, c.head_dim = 32;
+        c.hidden_size = width, c.intermediate_size = 3 * width, c.vocabulary_size = 700, c.tied_head = true;
+        return cpu_utilisation(paper_job(), c, 1e12, 1e12);
+    };
+    EXPECT_NEAR(of(128), 0.5, 0.1) << "as the built-in teacher, whose runs took twice as long as products alone";
+    EXPECT_GT(of(1024), 0.8);
+    EXPECT_LT(of(1024), 1.0);
 }
 
 TEST(JobEstimate, automatic_precision_is_what_the_machine_is_fast_in) {
@@ -240,6 +252,26 @@ TEST(JobEstimate, candidates_that_are_not_distilled_cost_forward_passes) {
     EXPECT_LT(one.flops, 32 * tokens * 2.0 * 1.6e9);
     job.select.rule = "removal_rounds";
     EXPECT_NEAR(stage(estimate_job(job, qwen_1_5b, {.ranks = 1}), "score").flops / one.flops, 409.0 / 32, 1e-9);
+}
+
+/// A candidate of a rule that removes layers has all softmax layers but one.
+TEST(JobEstimate, candidates_have_the_softmax_layers_of_their_rule) {
+    Job job = paper_job();
+    const auto flops = [&](const char* rule) {
+        job.select.rule = rule;
+        return stage(estimate_job(job, qwen_1_5b, {}), "score").flops;
+    };
+    ModelConfig two_layers = qwen_1_5b;
+    two_layers.layers = 2;  // one layer restored or one removed: the same candidates
+    const double added = flops("kl_guided"), removed = flops("kl_guided_removal");
+    EXPECT_GT(std::abs(removed / added - 1), 0.01);
+    EXPECT_NEAR(flops("kl_guided_average") / (added + removed), 1.0, 0.02) << "the teacher's states are kept once";
+    const auto of_two = [&](const char* rule) {
+        job.select.rule = rule;
+        return stage(estimate_job(job, two_layers, {}), "score");
+    };
+    EXPECT_DOUBLE_EQ(of_two("kl_guided").flops, of_two("kl_guided_removal").flops);
+    EXPECT_EQ(of_two("kl_guided").sharding().memory.total(), of_two("kl_guided_removal").sharding().memory.total());
 }
 
 TEST(JobEstimate, skipped_stages_are_absent) {

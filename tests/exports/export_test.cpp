@@ -135,7 +135,10 @@ TEST_F(Export, linear_options_that_qwen3_5_lacks) {
     refused_with({{"activation", false}}, {"no SiLU"});
     refused_with({{"rope", true}}, {"rotary embedding"});
     spec.output_norm_eps = 1e-5;
-    refused_with({}, {"eps is 1e-05", "student.output_norm_eps: teacher"});
+    refused_with({}, {"eps is 1e-05", "student.output_norm_eps: teacher", "fla"});
+    spec.config.head_dim = 6;  // hidden size / heads, as fla's attention has it
+    spec.config.rms_norm_eps = 0.0;
+    expect_refused(spec, {"rms_norm_eps is 0", "student.output_norm_eps: teacher"}, "fla");
 
     spec.layout = all_softmax(3);
     run(spec);  // without linear layers their options do not matter
@@ -373,6 +376,41 @@ TEST_F(Export, keys_with_large_biases_and_small_eps) {
     spec.config.rms_norm_eps = spec.output_norm_eps = 0.0;
     std::filesystem::remove_all(target);
     expect_refused(spec, {"rms_norm_eps is 0"});
+}
+
+/// Written scaled: tied heads, biases and the output norms of both mixers must all come out as they were.
+TEST_F(Export, output_norms_with_an_eps_of_their_own_as_fla) {
+    const auto compare = [&](const ModelSpec& spec) {
+        run(spec, "fla");
+        const auto model = test::small_model(spec, 1, /*trainable=*/true);
+        const at::Tensor tokens = test::random_tokens(1, 9, spec.config.vocabulary_size, 3);
+        const at::Tensor expected = model->logits(tokens).detach();
+        json config = read_json(target / "config.json");
+        EXPECT_EQ(config["norm_eps"], spec.output_norm_eps);
+        const ExportReader reader = reader_of(find_export_format("fla"));
+        const HuggingFaceSource written(target);
+        EXPECT_LT(test::relative_error(reader(written, config, spec, tokens), expected), 3e-5);
+        config["norm_eps"] = spec.config.rms_norm_eps;
+        EXPECT_GT(test::relative_error(reader(written, config, spec, tokens), expected), 1e-3) << "eps matters here";
+    };
+    for (const char* family : {"llama", "qwen2"})
+        for (const char* mixer : {"gated_delta_net", "gated_linear_attention"})
+            for (const double of_outputs : {1e-1, 1e-4}) {
+                ModelSpec spec{test::small_config(family), keep_softmax(3, mixer, {1}), {}, of_outputs};
+                spec.config.rms_norm_eps = 1e-2;
+                spec.config.head_dim = 6;  // hidden size / heads, as fla's attention has it
+                compare(spec);
+            }
+}
+
+TEST_F(Export, weights_that_are_bfloat16_numbers_already) {
+    const auto model = test::small_model(hybrid, 1, /*trainable=*/true);
+    model->parameters().for_each_named(
+        [&](const std::string&, at::Tensor t, Parameter&) { t.copy_(t.to(at::kBFloat16)); });
+    model->parameters().refresh_compute();
+    export_model(ModelSource(*model, "the student"), hybrid, find_export_format("qwen3_5"), ExportPrecision::bfloat16,
+                 teacher, target);
+    EXPECT_TRUE(std::filesystem::exists(target / "config.json"));
 }
 
 TEST_F(Export, damaged_tokenizer_config) {

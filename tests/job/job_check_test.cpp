@@ -277,6 +277,18 @@ TEST_F(JobCheck, candidates_that_are_not_distilled_need_no_training_tokens) {
     EXPECT_TRUE(contains(problem(), "score.recall.lengths is empty"));
 }
 
+/// Keys of a training that the rule does not ask for neither stop a job nor make it look like one.
+TEST_F(JobCheck, training_of_candidates_is_checked_where_they_are_trained) {
+    job_.score.measurements = 1526;
+    EXPECT_TRUE(contains(problem(), "a candidate trains for 1525 steps"));
+    EXPECT_TRUE(has_note("score: 1525 steps"));
+    for (const char* rule : {"recall_guided", "uniform"}) {
+        job_.select.rule = rule;
+        EXPECT_TRUE(check().problems.empty()) << rule;
+        EXPECT_FALSE(has_note("score: 1525 steps")) << rule;
+    }
+}
+
 TEST_F(JobCheck, exports_that_cannot_express_the_student) {
     job_.student.options["output_gate"] = false;
     EXPECT_TRUE(contains(problem(), "export.formats: export qwen3_5: the student has no output gate"));
@@ -306,9 +318,12 @@ TEST_F(JobCheck, exports_that_cannot_express_the_teacher) {
     job_.export_to.formats = {"qwen3_5"};
     job_.student.output_norm_eps = OutputNormEps::reference;  // the teacher's is 1e-6
     EXPECT_TRUE(contains(problem(), "eps is 1e-05"));
+    job_.export_to.formats = {"fla"};
+    EXPECT_TRUE(check().problems.empty()) << "it is written scaled";
+    job_.export_to.formats = {"qwen3_5"};
     teacher_.reset();
     EXPECT_TRUE(check().problems.empty());
-    EXPECT_TRUE(has_note("exact only if the teacher's is 1e-5"));
+    EXPECT_TRUE(has_note("only if the teacher's is 1e-5"));
 }
 
 TEST_F(JobCheck, sliding_windows_are_held_against_exports_only_where_they_must_be_kept) {

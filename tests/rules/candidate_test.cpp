@@ -46,6 +46,21 @@ TEST(Candidates, are_ranked_by_score_then_by_layer) {
     EXPECT_TRUE(ranking({}).empty());
 }
 
+/// What the layer whose removal costs most was worth stands first; a layer that was restored is worth its score.
+TEST(Candidates, of_the_most_important_layer_come_first) {
+    const auto without = [](int64_t layer) {
+        std::vector<int64_t> kept;
+        for (int64_t one = 0; one < 6; ++one)
+            if (one != layer) kept.push_back(one);
+        return keeping(kept);
+    };
+    const double none = std::numeric_limits<double>::quiet_NaN();
+    EXPECT_EQ(by_importance({{without(0), -1.0, {}}, {without(1), none, {}}, {without(2), -3.0, {}}}),
+              (std::vector<size_t>{2, 0, 1}));
+    EXPECT_EQ(by_importance({{keeping({0}), -1.0, {}}, {keeping({1}), none, {}}, {keeping({2}), -3.0, {}}}),
+              (std::vector<size_t>{0, 2, 1}));
+}
+
 /// An order that sorting can rely on, whatever is among the scores.
 TEST(Candidates, without_a_finite_score_come_last_by_layer) {
     const double none = std::numeric_limits<double>::quiet_NaN(), infinite = std::numeric_limits<double>::infinity();

@@ -8,6 +8,7 @@ namespace {
 class FlaFormat : public ExportFormat {
   public:
     std::string name() const override { return "fla"; }
+    bool scales_for_eps() const override { return true; }
 
   private:
     std::optional<std::string> refusal_outside_mixers(const ModelSpec& spec) const override {

@@ -53,9 +53,11 @@ class FlaSource : public TensorSource {
 
 }  // namespace
 
-at::Tensor logits_of_fla(const TensorSource& written, const nlohmann::json&, const ModelSpec& spec,
+at::Tensor logits_of_fla(const TensorSource& written, const nlohmann::json& config, const ModelSpec& spec,
                          const at::Tensor& tokens) {
-    return logits_block_by_block(FlaSource(written), spec, tokens, /*rounded=*/false);
+    ModelSpec as_written = spec;
+    as_written.config.rms_norm_eps = as_written.output_norm_eps = config.at("norm_eps");
+    return logits_block_by_block(FlaSource(written), as_written, tokens, /*rounded=*/false);
 }
 
 }  // namespace amalgam

@@ -9,6 +9,9 @@ class Qwen3_5Format : public ExportFormat {
   public:
     std::string name() const override { return "qwen3_5"; }
     std::string folder() const override { return "student"; }
+    /// Programs that serve Qwen3.5 attach things to its hidden states (adapters, draft models): these stay the
+    /// student's.
+    bool scales_for_eps() const override { return false; }
 
   private:
     std::optional<std::string> refusal_outside_mixers(const ModelSpec& spec) const override {
