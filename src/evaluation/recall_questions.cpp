@@ -242,9 +242,15 @@ RecallQuestions::RecallQuestions(const RecallJob& job, RecallWording wording, co
     const auto question = [&](const QuestionWording& w) {
         return int64_t(wording_.start.size() + w.before_key.size() + w.after_key.size()) + key + value;
     };
-    const int64_t least = std::max({question(wording_.question) + facts_of_four_keys * fact(wording_.fact),
-                                    question(wording_.of_pair) + fact(wording_.pair),
-                                    int64_t(wording_.start.size()) + 2 * (repeated_tokens + continued_tokens)});
+    const auto least_of = [&](RecallKind kind) {
+        if (kind == RecallKind::passages)
+            return int64_t(wording_.start.size()) + 2 * (repeated_tokens + continued_tokens);
+        if (kind == RecallKind::pairs) return question(wording_.of_pair) + fact(wording_.pair);
+        return question(wording_.question) +
+               (kind == RecallKind::four_keys ? facts_of_four_keys : 1) * fact(wording_.fact);
+    };
+    int64_t least = 0;
+    for (const std::string& kind : job_.kinds) least = std::max(least, least_of(*find_value<RecallKind>(kind)));
     for (const int64_t length : job_.lengths) {
         require(length >= least, section_, ".lengths holds ", length, " but a question without any context has up to ",
                 least, " tokens (nothing would be hidden) raise it");

@@ -182,7 +182,7 @@ void add_training(std::vector<JobKey>& schema, const std::string& section, Stage
     keys.add("repeat_fraction", &TrainingJob::repeat_fraction, "",
              "of a sequence's tokens that are replaced by copies of passages from earlier in it, which only recall "
              "predicts")
-        .range = {.low = 0, .high = 0.25};
+        .range = {.low = 0, .high = 0.5};
 }
 
 template <class Stage>

@@ -2,18 +2,18 @@
 #include "training/repeated_passages.h"
 
 #include <algorithm>
-#include <cmath>
 
 namespace amalgam {
 
 void repeat_passages(std::span<int64_t> tokens, double fraction, const RandomStream& stream, uint64_t sequence) {
     const auto time = int64_t(tokens.size());
     const double mean_length = 0.5 * double(shortest_repeat + longest_repeat);
-    const auto parts = int64_t(std::ceil(fraction * double(time) / mean_length));
+    uint64_t drawn = sequence << 20;  // numbers of this sequence; no sequence is long enough to draw a million
+    // Rounded up or down at random, so that the mean is the asked one for short sequences, too.
+    const auto parts = int64_t(fraction * double(time) / mean_length + stream.uniform(drawn++));
     if (parts == 0) return;
     const int64_t part = time / parts;
     const int64_t longest = std::min(longest_repeat, part / 2), shortest = std::min(shortest_repeat, longest);
-    uint64_t drawn = sequence << 20;  // numbers of this sequence; no sequence is long enough to draw a million
     const auto draw = [&](int64_t low, int64_t high) {  // low to high, both included
         return low + int64_t(stream.uniform(drawn++) * double(high - low + 1));
     };
