@@ -11,12 +11,17 @@
 namespace amalgam {
 namespace {
 
-/// Graphs are recorded for few numbers of rows only.
+/// Graphs are recorded for few numbers of rows only: powers of two, multiples of 8 up to 64, then four to a doubling.
 int64_t rounded_batch(int64_t rows, int64_t slots) {
-    int64_t rounded = 1;
-    while (rounded < rows && rounded < 8) rounded *= 2;
-    if (rows > 8) rounded = (rows + 7) / 8 * 8;
-    return std::min(rounded, slots);
+    int64_t power = 1;
+    while (power < rows) power *= 2;
+    const int64_t step = rows > 64 ? power / 8 : std::min<int64_t>(power, 8);
+    return std::min((rows + step - 1) / step * step, slots);
+}
+
+/// Row counts[i] - 1 of x[i].
+at::Tensor last_of_each(const at::Tensor& x, const at::Tensor& counts) {
+    return x.gather(1, (counts - 1).view({-1, 1, 1}).expand({-1, 1, x.size(2)})).squeeze(1);
 }
 
 }  // namespace
@@ -34,15 +39,20 @@ at::Tensor Decoder::choose(const at::Tensor& hidden, const at::Tensor& head) con
     return linear_map(hidden, head).argmax(-1);
 }
 
-at::Tensor Decoder::prefill(const at::Tensor& tokens, const at::Tensor& slots, int64_t first, int64_t length) {
+at::Tensor Decoder::prefill(const at::Tensor& tokens, const at::Tensor& slots, int64_t first, int64_t length,
+                            const at::Tensor& counts) {
     const HeldOuterWeights outer(model_);
     const int64_t time = tokens.size(1);
     const at::Tensor hidden =
-        model_.hidden(on_device(tokens, model_.device()), cache_, CacheChunk{slots, first}, length);
+        model_.hidden(on_device(tokens, model_.device()), cache_, CacheChunk{slots, first, counts}, length);
     if (first + time < length) return {};
-    const at::Tensor best = choose(hidden.select(1, time - 1), outer.head());
+    const at::Tensor best =
+        choose(counts.defined() ? last_of_each(hidden, counts) : hidden.select(1, time - 1), outer.head());
     next_.index_copy_(0, slots, best);
-    lengths_.index_fill_(0, slots, length);
+    if (counts.defined())
+        lengths_.index_copy_(0, slots, counts.to(at::kInt));
+    else
+        lengths_.index_fill_(0, slots, length);
     return best;
 }
 

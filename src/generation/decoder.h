@@ -24,8 +24,10 @@ class Decoder {
 
     /// Computes tokens [first, first + time) of prompts of `length` tokens each: tokens int64 [batch, time] on the
     /// host, slots int64 [batch] on the device. With their last chunk the most likely next tokens are returned, int64
-    /// [batch] on the device, and the slots are ready for steps; before it nothing.
-    at::Tensor prefill(const at::Tensor& tokens, const at::Tensor& slots, int64_t first, int64_t length);
+    /// [batch] on the device, and the slots are ready for steps; before it nothing. `counts`, int64 [batch] on the
+    /// device, where given: tokens of each prompt, padded to `length`, all of it one chunk.
+    at::Tensor prefill(const at::Tensor& tokens, const at::Tensor& slots, int64_t first, int64_t length,
+                       const at::Tensor& counts = {});
 
     /// Steps are of these slots from now on, in this order.
     void lay_out(std::span<const int64_t> slots);

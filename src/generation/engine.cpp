@@ -13,15 +13,30 @@
 namespace amalgam {
 namespace {
 
+/// Of the widest activation in a pass over prompts, gate and up of all its tokens.
+constexpr int64_t widest_bytes = int64_t(1) << 30;
+
+/// A GPU's attention is planned anew for every length.
+constexpr int64_t gpu_length_multiple = 128;
+
+EngineLimits with_defaults(EngineLimits limits, const CausalLM& model) {
+    const bool gpu = model.device().is_cuda();
+    const int64_t token_bytes = 2 * model.config().intermediate_size * int64_t(c10::elementSize(model.compute_type()));
+    if (limits.slots == 0) limits.slots = gpu ? 256 : 64;
+    if (limits.chunk_tokens == 0)
+        limits.chunk_tokens = gpu ? std::clamp<int64_t>(widest_bytes / token_bytes, 1024, 32768) : 8192;
+    if (limits.memory_bytes == 0) limits.memory_bytes = memory_for_caches(model.device());
+    return limits;
+}
+
 CacheSize cache_size(const CausalLM& model, int64_t capacity, const EngineLimits& limits) {
-    const int64_t memory = limits.memory_bytes > 0 ? limits.memory_bytes : memory_for_caches(model.device());
-    return {slots_that_fit(model, capacity, limits.slots, memory), capacity};
+    return {slots_that_fit(model, capacity, limits.slots, limits.memory_bytes), capacity};
 }
 
 }  // namespace
 
 GenerationEngine::GenerationEngine(const CausalLM& model, int64_t capacity, const EngineLimits& limits)
-    : limits_(limits), decoder_(model, cache_size(model, capacity, limits)) {
+    : limits_(with_defaults(limits, model)), decoder_(model, cache_size(model, capacity, limits_)) {
     free_.resize(size_t(slots()));
     std::iota(free_.rbegin(), free_.rend(), 0);
 }
@@ -36,7 +51,7 @@ void GenerationEngine::generate(std::span<const Prompt> prompts, const Finished&
         else
             finished(i, {});
     }
-    // Equal lengths stand together, and the longest go first: what is left at the end is short.
+    // Like lengths stand together, and the longest go first: what is left at the end is short.
     std::stable_sort(waiting_.begin(), waiting_.end(), [&](size_t a, size_t b) {
         return prompts[a].tokens.size() != prompts[b].tokens.size()
                    ? prompts[a].tokens.size() < prompts[b].tokens.size()
@@ -50,7 +65,7 @@ void GenerationEngine::run(const Finished& finished) {
     while (true) {
         const bool idle = waiting_.empty() && prefill_.sequences.empty() && active_.empty();
         if (weights ? weights->everywhere(idle) : idle) break;
-        if (prefill_.sequences.empty() && !waiting_.empty() && !free_.empty()) start_prefill();
+        if (prefill_.sequences.empty() && admits()) start_prefill();
         if (!prefill_.sequences.empty())
             prefill_pass();
         else if (!active_.empty())
@@ -63,28 +78,60 @@ void GenerationEngine::run(const Finished& finished) {
     deliver(0, finished);
 }
 
+int64_t GenerationEngine::waiting_length(size_t ahead) const {
+    return int64_t(prompts_[waiting_[waiting_.size() - 1 - ahead]].tokens.size());
+}
+
+GenerationEngine::Group GenerationEngine::next_group() const {
+    const CausalLM& model = decoder_.model();
+    const int64_t longest = waiting_length(0);
+    int64_t time = longest;
+    if (model.device().is_cuda())
+        time = std::min((time + gpu_length_multiple - 1) / gpu_length_multiple * gpu_length_multiple, capacity());
+    if (time > limits_.chunk_tokens) return {longest, 1};
+    // A padded prompt costs as much as the longest. With `dynamic` scaling the rotation depends on the length.
+    const bool equal = model.config().rope.rope_type == "dynamic";
+    const int64_t shortest = equal ? longest : longest * 7 / 8;
+    int64_t rows = 1;
+    while (rows < int64_t(waiting_.size()) && (rows + 1) * time <= limits_.chunk_tokens &&
+           waiting_length(size_t(rows)) >= shortest)
+        ++rows;
+    return {equal ? longest : time, rows};
+}
+
+bool GenerationEngine::admits() const {
+    if (waiting_.empty() || free_.empty()) return false;
+    return active_.empty() || int64_t(free_.size()) >= std::min(next_group().rows, std::max<int64_t>(1, slots() / 8));
+}
+
 void GenerationEngine::start_prefill() {
-    const int64_t time = int64_t(prompts_[waiting_.back()].tokens.size());
-    const size_t most = std::min(free_.size(), size_t(std::max<int64_t>(1, limits_.chunk_tokens / time)));
-    std::vector<int64_t> slots;
-    while (!waiting_.empty() && slots.size() < most && int64_t(prompts_[waiting_.back()].tokens.size()) == time) {
+    const Group group = next_group();
+    const int64_t rows = std::min(group.rows, int64_t(free_.size()));
+    std::vector<int64_t> slots, counts;
+    prefill_.first = 0;
+    prefill_.tokens = at::zeros({rows, group.time}, at::kLong);
+    for (int64_t row = 0; row < rows; ++row) {
+        const auto tokens = prompts_[waiting_.back()].tokens;
         prefill_.sequences.push_back(std::make_shared<Sequence>(Sequence{waiting_.back(), free_.back(), 0, false, {}}));
+        std::ranges::copy(tokens, prefill_.tokens.data_ptr<int64_t>() + row * group.time);
+        counts.push_back(int64_t(tokens.size()));
         slots.push_back(free_.back());
         waiting_.pop_back();
         free_.pop_back();
     }
-    prefill_.first = 0;
-    prefill_.tokens = at::empty({int64_t(slots.size()), time}, at::kLong);
-    int64_t* to = prefill_.tokens.data_ptr<int64_t>();
-    for (const auto& sequence : prefill_.sequences) to = std::ranges::copy(prompts_[sequence->prompt].tokens, to).out;
-    prefill_.slots = on_device(at::tensor(slots, at::kLong), decoder_.model().device());
+    const auto to_device = [&](const std::vector<int64_t>& values) {
+        return on_device(at::tensor(values, at::kLong), decoder_.model().device());
+    };
+    const bool padded = std::ranges::any_of(counts, [&](int64_t count) { return count != group.time; });
+    prefill_.slots = to_device(slots);
+    prefill_.counts = padded ? to_device(counts) : at::Tensor();
 }
 
 void GenerationEngine::prefill_pass() {
     const int64_t rows = prefill_.tokens.size(0), length = prefill_.tokens.size(1), first = prefill_.first;
     const int64_t time = std::min(length - first, std::max<int64_t>(1, limits_.chunk_tokens / rows));
-    const at::Tensor chosen =
-        decoder_.prefill(prefill_.tokens.narrow(1, first, time).contiguous(), prefill_.slots, first, length);
+    const at::Tensor chosen = decoder_.prefill(prefill_.tokens.narrow(1, first, time).contiguous(), prefill_.slots,
+                                               first, length, prefill_.counts);
     prefill_.first += time;
     if (prefill_.first < length) return;
     Sequences sequences;
@@ -154,8 +201,8 @@ void generate(const CausalLM& model, std::span<const Prompt> prompts, const Gene
             members.push_back(order[next]);
             own.push_back(prompts[order[next]]);
         }
-        EngineLimits own_limits = limits;
-        own_limits.slots = std::clamp<int64_t>(int64_t(own.size()), 1, limits.slots);
+        EngineLimits own_limits = with_defaults(limits, model);
+        own_limits.slots = std::clamp<int64_t>(int64_t(own.size()), 1, own_limits.slots);
         GenerationEngine(model, capacity, own_limits).generate(own, [&](size_t i, std::vector<int32_t> tokens) {
             finished(members[i], std::move(tokens));
         });

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Greedy generation for many prompts at once, each with its own length. Every sequence has a slot of a cache that is
-// allocated once; prompts are computed in chunks, then all sequences advance by one token a pass, through the mixers'
-// recurrent forms. A sequence that ends leaves its slot to the next prompt. The next token is chosen on the device; the
-// host reads it one pass late, so that a GPU never waits for it, and ends a sequence one pass late. On GPUs whose
+// allocated once; prompts of nearly equal lengths are computed together, long ones in chunks, then all sequences
+// advance by one token a pass, through the mixers' recurrent forms. A sequence that ends leaves its slot to the next
+// prompt; prompts wait until enough slots are free for a pass that is worth it. The next token is chosen on the device;
+// the host reads it one pass late, so that a GPU never waits for it, and ends a sequence one pass late. On GPUs whose
 // kernels take the model, the passes of one token are recorded as CUDA graphs.
 #pragma once
 
@@ -24,9 +25,9 @@ struct Prompt {
 };
 
 struct EngineLimits {
-    int64_t slots = 64;           // sequences at a time, at most; fewer where memory is short
-    int64_t chunk_tokens = 8192;  // of prompts in one pass
-    int64_t memory_bytes = 0;     // for the cache; 0: of what is free
+    int64_t slots = 0;         // sequences at a time, at most, fewer where memory is short; 0: 256 on GPUs, 64 on CPUs
+    int64_t chunk_tokens = 0;  // of prompts in one pass; 0: 32768 on GPUs, or fewer for wide models, 8192 on CPUs
+    int64_t memory_bytes = 0;  // for the cache; 0: of what is free
 };
 
 class GenerationEngine {
@@ -56,10 +57,11 @@ class GenerationEngine {
     };
     using Sequences = std::vector<std::shared_ptr<Sequence>>;
 
-    /// Prompts of equal length that are computed together, as far as `first`.
+    /// Prompts that are computed together, as far as `first`.
     struct Prefill {
         Sequences sequences;
         at::Tensor tokens, slots;  // int64 [sequences, time] on the host, [sequences] on the device
+        at::Tensor counts;         // as Decoder::prefill wants them
         int64_t first = 0;
     };
 
@@ -70,6 +72,15 @@ class GenerationEngine {
     };
 
     void run(const Finished& finished);
+    int64_t waiting_length(size_t ahead) const;
+    /// Of the passes over prompts that come next: the length that prompts are padded to, and how many of those that
+    /// wait are computed together.
+    struct Group {
+        int64_t time, rows;
+    };
+    Group next_group() const;
+    /// Whether so many slots are free that the waiting prompts' turn has come.
+    bool admits() const;
     void start_prefill();
     void prefill_pass();
     void step_pass();

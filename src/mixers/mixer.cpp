@@ -1,7 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "mixers/mixer.h"
 
+#include <ATen/ATen.h>
+
 namespace amalgam {
+
+at::Tensor padding_of(const CacheChunk& chunk, int64_t time) {
+    if (!chunk.counts.defined()) return {};
+    return at::arange(time, chunk.counts.options()).unsqueeze(0).ge(chunk.counts.unsqueeze(1));
+}
 
 MixerParameters::MixerParameters(const MixerDeclaration& mixer, const ModelSpec& spec, int64_t layer,
                                  ParameterStore& store) {

@@ -27,11 +27,16 @@ struct MixerCache {
     virtual void copy(const at::Tensor& from, const at::Tensor& to, int64_t tokens) = 0;
 };
 
-/// The same number of tokens of each of several sequences that have seen equally many before.
+/// Tokens of each of several sequences that have seen equally many before.
 struct CacheChunk {
-    at::Tensor slots;   // int64 [batch] on the device, no slot twice
-    int64_t first = 0;  // tokens seen before; 0: the sequence begins, whatever its slot held
+    at::Tensor slots;        // int64 [batch] on the device, no slot twice
+    int64_t first = 0;       // tokens seen before; 0: the sequence begins, whatever its slot held
+    at::Tensor counts = {};  // int64 [batch] on the device: tokens of each, at least 1; undefined: all of the chunk
 };
+
+/// bool [batch, time]: what stands behind the tokens of a sequence that has fewer than `time`. Undefined without
+/// counts.
+at::Tensor padding_of(const CacheChunk& chunk, int64_t time);
 
 /// One token of each of several sequences that have seen any number before.
 struct CacheStep {
@@ -52,7 +57,8 @@ class Mixer {
     /// Bytes of a slot of `capacity` tokens.
     virtual int64_t cache_bytes(int64_t capacity) const = 0;
 
-    /// As forward, of tokens that follow those in the cache, which grows by them. No gradients.
+    /// As forward, of tokens that follow those in the cache, which grows by them. What stands behind chunk.counts gets
+    /// outputs that mean nothing and leaves nothing that a later token sees. No gradients.
     virtual at::Tensor forward_chunk(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
                                      const CacheChunk& chunk) const = 0;
     /// The same by the mixer's recurrent form: x [batch, 1, hidden]; `rotary` holds the tables of all positions up to

@@ -72,7 +72,11 @@ int64_t CausalLM::cache_bytes(int64_t capacity) const {
 at::Tensor CausalLM::hidden(const at::Tensor& tokens, ModelCache& cache, const CacheChunk& chunk,
                             int64_t length) const {
     const at::NoGradGuard no_grad;
-    const RotaryTables tables = rotary(chunk.first, tokens.size(1), length);
+    const auto cached = [&](const at::Tensor& table) { return table.narrow(0, chunk.first, tokens.size(1)); };
+    // Only `dynamic` scaling depends on the length. Making tables takes as long as a pass of a small model on a GPU.
+    const RotaryTables tables = config().rope.rope_type == "dynamic"
+                                    ? rotary(chunk.first, tokens.size(1), length)
+                                    : RotaryTables{cached(cache.rotary.cos), cached(cache.rotary.sin)};
     return through_blocks(tokens, [&](const Block& block, int64_t layer, const at::Tensor& x) {
         return block.mixer().forward_chunk(x, tables, *cache.layers[size_t(layer)], chunk);
     });

@@ -16,7 +16,7 @@ namespace amalgam {
 struct ModelCache {
     CacheSize size;
     std::vector<std::unique_ptr<MixerCache>> layers;
-    RotaryTables rotary;  // of all positions, for steps
+    RotaryTables rotary;  // of all positions; with `dynamic` scaling for steps only
 
     /// MixerCache::copy in all layers.
     void copy(const at::Tensor& from, const at::Tensor& to, int64_t tokens);

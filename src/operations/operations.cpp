@@ -330,6 +330,8 @@ at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::
     // The backward pass in bf16 takes 3 to 4 times as long where the CPU has no instructions for it.
     if (is_widened(q)) return causal_attention(widened(q), widened(k), widened(v)).to(q.scalar_type());
     const bool grouped = q.size(1) != k.size(1);
+    // LibTorch's flash kernel aligns the causal mask to the last key; scaled_dot_product_attention aligns to the first.
+    if (q.size(2) < k.size(2)) return std::get<0>(at::_scaled_dot_product_flash_attention(q, k, v, 0.0, true));
     if (q.is_cuda()) choose_attention_backend(q, k, v);
     if (!grouped || !q.device().is_cpu())
         return at::scaled_dot_product_attention(q, k, v, {}, 0.0, true, std::nullopt, grouped);
@@ -341,6 +343,11 @@ at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::
             .reshape({t.size(0), q.size(1), t.size(2), t.size(3)});
     };
     return at::scaled_dot_product_attention(q, cloned(k), cloned(v), {}, 0.0, true);
+}
+
+bool has_causal_attention_to_more(const at::Tensor& q, const at::Tensor& k) {
+    return q.is_cuda() && q.scalar_type() == at::kBFloat16 && q.size(-1) % 8 == 0 && q.size(-1) <= 256 &&
+           q.size(2) < k.size(2) && !at::GradMode::is_enabled();
 }
 
 at::Tensor masked_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& mask) {

@@ -28,8 +28,11 @@ at::Tensor rotate(const at::Tensor& x, const RotaryTables& tables);
 /// The same of one token each, x [batch, 1, heads, dim], at positions [batch] (int32, on the device) of the tables.
 at::Tensor rotate_rows(const at::Tensor& x, const RotaryTables& tables, const at::Tensor& positions);
 
-/// Causal attention, q [batch, heads, time, dim], k and v [batch, kv heads, time, dim] -> as q.
+/// Causal attention, q [batch, heads, time, dim], k and v [batch, kv heads, keys, dim] -> as q. There are as many keys
+/// as queries or, where has_causal_attention_to_more, more: then the queries are those of the last keys. No gradients
+/// then.
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
+bool has_causal_attention_to_more(const at::Tensor& q, const at::Tensor& k);
 /// The same with a mask [queries, keys], true where a query sees a key, and as many heads in k and v as in q.
 at::Tensor masked_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& mask);
 

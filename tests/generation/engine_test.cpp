@@ -33,7 +33,8 @@ struct Prompts {
     }
 };
 
-const std::vector<int64_t> lengths = {3, 66, 1, 17, 66, 130, 17, 2};
+/// Some equal, some near enough to be padded to one length, some far from all others.
+const std::vector<int64_t> lengths = {3, 66, 1, 17, 63, 130, 16, 2, 66};
 
 /// Every kind of layer, and what the families differ in.
 std::vector<ModelSpec> specs() {
@@ -87,6 +88,38 @@ TEST(Engine, a_batch_gives_what_its_members_give_alone) {
         const auto together = generate(*model, all);
         for (size_t i = 0; i < all.size(); ++i)
             EXPECT_EQ(generate(*model, std::span(all).subspan(i, 1)).front(), together[i]) << name_of(spec) << i;
+    }
+}
+
+/// What padding left in a cache would change what comes after it.
+TEST(Engine, padded_prompts_leave_what_they_leave_alone) {
+    const std::vector<int64_t> counts = {70, 64, 1, 3};
+    for (const ModelSpec& spec : specs()) {
+        const auto model = test::small_model(spec, 3);
+        for (const int64_t before : {0, 5}) {
+            const at::Tensor tokens = test::random_tokens(4, before + 70 + 2, 61, 5);
+            ModelCache together = model->make_cache({4, 80}), alone = model->make_cache({4, 80});
+            const auto slots = at::arange(4, test::on_device(at::kLong));
+            const auto chunk = [&](ModelCache& cache, const at::Tensor& rows, int64_t from, int64_t count,
+                                   const at::Tensor& padded_to = {}) {
+                return model->hidden(tokens.index_select(0, rows).narrow(1, from, count), cache,
+                                     CacheChunk{rows, from, padded_to}, before + 70);
+            };
+            if (before > 0) {
+                chunk(together, slots, 0, before);
+                chunk(alone, slots, 0, before);
+            }
+            chunk(together, slots, before, 70, at::tensor(counts, at::kLong).to(slots.device()));
+            std::vector<int32_t> seen;
+            for (int64_t row = 0; row < 4; ++row) {
+                chunk(alone, slots.narrow(0, row, 1), before, counts[size_t(row)]);
+                seen.push_back(int32_t(before + counts[size_t(row)]));
+            }
+            const CacheStep step{slots.to(at::kInt), at::tensor(seen, at::kInt).to(slots.device())};
+            const at::Tensor next = tokens.select(1, before + 70);
+            const at::Tensor expected = model->hidden(next, alone, step), found = model->hidden(next, together, step);
+            EXPECT_LT(test::relative_error(found, expected), 1e-5) << name_of(spec) << ", after " << before;
+        }
     }
 }
 

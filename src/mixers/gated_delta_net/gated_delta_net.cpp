@@ -22,6 +22,19 @@ struct GatedDeltaCache : MixerCache {
     }
 };
 
+/// Logits at which a token leaves the state as it was, exactly: softplus and sigmoid of them are zero.
+constexpr double no_effect = -1e4;
+
+/// The convolution's last inputs after the first `counts` of x, [batch, taps - 1, channels] like those before x
+/// (undefined: zeros).
+at::Tensor last_inputs(const at::Tensor& before, const at::Tensor& x, const at::Tensor& counts) {
+    constexpr int64_t kept = gated_delta_net_taps - 1;
+    const at::Tensor all =
+        before.defined() ? at::cat({before, x}, 1) : at::constant_pad_nd(x, {0, 0, kept, 0});  // zeros in front
+    const at::Tensor places = counts.unsqueeze(1) + at::arange(kept, counts.options());
+    return all.gather(1, places.unsqueeze(2).expand({-1, -1, x.size(2)}));
+}
+
 /// On GPUs, a product whose sizes are no multiples of 16 bytes takes about three times as long: rows of zeros round up.
 at::Tensor padded_for_gpu(const at::Tensor& weight) {
     const int64_t multiple = 16 / weight.element_size(), extra = (multiple - weight.size(0) % multiple) % multiple;
@@ -88,18 +101,23 @@ at::Tensor GatedDeltaNet::forward_chunk(const at::Tensor& x, const RotaryTables&
                                         const CacheChunk& chunk) const {
     auto& seen = static_cast<GatedDeltaCache&>(cache);
     const bool begins = chunk.first == 0;
+    const at::Tensor padding = padding_of(chunk, x.size(1));
     return mix(
         x,
         [&](const at::Tensor& qkv) {
-            at::Tensor recent = begins ? at::Tensor() : seen.recents.index_select(0, chunk.slots);
+            at::Tensor recent = begins ? at::Tensor() : seen.recents.index_select(0, chunk.slots), ends;
+            if (padding.defined()) ends = last_inputs(recent, qkv, chunk.counts);
             const at::Tensor y = short_convolution(qkv, convolution_->compute, options_.activation, &recent);
-            seen.recents.index_copy_(0, chunk.slots, recent);
+            seen.recents.index_copy_(0, chunk.slots, padding.defined() ? ends : recent);
             return y;
         },
         [&](const at::Tensor& heads) { return rotate(heads, rotary); },
         [&](const at::Tensor& projected, const at::Tensor& norm, const GatedDeltaShape& shape) {
             at::Tensor state = begins ? at::zeros({x.size(0), heads_, head_dim_, head_dim_}, seen.states.options())
                                       : seen.states.index_select(0, chunk.slots);
+            if (padding.defined())
+                projected.narrow(-1, shape.columns() - 2 * heads_, 2 * heads_)
+                    .masked_fill_(padding.unsqueeze(-1), no_effect);
             const at::Tensor y = gated_delta_mixing(projected, a_log_->compute, dt_bias_->compute, norm, shape, &state);
             seen.states.index_copy_(0, chunk.slots, state);
             return y;

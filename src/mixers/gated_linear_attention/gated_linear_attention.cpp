@@ -19,6 +19,9 @@ struct GatedLinearAttentionCache : MixerCache {
     }
 };
 
+/// A logit whose decay is none.
+constexpr double no_decay = 1e4;
+
 }  // namespace
 
 GatedLinearAttention::GatedLinearAttention(const ModelSpec& spec, int64_t layer, ParameterStore& store)
@@ -57,6 +60,11 @@ at::Tensor GatedLinearAttention::forward_chunk(const at::Tensor& x, const Rotary
                       const LinearAttentionShape& shape) {
         at::Tensor state = chunk.first == 0 ? at::zeros({x.size(0), heads_, head_dim_, head_dim_}, states.options())
                                             : states.index_select(0, chunk.slots);
+        if (const at::Tensor padding = padding_of(chunk, x.size(1)); padding.defined()) {
+            // Without decay and key, a token leaves the state as it was.
+            decay.masked_fill_(padding.unsqueeze(-1), no_decay);
+            projected.narrow(-1, shape.width(), shape.width()).masked_fill_(padding.unsqueeze(-1), 0.0);
+        }
         const at::Tensor y = gated_linear_attention_mixing(projected, decay, norm, shape, &state);
         states.index_copy_(0, chunk.slots, state);
         return y;

@@ -28,6 +28,9 @@ bool has_kernel(const at::Tensor& t, [[maybe_unused]] const AttentionShape& shap
     return runs_on_cpu_kernels(t);
 }
 
+/// Queries that share a mask: it stays small beside keys and values, and keys that none of them sees are left out.
+constexpr int64_t masked_queries = 1024;
+
 /// A key and value head for each query head: what LibTorch's fast forms with a mask take.
 at::Tensor for_each_query_head(const at::Tensor& t, int64_t query_heads) {
     return t.size(1) == query_heads ? t : t.repeat_interleave(query_heads / t.size(1), 1);
@@ -37,14 +40,21 @@ at::Tensor for_each_query_head(const at::Tensor& t, int64_t query_heads) {
 
 at::Tensor attend_to_last(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t window) {
     const int64_t time = q.size(2), keys = k.size(2);
-    // The mask is needed where is_causal cannot say it: a window, or fewer queries than keys.
     const bool windowed = window > 0 && keys > window;
-    if (time == keys && !windowed) return causal_attention(q, k, v);
-    const auto positions = at::arange(keys, q.options().dtype(at::kLong));
-    const auto query_positions = positions.narrow(0, keys - time, time).unsqueeze(1);
-    at::Tensor mask = positions.unsqueeze(0).le(query_positions);
-    if (windowed) mask = mask.logical_and(positions.unsqueeze(0).gt(query_positions - window));
-    return masked_attention(q, for_each_query_head(k, q.size(1)), for_each_query_head(v, q.size(1)), mask);
+    if (!windowed && (time == keys || has_causal_attention_to_more(q, k))) return causal_attention(q, k, v);
+    const at::Tensor all_keys = for_each_query_head(k, q.size(1)), all_values = for_each_query_head(v, q.size(1));
+    std::vector<at::Tensor> blocks;
+    for (int64_t first = 0; first < time; first += masked_queries) {
+        const int64_t count = std::min(masked_queries, time - first), last = keys - time + first;
+        const int64_t begin = windowed ? std::max<int64_t>(0, last + 1 - window) : 0, seen = last + count - begin;
+        const auto positions = at::arange(begin, begin + seen, q.options().dtype(at::kLong));
+        const auto query_positions = positions.narrow(0, seen - count, count).unsqueeze(1);
+        at::Tensor mask = positions.unsqueeze(0).le(query_positions);
+        if (windowed) mask = mask.logical_and(positions.unsqueeze(0).gt(query_positions - window));
+        blocks.push_back(masked_attention(q.narrow(2, first, count), all_keys.narrow(2, begin, seen),
+                                          all_values.narrow(2, begin, seen), mask));
+    }
+    return blocks.size() == 1 ? blocks.front() : at::cat(blocks, 2);
 }
 
 KeyValueCache::KeyValueCache(const AttentionShape& shape, const CacheSize& size, at::TensorOptions options)
