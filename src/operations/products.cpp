@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "kernels/few_rows_product/few_rows_product.h"
 #include "kernels/isa/isa.h"
 #include "operations/kernel_views.h"
 
@@ -108,6 +109,33 @@ struct WidenedMap : Function<WidenedMap> {
     }
 };
 
+/// Of more rows LibTorch's products are as fast: they reuse weights from the cache.
+constexpr int64_t most_streamed_rows = 16;
+
+/// Whether the time of a product is that of reading the weights, on a CPU: kernels/few_rows_product.
+bool streams_weights(const at::Tensor& x, const at::Tensor& weight, int64_t rows) {
+    return x.dim() > 1 && rows > 0 && rows <= most_streamed_rows && runs_on_cpu_kernels(x) &&
+           !at::GradMode::is_enabled() && weight.scalar_type() == x.scalar_type() && weight.stride(1) == 1;
+}
+
+at::Tensor streamed_map(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias, int64_t rows) {
+    const at::Tensor x = collapsible(input, 1), added = bias.defined() ? bias.contiguous() : bias;
+    auto sizes = input.sizes().vec();
+    sizes.back() = weight.size(0);
+    const at::Tensor y = at::empty(sizes, x.options());
+    kernels::FewRowsProduct call{};
+    call.type = element_type(x);
+    call.rows = rows;
+    call.in = weight.size(1);
+    call.out = weight.size(0);
+    call.x = const_rows(x, 1);
+    call.weight = {weight.const_data_ptr(), weight.stride(0)};
+    if (added.defined()) call.bias = added.const_data_ptr();
+    call.y = amalgam::rows(y, 1);
+    kernels::few_rows_product(call, kernel_threads());
+    return y;
+}
+
 }  // namespace
 
 bool cpu_multiplies_bfloat16() {
@@ -122,6 +150,7 @@ bool is_widened(const at::Tensor& t) {
 
 at::Tensor linear_map(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
     const int64_t rows = x.numel() / std::max<int64_t>(1, weight.size(1));
+    if (streams_weights(x, weight, rows)) return streamed_map(x, weight, bias, rows);
     if (is_widened(x) && rows >= few_rows) return WidenedMap::apply(x, weight, if_defined(bias));
     return at::linear(x, weight, bias);
 }

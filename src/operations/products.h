@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Matrix products of models. They are LibTorch's, but for bf16 on CPUs without bf16 instructions, where its products
 // take 3 to 20 times as long as in fp32: there blocks of the operands are widened to fp32, multiplied in fp32 and
-// rounded once. Widening costs time, so that fp32 is at least as fast there; weights take half the memory.
+// rounded once. Widening costs time, so that fp32 is at least as fast there; weights take half the memory. Maps of few
+// rows without gradients, those of generation, run kernels/few_rows_product on CPUs.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -45,23 +45,13 @@ Case parse_case(const std::string& text) {
     return c;
 }
 
-Layout layout_of(const std::string& name, int64_t layers) {
-    if (name == "teacher") return all_softmax(layers);
-    if (name == "linear") return all_linear(layers, "gated_delta_net");
-    const int64_t kept = std::stoll(name);
-    std::vector<int64_t> at;
-    for (int64_t i = 0; i < kept; ++i) at.push_back((2 * i + 1) * layers / (2 * kept));
-    return keep_softmax(layers, "gated_delta_net", at);
-}
-
 void measure(const Case& c, const Settings& settings) {
     const at::NoGradGuard no_grad;
     const at::Device device(settings.device);
     const at::ScalarType type = settings.type == "f32" ? at::kFloat : at::kBFloat16;
     const ModelConfig config = config_of(c.shape, 0);
     CausalLM model({config, layout_of(c.layout, config.layers), {}}, device, type, /*trainable=*/false);
-    model.parameters().for_each_named(
-        [](const std::string& name, const at::Tensor& t, Parameter&) { fill_randomly(name, t); });
+    fill_randomly(model);
     const double bandwidth = copy_bandwidth(device), floor = least_bytes_of_step(model, c.context, c.batch) / bandwidth;
     const AnswerSpeed speed = measure_speed(model, c.context, c.batch, settings.steps);
     std::printf("%s,%s,%ld,%ld,%s,%s,%d,%.3f,%.4f,%.4f,%.3f,%.1f,%.0f\n", c.shape.c_str(), c.layout.c_str(),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What benchmarks of training steps share: the shapes of real teachers, random weights, medians.
+// What benchmarks of models share: the shapes of real teachers, random weights, medians.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "estimate/known_shapes.h"
+#include "model/causal_lm.h"
 #include "specification/model_config.h"
 #include "system/error.h"
 
@@ -35,12 +36,28 @@ inline Layout hybrid(int64_t layers, const std::string& mixer = "gated_delta_net
     return layout;
 }
 
+/// "teacher", "linear", or how many layers keep softmax, spread evenly.
+inline Layout layout_of(const std::string& name, int64_t layers) {
+    if (name == "teacher") return all_softmax(layers);
+    if (name == "linear") return all_linear(layers, "gated_delta_net");
+    const int64_t kept = std::stoll(name);
+    std::vector<int64_t> at;
+    for (int64_t i = 0; i < kept; ++i) at.push_back((2 * i + 1) * layers / (2 * kept));
+    return keep_softmax(layers, "gated_delta_net", at);
+}
+
 /// `t`: the parameter `name` or a part of it.
 inline void fill_randomly(const std::string& name, at::Tensor t) {
     if (name.find("norm.weight") != std::string::npos)
         t.fill_(1.0);
     else
         t.normal_(0.0, 0.02);
+}
+
+inline void fill_randomly(CausalLM& model) {
+    model.parameters().for_each_named(
+        [](const std::string& name, const at::Tensor& t, Parameter&) { fill_randomly(name, t); });
+    model.parameters().refresh_compute();
 }
 
 inline double median(std::vector<double> values) {

@@ -3,6 +3,8 @@
 // products of several blocks.
 #include "operations/products.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include "gradient_check.h"
 #include "operations/operations.h"
 
@@ -39,6 +41,26 @@ TEST(Products, projections_in_bf16_agree_with_fp32) {
                           {coarse_numbers({2, 7, 24}, 1), coarse_numbers({40, 24}, 2), coarse_numbers({40}, 3)});
     expect_fp32_gradients(without, {coarse_numbers({2, 70, 24}, 1), coarse_numbers({9, 24}, 2)});
     expect_fp32_gradients(without, {coarse_numbers({5, 24}, 1), coarse_numbers({1, 24}, 2)});
+}
+
+/// With gradients LibTorch multiplies, without them the kernel that reads weights once.
+TEST(Products, of_few_rows_without_gradients_agree_with_those_with) {
+    for (const auto type : {at::kFloat, at::kBFloat16}) {
+        const at::Tensor weight = coarse_numbers({40, 24}, 2).to(type), bias = coarse_numbers({40}, 3).to(type);
+        // A slice of wider rows, a batch of which every row stands apart, and more rows than are few.
+        const at::Tensor wide = coarse_numbers({30, 50}, 1).to(type);
+        for (const at::Tensor& x :
+             {wide.narrow(0, 0, 5).narrow(1, 3, 24),
+              wide.narrow(0, 0, 12).narrow(1, 0, 24).view({2, 6, 24}).transpose(0, 1), wide.narrow(1, 3, 24)})
+            for (const at::Tensor& added : {at::Tensor(), bias}) {
+                const at::Tensor expected =
+                    at::linear(x.to(at::kFloat), weight.to(at::kFloat), added.defined() ? added.to(at::kFloat) : added);
+                const at::NoGradGuard no_grad;
+                const at::Tensor found = linear_map(x, weight, added);
+                EXPECT_EQ(found.scalar_type(), type);
+                EXPECT_LT(relative_error(found.to(at::kFloat), expected), type == at::kFloat ? 1e-6 : rounding);
+            }
+    }
 }
 
 TEST(Products, of_several_blocks_agree_with_fp32) {
