@@ -7,6 +7,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/token_rows.cuh"
@@ -87,6 +88,43 @@ __device__ inline void store_piece(__nv_bfloat16* target, uint4 piece) {
         auto* half = reinterpret_cast<uint16_t*>(target);
 #pragma unroll
         for (int i = 0; i < 4; ++i) half[2 * i] = uint16_t(x[i]), half[2 * i + 1] = uint16_t(x[i] >> 16);
+    }
+}
+
+/// Calls body(alignment) with 16, 4 or 2 as a constant.
+template <class Body>
+__device__ inline void with_alignment(int alignment, Body body) {
+    if (alignment == 16)
+        body(std::integral_constant<int, 16>{});
+    else if (alignment == 4)
+        body(std::integral_constant<int, 4>{});
+    else
+        body(std::integral_constant<int, 2>{});
+}
+
+/// 64 tokens of 64 columns of a gradient from a tile to the caller's rows, through the derivative of SiLU if asked.
+template <int alignment>
+__device__ inline void store_gradient(MutableDeviceRows out, DeviceRows raw, bool silu, const char* tile, int64_t first_token,
+                               int tokens, int column, int thread) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        const int at = i * 128 + thread, row = at / 8, piece = at % 8;
+        if (row >= tokens) continue;
+        uint4 x = *reinterpret_cast<const uint4*>(tile + hopper::tile_offset(row, piece));
+        const int64_t token = first_token + row;
+        if (silu) {
+            const uint4 before = load_piece<alignment>(raw.data + token * raw.stride + column + piece * 8);
+            const auto chain = [](uint32_t& gradient, uint32_t input) {
+                const auto derivative = [](float z) {
+                    const float sigmoid = 1.0F / (1.0F + __expf(-z));
+                    return sigmoid * (1.0F + z * (1.0F - sigmoid));
+                };
+                gradient = hopper::pack(hopper::low_half(gradient) * derivative(hopper::low_half(input)),
+                                hopper::high_half(gradient) * derivative(hopper::high_half(input)));
+            };
+            chain(x.x, before.x), chain(x.y, before.y), chain(x.z, before.z), chain(x.w, before.w);
+        }
+        store_piece<alignment>(out.data + token * out.stride + column + piece * 8, x);
     }
 }
 
