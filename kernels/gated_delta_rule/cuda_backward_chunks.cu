@@ -173,7 +173,7 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
         constexpr int state_bytes = tiles * tiles * tile_bytes, value_bytes = tiles * tile_bytes;
         barrier_init(values_loaded, 1);
         barrier_init(states_loaded, 1);
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        publish_barriers();
         barrier_arrive_expect(values_loaded, 2 * value_bytes + int(sizeof(ChunkScalars)));
         bulk_load(shared_address(&shared.scalars), call.saved.scalars + n, sizeof(ChunkScalars), values_loaded);
         bulk_load(shared_address(shared.dW), backward.error_gradients + n * value_bytes, value_bytes, values_loaded);

@@ -437,8 +437,8 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
                 const float z = (e % 2 == 0 ? low_half(pair) : high_half(pair)) + dt_bias[c];
                 float by_a, by_A_log;  // derivatives of the log decay
                 if (gate.bound < 0.0F) {
-                    const float y = sigmoid_fast(gate.rate * z);
-                    by_a = gate.bound * y * (1.0F - y) * gate.rate, by_A_log = by_a * z;
+                    const float slope = sigmoid_fast(gate.rate * z) * sigmoid_fast(-gate.rate * z);
+                    by_a = gate.bound * slope * gate.rate, by_A_log = by_a * z;
                 } else {
                     by_a = -gate.rate * sigmoid_fast(z), by_A_log = log2_decay(gate, z) / log2_e;
                 }
