@@ -150,7 +150,8 @@ TEST(KimiDeltaAttention, is_the_same_in_any_type_and_on_any_device) {
             config.query_heads = config.key_value_heads = 3;  // rows of the projection: no multiple of what GPUs like
             config.head_dim = 64;
             const ModelSpec spec{config, {kimi_mixer}, options};
-            const auto expected = test::forward_and_backward(spec, at::kCPU, at::kDouble);  // by LibTorch operations
+            // By LibTorch operations; the convolution has none in fp64.
+            const auto expected = test::forward_and_backward(spec, at::kCPU, convolution ? at::kFloat : at::kDouble);
             const auto exact = test::forward_and_backward(spec, test::device(), at::kFloat),
                        narrow = test::forward_and_backward(spec, test::device(), at::kBFloat16);
             ASSERT_EQ(narrow.size(), expected.size());
@@ -216,7 +217,7 @@ TEST_F(KimiDeltaTransfer, starts_as_a_gated_delta_net) {
     const int64_t heads = config.query_heads, width = heads * config.head_dim;
     const at::Tensor in = kimi.gradients.at("in_proj.weight"), expected_in = expected.gradients.at("in_proj.weight");
     const auto expect_same = [&](const at::Tensor& found, const at::Tensor& wanted, const char* name) {
-        EXPECT_LT(relative_error(found, wanted), 1e-10) << name;
+        EXPECT_LT(relative_error(found, wanted), 1e-6) << name;  // parameters of the gate are fp32
         EXPECT_GT(wanted.abs().max().item<double>(), 1e-9) << name;
     };
     expect_same(in.narrow(0, 0, 3 * width), expected_in.narrow(0, 0, 3 * width), "q, k, v");
