@@ -62,8 +62,8 @@ struct BackwardTiles {
 };
 
 /// dY from (I + L)^T dY = dV' = e^(G_last - G) K dS + P^T dO, from the last block of rows to the first.
-template <class Dims>
-inline void solve_residual_gradient(const Dims& d, const Gates& gates, int rows, const BackwardTiles& t,
+template <class Dims, class Tiles>
+inline void solve_residual_gradient(const Dims& d, const Gates& gates, int rows, const Tiles& t,
                                     GateGradients& sums_by_token) {
     const int depth = d.key_padded / unit_depth;
     const int cols = d.value_padded;
@@ -201,17 +201,18 @@ inline void fill_key_gradient(const Dims& d, const Gates& gates, int rows, const
         });
 }
 
-/// dS <- [decay by e^G_last first] + X^T (row_scale Y): adds one outer product to the state's gradient.
-template <class Dims>
-inline void add_state_gradient(const Dims& d, Vector decay, int rows, const Unit* left_pairs, const float* right,
-                               const float* row_scale, const BackwardTiles& t) {
+/// dS <- decay dS + X^T (row_scale Y): adds one outer product to the state's gradient; decay(i) is that of key channel
+/// i.
+template <class Dims, class Tiles, class Decay>
+inline void add_state_gradient(const Dims& d, Decay decay, int rows, const Unit* left_pairs, const float* right,
+                               const float* row_scale, const Tiles& t) {
     const int cols = d.value_padded;
     make_scaled_pairs(right, row_scale, t.scaled_pairs, rows, cols);
     for_column_blocks(
         cols, [&](auto vectors, int column) __attribute__((always_inline)) {
             for (int i = 0; i < d.key_padded; i += row_block) {
                 Sums<row_block, vectors()> sums;
-                load_scaled(sums, t.dstate + i * cols + column, cols, decay);
+                load_scaled(sums, t.dstate + i * cols + column, cols, [&](int r) { return decay(i + r); });
                 sums.add_product(left_pairs + i, 1, d.key_padded, t.scaled_pairs + column, cols, 0, rows / unit_depth);
                 store_values(sums, t.dstate + i * cols + column, cols);
             }
@@ -219,8 +220,8 @@ inline void add_state_gradient(const Dims& d, Vector decay, int rows, const Unit
 }
 
 /// The layouts of the state gradient that the products of the next chunk read.
-template <class Dims>
-inline void lay_out_state_gradient(const Dims& d, const BackwardTiles& t) {
+template <class Dims, class Tiles>
+inline void lay_out_state_gradient(const Dims& d, const Tiles& t) {
     make_rows(t.dstate, t.dstate_rows, d.key_padded, d.value_padded);
     make_pairs(t.dstate, t.dstate_pairs, d.key_padded, d.value_padded);
     make_transposed(t.dstate_rows, t.dstate_transposed, d.key_padded, d.value_padded, d.key_padded);
@@ -316,8 +317,11 @@ void backward_head(const Dims& d, const BackwardCall& call, int64_t index, std::
             read_scale[i] = options.scale * gates.from_start[i];
             residual_scale[i] = -gates.beta[i] * gates.from_start[i];
         }
-        add_state_gradient(d, broadcast(gates.total), rows, t.q_pairs, t.d_o, read_scale, t);
-        add_state_gradient(d, broadcast(1.0F), rows, t.k_pairs, t.dy, residual_scale, t);
+        const Vector through_chunk = broadcast(gates.total), kept = broadcast(1.0F);
+        add_state_gradient(
+            d, [&](int) { return through_chunk; }, rows, t.q_pairs, t.d_o, read_scale, t);
+        add_state_gradient(
+            d, [&](int) { return kept; }, rows, t.k_pairs, t.dy, residual_scale, t);
         write_activation_gradients<Element>(d, call, gates, inverse_lengths, head, token, n, t);
     }
     if (call.gradients.initial_state != nullptr) {

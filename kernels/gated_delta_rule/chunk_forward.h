@@ -84,8 +84,8 @@ inline void fill_chunk_products(const Dims& d, const Gates& gates, int rows, flo
 }
 
 /// V' from (I + L) V' = beta (V - e^G K S), by forward substitution in blocks of 4 rows held in registers.
-template <class Dims>
-inline void solve_residual(const Dims& d, const Gates& gates, int rows, const ForwardTiles& t) {
+template <class Dims, class Tiles>
+inline void solve_residual(const Dims& d, const Gates& gates, int rows, const Tiles& t) {
     const int depth = d.key_padded / unit_depth;
     const int cols = d.value_padded;
     for_column_blocks(
@@ -119,8 +119,8 @@ inline void solve_residual(const Dims& d, const Gates& gates, int rows, const Fo
 }
 
 /// O = scale e^G Q S + P V', written to the n real tokens.
-template <class Element, class Dims>
-inline void write_output(const Dims& d, const Gates& gates, int rows, int n_tokens, float scale, const ForwardTiles& t,
+template <class Element, class Dims, class Tiles>
+inline void write_output(const Dims& d, const Gates& gates, int rows, int n_tokens, float scale, const Tiles& t,
                          Element* o, int64_t stride) {
     const int depth = d.key_padded / unit_depth;
     const int cols = d.value_padded;
@@ -143,15 +143,15 @@ inline void write_output(const Dims& d, const Gates& gates, int rows, int n_toke
         });
 }
 
-/// S <- e^G_last S + (e^(G_last - G) K)^T V'.
-template <class Dims>
-inline void update_state(const Dims& d, const Gates& gates, int rows, const ForwardTiles& t) {
+/// S <- e^G_last S + (e^(G_last - G) K)^T V'; decay(i) is e^G_last of key channel i.
+template <class Dims, class Tiles, class Decay>
+inline void update_state(const Dims& d, Decay decay, int rows, const Tiles& t) {
     const int cols = d.value_padded;
     for_column_blocks(
         cols, [&](auto vectors, int column) __attribute__((always_inline)) {
             for (int i = 0; i < d.key_padded; i += row_block) {
                 Sums<row_block, vectors()> sums;
-                load_scaled(sums, t.state + i * cols + column, cols, broadcast(gates.total));
+                load_scaled(sums, t.state + i * cols + column, cols, [&](int r) { return decay(i + r); });
                 sums.add_product(t.k_pairs + i, 1, d.key_padded, t.decayed_residual_pairs + column, cols, 0,
                                  rows / unit_depth);
                 store_values(sums, t.state + i * cols + column, cols);
@@ -232,7 +232,8 @@ void forward_head(const Dims& d, const ForwardCall& call, int64_t index, std::by
             save_tile(t.residual, rows * d.value_padded, stored + d.key_padded * d.value_padded);
             stored += stored_per_chunk(shape);
         }
-        update_state(d, gates, rows, t);
+        update_state(
+            d, [&](int) { return broadcast(gates.total); }, rows, t);
     }
     if (outputs.final_state != nullptr) save_state(d, t.state, outputs.final_state + index * state_size);
 }

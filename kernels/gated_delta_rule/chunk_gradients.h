@@ -118,8 +118,8 @@ inline void write_key_rows(int n, int dim, int cols, const float* gradient, cons
     }
 }
 
-template <class Element, class Dims, class Tiles>
-inline void write_activation_gradients(const Dims& d, const BackwardCall& call, const Gates& gates,
+template <class Element, class Dims, class Tiles, class Call>
+inline void write_activation_gradients(const Dims& d, const Call& call, const Gates& gates,
                                        const InverseLengths& inverse_lengths, int64_t head, int64_t token, int n,
                                        const Tiles& t) {
     const auto& out = call.gradients;

@@ -4,32 +4,36 @@
 #include "kernels/gated_delta_rule/chunk_slots.h"
 #include "kernels/gated_delta_rule/gated_delta_rule.h"
 
-/// What gated_delta_rule.cpp asks of the code that is compiled once per instruction set.
+/// What chunked_rule.h asks of the code that is compiled once per instruction set.
 namespace amalgam::kernels {
 
-struct ForwardCall {
+/// `Options` are those of the rule: the gated delta rule's, or Kimi Delta Attention's.
+template <class Options>
+struct ForwardCallOf {
     GatedDeltaRuleShape shape;
-    GatedDeltaRuleOptions options;  ///< scale is resolved
+    Options options;  ///< scale is resolved
     GatedDeltaRuleInputs inputs;
     GatedDeltaRuleOutputs outputs;
     std::byte* workspace;  ///< or null
 };
 
-struct BackwardCall {
+template <class Options>
+struct BackwardCallOf {
     GatedDeltaRuleShape shape;
-    GatedDeltaRuleOptions options;  ///< scale is resolved
+    Options options;  ///< scale is resolved
     GatedDeltaRuleInputs inputs;
     const void* output_gradient;
     const float* final_state_gradient;  ///< or null
     const std::byte* workspace;
     GatedDeltaRuleGradients gradients;
     double* A_log_sums;    ///< [sequences, heads]: sums over time, added up over sequences by the caller
-    double* dt_bias_sums;  ///< likewise
+    double* dt_bias_sums;  ///< likewise, of each channel that has a dt_bias
 };
 
-struct DecodeCall {
+template <class Options>
+struct DecodeCallOf {
     GatedDeltaRuleShape shape;
-    GatedDeltaRuleOptions options;  ///< scale is resolved
+    Options options;  ///< scale is resolved
     GatedDeltaRuleInputs inputs;
     float* state;
     void* o;
@@ -41,13 +45,19 @@ struct DecodeCall {
 /// One variant: `chunk_kernels` in the namespace of its instruction set (isa/dispatch.h). `index` is sequence * heads +
 /// head; each call handles that sequence and head alone, with `scratch` (64-byte aligned) to itself. Where nothing is
 /// stored for the backward pass, stored_element_bytes is 0.
-struct ChunkKernels {
+template <class Options>
+struct ChunkKernelsOf {
     size_t stored_element_bytes;
     size_t (*scratch_bytes)(const GatedDeltaRuleShape& shape);
-    void (*forward)(const ForwardCall& call, int64_t index, std::byte* scratch);
-    void (*backward)(const BackwardCall& call, int64_t index, std::byte* scratch);
-    void (*decode)(const DecodeCall& call, int64_t index, std::byte* scratch);
+    void (*forward)(const ForwardCallOf<Options>& call, int64_t index, std::byte* scratch);
+    void (*backward)(const BackwardCallOf<Options>& call, int64_t index, std::byte* scratch);
+    void (*decode)(const DecodeCallOf<Options>& call, int64_t index, std::byte* scratch);
 };
+
+using ForwardCall = ForwardCallOf<GatedDeltaRuleOptions>;
+using BackwardCall = BackwardCallOf<GatedDeltaRuleOptions>;
+using DecodeCall = DecodeCallOf<GatedDeltaRuleOptions>;
+using ChunkKernels = ChunkKernelsOf<GatedDeltaRuleOptions>;
 
 /// Dimensions are padded with zeros to whole blocks of 16 columns.
 inline constexpr int padded(int64_t dim) {

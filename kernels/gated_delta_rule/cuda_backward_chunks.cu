@@ -119,32 +119,6 @@ __device__ void pair_side(ChunkShared<dim>& shared, char (&X)[dim / 64][tile_byt
     publish_shared();
 }
 
-/// 64 tokens of 64 columns of a gradient from a tile to the caller's rows, through the derivative of SiLU if asked.
-template <int alignment>
-__device__ void store_gradient(MutableDeviceRows out, DeviceRows raw, bool silu, const char* tile, int64_t first_token,
-                               int tokens, int column, int thread) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        const int at = i * 128 + thread, row = at / 8, piece = at % 8;
-        if (row >= tokens) continue;
-        uint4 x = *reinterpret_cast<const uint4*>(tile + tile_offset(row, piece));
-        const int64_t token = first_token + row;
-        if (silu) {
-            const uint4 before = load_piece<alignment>(raw.data + token * raw.stride + column + piece * 8);
-            const auto chain = [](uint32_t& gradient, uint32_t input) {
-                const auto derivative = [](float z) {
-                    const float sigmoid = 1.0F / (1.0F + __expf(-z));
-                    return sigmoid * (1.0F + z * (1.0F - sigmoid));
-                };
-                gradient = pack(low_half(gradient) * derivative(low_half(input)),
-                                high_half(gradient) * derivative(high_half(input)));
-            };
-            chain(x.x, before.x), chain(x.y, before.y), chain(x.z, before.z), chain(x.w, before.w);
-        }
-        store_piece<alignment>(out.data + token * out.stride + column + piece * 8, x);
-    }
-}
-
 /// Blocks that a multiprocessor holds.
 template <int dim>
 constexpr int blocks_at_once = dim == 64 ? 3 : 1;
@@ -199,7 +173,7 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
         constexpr int state_bytes = tiles * tiles * tile_bytes, value_bytes = tiles * tile_bytes;
         barrier_init(values_loaded, 1);
         barrier_init(states_loaded, 1);
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        publish_barriers();
         barrier_arrive_expect(values_loaded, 2 * value_bytes + int(sizeof(ChunkScalars)));
         bulk_load(shared_address(&shared.scalars), call.saved.scalars + n, sizeof(ChunkScalars), values_loaded);
         bulk_load(shared_address(shared.dW), backward.error_gradients + n * value_bytes, value_bytes, values_loaded);
@@ -434,12 +408,9 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
     __syncthreads();
     const int column = head * dim + 64 * group;
     const auto store = [&](MutableDeviceRows out, DeviceRows raw, const char* tile) {
-        if (backward.alignment == 16)
-            store_gradient<16>(out, raw, backward.silu, tile, start + first, tokens, column, thread);
-        else if (backward.alignment == 4)
-            store_gradient<4>(out, raw, backward.silu, tile, start + first, tokens, column, thread);
-        else
-            store_gradient<2>(out, raw, backward.silu, tile, start + first, tokens, column, thread);
+        with_alignment(backward.alignment, [&](auto alignment) {
+            store_gradient<alignment>(out, raw, backward.silu, tile, start + first, tokens, column, thread);
+        });
     };
     store(backward.q, backward.raw_q, shared.dO[group]);
     store(backward.k, backward.raw_k, shared.values[group]);

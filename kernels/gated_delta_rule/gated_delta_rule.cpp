@@ -1,17 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/gated_delta_rule/gated_delta_rule.h"
 
-#include <algorithm>
-#include <cmath>
-#include <cstdlib>
-#include <memory>
-#include <new>
-#include <string>
-#include <vector>
-
-#include "kernels/gated_delta_rule/chunk_kernels.h"
+#include "kernels/gated_delta_rule/chunked_rule.h"
 #include "kernels/isa/dispatch.h"
-#include "kernels/require.h"
 
 namespace amalgam::kernels {
 
@@ -19,169 +10,32 @@ AMALGAM_VARIANTS(extern const ChunkKernels chunk_kernels;)
 
 namespace {
 
-constexpr int64_t largest_fast_dim = 256;
-constexpr size_t alignment = 64;
-
-void require(bool condition, const std::string& problem) {
-    kernels::require(condition, "gated delta rule", problem);
-}
-
-void check_view(const void* data, int64_t token_stride, int64_t width, const char* name) {
-    require(data != nullptr, std::string(name) + " is null (every token needs it); pass the tensor's data pointer");
-    require(token_stride >= width, std::string(name) + " has token stride " + std::to_string(token_stride) +
-                                       " (a token holds " + std::to_string(width) +
-                                       " elements); pass the distance between tokens in elements");
-}
-
-void check(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options) {
-    const bool positive =
-        shape.batch > 0 && shape.time > 0 && shape.heads > 0 && shape.key_dim > 0 && shape.value_dim > 0;
-    require(positive, "a size in the shape is zero or negative (nothing to compute); check the caller's tensors");
-    require(shape.packed >= 0 && (shape.packed == 0 || shape.batch == 1),
-            "packed sequences lie in one row (batch is " + std::to_string(shape.batch) + "); pass batch 1");
-    require(options.threads > 0, "threads is " + std::to_string(options.threads) + " (work needs one); pass 1 or more");
-}
-
-void check(const GatedDeltaRuleShape& shape, const GatedDeltaRuleInputs& inputs) {
-    check_view(inputs.q.data, inputs.q.stride, shape.heads * shape.key_dim, "q");
-    check_view(inputs.k.data, inputs.k.stride, shape.heads * shape.key_dim, "k");
-    check_view(inputs.v.data, inputs.v.stride, shape.heads * shape.value_dim, "v");
-    check_view(inputs.a.data, inputs.a.stride, shape.heads, "a");
-    check_view(inputs.b.data, inputs.b.stride, shape.heads, "b");
-    require(inputs.A_log != nullptr && inputs.dt_bias != nullptr,
-            "A_log or dt_bias is null (the gate needs both); pass the fp32 parameters");
-    if (shape.packed == 0) return;
-    const int64_t* starts = inputs.sequence_starts;
-    require(starts != nullptr, "sequence_starts is null (packed sequences need it); pass their first tokens");
-    require(starts[0] == 0 && starts[shape.packed] == shape.time && std::is_sorted(starts, starts + shape.packed + 1),
-            "sequence_starts must rise from 0 to the " + std::to_string(shape.time) + " tokens of the row; check it");
-}
-
-GatedDeltaRuleOptions with_scale(const GatedDeltaRuleShape& shape, GatedDeltaRuleOptions options) {
-    if (options.scale == 0.0F) options.scale = 1.0F / std::sqrt(static_cast<float>(shape.key_dim));
-    return options;
-}
-
-/// The variant that takes this call: the portable one is the reference recurrence, for any dimensions.
-const ChunkKernels& select_kernels(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options) {
-    const auto fast_dim = [](int64_t dim) { return dim % 8 == 0 && dim <= largest_fast_dim; };
-    Isa isa = resolve_isa(options.isa);
-    if (isa == Isa::avx512_bf16 && options.element_type != ElementType::bfloat16) isa = Isa::avx512;
-    if (!fast_dim(shape.key_dim) || !fast_dim(shape.value_dim)) isa = Isa::reference;
-    return AMALGAM_VARIANT(isa, chunk_kernels);
-}
-
-/// This thread's scratch block of at least `bytes`, kept between calls because fresh pages are slow.
-std::byte* thread_scratch(size_t bytes) {
-    struct Free {
-        void operator()(std::byte* block) const { std::free(block); }
-    };
-    thread_local std::unique_ptr<std::byte, Free> block;
-    thread_local size_t size = 0;
-    if (size < bytes) {
-        size = 0;
-        const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
-        block.reset(static_cast<std::byte*>(std::aligned_alloc(alignment, rounded)));
-        if (block != nullptr) size = rounded;
-    }
-    return block.get();
-}
-
-/// Runs task(index, scratch) for every sequence and head. Which thread takes which does not matter: nothing is shared.
-template <class Task>
-void for_every_head(const GatedDeltaRuleShape& shape, int threads, const ChunkKernels& kernels, Task task) {
-    const size_t scratch_bytes = kernels.scratch_bytes(shape);
-    const int64_t n = sequences_of(shape) * shape.heads;
-    const int used = static_cast<int>(std::min<int64_t>(threads, n));
-    bool out_of_memory = false;
-#pragma omp parallel for schedule(dynamic) num_threads(used) if (used > 1)
-    for (int64_t index = 0; index < n; ++index) {
-        std::byte* scratch = scratch_bytes == 0 ? nullptr : thread_scratch(scratch_bytes);
-        if (scratch_bytes != 0 && scratch == nullptr) {
-#pragma omp atomic write
-            out_of_memory = true;
-            continue;
-        }
-        task(index, scratch);
-    }
-    if (out_of_memory) throw std::bad_alloc();
-}
+constexpr ChunkedRule<GatedDeltaRuleOptions> rule = {
+    "gated delta rule", /*channel_gates=*/false,
+    [](Isa isa) -> const ChunkKernels& { return AMALGAM_VARIANT(isa, chunk_kernels); }};
 
 }  // namespace
 
 size_t gated_delta_rule_workspace_bytes(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options) {
-    check(shape, options);
-    return static_cast<size_t>(shape.batch * shape.heads * chunk_slots(shape) * stored_per_chunk(shape)) *
-           select_kernels(shape, options).stored_element_bytes;
+    return rule.workspace_bytes(shape, options);
 }
 
 void gated_delta_rule_forward(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
                               const GatedDeltaRuleInputs& inputs, const GatedDeltaRuleOutputs& outputs,
                               void* workspace) {
-    check(shape, options);
-    check(shape, inputs);
-    require(outputs.o != nullptr, "o is null (the output needs a place); pass the output's data pointer");
-    const ForwardCall call{shape, with_scale(shape, options), inputs, outputs, static_cast<std::byte*>(workspace)};
-    const ChunkKernels& kernels = select_kernels(shape, options);
-    for_every_head(shape, options.threads, kernels,
-                   [&](int64_t index, std::byte* scratch) { kernels.forward(call, index, scratch); });
+    rule.forward(shape, options, inputs, outputs, workspace);
 }
 
 void gated_delta_rule_backward(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
                                const GatedDeltaRuleInputs& inputs, const void* output_gradient,
                                const float* final_state_gradient, const void* workspace,
                                const GatedDeltaRuleGradients& gradients) {
-    check(shape, options);
-    check(shape, inputs);
-    check_view(gradients.q.data, gradients.q.stride, shape.heads * shape.key_dim, "the gradient of q");
-    check_view(gradients.k.data, gradients.k.stride, shape.heads * shape.key_dim, "the gradient of k");
-    check_view(gradients.v.data, gradients.v.stride, shape.heads * shape.value_dim, "the gradient of v");
-    check_view(gradients.a.data, gradients.a.stride, shape.heads, "the gradient of a");
-    check_view(gradients.b.data, gradients.b.stride, shape.heads, "the gradient of b");
-    require(gradients.A_log != nullptr && gradients.dt_bias != nullptr,
-            "the gradient of A_log or dt_bias is null (both are always written); pass two fp32 buffers");
-    require(output_gradient != nullptr, "the output gradient is null (backward starts from it); pass zeros");
-    const ChunkKernels& kernels = select_kernels(shape, options);
-    require(kernels.stored_element_bytes == 0 || workspace != nullptr,
-            "the workspace is null (backward reads what forward saved); pass the one given to forward");
-
-    const int64_t sequences = sequences_of(shape);
-    std::vector<double> sums(2 * sequences * shape.heads);
-    const BackwardCall call{shape,
-                            with_scale(shape, options),
-                            inputs,
-                            output_gradient,
-                            final_state_gradient,
-                            static_cast<const std::byte*>(workspace),
-                            gradients,
-                            sums.data(),
-                            sums.data() + sequences * shape.heads};
-    for_every_head(shape, options.threads, kernels,
-                   [&](int64_t index, std::byte* scratch) { kernels.backward(call, index, scratch); });
-    for (int64_t head = 0; head < shape.heads; ++head) {
-        double A_log = 0;
-        double dt_bias = 0;
-        for (int64_t sequence = 0; sequence < sequences; ++sequence) {
-            A_log += call.A_log_sums[sequence * shape.heads + head];
-            dt_bias += call.dt_bias_sums[sequence * shape.heads + head];
-        }
-        gradients.A_log[head] = static_cast<float>(A_log);
-        gradients.dt_bias[head] = static_cast<float>(dt_bias);
-    }
+    rule.backward(shape, options, inputs, output_gradient, final_state_gradient, workspace, gradients);
 }
 
 void gated_delta_rule_decode(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
                              const GatedDeltaRuleInputs& inputs, float* state, void* o) {
-    check(shape, options);
-    check(shape, inputs);
-    require(shape.time == 1, "decode was given " + std::to_string(shape.time) +
-                                 " tokens (it takes one per sequence); use gated_delta_rule_forward");
-    require(shape.packed == 0, "decode was given packed sequences (each has one token here); pass them as a batch");
-    require(state != nullptr && o != nullptr, "state or o is null (decode writes both); pass their data pointers");
-    const DecodeCall call{shape, with_scale(shape, options), inputs, state, o};
-    const ChunkKernels& kernels = select_kernels(shape, options);
-    for_every_head(shape, options.threads, kernels,
-                   [&](int64_t index, std::byte* scratch) { kernels.decode(call, index, scratch); });
+    rule.decode(shape, options, inputs, state, o);
 }
 
 }  // namespace amalgam::kernels

@@ -5,6 +5,7 @@
 #include "kernels/cuda/token_mixer.cuh"
 #include "kernels/gated_delta_rule/chunk_slots.h"
 #include "kernels/gated_delta_rule/cuda_call.cuh"
+#include "kernels/gated_delta_rule/cuda_copy.cuh"
 #include "kernels/gated_delta_rule/gated_delta_rule_cuda.h"
 #include "kernels/require.h"
 
@@ -59,40 +60,6 @@ struct ScratchLayout {
     }
 };
 
-/// Rows of q, k, v -> contiguous, after SiLU. A thread takes eight elements of each.
-template <int alignment>
-__global__ void copy_rows_kernel(DeviceRows q, DeviceRows k, DeviceRows v, uint4* out, int64_t tokens, int pieces,
-                                 bool silu) {
-    const int64_t at = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (at >= tokens * pieces) return;
-    const int64_t token = at / pieces, column = at % pieces * 8;
-    uint4 x[3];
-    x[0] = load_piece<alignment>(q.data + token * q.stride + column);
-    x[1] = load_piece<alignment>(k.data + token * k.stride + column);
-    x[2] = load_piece<alignment>(v.data + token * v.stride + column);
-#pragma unroll
-    for (int i = 0; i < 3; ++i) {
-        if (silu) {
-            for (uint32_t* pair : {&x[i].x, &x[i].y, &x[i].z, &x[i].w}) {
-                const float low = hopper::low_half(*pair), high = hopper::high_half(*pair);
-                *pair = hopper::pack(low / (1.0F + __expf(-low)), high / (1.0F + __expf(-high)));
-            }
-        }
-        out[i * tokens * pieces + at] = x[i];
-    }
-}
-
-void copy_rows(DeviceRows q, DeviceRows k, DeviceRows v, const __nv_bfloat16* out, int64_t tokens, int64_t width,
-               int alignment, bool silu, cudaStream_t stream) {
-    const int pieces = static_cast<int>(width / 8);
-    const auto blocks = static_cast<unsigned>((tokens * pieces + 255) / 256);
-    uint4* target = reinterpret_cast<uint4*>(const_cast<__nv_bfloat16*>(out));
-    const auto kernel = alignment == 16  ? copy_rows_kernel<16>
-                        : alignment == 4 ? copy_rows_kernel<4>
-                                         : copy_rows_kernel<2>;
-    kernel<<<blocks, 256, 0, stream>>>(q, k, v, target, tokens, pieces, silu);
-}
-
 CudaForwardCall make_call(const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
                           const GatedDeltaRuleInputs& inputs, void* workspace, bool for_backward) {
     const bool copied = needs_copy(options, inputs);
@@ -131,9 +98,9 @@ template <int dim>
 void run_forward(const CudaForwardCall& call, const GatedDeltaRuleShape& shape, const GatedDeltaRuleOptions& options,
                  const GatedDeltaRuleInputs& inputs, cudaStream_t stream) {
     if (needs_copy(options, inputs)) {
-        copy_rows(device_rows(inputs.q), device_rows(inputs.k), device_rows(inputs.v), call.q.data,
-                  shape.batch * shape.time, shape.heads * dim, alignment_of({inputs.q, inputs.k, inputs.v}),
-                  options.silu, stream);
+        copy_rows<3>({device_rows(inputs.q), device_rows(inputs.k), device_rows(inputs.v)}, call.q.data,
+                     shape.batch * shape.time, shape.heads * dim, alignment_of({inputs.q, inputs.k, inputs.v}),
+                     options.silu, stream);
         cuda::check_launch(operation, "copy");
     }
     launch_prepare<dim>(call, stream);

@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
     if (threadIdx.x == 0) {
         const uint32_t loaded = shared_address(&shared.loaded);
         barrier_init(loaded, 1);
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        publish_barriers();
         barrier_arrive_expect(loaded, 2 * state_bytes);
         bulk_load(shared_address(shared.S), call.states + chunk.n * state_bytes, state_bytes, loaded);
         bulk_load(shared_address(shared.dS), backward.state_gradients + chunk.n * state_bytes, state_bytes, loaded);

@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(2 * dim, dim == 64 ? 4 : 1) outputs_kernel(con
     };
     if (threadIdx.x == 0) {
         barrier_init(shared_address(&shared.loaded), 1);
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        publish_barriers();
         load_states();
     }
     chunk.load<dim>(shared.gate[0], call.gate, call.time);

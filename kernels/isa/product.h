@@ -76,13 +76,14 @@ struct Sums {
     }
 };
 
-/// sums = factor * the values at `from`.
-template <class S>
-AMALGAM_INLINE void load_scaled(S& sums, const float* from, int stride, Vector factor) {
+/// sums = the values at `from`, row r times factor(r).
+template <class S, class Factor>
+AMALGAM_INLINE void load_scaled(S& sums, const float* from, int stride, Factor factor) {
 #pragma GCC unroll 16
     for (int r = 0; r < S::n_rows; ++r) {
+        const Vector of_row = factor(r);
 #pragma GCC unroll 4
-        for (int n = 0; n < S::n_vectors; ++n) sums.at[r][n] = mul(factor, load(from + r * stride + n * lanes));
+        for (int n = 0; n < S::n_vectors; ++n) sums.at[r][n] = mul(of_row, load(from + r * stride + n * lanes));
     }
 }
 

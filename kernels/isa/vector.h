@@ -66,8 +66,12 @@ inline float sum(Vector x) {
     return _mm512_reduce_add_ps(x);
 }
 
-inline __mmask16 first_lanes(int n) {
+using Lanes = __mmask16;
+inline Lanes first_lanes(int n) {
     return n >= lanes ? static_cast<__mmask16>(0xFFFF) : static_cast<__mmask16>((1U << (n < 0 ? 0 : n)) - 1U);
+}
+inline Vector choose(Lanes which, Vector x, Vector otherwise) {
+    return _mm512_mask_blend_ps(which, otherwise, x);
 }
 inline Vector keep_first(Vector x, int n) {
     return _mm512_maskz_mov_ps(first_lanes(n), x);
@@ -160,8 +164,12 @@ inline float sum(Vector x) {
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
 
-inline __m256i first_lanes(int n) {
+using Lanes = __m256i;
+inline Lanes first_lanes(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+inline Vector choose(Lanes which, Vector x, Vector otherwise) {
+    return _mm256_blendv_ps(otherwise, x, _mm256_castsi256_ps(which));
 }
 inline Vector keep_first(Vector x, int n) {
     return _mm256_and_ps(x, _mm256_castsi256_ps(first_lanes(n)));

@@ -3,4 +3,5 @@
 // NAME_implementation() in its module; both tables are made from this list, so that no mixer can have one half only.
 #pragma once
 
-#define AMALGAM_MIXERS(mixer) mixer(softmax_attention) mixer(gated_delta_net) mixer(gated_linear_attention)
+#define AMALGAM_MIXERS(mixer) \
+    mixer(softmax_attention) mixer(gated_delta_net) mixer(gated_linear_attention) mixer(kimi_delta_attention)

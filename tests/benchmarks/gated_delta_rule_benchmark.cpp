@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Times the gated delta rule on this machine's CPU. Prints one line per kernel variant:
+// Times the gated delta rule, or Kimi Delta Attention, on this machine's CPU. Prints one line per kernel variant:
 //     VARIANT forward_ns forward_backward_ns decode_ns
 // each the median over repetitions, per token and head. The inputs of repetitions lie in different memory, so that no
 // cache holds them from the repetition before.
 //
-// usage: gated_delta_rule_benchmark [BATCH TIME HEADS DIM bf16|fp32 THREADS REPETITIONS silu|plain [VARIANT]]
+// usage: gated_delta_rule_benchmark [BATCH TIME HEADS DIM bf16|fp32 THREADS REPETITIONS silu|plain [gdn|kda [VARIANT]]]
 
 #include <algorithm>
 #include <chrono>
@@ -17,14 +17,34 @@
 #include <vector>
 
 #include "kernels/gated_delta_rule/gated_delta_rule.h"
+#include "kernels/kimi_delta_attention/kimi_delta_attention.h"
 
 namespace {
 
 using namespace amalgam::kernels;
 
+struct GatedDeltaRule {
+    using Options = GatedDeltaRuleOptions;
+    static constexpr auto workspace_bytes = gated_delta_rule_workspace_bytes;
+    static constexpr auto forward = gated_delta_rule_forward;
+    static constexpr auto backward = gated_delta_rule_backward;
+    static constexpr auto decode = gated_delta_rule_decode;
+    /// Raw gates of a token and head.
+    static int64_t gates(const GatedDeltaRuleShape&) { return 1; }
+};
+
+struct KimiDeltaAttention {
+    using Options = KimiDeltaAttentionOptions;
+    static constexpr auto workspace_bytes = kimi_delta_attention_workspace_bytes;
+    static constexpr auto forward = kimi_delta_attention_forward;
+    static constexpr auto backward = kimi_delta_attention_backward;
+    static constexpr auto decode = kimi_delta_attention_decode;
+    static int64_t gates(const GatedDeltaRuleShape& shape) { return shape.key_dim; }
+};
+
 struct Problem {
     GatedDeltaRuleShape shape;
-    GatedDeltaRuleOptions options;
+    KimiDeltaAttentionOptions options;  // those of the other rule are among them
     int repetitions;
 };
 
@@ -62,8 +82,8 @@ void fill_random(std::byte* data, int64_t n, ElementType type, std::mt19937& ran
 
 /// Buffers of one repetition: the fused projection [q | k | v | a | b] and its gradient, output and its gradient.
 struct Buffers {
-    Buffers(const Problem& p, std::mt19937& random)
-        : width(p.shape.heads * (2 * p.shape.key_dim + p.shape.value_dim + 2)),
+    Buffers(const Problem& p, int64_t gates, std::mt19937& random)
+        : width(p.shape.heads * (2 * p.shape.key_dim + p.shape.value_dim + gates + 1)),
           element_bytes(p.options.element_type == ElementType::float32 ? 4 : 2),
           fused(p.shape.batch * p.shape.time * width * element_bytes),
           fused_gradient(p.shape.batch * p.shape.time * width * element_bytes),
@@ -74,7 +94,7 @@ struct Buffers {
         fill_random(o_gradient.data.get(), tokens * p.shape.heads * p.shape.value_dim, p.options.element_type, random);
         const int64_t key = p.shape.heads * p.shape.key_dim;
         const int64_t value = p.shape.heads * p.shape.value_dim;
-        const int64_t starts[] = {0, key, 2 * key, 2 * key + value, 2 * key + value + p.shape.heads};
+        const int64_t starts[] = {0, key, 2 * key, 2 * key + value, 2 * key + value + p.shape.heads * gates};
         for (int i = 0; i < 5; ++i) {
             read[i] = {fused.data.get() + starts[i] * element_bytes, width};
             write[i] = {fused_gradient.data.get() + starts[i] * element_bytes, width};
@@ -87,17 +107,20 @@ struct Buffers {
     Rows write[5];
 };
 
+template <class Rule>
 void time_variant(Problem p, Isa isa) {
     p.options.isa = isa;
+    const typename Rule::Options options = p.options;
+    const int64_t gates = Rule::gates(p.shape);
     std::mt19937 random(1);
     constexpr int n_buffers = 3;
     std::vector<Buffers> buffers;
-    for (int i = 0; i < n_buffers; ++i) buffers.emplace_back(p, random);
+    for (int i = 0; i < n_buffers; ++i) buffers.emplace_back(p, gates, random);
     const std::vector<float> A_log(p.shape.heads, 0.0F);
-    const std::vector<float> dt_bias(p.shape.heads, -2.0F);
+    const std::vector<float> dt_bias(p.shape.heads * gates, -2.0F);
     std::vector<float> A_log_gradient(p.shape.heads);
-    std::vector<float> dt_bias_gradient(p.shape.heads);
-    Aligned workspace(gated_delta_rule_workspace_bytes(p.shape, p.options));
+    std::vector<float> dt_bias_gradient(p.shape.heads * gates);
+    Aligned workspace(Rule::workspace_bytes(p.shape, options));
     std::vector<float> state(p.shape.batch * p.shape.heads * p.shape.key_dim * p.shape.value_dim);
 
     std::vector<double> forward;
@@ -108,18 +131,16 @@ void time_variant(Problem p, Isa isa) {
         const GatedDeltaRuleInputs inputs{b.read[0], b.read[1],    b.read[2],      b.read[3],
                                           b.read[4], A_log.data(), dt_bias.data(), nullptr};
         const GatedDeltaRuleOutputs outputs{b.o.data.get(), nullptr};
-        forward.push_back(seconds([&] { gated_delta_rule_forward(p.shape, p.options, inputs, outputs, nullptr); }));
+        forward.push_back(seconds([&] { Rule::forward(p.shape, options, inputs, outputs, nullptr); }));
         both.push_back(seconds([&] {
-            gated_delta_rule_forward(p.shape, p.options, inputs, outputs, workspace.data.get());
-            gated_delta_rule_backward(p.shape, p.options, inputs, b.o_gradient.data.get(), nullptr,
-                                      workspace.data.get(),
-                                      {b.write[0], b.write[1], b.write[2], b.write[3], b.write[4],
-                                       A_log_gradient.data(), dt_bias_gradient.data(), nullptr});
+            Rule::forward(p.shape, options, inputs, outputs, workspace.data.get());
+            Rule::backward(p.shape, options, inputs, b.o_gradient.data.get(), nullptr, workspace.data.get(),
+                           {b.write[0], b.write[1], b.write[2], b.write[3], b.write[4], A_log_gradient.data(),
+                            dt_bias_gradient.data(), nullptr});
         }));
         GatedDeltaRuleShape one = p.shape;
         one.time = 1;
-        decode.push_back(
-            seconds([&] { gated_delta_rule_decode(one, p.options, inputs, state.data(), b.o.data.get()); }));
+        decode.push_back(seconds([&] { Rule::decode(one, options, inputs, state.data(), b.o.data.get()); }));
     }
     const double heads = static_cast<double>(p.shape.batch * p.shape.heads);
     const double tokens = heads * static_cast<double>(p.shape.time);
@@ -138,9 +159,10 @@ int main(int argc, char** argv) {
     p.options.threads = number(6, 2);
     p.repetitions = number(7, 15);
     p.options.silu = word(8, "plain") == "silu";
-    const std::string wanted = word(9, "");
+    const auto time = word(9, "gdn") == "kda" ? time_variant<KimiDeltaAttention> : time_variant<GatedDeltaRule>;
+    const std::string wanted = word(10, "");
     for (Isa isa : supported_isas()) {
-        if (wanted.empty() ? isa != Isa::reference : isa_name(isa) == wanted) time_variant(p, isa);
+        if (wanted.empty() ? isa != Isa::reference : isa_name(isa) == wanted) time(p, isa);
     }
     return 0;
 }

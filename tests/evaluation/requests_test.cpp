@@ -99,7 +99,7 @@ test::RequestContents with_shared_contexts() {
 TEST_F(Requests, continuations_of_one_context_are_judged_as_by_whole_passes) {
     with_shared_contexts().write(folder / "shared.h5");
     const RequestFile file(folder / "shared.h5");
-    for (const char* variant : {"gdn_v3", "gdn_v4", "gla_v1"}) {
+    for (const char* variant : {"gdn_v3", "gdn_v4", "gla_v1", "kda_v3"}) {
         const FoundVariant found = *find_variant(variant);
         const ModelSpec hybrid{test::small_config("qwen3"), keep_softmax(3, found.mixer->name(), {1}), found.options};
         const auto own = test::small_model(hybrid, 2);

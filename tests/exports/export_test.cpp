@@ -204,6 +204,51 @@ TEST_F(Export, gated_linear_attention_is_flas_gla) {
     }
 }
 
+TEST_F(Export, kimi_delta_attention_is_flas_kda) {
+    ModelSpec spec = hybrid;
+    spec.layout = keep_softmax(3, "kimi_delta_attention", {1});
+    expect_refused(spec, {"kimi_delta_attention", "fla can"});
+    spec.config.head_dim = 6;  // hidden size / heads, as fla's attention has it
+    for (const double bound : {0.0, -5.0}) {
+        spec.options = {{"short_convolution", true}, {"lower_bound", bound}};
+        run(spec, "fla", ExportPrecision::bfloat16);
+        const json config = read_json(target / "config.json");
+        EXPECT_EQ(config["model_type"], "kda");
+        EXPECT_EQ(config["architectures"], json({"KDAForCausalLM"}));
+        EXPECT_EQ(config["attn"]["layers"], json({1}));
+        EXPECT_EQ(config["safe_gate"], bound < 0);
+        EXPECT_EQ(config["lower_bound"], bound < 0 ? json(bound) : json(nullptr));
+        using enum SafetensorsType;
+        const std::map<std::string, std::pair<SafetensorsType, std::vector<int64_t>>> expected = {
+            {"q_proj.weight", {bf16, {24, 24}}},
+            {"k_proj.weight", {bf16, {24, 24}}},
+            {"v_proj.weight", {bf16, {24, 24}}},
+            {"b_proj.weight", {bf16, {4, 24}}},
+            {"f_proj.0.weight", {bf16, {6, 24}}},
+            {"f_proj.1.weight", {bf16, {24, 6}}},
+            {"g_proj.0.weight", {bf16, {6, 24}}},
+            {"g_proj.1.weight", {bf16, {24, 6}}},
+            {"g_proj.1.bias", {bf16, {24}}},
+            {"A_log", {f32, {4}}},
+            {"dt_bias", {f32, {24}}},
+            {"o_norm.weight", {bf16, {6}}},
+            {"o_proj.weight", {bf16, {24, 24}}},
+            {"q_conv1d.weight", {bf16, {24, 1, 4}}},
+            {"k_conv1d.weight", {bf16, {24, 1, 4}}},
+            {"v_conv1d.weight", {bf16, {24, 1, 4}}}};
+        const auto entries = read_safetensors_folder(target);
+        const std::string layer = "model.layers.2.attn.";
+        size_t found = 0;
+        for (const auto& [name, entry] : entries) found += name.starts_with(layer);
+        EXPECT_EQ(found, expected.size());
+        for (const auto& [name, tensor] : expected) {
+            ASSERT_TRUE(entries.contains(layer + name)) << name;
+            EXPECT_EQ(entries.at(layer + name).type, tensor.first) << name;
+            EXPECT_EQ(entries.at(layer + name).shape, tensor.second) << name;
+        }
+    }
+}
+
 TEST_F(Export, replaces_an_earlier_export) {
     std::filesystem::create_directories(target);
     for (const char* name : {"model-00001-of-00002.safetensors", "model.safetensors.index.json", "notes.txt"})

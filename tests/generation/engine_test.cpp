@@ -51,7 +51,7 @@ std::vector<ModelSpec> specs() {
         config.rope.original_max_position_embeddings = 40;
         all.push_back({config, keep_softmax(3, test::linear_mixer, {1}), {}});
     }
-    for (const char* variant : {"gdn_v1", "gdn_v3", "gdn_v4", "gdn_v6", "gla_v1"}) {
+    for (const char* variant : {"gdn_v1", "gdn_v3", "gdn_v4", "gdn_v6", "gla_v1", "kda_v2", "kda_v3"}) {
         const FoundVariant found = *find_variant(variant);
         all.push_back({test::small_config("qwen3"), keep_softmax(3, found.mixer->name(), {1}), found.options});
     }
@@ -203,7 +203,7 @@ double largest_loss(const CausalLM& model, const Prompts& prompts, const std::ve
 TEST(Engine, bfloat16_answers_are_the_likeliest_up_to_rounding) {
     const Prompts prompts({3, 66, 1, 17, 66, 130, 17, 2, 40, 41, 42, 43, 80});
     for (const int64_t head_dim : {64, 128})
-        for (const char* variant : {"gdn_v3", "gdn_v4", "gla_v1"}) {
+        for (const char* variant : {"gdn_v3", "gdn_v4", "gla_v1", "kda_v1"}) {
             ModelConfig config = test::small_config("qwen3");
             config.head_dim = head_dim;
             const FoundVariant found = *find_variant(variant);

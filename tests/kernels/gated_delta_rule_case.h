@@ -12,14 +12,36 @@
 
 #include "activations.h"
 #include "kernels/gated_delta_rule/chunk_slots.h"
+#include "kernels/gated_delta_rule/gated_delta_rule.h"
 #include "kernels/gated_delta_rule/reference.h"
 
 namespace amalgam::kernels {
 
-struct GatedDeltaRuleCase {
+/// What a case asks of its rule; Kimi Delta Attention has another one.
+struct GatedDeltaRuleKind {
+    using Options = GatedDeltaRuleOptions;
+    using Sequence = GatedDeltaRuleSequence<double>;
+    static constexpr auto workspace_bytes = gated_delta_rule_workspace_bytes;
+    static constexpr auto forward = gated_delta_rule_forward;
+    static constexpr auto backward = gated_delta_rule_backward;
+    static constexpr auto decode = gated_delta_rule_decode;
+    static constexpr auto reference = gated_delta_rule_reference<double>;
+    static constexpr auto reference_backward = gated_delta_rule_reference_backward<double>;
+
+    /// Raw gates of a token and head.
+    static int64_t gates(const GatedDeltaRuleShape&) { return 1; }
+    static void set_gate(Sequence& sequence, const Options&, const float* dt_bias) { sequence.dt_bias = *dt_bias; }
+    static std::vector<double> dt_bias(const GatedDeltaRuleSequenceGradients<double>& gradients) {
+        return {gradients.dt_bias};
+    }
+};
+
+template <class Kind>
+struct DeltaRuleCase {
     GatedDeltaRuleShape shape;
-    GatedDeltaRuleOptions options;
+    typename Kind::Options options;
     bool with_states = true;    ///< initial state given, final state wanted and its gradient given
+    double gate_spread = 1;     ///< standard deviation of raw gates
     double gate_shift = 0;      ///< added to raw gates: large values make the log decays strong
     double largest_decay = 30;  ///< log decays are kept above minus this
     unsigned seed = 1;
@@ -41,7 +63,7 @@ struct GatedDeltaRuleCase {
     }
     int64_t end_token(int64_t index) const { return first_token(index / shape.heads * shape.heads + shape.heads); }
 
-    int64_t token_width() const { return shape.heads * (2 * shape.key_dim + shape.value_dim + 2) + 3; }
+    int64_t token_width() const { return shape.heads * (2 * shape.key_dim + shape.value_dim + width('a') + 1) + 3; }
     int64_t offset(char part) const {
         const int64_t key = shape.heads * shape.key_dim;
         const int64_t value = shape.heads * shape.value_dim;
@@ -55,11 +77,12 @@ struct GatedDeltaRuleCase {
             case 'a':
                 return 2 * key + value;
             default:
-                return 2 * key + value + shape.heads;
+                return 2 * key + value + shape.heads * width('a');
         }
     }
     int64_t width(char part) const {
         if (part == 'v') return shape.value_dim;
+        if (part == 'a') return Kind::gates(shape);
         return part == 'q' || part == 'k' ? shape.key_dim : 1;
     }
 
@@ -70,15 +93,15 @@ struct GatedDeltaRuleCase {
         fused = Activations(options.element_type, tokens * token_width());
         output_gradient = Activations(options.element_type, tokens * shape.heads * shape.value_dim);
         A_log.resize(shape.heads);
-        dt_bias.resize(shape.heads);
+        dt_bias.resize(shape.heads * width('a'));
         for (float& x : A_log) x = 0.5F * normal(random);
         for (float& x : dt_bias) x = 0.5F * normal(random) - 2.0F;
         for (int64_t t = 0; t < tokens; ++t) {
             for (int64_t i = 0; i < token_width(); ++i) fused.set(t * token_width() + i, normal(random));
-            for (int64_t h = 0; h < shape.heads; ++h) {
-                const double raw = normal(random) + gate_shift;
-                const double limit = largest_decay * std::exp(-A_log[h]) - dt_bias[h];
-                fused.set(t * token_width() + offset('a') + h, static_cast<float>(std::min(raw, 0.99 * limit)));
+            for (int64_t i = 0; i < shape.heads * width('a'); ++i) {
+                const double raw = gate_spread * normal(random) + gate_shift;
+                const double limit = largest_decay * std::exp(-A_log[i / width('a')]) - dt_bias[i];
+                fused.set(t * token_width() + offset('a') + i, static_cast<float>(std::min(raw, 0.99 * limit)));
             }
             if (!options.l2_normalize) {  // keys must be contractions for the recurrence to stay bounded
                 for (int64_t i = 0; i < shape.heads * shape.key_dim; ++i) {
@@ -110,8 +133,8 @@ struct GatedDeltaRuleCase {
                 starts.empty() ? nullptr : starts.data()};
     }
 
-    GatedDeltaRuleSequence<double> sequence(int64_t index) const {
-        GatedDeltaRuleSequence<double> s;
+    typename Kind::Sequence sequence(int64_t index) const {
+        typename Kind::Sequence s;
         const int64_t head = index % shape.heads;
         const int64_t first = first_token(index), end = end_token(index);
         s.time = end - first;
@@ -121,7 +144,7 @@ struct GatedDeltaRuleCase {
         s.l2_normalize = options.l2_normalize;
         s.scale = options.scale == 0 ? 1 / std::sqrt(static_cast<double>(shape.key_dim)) : options.scale;
         s.A_log = A_log[head];
-        s.dt_bias = dt_bias[head];
+        Kind::set_gate(s, options, dt_bias.data() + head * width('a'));
         const auto gather = [&](char part, std::vector<double>& out) {
             for (int64_t t = first; t < end; ++t) {
                 for (int64_t i = 0; i < width(part); ++i) {
@@ -145,11 +168,11 @@ struct GatedDeltaRuleCase {
             out[name].insert(out[name].end(), values.begin(), values.end());
         };
         out["dA_log"].assign(shape.heads, 0);
-        out["ddt_bias"].assign(shape.heads, 0);
+        out["ddt_bias"].assign(dt_bias.size(), 0);
         const int64_t size = shape.key_dim * shape.value_dim;
         for (int64_t index = 0; index < chains(); ++index) {
             const auto s = sequence(index);
-            const auto result = gated_delta_rule_reference(s);
+            const auto result = Kind::reference(s);
             std::vector<double> d_o;
             for (int64_t token = first_token(index); token < end_token(index); ++token) {
                 for (int64_t i = 0; i < shape.value_dim; ++i) {
@@ -159,7 +182,7 @@ struct GatedDeltaRuleCase {
             }
             const std::vector<double> d_final(final_state_gradient.begin() + index * size,
                                               final_state_gradient.begin() + (index + 1) * size);
-            const auto gradients = gated_delta_rule_reference_backward(s, d_o, d_final);
+            const auto gradients = Kind::reference_backward(s, d_o, d_final);
             append("o", result.o);
             append("final_state", result.final_state);
             append("dq", gradients.q);
@@ -169,7 +192,9 @@ struct GatedDeltaRuleCase {
             append("db", gradients.b);
             append("dinitial_state", gradients.initial_state);
             out["dA_log"][index % shape.heads] += gradients.A_log;
-            out["ddt_bias"][index % shape.heads] += gradients.dt_bias;
+            const auto d_dt_bias = Kind::dt_bias(gradients);
+            for (size_t i = 0; i < d_dt_bias.size(); ++i)
+                out["ddt_bias"][index % shape.heads * d_dt_bias.size() + i] += d_dt_bias[i];
         }
         return out;
     }
@@ -185,18 +210,17 @@ struct GatedDeltaRuleCase {
         std::vector<float> final_state(heads * size);
         std::vector<float> d_initial(heads * size);
         std::vector<float> d_A_log(shape.heads);
-        std::vector<float> d_dt_bias(shape.heads);
-        std::vector<unsigned char> workspace(gated_delta_rule_workspace_bytes(shape, options) + 64, 0xFF);
+        std::vector<float> d_dt_bias(dt_bias.size());
+        std::vector<unsigned char> workspace(Kind::workspace_bytes(shape, options) + 64, 0xFF);
         void* saved = workspace.data();
         size_t space = workspace.size();
         std::align(64, space - 64, saved, space);
-        gated_delta_rule_forward(shape, options, inputs(), {o.at(0), with_states ? final_state.data() : nullptr},
-                                 saved);
+        Kind::forward(shape, options, inputs(), {o.at(0), with_states ? final_state.data() : nullptr}, saved);
         const auto view = [&](char part) { return Rows{gradient.at(offset(part)), token_width()}; };
-        gated_delta_rule_backward(shape, options, inputs(), output_gradient.at(0),
-                                  with_states ? final_state_gradient.data() : nullptr, saved,
-                                  {view('q'), view('k'), view('v'), view('a'), view('b'), d_A_log.data(),
-                                   d_dt_bias.data(), d_initial.data()});
+        Kind::backward(shape, options, inputs(), output_gradient.at(0),
+                       with_states ? final_state_gradient.data() : nullptr, saved,
+                       {view('q'), view('k'), view('v'), view('a'), view('b'), d_A_log.data(), d_dt_bias.data(),
+                        d_initial.data()});
         NamedValues out;
         for (int64_t index = 0; index < heads; ++index) {
             const int64_t head = index % shape.heads;
@@ -223,5 +247,7 @@ struct GatedDeltaRuleCase {
     Activations output_gradient{ElementType::float32, 0};
     std::vector<float> A_log, dt_bias, initial_state, final_state_gradient;
 };
+
+using GatedDeltaRuleCase = DeltaRuleCase<GatedDeltaRuleKind>;
 
 }  // namespace amalgam::kernels

@@ -81,8 +81,16 @@ TEST(CausalLM, gated_linear_attention_continues) {
     expect_same_in_parts({test::small_config("qwen3"), keep_softmax(3, mixer, {1}), options}, "hybrid");
 }
 
+TEST(CausalLM, kimi_delta_attention_continues) {
+    for (const char* variant : {"kda_v1", "kda_v2", "kda_v3"}) {
+        const FoundVariant found = *find_variant(variant);
+        expect_same_in_parts({test::small_config("qwen3"), keep_softmax(3, found.mixer->name(), {1}), found.options},
+                             variant);
+    }
+}
+
 TEST(CausalLM, float64_models_continue_without_kernels) {
-    for (const char* variant : {"gdn_v4", "gla_v1"}) {
+    for (const char* variant : {"gdn_v4", "gla_v1", "kda_v1"}) {
         const FoundVariant found = *find_variant(variant);
         ModelConfig config = test::small_config("qwen3");
         config.window = {0, 5, 0};
@@ -96,7 +104,7 @@ TEST(CausalLM, float64_models_continue_without_kernels) {
 }
 
 TEST(CausalLM, a_copied_slot_goes_on_like_the_first) {
-    for (const char* variant : {"gdn_v3", "gla_v1"}) {
+    for (const char* variant : {"gdn_v3", "gla_v1", "kda_v3"}) {
         const FoundVariant found = *find_variant(variant);
         const auto model = test::small_model(
             {test::small_config("qwen3"), keep_softmax(3, found.mixer->name(), {1}), found.options}, 7);

@@ -43,7 +43,8 @@ TEST(ForwardFlops, are_those_of_the_matrices_that_a_student_has) {
     const double heads = double(c.query_heads), dim = double(c.head_dim);
     // The chunk forms: states, and products with 64 tokens of d channels each.
     const std::map<std::string, double> rules = {{"gated_delta_net", 3.0 * heads * (6 * dim * dim + 512 * dim)},
-                                                 {"gated_linear_attention", 3.0 * heads * (4 * dim * dim + 256 * dim)}};
+                                                 {"gated_linear_attention", 3.0 * heads * (4 * dim * dim + 256 * dim)},
+                                                 {"kimi_delta_attention", 3.0 * heads * (6 * dim * dim + 512 * dim)}};
     for (const auto& [mixer, rule] : rules)
         for (const bool gate : {true, false}) {
             const ModelSpec spec = {c, all_linear(3, mixer), {{"output_gate", gate}}};

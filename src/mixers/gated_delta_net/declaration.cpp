@@ -2,34 +2,12 @@
 // What is known of the gated delta net without LibTorch (mixers/declaration.h; the formula is in gated_delta_net.h).
 #include "mixers/declaration.h"
 
-#include <algorithm>
-#include <cmath>
-
+#include "mixers/first_values.h"
 #include "mixers/gated_delta_net/options.h"
 #include "system/error.h"
 
 namespace amalgam {
 namespace {
-
-/// The last tap is the current token: the convolution starts as the identity.
-Drawn identity_taps() {
-    return {[](const RandomStream&, int64_t i) {
-        return i % gated_delta_net_taps == gated_delta_net_taps - 1 ? 1.0 : 0.0;
-    }};
-}
-
-/// A_log and dt_bias as flash-linear-attention starts them: log U(0, 16), and the inverse softplus of a log-uniform
-/// step in [1e-3, 0.1].
-Drawn drawn_decay() {
-    return {[](const RandomStream& random, int64_t i) { return std::log(16.0 * random.uniform(i)); }};
-}
-Drawn drawn_step_bias() {
-    return {[](const RandomStream& random, int64_t i) {
-        const double step =
-            std::max(std::exp(std::log(1e-3) + random.uniform(i) * (std::log(0.1) - std::log(1e-3))), 1e-4);
-        return step + std::log(-std::expm1(-step));
-    }};
-}
 
 class GatedDeltaNetDeclaration : public MixerDeclaration {
   public:
@@ -64,11 +42,11 @@ class GatedDeltaNetDeclaration : public MixerDeclaration {
         const std::string in = all.front().fused;
         all.push_back({"linear_attn.a_proj.weight", {heads, hidden}, drawn_as_linear(hidden), false, in});
         all.push_back({"linear_attn.b_proj.weight", {heads, hidden}, drawn_as_linear(hidden), false, in});
-        all.push_back({"linear_attn.A_log", {heads}, drawn_decay(), true});
-        all.push_back({"linear_attn.dt_bias", {heads}, drawn_step_bias(), true});
+        all.push_back({"linear_attn.A_log", {heads}, drawn_decay_rate(), true});
+        all.push_back({"linear_attn.dt_bias", {heads}, drawn_step_bias(1), true});
         if (options.output_norm) all.push_back({"linear_attn.o_norm.weight", {c.head_dim}, constant(1.0), true});
         if (options.short_convolution)
-            all.push_back({"linear_attn.conv1d.weight", {3 * width, gated_delta_net_taps}, identity_taps(), true});
+            all.push_back({"linear_attn.conv1d.weight", {3 * width, short_convolution_taps}, identity_taps(), true});
         all.push_back({"linear_attn.o_proj.weight", {hidden, width}, Copied{"self_attn.o_proj.weight"}});
         return all;
     }

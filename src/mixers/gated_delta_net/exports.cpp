@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 
+#include "mixers/first_values.h"
 #include "mixers/gated_delta_net/options.h"
 
 namespace amalgam {
@@ -23,8 +24,8 @@ void write_qwen3_5(TensorWriter& folder, const ModelSpec& spec, int64_t layer) {
     if (GatedDeltaNetOptions(spec.options).short_convolution) {
         taps = folder.take(name + "conv1d.weight");
     } else {
-        taps = at::zeros({3 * width, gated_delta_net_taps});
-        taps.select(1, gated_delta_net_taps - 1).fill_(1.0);
+        taps = at::zeros({3 * width, short_convolution_taps});
+        taps.select(1, short_convolution_taps - 1).fill_(1.0);
     }
     folder.put(name + "conv1d.weight", taps.unsqueeze(1));
     folder.put(name + "A_log", folder.take(name + "A_log"), /*full_precision=*/true);
@@ -54,7 +55,7 @@ nlohmann::json config_of_fla(const ModelSpec& spec) {
             {"use_gate", options.output_gate},
             {"use_short_conv", options.short_convolution},
             {"allow_neg_eigval", false},
-            {"conv_size", gated_delta_net_taps},
+            {"conv_size", short_convolution_taps},
             {"head_dim", spec.config.head_dim},
             {"num_v_heads", nullptr}};
 }

@@ -3,46 +3,15 @@
 
 #include <ATen/ATen.h>
 
+#include "mixers/first_values.h"
 #include "mixers/gated_delta_net/exports.h"
 #include "mixers/gated_delta_net/gated_delta_rule.h"
+#include "mixers/state_cache.h"
 #include "operations/operations.h"
+#include "operations/padding.h"
 #include "operations/products.h"
 
 namespace amalgam {
-namespace {
-
-/// The states of the delta rule, fp32 [slots, heads, key dim, value dim], and the last inputs of the convolution (where
-/// there is one), [slots, taps - 1, channels].
-struct GatedDeltaCache : MixerCache {
-    at::Tensor states, recents;
-
-    void copy(const at::Tensor& from, const at::Tensor& to, int64_t) override {
-        states.index_copy_(0, to, states.index_select(0, from));
-        if (recents.defined()) recents.index_copy_(0, to, recents.index_select(0, from));
-    }
-};
-
-/// Logits at which a token leaves the state as it was, exactly: softplus and sigmoid of them are zero.
-constexpr double no_effect = -1e4;
-
-/// The convolution's last inputs after the first `counts` of x, [batch, taps - 1, channels] like those before x
-/// (undefined: zeros).
-at::Tensor last_inputs(const at::Tensor& before, const at::Tensor& x, const at::Tensor& counts) {
-    constexpr int64_t kept = gated_delta_net_taps - 1;
-    const at::Tensor all =
-        before.defined() ? at::cat({before, x}, 1) : at::constant_pad_nd(x, {0, 0, kept, 0});  // zeros in front
-    const at::Tensor places = counts.unsqueeze(1) + at::arange(kept, counts.options());
-    return all.gather(1, places.unsqueeze(2).expand({-1, -1, x.size(2)}));
-}
-
-/// On GPUs, a product whose sizes are no multiples of 16 bytes takes about three times as long: rows of zeros round up.
-at::Tensor padded_for_gpu(const at::Tensor& weight) {
-    const int64_t multiple = 16 / weight.element_size(), extra = (multiple - weight.size(0) % multiple) % multiple;
-    return weight.is_cuda() && extra > 0 ? at::constant_pad_nd(weight, {0, 0, 0, extra}) : weight;
-}
-
-}  // namespace
-
 GatedDeltaNet::GatedDeltaNet(const ModelSpec& spec, int64_t layer, ParameterStore& store)
     : heads_(spec.config.query_heads),
       head_dim_(spec.config.head_dim),
@@ -99,25 +68,23 @@ at::Tensor GatedDeltaNet::forward(const at::Tensor& x, const RotaryTables& rotar
 
 at::Tensor GatedDeltaNet::forward_chunk(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
                                         const CacheChunk& chunk) const {
-    auto& seen = static_cast<GatedDeltaCache&>(cache);
-    const bool begins = chunk.first == 0;
+    auto& seen = static_cast<StateCache&>(cache);
     const at::Tensor padding = padding_of(chunk, x.size(1));
     return mix(
         x,
         [&](const at::Tensor& qkv) {
-            at::Tensor recent = begins ? at::Tensor() : seen.recents.index_select(0, chunk.slots), ends;
-            if (padding.defined()) ends = last_inputs(recent, qkv, chunk.counts);
+            at::Tensor recent = seen.recents_before(chunk);
+            const at::Tensor after = seen.recents_after(chunk, recent, qkv);
             const at::Tensor y = short_convolution(qkv, convolution_->compute, options_.activation, &recent);
-            seen.recents.index_copy_(0, chunk.slots, padding.defined() ? ends : recent);
+            seen.recents.index_copy_(0, chunk.slots, after);
             return y;
         },
         [&](const at::Tensor& heads) { return rotate(heads, rotary); },
         [&](const at::Tensor& projected, const at::Tensor& norm, const GatedDeltaShape& shape) {
-            at::Tensor state = begins ? at::zeros({x.size(0), heads_, head_dim_, head_dim_}, seen.states.options())
-                                      : seen.states.index_select(0, chunk.slots);
+            at::Tensor state = seen.states_before(chunk);
             if (padding.defined())
                 projected.narrow(-1, shape.columns() - 2 * heads_, 2 * heads_)
-                    .masked_fill_(padding.unsqueeze(-1), no_effect);
+                    .masked_fill_(padding.unsqueeze(-1), StateCache::no_effect);
             const at::Tensor y = gated_delta_mixing(projected, a_log_->compute, dt_bias_->compute, norm, shape, &state);
             seen.states.index_copy_(0, chunk.slots, state);
             return y;
@@ -126,7 +93,7 @@ at::Tensor GatedDeltaNet::forward_chunk(const at::Tensor& x, const RotaryTables&
 
 at::Tensor GatedDeltaNet::forward_step(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
                                        const CacheStep& step) const {
-    auto& seen = static_cast<GatedDeltaCache&>(cache);
+    auto& seen = static_cast<StateCache&>(cache);
     return mix(
         x,
         [&](const at::Tensor& qkv) {
@@ -140,18 +107,14 @@ at::Tensor GatedDeltaNet::forward_step(const at::Tensor& x, const RotaryTables& 
 }
 
 std::unique_ptr<MixerCache> GatedDeltaNet::make_cache(const CacheSize& size, at::Device device) const {
-    auto cache = std::make_unique<GatedDeltaCache>();
-    const at::TensorOptions options(device);
-    cache->states = at::zeros({size.slots, heads_, head_dim_, head_dim_}, options.dtype(at::kFloat));
-    if (convolution_)
-        cache->recents = at::zeros({size.slots, gated_delta_net_taps - 1, 3 * heads_ * head_dim_},
-                                   options.dtype(in_->compute.scalar_type()));
-    return cache;
+    const int64_t channels = convolution_ ? 3 * heads_ * head_dim_ : 0;
+    return std::make_unique<StateCache>(size.slots, heads_, head_dim_, channels,
+                                        at::TensorOptions(device).dtype(in_->compute.scalar_type()));
 }
 
 int64_t GatedDeltaNet::cache_bytes(int64_t) const {
     const int64_t state = heads_ * head_dim_ * head_dim_ * 4,
-                  recent = 3 * heads_ * head_dim_ * (gated_delta_net_taps - 1);
+                  recent = 3 * heads_ * head_dim_ * (short_convolution_taps - 1);
     return state + (convolution_ ? recent * int64_t(in_->compute.element_size()) : 0);
 }
 

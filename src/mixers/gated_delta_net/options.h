@@ -7,7 +7,7 @@
 namespace amalgam {
 
 struct GatedDeltaNetOptions {
-    bool short_convolution = false;  // depthwise causal convolution on q, k, v, of gated_delta_net_taps taps
+    bool short_convolution = false;  // depthwise causal convolution on q, k, v, of short_convolution_taps taps
     bool output_gate = true;         // SiLU(W_g x) on the normed output
     bool output_norm = true;         // RMSNorm per head on the output
     bool activation = true;          // SiLU on q, k, v
@@ -23,8 +23,5 @@ struct GatedDeltaNetOptions {
         read_option(given, "rope", rope);
     }
 };
-
-/// Width of the short convolution, tokens.
-inline constexpr int64_t gated_delta_net_taps = 4;
 
 }  // namespace amalgam
