@@ -28,8 +28,8 @@ struct Place {
 };
 
 /// Adds the values of lane ^ bit: of the 2 `half` values a thread keeps the lower or the upper half, by its own bit.
-template <int half>
-__device__ inline void halve(float (&x)[16], int lane, int bit) {
+template <int half, int size>
+__device__ inline void halve(float (&x)[size], int lane, int bit) {
     const bool upper = (lane & bit) != 0;
 #pragma unroll
     for (int i = 0; i < half; ++i) {
@@ -44,6 +44,14 @@ __device__ inline void write_column_sums(float (&columns)[4][64], float (&x)[16]
     halve<4>(x, at.lane, 8);
     halve<2>(x, at.lane, 4);
     *reinterpret_cast<float2*>(&columns[warp][at.column(at.lane / 4)]) = make_float2(x[0], x[1]);
+}
+
+/// The same for 32 columns, x[2 i + c] of column 8 i + 2 (lane % 4) + c.
+__device__ inline void write_column_sums(float* columns, float (&x)[8], int lane) {
+    halve<4>(x, lane, 16);
+    halve<2>(x, lane, 8);
+    halve<1>(x, lane, 4);
+    columns[lane / 8 * 8 + lane % 4 * 2 + lane / 4 % 2] = x[0];
 }
 
 /// Writes this warp's 16 rows of the state's tiles, [tile][row][64], to device memory at `target`, by way of `staged`.

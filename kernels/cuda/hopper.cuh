@@ -121,6 +121,10 @@ __device__ inline void hold(float (&d)[32]) {
 #pragma unroll
     for (int i = 0; i < 32; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
+__device__ inline void hold(float (&d)[16]) {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
 __device__ inline void hold(Left& a) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) asm volatile("" : "+r"(a.x[i])::"memory");
@@ -176,9 +180,25 @@ __device__ inline void product(float (&d)[32], uint32_t left_tile, uint32_t righ
           "n"(right_transposed));
 }
 
+/// The same for half of the columns of the result, 32 `half` and on: element [4 n + 2 r + c] is column 32 half + 8 n + 2 q + c.
+template <Lie left, Lie right>
+__device__ inline void product(float (&d)[16], uint32_t left_tile, uint32_t right_tile, int half, int k, int accumulate) {
+    constexpr int left_transposed = left == Lie::as_columns, right_transposed = right == Lie::as_rows;
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %18, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
+        "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}, %16, %17, p, 1, 1, %19, %20;\n}\n"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
+          "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
+        : "l"(descriptor(left_tile + k * (left_transposed ? 2048 : 32))),
+          "l"(descriptor(right_tile + (right_transposed ? k * 2048 + half * 64 : k * 32 + half * 4096))), "r"(accumulate),
+          "n"(left_transposed), "n"(right_transposed));
+}
+
 #else
 
 __device__ inline void hold(float (&)[32]) {}
+__device__ inline void hold(float (&)[16]) {}
 __device__ inline void hold(Left&) {}
 __device__ inline void products_begin() {}
 __device__ inline void products_commit() {}
@@ -212,6 +232,16 @@ template <Lie left, Lie right>
 __device__ inline void product(float (&d)[32], uint32_t left_tile, uint32_t right_tile, int k, int accumulate = 1) {
     const Left a = left == Lie::as_rows ? load_rows(left_tile, k) : load_columns(left_tile, k);
     product<right>(d, a, right_tile, k, accumulate);
+}
+
+template <Lie left, Lie right>
+__device__ inline void product(float (&d)[16], uint32_t left_tile, uint32_t right_tile, int half, int k, int accumulate) {
+    float whole[32];
+#pragma unroll
+    for (int i = 0; i < 16; ++i) whole[16 * half + i] = d[i];
+    product<left, right>(whole, left_tile, right_tile, k, accumulate);
+#pragma unroll
+    for (int i = 0; i < 16; ++i) d[i] = whole[16 * half + i];
 }
 
 #endif

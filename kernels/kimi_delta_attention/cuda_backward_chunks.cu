@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The part of the backward pass that needs no chain: one block a chunk, one warpgroup for 64 key channels, its warps 16
+// The part of the backward pass that needs no chain: one block a chunk, one warpgroup for 32 key channels, its warps 16
 // tokens each. As in the gated delta rule's, the substitution is differentiated and not the inverse:
 //     dP = scale (dO V'^T) on and below the diagonal,  Z = -(dW V'^T) below it,  d(logit of b) = (dW . V') (1 - b) / b
 //     dQ = scale eG (dO S^T) + rows of dP,  dK = er (V' dS^T) - eG (dW S^T) + rows of Z + columns of dP and Z
@@ -31,7 +31,7 @@ struct ProductTiles {
 
 template <int dim>
 struct ChunkShared {
-    static constexpr int tiles = dim / 64;
+    static constexpr int groups = dim / 32;
     Tiles<dim> q, k, a;  ///< then their gradients
     Tiles<dim> dW;
     union {
@@ -41,48 +41,57 @@ struct ChunkShared {
     char dP[tile_bytes], Z[tile_bytes];
     alignas(16) BlockDecays<dim> blocks;
     alignas(16) ChunkNumbers numbers;
-    float state_columns[tiles][4][64];  ///< sums over a warp's columns of V of dS . S
-    float later[4][dim];                ///< sums over a warp's tokens: of what decays at and before them get
-    float writes[4][dim];               ///< of what decays behind them get
-    float dt_columns[tiles][4][64];     ///< of the gradients of a
-    float beta_rows[tiles][64];         ///< parts of dW . V'
-    float along[tiles][2][64];          ///< parts of q.dq and k.dk
-    float A_log[4 * tiles];             ///< a warp's part of the gradient of A_log
-    uint64_t loaded[2];                 ///< what needs no state; the states
+    float state_columns[4][dim];  ///< sums over a warp's columns of V of dS . S
+    float later[4][dim];          ///< sums over a warp's tokens: of what decays at and before them get
+    float writes[4][dim];         ///< of what decays behind them get
+    float dt_columns[4][dim];     ///< sums over a warp's tokens of the gradients of a
+    float beta_rows[groups][64];  ///< parts of dW . V'
+    float along[groups][2][64];   ///< parts of q.dq and k.dk
+    float A_log[4 * groups];      ///< a warp's part of the gradient of A_log
+    uint64_t loaded[2];           ///< what needs no state; the states
 };
 
-/// One of dP and Z: factor (X V'^T) below the diagonal, and on it unless `strict`.
+/// Columns 32 half .. of one of dP and Z: factor (X V'^T) below the diagonal, and on it unless `strict`.
 template <int dim, bool strict>
-__device__ void pair_gradients(const Tiles<dim>& X, const Tiles<dim>& values, float factor, char* out, const Place& at) {
-    float d[32];
+__device__ void pair_gradients(const Tiles<dim>& X, const Tiles<dim>& values, float factor, char* out, int half,
+                               int warp, int lane) {
+    float d[16];
     hold(d);
     products_begin();
 #pragma unroll
     for (int i = 0; i < dim / 16; ++i)
-        product<Lie::as_rows, Lie::as_columns>(d, shared_address(X[i / 4]), shared_address(values[i / 4]), i % 4, i > 0);
+        product<Lie::as_rows, Lie::as_columns>(d, shared_address(X[i / 4]), shared_address(values[i / 4]), half, i % 4,
+                                               i > 0);
     products_commit();
     products_wait<0>();
     hold(d);
 #pragma unroll
-    for (int i = 0; i < 32; ++i) {
-        const int row = at.row(i / 2 % 2), column = at.column(i / 4) + i % 2;
-        d[i] = (strict ? column < row : column <= row) ? factor * d[i] : 0.0F;
-    }
+    for (int p = 0; p < 2; ++p) {
+        float x[8];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) store_rows(shared_address(out), i, left_operand(d, i));
+        for (int e = 0; e < 8; ++e) {
+            const int row = 16 * warp + lane / 4 + e / 2 % 2 * 8, column = 32 * half + 16 * p + e / 4 * 8 + lane % 4 * 2 + e % 2;
+            x[e] = (strict ? column < row : column <= row) ? factor * d[8 * p + e] : 0.0F;
+        }
+        store_piece_rows(out, 16 * warp, 2 * half + p, packed(x), lane);
+    }
 }
 
 /// Blocks that a multiprocessor holds.
 template <int dim>
 constexpr int blocks_at_once = dim == 64 ? 2 : 1;
 
-/// A warp's 16 x 16 block of dP or Z on the diagonal, and its transpose.
+/// A warp's 16 x 16 block of dP or Z on the diagonal, and its transpose, as left operands without the diagonal itself.
 struct DiagonalBlock {
     Left rows, columns;
     __device__ DiagonalBlock(const char* tile, int warp, int lane)
         : rows(load_piece_rows(tile, 16 * warp, warp, lane)),
-          columns(load_block_transposed(tile, 16 * warp, warp, lane)) {}
-    /// The pairs of one level as left operands: with their rows as rows, or with their columns.
+          columns(load_block_transposed(tile, 16 * warp, warp, lane)) {
+        const int i = lane / 4, j = lane % 4 * 2;
+        const uint32_t others = (i == j ? 0U : 0xFFFFU) | (i == j + 1 ? 0U : 0xFFFF0000U);
+        rows.x[0] &= others, rows.x[3] &= others, columns.x[0] &= others, columns.x[3] &= others;
+    }
+    /// The pairs of one level, with their rows as rows or with their columns.
     template <int size>
     __device__ Left level_rows(int lane) const {
         if constexpr (size == 8) return {{0, rows.x[1], 0, 0}};
@@ -104,69 +113,96 @@ struct DiagonalBlock {
     }
 };
 
-/// Gradients of a piece's 8 elements, of normalised q and k, and what the decays at and before its tokens get.
-struct PieceGradients {
-    float q[8], k[8], later[8];
+/// What pairs give of a piece's 8 elements: rows of dP and Z, and columns of both.
+struct PairSums {
+    float q[8] = {}, k[8] = {}, columns[8] = {};
 };
 
 /// Pairs of level `size` < 16.
 template <int size>
-__device__ void add_level(PieceGradients& out, const float (&q)[8], const float (&k)[8], const PieceDecays& decays,
+__device__ void add_level(PairSums& sums, const float (&q)[8], const float (&k)[8], PieceDecays& decays,
                           const DiagonalBlock& dP, const DiagonalBlock& Z, int lane) {
-    float factor[8], of_q[8] = {}, of_k[8] = {};
+    float factor[8];
 #pragma unroll
     for (int e = 0; e < 8; ++e) factor[e] = decays.factor<size>(e, lane);
     const Left right_k = transpose(scaled(k, factor)), right_q = transpose(scaled(q, factor));
-    Left both = Z.level_rows<size>(lane);
-    const Left columns = Z.level_columns<size>(lane);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) both.x[j] |= columns.x[j];  // a token is in one half
-    multiply_rows(of_q, dP.level_rows<size>(lane), right_k);
-    multiply_rows(of_k, both, right_k);
-    multiply_rows(of_k, dP.level_columns<size>(lane), right_q);
+    PairSums level;
+    multiply_rows(level.q, dP.level_rows<size>(lane), right_k);
+    multiply_rows(level.k, Z.level_rows<size>(lane), right_k);
+    multiply_rows(level.columns, Z.level_columns<size>(lane), right_k);
+    multiply_rows(level.columns, dP.level_columns<size>(lane), right_q);
 #pragma unroll
     for (int e = 0; e < 8; ++e) {
-        const float dq = factor[e] * of_q[e], dk = factor[e] * of_k[e];
-        out.q[e] += dq, out.k[e] += dk;
-        out.later[e] += q[e] * dq + (PieceDecays::upper<size>(e, lane) ? k[e] * dk : -k[e] * dk);
+        sums.q[e] += factor[e] * level.q[e], sums.k[e] += factor[e] * level.k[e];
+        sums.columns[e] += factor[e] * level.columns[e];
     }
+    decays.join<size>(lane);
 }
 
-/// Pairs of this warp's tokens with those of other blocks. `p` is the piece, decays joined to 16 tokens.
+/// Pairs among this warp's 16 tokens, each with others; `decays` joined to 8 tokens.
+__device__ void add_diagonal(PairSums& sums, const float (&q)[8], const float (&k)[8], const float (&decay)[8],
+                             const PieceDecays& decays, const DiagonalBlock& dP, const DiagonalBlock& Z, int lane) {
+    const MiddleFactors middle(decays);
+    if (middle.steep) {
+        PieceDecays again(decay);
+        add_level<1>(sums, q, k, again, dP, Z, lane);
+        add_level<2>(sums, q, k, again, dP, Z, lane);
+        add_level<4>(sums, q, k, again, dP, Z, lane);
+        add_level<8>(sums, q, k, again, dP, Z, lane);
+        return;
+    }
+    const Left column_k = transpose(scaled(k, middle.column));
+    multiply_rows(sums.q, dP.rows, column_k);
+    multiply_rows(sums.k, Z.rows, column_k);
+    multiply_rows(sums.columns, dP.columns, transpose(scaled(q, middle.row)));
+    multiply_rows(sums.columns, Z.columns, transpose(scaled(k, middle.row)));
+#pragma unroll
+    for (int e = 0; e < 8; ++e)
+        sums.q[e] *= middle.row[e], sums.k[e] *= middle.row[e], sums.columns[e] *= middle.column[e];
+}
+
+/// Pairs of this warp's tokens with those of other blocks. `p` is the piece of the tile, decays joined to 16 tokens.
 template <int dim>
-__device__ void add_blocks(PieceGradients& out, const float (&q)[8], const float (&k)[8], const PieceDecays& decays,
-                           const ChunkShared<dim>& shared, int group, int p, int warp, int lane) {
-    const int channel = 64 * group + 16 * p;
+__device__ void add_blocks(PairSums& sums, const PieceDecays& decays, const ChunkShared<dim>& shared, int tile, int p,
+                           int warp, int lane) {
+    const int channel = 64 * tile + 16 * p;
     const auto pass = [&](float(&x)[8], int block) {
         float between[4];
         decays_of_blocks<dim>(between, shared.blocks, block, block + 1, channel, lane);
 #pragma unroll
         for (int e = 0; e < 8; ++e) x[e] *= of_channel(between, e);
     };
-    float of_q[8] = {}, of_k[8] = {}, of_columns[8] = {};
-#pragma unroll
-    for (int block = 0; block < 3; ++block) {  // earlier tokens, in order
-        if (block >= warp) continue;
-        if (block > 0) pass(of_q, block), pass(of_k, block);
-        const Left right = load_piece_transposed(shared.scaled.to_k[group], 16 * block, p, lane);
-        multiply_rows(of_q, load_piece_rows(shared.dP, 16 * warp, block, lane), right);
-        multiply_rows(of_k, load_piece_rows(shared.Z, 16 * warp, block, lane), right);
+    float x[8] = {}, y[8] = {};
+#pragma unroll 1
+    for (int block = 0; block < warp; ++block) {  // earlier tokens, in order
+        if (block > 0) pass(x, block), pass(y, block);
+        const Left right = load_piece_transposed(shared.scaled.to_k[tile], 16 * block, p, lane);
+        multiply_rows(x, load_piece_rows(shared.dP, 16 * warp, block, lane), right);
+        multiply_rows(y, load_piece_rows(shared.Z, 16 * warp, block, lane), right);
     }
 #pragma unroll
-    for (int block = 3; block > 0; --block) {  // later ones, in reverse
-        if (block <= warp) continue;
-        if (block < 3) pass(of_columns, block);
-        multiply_rows(of_columns, load_block_transposed(shared.dP, 16 * block, warp, lane),
-                      load_piece_transposed(shared.scaled.from_q[group], 16 * block, p, lane));
-        multiply_rows(of_columns, load_block_transposed(shared.Z, 16 * block, warp, lane),
-                      load_piece_transposed(shared.scaled.from_k[group], 16 * block, p, lane));
+    for (int e = 0; e < 8; ++e) sums.q[e] += decays.from[e] * x[e], sums.k[e] += decays.from[e] * y[e], x[e] = 0.0F;
+#pragma unroll 1
+    for (int block = 3; block > warp; --block) {  // later ones, in reverse
+        if (block < 3) pass(x, block);
+        multiply_rows(x, load_block_transposed(shared.dP, 16 * block, warp, lane),
+                      load_piece_transposed(shared.scaled.from_q[tile], 16 * block, p, lane));
+        multiply_rows(x, load_block_transposed(shared.Z, 16 * block, warp, lane),
+                      load_piece_transposed(shared.scaled.from_k[tile], 16 * block, p, lane));
     }
 #pragma unroll
-    for (int e = 0; e < 8; ++e) {
-        const float dq = decays.from[e] * of_q[e], row = decays.from[e] * of_k[e], column = decays.to[e] * of_columns[e];
-        out.q[e] += dq, out.k[e] += row + column;
-        out.later[e] += q[e] * dq + k[e] * row - k[e] * column;
-    }
+    for (int e = 0; e < 8; ++e) sums.columns[e] += decays.to[e] * x[e];
+}
+
+/// Piece p of the two of a 64 x 32 result. The loops over pieces stay loops: unrolled, their code is larger than the
+/// instruction cache.
+__device__ inline void get_piece(float (&x)[8], const float (&d)[16], int p) {
+#pragma unroll
+    for (int e = 0; e < 8; ++e) x[e] = p == 0 ? d[e] : d[8 + e];
+}
+__device__ inline void set_piece(float (&d)[16], const float (&x)[8], int p) {
+#pragma unroll
+    for (int e = 0; e < 8; ++e) d[e] = p == 0 ? x[e] : d[e], d[8 + e] = p == 0 ? d[8 + e] : x[e];
 }
 
 /// Of x, sums over the warp's tokens from each one on. The sum of all is that of lanes 0 .. 3 in elements of the first row.
@@ -209,14 +245,15 @@ __device__ inline void sum_before_token(float (&x)[8], float (&all)[4], int lane
     }
 }
 
-template <int dim>
-__global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
+template <int dim, bool bounded>
+__global__ void __launch_bounds__(4 * dim, blocks_at_once<dim>)
     backward_chunks_kernel(const __grid_constant__ BackwardCall backward) {
     const ForwardCall& call = backward.forward;
-    constexpr int tiles = dim / 64, threads = 128 * tiles;
+    constexpr int tiles = dim / 64, groups = dim / 32, threads = 128 * groups;
     extern __shared__ __align__(1024) char memory[];
     auto& shared = *reinterpret_cast<ChunkShared<dim>*>(memory);
-    const int group = threadIdx.x / 128, thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
+    const int group = threadIdx.x / 128, thread = threadIdx.x % 128, warp = warp_of_group(), lane = threadIdx.x % 32;
+    const int tile = group / 2, half = group % 2;  // of this group's key channels
     const auto [n, start, time, first, head] = chunk_of_block(call);
     if (first >= time) {
         if (threadIdx.x < dim) backward.dt_bias_sums[n * dim + threadIdx.x] = 0.0F;
@@ -224,7 +261,6 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
         return;
     }
     const int tokens = min(chunk_tokens, time - first), top = 16 * warp + lane / 4;
-    const Place at{top, lane};
 
     if (threadIdx.x == 0) {
         const uint32_t values_loaded = shared_address(&shared.loaded[0]);
@@ -253,12 +289,14 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
     publish_shared();
     __syncthreads();
     barrier_wait(shared_address(&shared.loaded[0]), 0);
-    if (group == 0) pair_gradients<dim, true>(shared.dW, shared.of.values, -1.0F, shared.Z, at);
-    if (group == tiles - 1) pair_gradients<dim, false>(shared.of.dO, shared.of.values, call.scale, shared.dP, at);
+    if (tiles == 1 || group < 2)
+        pair_gradients<dim, true>(shared.dW, shared.of.values, -1.0F, shared.Z, half, warp, lane);
+    if (tiles == 1 || group >= 2)
+        pair_gradients<dim, false>(shared.of.dO, shared.of.values, call.scale, shared.dP, half, warp, lane);
     barrier_wait(shared_address(&shared.loaded[1]), 0);
 
     // The products with states, for this group's key channels.
-    float dQ[32], read[32], write[32];
+    float dQ[16], read[16], write[16];
     hold(dQ);
     hold(read);
     hold(write);
@@ -266,46 +304,42 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
 #pragma unroll
     for (int i = 0; i < dim / 16; ++i)
         product<Lie::as_rows, Lie::as_rows>(dQ, shared_address(shared.of.dO[i / 4]),
-                                            shared_address(shared.of.S[i / 4][group]), i % 4, i > 0);
+                                            shared_address(shared.of.S[i / 4][tile]), half, i % 4, i > 0);
 #pragma unroll
     for (int i = 0; i < dim / 16; ++i)
         product<Lie::as_rows, Lie::as_rows>(read, shared_address(shared.dW[i / 4]),
-                                            shared_address(shared.of.S[i / 4][group]), i % 4, i > 0);
+                                            shared_address(shared.of.S[i / 4][tile]), half, i % 4, i > 0);
 #pragma unroll
     for (int i = 0; i < dim / 16; ++i)
         product<Lie::as_rows, Lie::as_rows>(write, shared_address(shared.of.values[i / 4]),
-                                            shared_address(shared.of.dS[i / 4][group]), i % 4, i > 0);
+                                            shared_address(shared.of.dS[i / 4][tile]), half, i % 4, i > 0);
     products_commit();
     {
-        float columns[16] = {};
+        float columns[8] = {}, beta[2] = {};
 #pragma unroll
-        for (int t = 0; t < tiles; ++t) {
+        for (int p = 0; p < 2; ++p) {
 #pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                const Left x = load_rows(shared_address(shared.of.S[t][group]), i);
-                const Left y = load_rows(shared_address(shared.of.dS[t][group]), i);
+            for (int t = 0; t < tiles; ++t) {
+                const Left x = load_piece_rows(shared.of.S[t][tile], 16 * warp, 2 * half + p, lane);
+                const Left y = load_piece_rows(shared.of.dS[t][tile], 16 * warp, 2 * half + p, lane);
 #pragma unroll
                 for (int j = 0; j < 4; ++j) {
-                    float* sum = &columns[4 * i + j / 2 * 2];
+                    float* sum = &columns[4 * p + j / 2 * 2];
                     sum[0] += low_half(x.x[j]) * low_half(y.x[j]);
                     sum[1] += high_half(x.x[j]) * high_half(y.x[j]);
                 }
             }
-        }
-        write_column_sums(shared.state_columns[group], columns, at, warp);
-        float beta[2] = {};
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const Left x = load_rows(shared_address(shared.dW[group]), i);
-            const Left y = load_rows(shared_address(shared.of.values[group]), i);
+            const Left x = load_piece_rows(shared.dW[tile], 16 * warp, 2 * half + p, lane);
+            const Left y = load_piece_rows(shared.of.values[tile], 16 * warp, 2 * half + p, lane);
 #pragma unroll
             for (int j = 0; j < 4; ++j)
                 beta[j % 2] += low_half(x.x[j]) * low_half(y.x[j]) + high_half(x.x[j]) * high_half(y.x[j]);
         }
+        write_column_sums(&shared.state_columns[warp][32 * group], columns, lane);
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
             const float sum = sum_columns(beta[r]);
-            if (lane % 4 == 0) shared.beta_rows[group][at.row(r)] = sum;
+            if (lane % 4 == 0) shared.beta_rows[group][top + 8 * r] = sum;
         }
     }
     products_wait<0>();
@@ -314,79 +348,84 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
     hold(write);
     __syncthreads();  // from here on the tokens scaled for blocks lie where the operands were
 
-    const Gate gate = call.gate(head);
+    const Gate<bounded> gate(call, head);
+    const float2 absent = absent_rows(top, tokens);
     const float* dt_bias = call.dt_bias + head * dim;
-    char *const q_tile = shared.q[group], *const k_tile = shared.k[group], *const a_tile = shared.a[group];
+    char *const q_tile = shared.q[tile], *const k_tile = shared.k[tile], *const a_tile = shared.a[tile];
     const float q_factor[2] = {shared.numbers.q_factor[top], shared.numbers.q_factor[top + 8]};
     const float k_factor[2] = {shared.numbers.k_factor[top], shared.numbers.k_factor[top + 8]};
 #pragma unroll 1
-    for (int p = 0; p < 4; ++p) {
-        const int channel = 64 * group + 16 * p;
+    for (int p = 0; p < 2; ++p) {
+        const int piece = 2 * half + p, channel = 64 * tile + 16 * piece;
         float decay[8], q[8], k[8];
-        piece_decays(decay, load_piece_rows(a_tile, 16 * warp, p, lane), gate, dt_bias, channel, top, tokens, lane);
-        unpack(q, load_piece_rows(q_tile, 16 * warp, p, lane), q_factor);
-        unpack(k, load_piece_rows(k_tile, 16 * warp, p, lane), k_factor);
+        piece_decays(decay, load_piece_rows(a_tile, 16 * warp, piece, lane), gate, dt_bias, channel, absent, lane);
+        unpack(q, load_piece_rows(q_tile, 16 * warp, piece, lane), q_factor);
+        unpack(k, load_piece_rows(k_tile, 16 * warp, piece, lane), k_factor);
         PieceDecays decays(decay);
         decays.join_all(lane);
         write_block_decays<dim>(shared.blocks, decays, channel, warp, lane);
-        store_piece_rows(shared.scaled.to_k[group], 16 * warp, p, scaled(k, decays.to), lane);
-        store_piece_rows(shared.scaled.from_k[group], 16 * warp, p, scaled(k, decays.from), lane);
-        store_piece_rows(shared.scaled.from_q[group], 16 * warp, p, scaled(q, decays.from), lane);
+        store_piece_rows(shared.scaled.to_k[tile], 16 * warp, piece, scaled(k, decays.to), lane);
+        store_piece_rows(shared.scaled.from_k[tile], 16 * warp, piece, scaled(k, decays.from), lane);
+        store_piece_rows(shared.scaled.from_q[tile], 16 * warp, piece, scaled(q, decays.from), lane);
     }
     __syncthreads();
 
     const DiagonalBlock dP(shared.dP, warp, lane), Z(shared.Z, warp, lane);
     float own[2];  // dP_ii
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        const int g = lane / 4;
-        const uint32_t pair = __shfl_sync(~0U, dP.rows.x[3 * r], 4 * g + g / 2);
-        own[r] = g % 2 == 0 ? low_half(pair) : high_half(pair);
-    }
+    for (int r = 0; r < 2; ++r) own[r] = bf16_at(shared.dP, top + 8 * r, top + 8 * r);
     float along_q[2] = {}, along_k[2] = {};
-#pragma unroll
-    for (int p = 0; p < 4; ++p) {
-        const int channel = 64 * group + 16 * p;
+#pragma unroll 1
+    for (int p = 0; p < 2; ++p) {
+        const int piece = 2 * half + p, channel = 64 * tile + 16 * piece;
         float decay[8], q[8], k[8];
-        piece_decays(decay, load_piece_rows(a_tile, 16 * warp, p, lane), gate, dt_bias, channel, top, tokens, lane);
-        unpack(q, load_piece_rows(q_tile, 16 * warp, p, lane), q_factor);
-        unpack(k, load_piece_rows(k_tile, 16 * warp, p, lane), k_factor);
+        piece_decays(decay, load_piece_rows(a_tile, 16 * warp, piece, lane), gate, dt_bias, channel, absent, lane);
+        unpack(q, load_piece_rows(q_tile, 16 * warp, piece, lane), q_factor);
+        unpack(k, load_piece_rows(k_tile, 16 * warp, piece, lane), k_factor);
         PieceDecays decays(decay);
-        PieceGradients d;
-#pragma unroll
-        for (int e = 0; e < 8; ++e) d.q[e] = own[e / 2 % 2] * k[e], d.k[e] = own[e / 2 % 2] * q[e], d.later[e] = 0.0F;
-        add_level<1>(d, q, k, decays, dP, Z, lane);
-        decays.join<1>(lane);
-        add_level<2>(d, q, k, decays, dP, Z, lane);
-        decays.join<2>(lane);
-        add_level<4>(d, q, k, decays, dP, Z, lane);
-        decays.join<4>(lane);
-        add_level<8>(d, q, k, decays, dP, Z, lane);
+        decays.join<1>(lane), decays.join<2>(lane), decays.join<4>(lane);
+        PairSums pairs;
+        add_diagonal(pairs, q, k, decay, decays, dP, Z, lane);
         decays.join<8>(lane);
-        add_blocks<dim>(d, q, k, decays, shared, group, p, warp, lane);
+        add_blocks<dim>(pairs, decays, shared, tile, piece, warp, lane);
 
-        float before[4], behind[4], writes[8], write_sums[4];
+        float before[4], behind[4], later[8], writes[8], write_sums[4], d[8], dk[8];
         decays_of_blocks<dim>(before, shared.blocks, 0, warp, channel, lane);
         decays_of_blocks<dim>(behind, shared.blocks, warp + 1, 4, channel, lane);
+        get_piece(d, dQ, p);
 #pragma unroll
         for (int e = 0; e < 8; ++e) {
-            const float eG = decays.from[e] * of_channel(before, e), er = decays.to[e] * of_channel(behind, e);
-            const float dq = call.scale * eG * dQ[8 * p + e], dk = -eG * read[8 * p + e], dk_write = er * write[8 * p + e];
-            d.later[e] += q[e] * dq + k[e] * dk;
-            d.q[e] += dq, d.k[e] += dk + dk_write;
-            writes[e] = k[e] * dk_write;
-            along_q[e / 2 % 2] += q[e] * d.q[e], along_k[e / 2 % 2] += k[e] * d.k[e];
-            dQ[8 * p + e] = d.q[e], read[8 * p + e] = d.k[e];
+            const float dq = call.scale * decays.from[e] * of_channel(before, e) * d[e];
+            later[e] = q[e] * (dq + pairs.q[e]);
+            d[e] = dq + pairs.q[e] + own[e / 2 % 2] * k[e];
+            along_q[e / 2 % 2] += q[e] * d[e];
         }
-        sum_from_token(d.later, lane);
+        set_piece(dQ, d, p);
+        get_piece(d, write, p);
+#pragma unroll
+        for (int e = 0; e < 8; ++e) {
+            d[e] *= decays.to[e] * of_channel(behind, e);
+            writes[e] = k[e] * d[e];
+        }
+        get_piece(dk, read, p);
+#pragma unroll
+        for (int e = 0; e < 8; ++e) {
+            dk[e] *= -decays.from[e] * of_channel(before, e);
+            later[e] += k[e] * (dk[e] + pairs.k[e] - pairs.columns[e]);
+            dk[e] += d[e] + pairs.k[e] + pairs.columns[e] + own[e / 2 % 2] * q[e];
+            along_k[e / 2 % 2] += k[e] * dk[e];
+        }
+        set_piece(read, dk, p);
+        sum_from_token(later, lane);
         sum_before_token(writes, write_sums, lane);
 #pragma unroll
-        for (int e = 0; e < 8; ++e) write[8 * p + e] = d.later[e] + writes[e];
+        for (int e = 0; e < 8; ++e) d[e] = later[e] + writes[e];
+        set_piece(write, d, p);
         if (lane < 4) {
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
                 const int c = channel + 8 * h + 2 * lane;
-                *reinterpret_cast<float2*>(&shared.later[warp][c]) = make_float2(d.later[4 * h], d.later[4 * h + 1]);
+                *reinterpret_cast<float2*>(&shared.later[warp][c]) = make_float2(later[4 * h], later[4 * h + 1]);
                 *reinterpret_cast<float2*>(&shared.writes[warp][c]) = make_float2(write_sums[2 * h], write_sums[2 * h + 1]);
             }
         }
@@ -394,7 +433,7 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         const float sum_q = sum_columns(along_q[r]), sum_k = sum_columns(along_k[r]);
-        if (lane % 4 == 0) shared.along[group][0][at.row(r)] = sum_q, shared.along[group][1][at.row(r)] = sum_k;
+        if (lane % 4 == 0) shared.along[group][0][top + 8 * r] = sum_q, shared.along[group][1][top + 8 * r] = sum_k;
     }
     __syncthreads();
 
@@ -404,24 +443,26 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
         along_q[r] = along_k[r] = 0.0F;
         if (call.l2_normalize) {
 #pragma unroll
-            for (int t = 0; t < tiles; ++t)
-                along_q[r] += shared.along[t][0][at.row(r)], along_k[r] += shared.along[t][1][at.row(r)];
+            for (int g = 0; g < groups; ++g)
+                along_q[r] += shared.along[g][0][top + 8 * r], along_k[r] += shared.along[g][1][top + 8 * r];
         }
     }
-    float dt_columns[16] = {}, A_log = 0.0F;
-#pragma unroll
-    for (int p = 0; p < 4; ++p) {
-        float q[8], k[8], da[8];
-        const Left gates = load_piece_rows(a_tile, 16 * warp, p, lane);
-        unpack(q, load_piece_rows(q_tile, 16 * warp, p, lane), q_factor);
-        unpack(k, load_piece_rows(k_tile, 16 * warp, p, lane), k_factor);
+    float A_log = 0.0F;
+#pragma unroll 1
+    for (int p = 0; p < 2; ++p) {
+        const int piece = 2 * half + p;
+        float q[8], k[8], d[8], da[8], dt_columns[4] = {};
+        get_piece(d, write, p);
+        const Left gates = load_piece_rows(a_tile, 16 * warp, piece, lane);
+        unpack(q, load_piece_rows(q_tile, 16 * warp, piece, lane), q_factor);
+        unpack(k, load_piece_rows(k_tile, 16 * warp, piece, lane), k_factor);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {  // this thread's channels
-            const int c = 64 * group + 16 * p + i / 2 * 8 + lane % 4 * 2 + i % 2;
+            const int c = 64 * tile + 16 * piece + i / 2 * 8 + lane % 4 * 2 + i % 2;
             float rest = 0.0F, chunk_decay = 1.0F;
 #pragma unroll
             for (int w = 0; w < 4; ++w) {
-                rest += shared.state_columns[group][w][c % 64];
+                rest += shared.state_columns[w][c];
                 chunk_decay *= shared.blocks[w][c];
             }
             rest *= chunk_decay;
@@ -434,65 +475,62 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
             for (int r = 0; r < 2; ++r) {
                 const int e = i / 2 * 4 + 2 * r + i % 2;
                 const uint32_t pair = gates.x[e / 2];
-                const float z = (e % 2 == 0 ? low_half(pair) : high_half(pair)) + dt_bias[c];
-                float by_a, by_A_log;  // derivatives of the log decay
-                if (gate.bound < 0.0F) {
-                    const float slope = sigmoid_fast(gate.rate * z) * sigmoid_fast(-gate.rate * z);
-                    by_a = gate.bound * slope * gate.rate, by_A_log = by_a * z;
-                } else {
-                    by_a = -gate.rate * sigmoid_fast(z), by_A_log = log2_decay(gate, z) / log2_e;
-                }
-                const float dg = write[8 * p + e] + rest;
-                da[e] = by_a * dg;
-                if (at.row(r) < tokens) dt_columns[4 * p + i] += da[e], A_log += by_A_log * dg;
+                const float2 by = gate.derivatives((e % 2 == 0 ? low_half(pair) : high_half(pair)) + dt_bias[c]);
+                const float dg = d[e] + rest;
+                da[e] = by.x * dg;
+                if (top + 8 * r < tokens) dt_columns[i] += da[e], A_log += by.y * dg;
             }
         }
+        get_piece(d, dQ, p);
 #pragma unroll
-        for (int e = 0; e < 8; ++e) {
-            const int r = e / 2 % 2;
-            q[e] = q_factor[r] * (dQ[8 * p + e] - q[e] * along_q[r]);
-            k[e] = k_factor[r] * (read[8 * p + e] - k[e] * along_k[r]);
+        for (int e = 0; e < 8; ++e) q[e] = q_factor[e / 2 % 2] * (d[e] - q[e] * along_q[e / 2 % 2]);
+        get_piece(d, read, p);
+#pragma unroll
+        for (int e = 0; e < 8; ++e) k[e] = k_factor[e / 2 % 2] * (d[e] - k[e] * along_k[e / 2 % 2]);
+        store_piece_rows(q_tile, 16 * warp, piece, packed(q), lane);
+        store_piece_rows(k_tile, 16 * warp, piece, packed(k), lane);
+        store_piece_rows(a_tile, 16 * warp, piece, packed(da), lane);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const float sum = sum_rows(dt_columns[i]);
+            if (lane < 4) shared.dt_columns[warp][64 * tile + 16 * piece + i / 2 * 8 + 2 * lane + i % 2] = sum;
         }
-        store_piece_rows(q_tile, 16 * warp, p, packed(q), lane);
-        store_piece_rows(k_tile, 16 * warp, p, packed(k), lane);
-        store_piece_rows(a_tile, 16 * warp, p, packed(da), lane);
     }
-    write_column_sums(shared.dt_columns[group], dt_columns, at, warp);
     A_log = sum_rows(sum_columns(A_log));
-    if (lane == 0) shared.A_log[threadIdx.x / 32] = A_log;
+    if (lane == 0) shared.A_log[4 * group + warp] = A_log;
     __syncthreads();
 
-    if (thread < 64) {
+    if (threadIdx.x < dim) {
+        const int c = threadIdx.x;
+        backward.dt_bias_sums[n * dim + c] =
+            shared.dt_columns[0][c] + shared.dt_columns[1][c] + (shared.dt_columns[2][c] + shared.dt_columns[3][c]);
+    } else if (threadIdx.x == dim) {
         float sum = 0.0F;
 #pragma unroll
-        for (int w = 0; w < 4; ++w) sum += shared.dt_columns[group][w][thread];
-        backward.dt_bias_sums[n * dim + 64 * group + thread] = sum;
-    }
-    if (threadIdx.x == 64) {
-        float sum = 0.0F;
-#pragma unroll
-        for (int w = 0; w < 4 * tiles; ++w) sum += shared.A_log[w];
+        for (int w = 0; w < 4 * groups; ++w) sum += shared.A_log[w];
         backward.A_log_sums[n] = sum;
     }
     if (threadIdx.x < tokens) {
         const int t = threadIdx.x;
         float sum = 0.0F;
 #pragma unroll
-        for (int i = 0; i < tiles; ++i) sum += shared.beta_rows[i][t];
+        for (int g = 0; g < groups; ++g) sum += shared.beta_rows[g][t];
         const float beta = shared.numbers.beta[t];
         backward.b.data[(start + first + t) * backward.b.stride + head] =
             __float2bfloat16_rn(beta > 0.0F ? sum / beta * (1.0F - beta) : 0.0F);
     }
-    const int column = head * dim + 64 * group;
-    const auto store = [&](MutableDeviceRows out, DeviceRows raw, bool silu, const char* tile) {
+    // Tiles of q, k, v and a, two a group.
+#pragma unroll 1
+    for (int i = 0; i < 2; ++i) {
+        const int which = (2 * group + i) / tiles, t = (2 * group + i) % tiles;
+        const MutableDeviceRows out = which == 0 ? backward.q : which == 1 ? backward.k : which == 2 ? backward.v : backward.a;
+        const DeviceRows raw = which == 0 ? backward.raw_q : which == 1 ? backward.raw_k : backward.raw_v;
+        const auto& from = which == 0 ? shared.q : which == 1 ? shared.k : which == 2 ? shared.dW : shared.a;
         with_alignment(backward.alignment, [&](auto alignment) {
-            store_gradient<alignment>(out, raw, silu, tile, start + first, tokens, column, thread);
+            store_gradient<alignment>(out, raw, backward.silu && which < 3, from[t], start + first, tokens,
+                                      head * dim + 64 * t, thread);
         });
-    };
-    store(backward.q, backward.raw_q, backward.silu, q_tile);
-    store(backward.k, backward.raw_k, backward.silu, k_tile);
-    store(backward.v, backward.raw_v, backward.silu, shared.dW[group]);
-    store(backward.a, {}, false, a_tile);
+    }
 }
 
 /// Gradients of A_log and dt_bias: one block a head, sums over chunks in a fixed order. Thread (part, channel); the sums of
@@ -526,12 +564,15 @@ __global__ void __launch_bounds__(1024)
 
 template <int dim>
 void launch_backward_chunks(const BackwardCall& call, cudaStream_t stream) {
-    constexpr int bytes = sizeof(ChunkShared<dim>);
-    static_assert(blocks_at_once<dim> * (bytes + 1024) <= 233472);
-    [[maybe_unused]] static const bool allowed =
-        cuda::allow_shared_memory(backward_chunks_kernel<dim>, bytes, "Kimi Delta Attention on CUDA");
     const ForwardCall& f = call.forward;
-    backward_chunks_kernel<dim><<<chunk_grid(f), 2 * dim, bytes, stream>>>(call);
+    const auto launch = [&](auto bounded) {
+        constexpr int bytes = sizeof(ChunkShared<dim>);
+        static_assert(blocks_at_once<dim> * (bytes + 1024) <= 233472);
+        [[maybe_unused]] static const bool allowed =
+            cuda::allow_shared_memory(backward_chunks_kernel<dim, bounded>, bytes, "Kimi Delta Attention on CUDA");
+        backward_chunks_kernel<dim, bounded><<<chunk_grid(f), 4 * dim, bytes, stream>>>(call);
+    };
+    f.lower_bound < 0.0F ? launch(std::true_type{}) : launch(std::false_type{});
     const int rows = static_cast<int>(chunk_grid(f).y) / f.heads;
     sum_gates_kernel<dim><<<f.heads, 1024, 0, stream>>>(call.A_log_sums, call.dt_bias_sums, call.A_log, call.dt_bias, rows,
                                                         f.heads, f.chunks);

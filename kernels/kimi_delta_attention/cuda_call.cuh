@@ -24,11 +24,6 @@ struct SavedChunks {
     char* values;  ///< [n][value tile]: V', where states are wanted
 };
 
-/// The gate of one head: log decays -rate softplus(z), or, with a bound, bound sigmoid(rate z), where z = a + dt_bias.
-struct Gate {
-    float rate, bound;
-};
-
 struct ForwardCall : ChunkedCall {
     float scale, lower_bound;
     bool l2_normalize;
@@ -38,8 +33,6 @@ struct ForwardCall : ChunkedCall {
     SavedChunks saved;
     MutableDeviceRows o;
     float* final_state;
-
-    __device__ Gate gate(int head) const { return {expf(A_log[head]), lower_bound}; }
 };
 
 /// The backward pass. What its chain of states leaves for the chunks, in bf16 tiles like SavedChunks::states.

@@ -6,6 +6,7 @@
 // A pair (i, j), i > j, belongs to the level h = 1, 2, 4, .. 32 at which i and j are in the upper and the lower half of the
 // same block of 2 h tokens. There sum_c X_ic K_jc decay_c(j .. i) is the product of X_i scaled by the decays from the upper
 // half's start to i, and K_j scaled by those from behind j to the lower half's end: of each token one scaled copy a level.
+// The four lowest levels at once come from MiddleFactors unless decays are steep.
 //
 // A warp has 16 tokens, taken in pieces of 16 key channels. Element e of a thread's 8 (with g = lane / 4, q = lane % 4) is
 // token 8 (e / 2 % 2) + g, channel 8 (e / 4) + 2 q + e % 2: as in `Left`, and as a 16 x 16 result has it.
@@ -25,10 +26,31 @@ __device__ inline float softplus_log2(float z) {
 __device__ inline float sigmoid_fast(float z) {
     return __fdividef(1.0F, 1.0F + exp2_fast(-z * log2_e));
 }
-/// The log decay, times log2(e).
-__device__ inline float log2_decay(const Gate& gate, float z) {
-    if (gate.bound < 0.0F) return gate.bound * log2_e * sigmoid_fast(gate.rate * z);
-    return -gate.rate * softplus_log2(z);
+
+/// The gate of one head: log decays bound sigmoid(rate z) where `bounded`, else -rate softplus(z), with z = a + dt_bias.
+template <bool bounded>
+struct Gate {
+    float rate, bound;
+    __device__ Gate(const ForwardCall& call, int head) : rate(expf(call.A_log[head])), bound(call.lower_bound) {}
+    /// The log decay, times log2(e).
+    __device__ float log2_decay(float z) const {
+        if constexpr (bounded) return bound * log2_e * sigmoid_fast(rate * z);
+        return -rate * softplus_log2(z);
+    }
+    /// Derivatives of the log decay by z, and by A_log.
+    __device__ float2 derivatives(float z) const {
+        if constexpr (bounded) {
+            const float slope = bound * rate * sigmoid_fast(rate * z) * sigmoid_fast(-rate * z);
+            return {slope, slope * z};
+        }
+        return {-rate * sigmoid_fast(z), log2_decay(z) * (1.0F / log2_e)};
+    }
+};
+
+/// Added to z where there is no token: then either gate gives a decay of 1.
+__device__ inline float2 absent_rows(int top, int tokens) {
+    constexpr float no_gate = -1e30F;
+    return {top < tokens ? 0.0F : no_gate, top + 8 < tokens ? 0.0F : no_gate};
 }
 
 /// Decays of a piece's 8 elements in blocks of 1 token, which `join` makes blocks of 2, 4, 8 and 16.
@@ -68,22 +90,44 @@ struct PieceDecays {
     __device__ void join_all(int lane) { join<1>(lane), join<2>(lane), join<4>(lane), join<8>(lane); }
 };
 
-/// The decays of one token each of a piece, from its raw gates; 1 from row `tokens` on. `channel` is the piece's first.
-__device__ inline void piece_decays(float (&decay)[8], const Left& gates, const Gate& gate, const float* dt_bias,
-                                    int channel, int top, int tokens, int lane) {
+/// The decays of one token each of a piece, from its raw gates. `channel` is the piece's first, `absent` from absent_rows.
+template <bool bounded>
+__device__ inline void piece_decays(float (&decay)[8], const Left& gates, const Gate<bounded>& gate, const float* dt_bias,
+                                    int channel, float2 absent, int lane) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
         const float* bias = dt_bias + channel + 8 * h + lane % 4 * 2;
+        const float low = bias[0], high = bias[1];
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-            const int e = 4 * h + 2 * r;
             const uint32_t pair = gates.x[2 * h + r];
-            const bool present = top + 8 * r < tokens;
-            decay[e] = present ? exp2_fast(log2_decay(gate, low_half(pair) + bias[0])) : 1.0F;
-            decay[e + 1] = present ? exp2_fast(log2_decay(gate, high_half(pair) + bias[1])) : 1.0F;
+            const float extra = r == 0 ? absent.x : absent.y;
+            decay[4 * h + 2 * r] = exp2_fast(gate.log2_decay(low_half(pair) + (low + extra)));
+            decay[4 * h + 2 * r + 1] = exp2_fast(gate.log2_decay(high_half(pair) + (high + extra)));
         }
     }
 }
+
+/// Factors by which the pairs of a warp's 16 tokens come from one product instead of four: around the middle of the 16,
+/// decay(j .. i) = row_i column_j with row_i = decay(middle .. i), column = 1 / row. One of the two grows with the decay:
+/// where it could leave the range of numbers ("steep": 8 tokens leave less than 2^-62, which no bound of -5 does), the
+/// levels are the way.
+struct MiddleFactors {
+    float row[8], column[8];
+    bool steep;
+    /// `decays` joined to 8 tokens. The same answer for all lanes.
+    __device__ explicit MiddleFactors(const PieceDecays& decays) {
+        float least = 1.0F;
+#pragma unroll
+        for (int e = 0; e < 8; ++e) {
+            const float x = e / 2 % 2 == 1 ? decays.from[e] : decays.to[e], inverse = __fdividef(1.0F, x);
+            row[e] = e / 2 % 2 == 1 ? x : inverse;
+            column[e] = e / 2 % 2 == 1 ? inverse : x;
+            least = fminf(least, x);
+        }
+        steep = __any_sync(~0U, least < 2.168404e-19F);
+    }
+};
 
 /// Decays of the chunk's four blocks of 16 tokens, by block and channel.
 template <int dim>
@@ -102,8 +146,8 @@ __device__ inline void write_block_decays(BlockDecays<dim>& blocks, const PieceD
 
 /// Of blocks [first, end), for the thread's four channels of a piece: element e has [e / 4 * 2 + e % 2].
 template <int dim>
-__device__ inline void decays_of_blocks(float (&product)[4], const BlockDecays<dim>& blocks, int first, int end, int channel,
-                                     int lane) {
+__device__ inline void decays_of_blocks(float (&product)[4], const BlockDecays<dim>& blocks, int first, int end,
+                                        int channel, int lane) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) product[i] = 1.0F;
 #pragma unroll
@@ -138,8 +182,7 @@ __device__ inline Left scaled(const float (&x)[8], const float (&factor)[8]) {
 
 /// d += a b for 16 x 16 and 16 x 8 blocks, b as two registers.
 __device__ inline void multiply(float* d, const Left& a, uint32_t b0, uint32_t b1) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a.x[0]), "r"(a.x[1]), "r"(a.x[2]), "r"(a.x[3]), "r"(b0), "r"(b1));
 }
@@ -151,7 +194,7 @@ __device__ inline void multiply_transposed(float (&d)[8], const Left& x, const L
 /// The transposed 8 x 8 matrix.
 __device__ inline uint32_t transpose(uint32_t x) {
     uint32_t y;
-    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
     return y;
 }
 /// The right operand of a product whose rows are the tokens of a piece.
@@ -184,6 +227,16 @@ __device__ inline Left load_block_transposed(const char* tile, int row, int k, i
 }
 __device__ inline void store_piece_rows(char* tile, int row, int k, const Left& x, int lane) {
     store_matrices(shared_address(tile) + tile_offset(row + lane % 16, 2 * k + lane / 16), x.x);
+}
+
+__device__ inline float bf16_at(const char* tile, int row, int column) {
+    return __bfloat162float(
+        *reinterpret_cast<const __nv_bfloat16*>(tile + tile_offset(row, column / 8) + column % 8 * 2));
+}
+
+/// The warp of a warpgroup, as a number that the compiler knows to be the same for all lanes.
+__device__ inline int warp_of_group() {
+    return __shfl_sync(~0U, static_cast<int>(threadIdx.x / 32), 0) % 4;
 }
 
 /// Whether row i and column j of the same 8 tokens are a pair of level `size` < 8.

@@ -19,20 +19,21 @@ struct LevelTiles {
     Tiles<dim> q;         ///< Q of blocks 1 and 3 at level 16, then of blocks 2 and 3 at level 32
 };
 
-/// What is made from the products of those.
-struct PairTiles {
-    InverseShared inverse;
-    alignas(128) char Ag[tile_bytes], Pg[tile_bytes];
-};
-
 template <int dim>
 struct PrepareShared {
-    Tiles<dim> q, k, a;  ///< then scale eG Q, eG K, er K
+    union {
+        struct {
+            Tiles<dim> q, k, a;  ///< then scale eG Q, eG K, er K
+        } operands;
+        struct {
+            char Ag[tile_bytes], Pg[tile_bytes];
+        } pairs;  ///< once those are on their way
+    };
     union {
         LevelTiles<dim> levels;
-        PairTiles pairs;
+        InverseShared inverse;  ///< of what has come from the products of those
     };
-    alignas(16) float parts[dim == 128 ? 2 : 1][4][32][8];  ///< what a warpgroup gives of the other's pairs on the diagonal
+    alignas(16) float parts[dim / 64][4][32][8];  ///< what a warpgroup gives of the other's pairs on the diagonal
     alignas(16) BlockDecays<dim> blocks;
     alignas(16) ChunkNumbers numbers;
     float squares[dim / 64][2][64];
@@ -40,31 +41,61 @@ struct PrepareShared {
 
 /// Blocks that a multiprocessor holds.
 template <int dim>
-constexpr int blocks_at_once = dim == 64 ? 3 : 2;
+constexpr int blocks_at_once = dim == 64 ? 4 : 2;
 
 /// Pairs among the 16 tokens of a warp at level `size`, summed over 16 channels: added to the 16 x 16 results qk and kk.
 template <int size>
-__device__ void add_pairs(float (&qk)[8], float (&kk)[8], const float (&q)[8], const float (&k)[8],
-                          const PieceDecays& decays, int lane) {
+__device__ void add_level(float (&qk)[8], float (&kk)[8], const float (&q)[8], const float (&k)[8], PieceDecays& decays,
+                          int lane) {
     float factor[8];
 #pragma unroll
     for (int e = 0; e < 8; ++e) factor[e] = decays.factor<size>(e, lane);
     const Left left_q = scaled(q, factor), left_k = scaled(k, factor);
     float x[8] = {}, y[8] = {};
-    if constexpr (size == 8) {
-        multiply(x, left_q, left_k.x[0], left_k.x[2]);
-        multiply(y, left_k, left_k.x[0], left_k.x[2]);
+    multiply_transposed(x, left_q, left_k);
+    multiply_transposed(y, left_k, left_k);
 #pragma unroll
-        for (int i = 2; i < 4; ++i) qk[i] += x[i], kk[i] += y[i];
-    } else {
-        multiply_transposed(x, left_q, left_k);
-        multiply_transposed(y, left_k, left_k);
-#pragma unroll
-        for (int c = 0; c < 2; ++c) {
+    for (int c = 0; c < 2; ++c) {
+        if constexpr (size == 8) {
+            qk[2 + c] += x[2 + c], kk[2 + c] += y[2 + c];
+        } else {
             const bool pair = is_pair<size>(lane / 4, lane % 4 * 2 + c);
             qk[c] += pair ? x[c] : 0.0F, qk[6 + c] += pair ? x[6 + c] : 0.0F;
             kk[c] += pair ? y[c] : 0.0F, kk[6 + c] += pair ? y[6 + c] : 0.0F;
         }
+    }
+    decays.join<size>(lane);
+}
+
+/// All pairs among the 16 tokens of a warp, and of queries with their own keys, summed over 16 channels.
+__device__ void add_steep_pairs(float (&qk)[8], float (&kk)[8], const float (&q)[8], const float (&k)[8],
+                                const float (&decay)[8], int lane) {
+    PieceDecays decays(decay);
+    add_level<1>(qk, kk, q, k, decays, lane);
+    add_level<2>(qk, kk, q, k, decays, lane);
+    add_level<4>(qk, kk, q, k, decays, lane);
+    add_level<8>(qk, kk, q, k, decays, lane);
+    float own[2] = {};
+#pragma unroll
+    for (int e = 0; e < 8; ++e) own[e / 2 % 2] += q[e] * k[e];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+        own[r] = sum_columns(own[r]);
+#pragma unroll
+        for (int c = 0; c < 2; ++c)
+            if (lane % 4 * 2 + c == lane / 4) qk[6 * r + c] += own[r];
+    }
+}
+
+/// Zero above the diagonal of a 16 x 16 result, and on it where `strict`.
+template <bool strict>
+__device__ void keep_lower(float (&d)[8], int lane) {
+#pragma unroll
+    for (int c = 0; c < 2; ++c) {
+        const int column = lane % 4 * 2 + c;
+        const bool keep = strict ? column < lane / 4 : column <= lane / 4;
+        d[c] = keep ? d[c] : 0.0F, d[6 + c] = keep ? d[6 + c] : 0.0F;
+        d[4 + c] = 0.0F;
     }
 }
 
@@ -94,13 +125,13 @@ __device__ void store_result(char* tile, int row, int column, const float (&d)[8
     store_piece_rows(tile, 16 * row, column, packed(x), lane);
 }
 
-template <int dim>
+template <int dim, bool bounded>
 __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
     prepare_kernel(const __grid_constant__ ForwardCall call) {
     constexpr int tiles = dim / 64, threads = 2 * dim, warps = threads / 32;
     extern __shared__ __align__(1024) char memory[];
     auto& shared = *reinterpret_cast<PrepareShared<dim>*>(memory);
-    const int group = threadIdx.x / 128, thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
+    const int group = threadIdx.x / 128, warp = warp_of_group(), lane = threadIdx.x % 32;
     const auto [n, start, time, first, head] = chunk_of_block(call);
     if (first >= time) return;
     const int tokens = min(chunk_tokens, time - first), top = 16 * warp + lane / 4;
@@ -108,11 +139,12 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
     const auto load = [&](Tiles<dim>& target, DeviceRows rows) {
         load_tiles<dim, threads>(shared_address(target), rows, start, head * dim, first, time, threadIdx.x);
     };
-    load(shared.a, call.a);
-    load(shared.k, call.k);
-    load(shared.q, call.q);
+    load(shared.operands.a, call.a);
+    load(shared.operands.k, call.k);
+    load(shared.operands.q, call.q);
     copies_commit();
-    const Gate gate = call.gate(head);
+    const Gate<bounded> gate(call, head);
+    const float2 absent = absent_rows(top, tokens);
     const float* dt_bias = call.dt_bias + head * dim;
     if (threadIdx.x < 64) {
         float beta = 0.0F;
@@ -125,14 +157,22 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
     copies_wait<0>();
     __syncthreads();
 
-    // Decays of single tokens and of blocks, and norms.
-    char *const q_tile = shared.q[group], *const k_tile = shared.k[group], *const a_tile = shared.a[group];
-    float decay[4][8], squares[2][2] = {};
-#pragma unroll
+    // Decays of single tokens and of blocks, and norms. The former wait where this thread's warp will write the piece's
+    // scaled tokens. Loops over pieces stay loops: unrolled, they need more registers and instruction cache than there are.
+    auto& operands = shared.operands;
+    char *const q_tile = operands.q[group], *const k_tile = operands.k[group], *const a_tile = operands.a[group];
+    float squares[2][2] = {};
+    const auto decay_place = [&](Tiles<dim>& tile, int p) -> float4& {
+        return *reinterpret_cast<float4*>(tile[group] + tile_offset(16 * warp + lane / 2, 2 * p + lane % 2));
+    };
+#pragma unroll 1
     for (int p = 0; p < 4; ++p) {
         const int channel = 64 * group + 16 * p;
-        piece_decays(decay[p], load_rows(shared_address(a_tile), p), gate, dt_bias, channel, top, tokens, lane);
-        const Left raw[2] = {load_rows(shared_address(q_tile), p), load_rows(shared_address(k_tile), p)};
+        float decay[8];
+        piece_decays(decay, load_piece_rows(a_tile, 16 * warp, p, lane), gate, dt_bias, channel, absent, lane);
+        decay_place(shared.levels.k16, p) = make_float4(decay[0], decay[1], decay[2], decay[3]);
+        decay_place(shared.levels.k32, p) = make_float4(decay[4], decay[5], decay[6], decay[7]);
+        const Left raw[2] = {load_piece_rows(q_tile, 16 * warp, p, lane), load_piece_rows(k_tile, 16 * warp, p, lane)};
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
 #pragma unroll
@@ -146,7 +186,7 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
             float x[2];
 #pragma unroll
             for (int c = 0; c < 2; ++c) {
-                x[c] = decay[p][4 * h + c] * decay[p][4 * h + 2 + c];
+                x[c] = decay[4 * h + c] * decay[4 * h + 2 + c];
 #pragma unroll
                 for (int step = 4; step < 32; step *= 2) x[c] *= __shfl_xor_sync(~0U, x[c], step);
             }
@@ -183,23 +223,25 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
     }
 
     // Everything that has one scaled copy a token, and the pairs on the diagonal.
-    float qk[8] = {}, kk[8] = {}, own[2] = {};
-#pragma unroll
+    float qk[8] = {}, kk[8] = {};
+#pragma unroll 1
     for (int p = 0; p < 4; ++p) {
         const int channel = 64 * group + 16 * p;
+        const float4 first_half = decay_place(shared.levels.k16, p), second_half = decay_place(shared.levels.k32, p);
+        const float decay[8] = {first_half.x,  first_half.y,  first_half.z,  first_half.w,
+                                second_half.x, second_half.y, second_half.z, second_half.w};
         float q[8], k[8];
-        unpack(q, load_rows(shared_address(q_tile), p), q_factor);
-        unpack(k, load_rows(shared_address(k_tile), p), k_factor);
-#pragma unroll
-        for (int e = 0; e < 8; ++e) own[e / 2 % 2] += q[e] * k[e];
-        PieceDecays decays(decay[p]);
-        add_pairs<1>(qk, kk, q, k, decays, lane);
-        decays.join<1>(lane);
-        add_pairs<2>(qk, kk, q, k, decays, lane);
-        decays.join<2>(lane);
-        add_pairs<4>(qk, kk, q, k, decays, lane);
-        decays.join<4>(lane);
-        add_pairs<8>(qk, kk, q, k, decays, lane);
+        unpack(q, load_piece_rows(q_tile, 16 * warp, p, lane), q_factor);
+        unpack(k, load_piece_rows(k_tile, 16 * warp, p, lane), k_factor);
+        PieceDecays decays(decay);
+        decays.join<1>(lane), decays.join<2>(lane), decays.join<4>(lane);
+        if (const MiddleFactors middle(decays); middle.steep) {
+            add_steep_pairs(qk, kk, q, k, decay, lane);
+        } else {
+            const Left right = scaled(k, middle.column);
+            multiply_transposed(qk, scaled(q, middle.row), right);
+            multiply_transposed(kk, scaled(k, middle.row), right);
+        }
         decays.join<8>(lane);
 
         float before[4], behind[4], neighbour[4], factor[8];
@@ -224,13 +266,8 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
         for (int e = 0; e < 8; ++e) factor[e] = decays.to[e] * of_channel(behind, e);
         store_piece_rows(a_tile, 16 * warp, p, scaled(k, factor), lane);
     }
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        own[r] = sum_columns(own[r]);
-#pragma unroll
-        for (int c = 0; c < 2; ++c)
-            if (lane % 4 * 2 + c == lane / 4) qk[6 * r + c] += own[r];
-    }
+    keep_lower<false>(qk, lane);
+    keep_lower<true>(kk, lane);
     // Of the pairs on the diagonal the first warpgroup finishes those of queries, the last those of keys.
     if constexpr (tiles == 2) {
 #pragma unroll
@@ -247,7 +284,8 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
         }
     }
 
-    if (threadIdx.x == 0) bulk_store(call.saved.operands + n * 3 * sizeof(shared.q), shared_address(shared.q), 3 * sizeof(shared.q));
+    if (threadIdx.x == 0)
+        bulk_store(call.saved.operands + n * int64_t(sizeof(operands)), shared_address(&operands), sizeof(operands));
     if (threadIdx.x < dim) {
         const int c = threadIdx.x;
         call.saved.decays[n * dim + c] =
@@ -262,7 +300,7 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
     const auto each_item = [&](auto body) {
 #pragma unroll
         for (int round = 0; round < rounds; ++round) {
-            const int item = round * warps + threadIdx.x / 32;
+            const int item = round * warps + 4 * group + warp;
             if (item < 12) body(below[round], item >= 6, block_below(item % 6));
         }
     };
@@ -273,8 +311,10 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
         else
             block_product<dim>(d, k, 16 * block.row, k, 16 * block.column, lane);
     });
-    __syncthreads();  // the level tiles have been read
-    PairTiles& pairs = shared.pairs;
+    if (threadIdx.x == 0) bulk_stores_read();
+    __syncthreads();  // the level tiles and the operands have been read
+    auto& pairs = shared.pairs;
+    InverseShared& inverse = shared.inverse;
     each_item([&](float(&d)[8], bool of_queries, Block block) {
         if (of_queries) {
             store_result(pairs.Pg, block.row, block.column, d, 1.0F, lane);
@@ -284,7 +324,7 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
         for (int j = 0; j < 4; ++j) {
             const int row = 16 * block.row + 8 * (j % 2) + lane / 4, column = 16 * block.column + j / 2 * 8 + lane % 4 * 2;
             const float beta = shared.numbers.beta[row];
-            *reinterpret_cast<__half2*>(&pairs.inverse.A[row][column]) =
+            *reinterpret_cast<__half2*>(&inverse.A[row][column]) =
                 __floats2half2_rn(beta * d[2 * j], beta * d[2 * j + 1]);
         }
     });
@@ -298,7 +338,7 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
         for (int j = 0; j < 4; ++j) {
             const int row = 8 * (j % 2) + lane / 4, column = j / 2 * 8 + lane % 4 * 2;
             const float beta = shared.numbers.beta[16 * warp + row];
-            *reinterpret_cast<float2*>(&pairs.inverse.diagonal[warp][row][column]) =
+            *reinterpret_cast<float2*>(&inverse.diagonal[warp][row][column]) =
                 make_float2(beta * kk[2 * j], beta * kk[2 * j + 1]);
         }
     }
@@ -306,7 +346,7 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
 
     if (group == tiles - 1) {
         const auto synchronize = [] { named_barrier(1, 128); };
-        invert(pairs.inverse, warp, lane, synchronize);
+        invert(inverse, warp, lane, synchronize);
         synchronize();
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
@@ -314,10 +354,10 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
                 const int row = 16 * warp + j % 2 * 8 + lane / 4, column = 16 * i + j / 2 * 8 + lane % 4 * 2;
-                const float2 R = __half22float2(*reinterpret_cast<const __half2*>(&pairs.inverse.R[row][column]));
+                const float2 R = __half22float2(*reinterpret_cast<const __half2*>(&inverse.R[row][column]));
                 x.x[j] = pack(R.x * shared.numbers.beta[column], R.y * shared.numbers.beta[column + 1]);
             }
-            store_rows(shared_address(pairs.Ag), i, x);
+            store_piece_rows(pairs.Ag, 16 * warp, i, x, lane);
         }
     }
     publish_shared();
@@ -332,11 +372,14 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
 
 template <int dim>
 void launch_prepare(const ForwardCall& call, cudaStream_t stream) {
-    constexpr int bytes = sizeof(PrepareShared<dim>);
-    static_assert(blocks_at_once<dim> * (bytes + 1024) <= 233472);
-    [[maybe_unused]] static const bool allowed =
-        cuda::allow_shared_memory(prepare_kernel<dim>, bytes, "Kimi Delta Attention on CUDA");
-    prepare_kernel<dim><<<chunk_grid(call), 2 * dim, bytes, stream>>>(call);
+    const auto launch = [&](auto bounded) {
+        constexpr int bytes = sizeof(PrepareShared<dim>);
+        static_assert(blocks_at_once<dim> * (bytes + 1024) <= 233472);
+        [[maybe_unused]] static const bool allowed =
+            cuda::allow_shared_memory(prepare_kernel<dim, bounded>, bytes, "Kimi Delta Attention on CUDA");
+        prepare_kernel<dim, bounded><<<chunk_grid(call), 2 * dim, bytes, stream>>>(call);
+    };
+    call.lower_bound < 0.0F ? launch(std::true_type{}) : launch(std::false_type{});
 }
 
 template void launch_prepare<64>(const ForwardCall&, cudaStream_t);

@@ -8,9 +8,9 @@
 
 namespace amalgam::kernels::kimi_delta {
 
-/// A chunk; v is V or the gradient of O. The rest as in SavedChunks.
+/// A chunk; v is V or the gradient of O. The rest as in SavedChunks. Aligned as its tiles, in every stage.
 template <int dim, int groups>
-struct Loaded {
+struct alignas(1024) Loaded {
     char q[dim / 64][tile_bytes], read_k[dim / 64][tile_bytes], write_k[dim / 64][tile_bytes];
     char Ag[tile_bytes], Pg[tile_bytes];
     char v[groups][tile_bytes];
@@ -45,7 +45,7 @@ struct ChannelDecayTiles {
 /// Chunks are taken in the order of `step`; `stages` are loaded.
 template <int dim, int groups, int stages>
 struct Pipeline {
-    alignas(1024) Loaded<dim, groups> loaded[stages];
+    Loaded<dim, groups> loaded[stages];
     uint64_t full[stages];  ///< a step is loaded
     uint64_t done[stages];  ///< the state warpgroups are done with it
 
