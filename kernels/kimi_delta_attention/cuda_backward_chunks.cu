@@ -113,9 +113,21 @@ struct DiagonalBlock {
     }
 };
 
-/// What pairs give of a piece's 8 elements: rows of dP and Z, and columns of both.
+/// Of x, the sums of a product, what its tokens get: `sum` += factor x, and `later` += sign (token x), with the token as it
+/// was scaled for products.
+__device__ inline void add_product(float (&sum)[8], float (&later)[8], float sign, const float (&x)[8], const Left& token,
+                                   const float (&factor)[8]) {
+#pragma unroll
+    for (int e = 0; e < 8; ++e) {
+        later[e] += sign * (e % 2 == 0 ? low_half(token.x[e / 2]) : high_half(token.x[e / 2])) * x[e];
+        sum[e] += factor[e] * x[e];
+    }
+}
+
+/// What pairs give of a piece's 8 elements: to q, to k, and to what decays at and before its tokens get. In that a pair
+/// behind such a decay must cancel, its row's part against its column's: both are made of the same rounded factors.
 struct PairSums {
-    float q[8] = {}, k[8] = {}, columns[8] = {};
+    float q[8] = {}, k[8] = {}, later[8] = {};
 };
 
 /// Pairs of level `size` < 16.
@@ -125,40 +137,52 @@ __device__ void add_level(PairSums& sums, const float (&q)[8], const float (&k)[
     float factor[8];
 #pragma unroll
     for (int e = 0; e < 8; ++e) factor[e] = decays.factor<size>(e, lane);
-    const Left right_k = transpose(scaled(k, factor)), right_q = transpose(scaled(q, factor));
-    PairSums level;
-    multiply_rows(level.q, dP.level_rows<size>(lane), right_k);
-    multiply_rows(level.k, Z.level_rows<size>(lane), right_k);
-    multiply_rows(level.columns, Z.level_columns<size>(lane), right_k);
-    multiply_rows(level.columns, dP.level_columns<size>(lane), right_q);
-#pragma unroll
-    for (int e = 0; e < 8; ++e) {
-        sums.q[e] += factor[e] * level.q[e], sums.k[e] += factor[e] * level.k[e];
-        sums.columns[e] += factor[e] * level.columns[e];
+    const Left scaled_q = scaled(q, factor), scaled_k = scaled(k, factor);
+    const Left right_k = transpose(scaled_k), right_q = transpose(scaled_q);
+    {
+        float x[8] = {};
+        multiply_rows(x, dP.level_rows<size>(lane), right_k);
+        add_product(sums.q, sums.later, 1.0F, x, scaled_q, factor);
     }
+    {
+        float x[8] = {};
+        multiply_rows(x, Z.level_rows<size>(lane), right_k);
+        add_product(sums.k, sums.later, 1.0F, x, scaled_k, factor);
+    }
+    float x[8] = {};
+    multiply_rows(x, Z.level_columns<size>(lane), right_k);
+    multiply_rows(x, dP.level_columns<size>(lane), right_q);
+    add_product(sums.k, sums.later, -1.0F, x, scaled_k, factor);
     decays.join<size>(lane);
 }
 
-/// Pairs among this warp's 16 tokens, each with others; `decays` joined to 8 tokens.
-__device__ void add_diagonal(PairSums& sums, const float (&q)[8], const float (&k)[8], const float (&decay)[8],
-                             const PieceDecays& decays, const DiagonalBlock& dP, const DiagonalBlock& Z, int lane) {
+/// Pairs among this warp's 16 tokens, each with others; `decays` joined to 8 tokens, `single()` those of one token.
+template <class Single>
+__device__ void add_diagonal(PairSums& sums, const float (&q)[8], const float (&k)[8], const PieceDecays& decays,
+                             const DiagonalBlock& dP, const DiagonalBlock& Z, Single single, int lane) {
     const MiddleFactors middle(decays);
     if (middle.steep) {
-        PieceDecays again(decay);
+        PieceDecays again = single();
         add_level<1>(sums, q, k, again, dP, Z, lane);
         add_level<2>(sums, q, k, again, dP, Z, lane);
         add_level<4>(sums, q, k, again, dP, Z, lane);
         add_level<8>(sums, q, k, again, dP, Z, lane);
         return;
     }
-    const Left column_k = transpose(scaled(k, middle.column));
-    multiply_rows(sums.q, dP.rows, column_k);
-    multiply_rows(sums.k, Z.rows, column_k);
-    multiply_rows(sums.columns, dP.columns, transpose(scaled(q, middle.row)));
-    multiply_rows(sums.columns, Z.columns, transpose(scaled(k, middle.row)));
-#pragma unroll
-    for (int e = 0; e < 8; ++e)
-        sums.q[e] *= middle.row[e], sums.k[e] *= middle.row[e], sums.columns[e] *= middle.column[e];
+    const Left row_q = scaled(q, middle.row), row_k = scaled(k, middle.row), column_k = scaled(k, middle.column);
+    {
+        const Left right = transpose(column_k);
+        float x[8] = {};
+        multiply_rows(x, dP.rows, right);
+        add_product(sums.q, sums.later, 1.0F, x, row_q, middle.row);
+        float y[8] = {};
+        multiply_rows(y, Z.rows, right);
+        add_product(sums.k, sums.later, 1.0F, y, row_k, middle.row);
+    }
+    float x[8] = {};
+    multiply_rows(x, dP.columns, transpose(row_q));
+    multiply_rows(x, Z.columns, transpose(row_k));
+    add_product(sums.k, sums.later, -1.0F, x, column_k, middle.column);
 }
 
 /// Pairs of this warp's tokens with those of other blocks. `p` is the piece of the tile, decays joined to 16 tokens.
@@ -172,16 +196,21 @@ __device__ void add_blocks(PairSums& sums, const PieceDecays& decays, const Chun
 #pragma unroll
         for (int e = 0; e < 8; ++e) x[e] *= of_channel(between, e);
     };
-    float x[8] = {}, y[8] = {};
+    {
+        float x[8] = {}, y[8] = {};
 #pragma unroll 1
-    for (int block = 0; block < warp; ++block) {  // earlier tokens, in order
-        if (block > 0) pass(x, block), pass(y, block);
-        const Left right = load_piece_transposed(shared.scaled.to_k[tile], 16 * block, p, lane);
-        multiply_rows(x, load_piece_rows(shared.dP, 16 * warp, block, lane), right);
-        multiply_rows(y, load_piece_rows(shared.Z, 16 * warp, block, lane), right);
+        for (int block = 0; block < warp; ++block) {  // earlier tokens, in order
+            if (block > 0) pass(x, block), pass(y, block);
+            const Left right = load_piece_transposed(shared.scaled.to_k[tile], 16 * block, p, lane);
+            multiply_rows(x, load_piece_rows(shared.dP, 16 * warp, block, lane), right);
+            multiply_rows(y, load_piece_rows(shared.Z, 16 * warp, block, lane), right);
+        }
+        add_product(sums.q, sums.later, 1.0F, x, load_piece_rows(shared.scaled.from_q[tile], 16 * warp, p, lane),
+                    decays.from);
+        add_product(sums.k, sums.later, 1.0F, y, load_piece_rows(shared.scaled.from_k[tile], 16 * warp, p, lane),
+                    decays.from);
     }
-#pragma unroll
-    for (int e = 0; e < 8; ++e) sums.q[e] += decays.from[e] * x[e], sums.k[e] += decays.from[e] * y[e], x[e] = 0.0F;
+    float x[8] = {};
 #pragma unroll 1
     for (int block = 3; block > warp; --block) {  // later ones, in reverse
         if (block < 3) pass(x, block);
@@ -190,8 +219,7 @@ __device__ void add_blocks(PairSums& sums, const PieceDecays& decays, const Chun
         multiply_rows(x, load_block_transposed(shared.Z, 16 * block, warp, lane),
                       load_piece_transposed(shared.scaled.from_k[tile], 16 * block, p, lane));
     }
-#pragma unroll
-    for (int e = 0; e < 8; ++e) sums.columns[e] += decays.to[e] * x[e];
+    add_product(sums.k, sums.later, -1.0F, x, load_piece_rows(shared.scaled.to_k[tile], 16 * warp, p, lane), decays.to);
 }
 
 /// Piece p of the two of a 64 x 32 result. The loops over pieces stay loops: unrolled, their code is larger than the
@@ -245,6 +273,29 @@ __device__ inline void sum_before_token(float (&x)[8], float (&all)[4], int lane
     }
 }
 
+/// Brings what a later block will load into the L2 cache, while this one computes: a multiprocessor holds too few blocks for
+/// one to load while another computes.
+template <int dim>
+__device__ void prefetch_chunk(const BackwardCall& backward) {
+    const ForwardCall& call = backward.forward;
+    constexpr int tiles = dim / 64, state_bytes = tiles * tiles * tile_bytes, value_bytes = tiles * tile_bytes;
+    const int64_t n = int64_t(blockIdx.y) * call.chunks + blockIdx.x + backward.multiprocessors * blocks_at_once<dim>;
+    if (n >= int64_t(gridDim.y) * call.chunks) return;
+    if (threadIdx.x == 0) {
+        bulk_prefetch(call.saved.states + n * state_bytes, state_bytes);
+        bulk_prefetch(backward.error_gradients + n * value_bytes, value_bytes);
+        bulk_prefetch(backward.state_gradients + n * state_bytes, state_bytes);
+        bulk_prefetch(call.saved.values + n * value_bytes, value_bytes);
+    }
+    if (call.packed > 0 || threadIdx.x >= 4 * 64) return;  // where that block's tokens lie takes a search
+    const int chain = static_cast<int>(n / call.chunks), which = static_cast<int>(threadIdx.x) / 64;
+    const int token = static_cast<int>(n % call.chunks) * chunk_tokens + static_cast<int>(threadIdx.x) % 64;
+    const DeviceRows rows = which == 0 ? call.q : which == 1 ? call.k : which == 2 ? call.a : backward.output_gradient;
+    if (token < call.time)
+        bulk_prefetch(rows.data + (int64_t(chain / call.heads) * call.time + token) * rows.stride + chain % call.heads * dim,
+                      dim * 2);
+}
+
 template <int dim, bool bounded>
 __global__ void __launch_bounds__(4 * dim, blocks_at_once<dim>)
     backward_chunks_kernel(const __grid_constant__ BackwardCall backward) {
@@ -294,6 +345,7 @@ __global__ void __launch_bounds__(4 * dim, blocks_at_once<dim>)
     if (tiles == 1 || group >= 2)
         pair_gradients<dim, false>(shared.of.dO, shared.of.values, call.scale, shared.dP, half, warp, lane);
     barrier_wait(shared_address(&shared.loaded[1]), 0);
+    prefetch_chunk<dim>(backward);
 
     // The products with states, for this group's key channels.
     float dQ[16], read[16], write[16];
@@ -378,14 +430,18 @@ __global__ void __launch_bounds__(4 * dim, blocks_at_once<dim>)
 #pragma unroll 1
     for (int p = 0; p < 2; ++p) {
         const int piece = 2 * half + p, channel = 64 * tile + 16 * piece;
-        float decay[8], q[8], k[8];
-        piece_decays(decay, load_piece_rows(a_tile, 16 * warp, piece, lane), gate, dt_bias, channel, absent, lane);
+        const auto single = [&] {
+            float decay[8];
+            piece_decays(decay, load_piece_rows(a_tile, 16 * warp, piece, lane), gate, dt_bias, channel, absent, lane);
+            return PieceDecays(decay);
+        };
+        float q[8], k[8];
         unpack(q, load_piece_rows(q_tile, 16 * warp, piece, lane), q_factor);
         unpack(k, load_piece_rows(k_tile, 16 * warp, piece, lane), k_factor);
-        PieceDecays decays(decay);
+        PieceDecays decays = single();
         decays.join<1>(lane), decays.join<2>(lane), decays.join<4>(lane);
         PairSums pairs;
-        add_diagonal(pairs, q, k, decay, decays, dP, Z, lane);
+        add_diagonal(pairs, q, k, decays, dP, Z, single, lane);
         decays.join<8>(lane);
         add_blocks<dim>(pairs, decays, shared, tile, piece, warp, lane);
 
@@ -396,7 +452,7 @@ __global__ void __launch_bounds__(4 * dim, blocks_at_once<dim>)
 #pragma unroll
         for (int e = 0; e < 8; ++e) {
             const float dq = call.scale * decays.from[e] * of_channel(before, e) * d[e];
-            later[e] = q[e] * (dq + pairs.q[e]);
+            later[e] = pairs.later[e] + q[e] * dq;
             d[e] = dq + pairs.q[e] + own[e / 2 % 2] * k[e];
             along_q[e / 2 % 2] += q[e] * d[e];
         }
@@ -411,8 +467,8 @@ __global__ void __launch_bounds__(4 * dim, blocks_at_once<dim>)
 #pragma unroll
         for (int e = 0; e < 8; ++e) {
             dk[e] *= -decays.from[e] * of_channel(before, e);
-            later[e] += k[e] * (dk[e] + pairs.k[e] - pairs.columns[e]);
-            dk[e] += d[e] + pairs.k[e] + pairs.columns[e] + own[e / 2 % 2] * q[e];
+            later[e] += k[e] * dk[e];
+            dk[e] += d[e] + pairs.k[e] + own[e / 2 % 2] * q[e];
             along_k[e / 2 % 2] += k[e] * dk[e];
         }
         set_piece(read, dk, p);

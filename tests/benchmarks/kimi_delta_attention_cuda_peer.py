@@ -6,10 +6,11 @@ All get bf16 q, k, v, raw gates and beta logits, normalise q and k and work the 
 gates: softplus, and bounded at -5 (`safe_gate`), which lets it use tensor cores for pairs of neighbouring tokens; ours takes
 the same time for either. Medians by CUDA events over inputs in different memory, nanoseconds per token and head; decoding:
 20 steps in a CUDA graph on both sides. Packed: the lengths of the benchmark program.
-fla's Triton kernels choose among N variants each (--triton-configs); backends that replace them are switched off. Before
-timing, its output and gradients are compared with the recurrence in fp32. --warm only compiles its kernels.
+fla's Triton kernels choose among N variants each (--triton-configs); backends that replace them are switched off.
+--warm only compiles them, --check compares fla's output and gradients with the recurrence in fp32; nothing is timed then.
 
-usage: kimi_delta_attention_cuda_peer.py BENCHMARK_PROGRAM [--csv FILE --triton-configs 3 --shapes 0 1 --warm]
+usage: kimi_delta_attention_cuda_peer.py BENCHMARK_PROGRAM [--csv FILE --triton-configs 3 --shapes 0 1 --gates softplus
+           --warm --check]
 """
 import argparse
 import csv
@@ -22,7 +23,7 @@ from gpu_peers import limit_triton_configs, median_milliseconds, time_passes
 
 # sequences, time, heads, dim, kind
 SHAPES = [(32, 512, 9, 64, ""), (96, 512, 12, 128, ""), (4, 4096, 12, 128, ""), (8, 1024, 8, 64, ""),
-          (16, 1024, 12, 128, "packed"), (32, 512, 9, 64, "packed"),
+          (1, 8192, 64, 128, ""), (16, 1024, 12, 128, "packed"), (32, 512, 9, 64, "packed"),
           (1, 1, 16, 128, "decode"), (32, 1, 16, 128, "decode"), (256, 1, 16, 128, "decode"), (256, 1, 16, 64, "decode")]
 GATES = {"softplus": {}, "bounded": {"safe_gate": True, "lower_bound": -5.0}}
 DECODE_STEPS = 20
@@ -108,22 +109,27 @@ def main():
     parser.add_argument("--csv")
     parser.add_argument("--triton-configs", type=int, default=3)
     parser.add_argument("--shapes", type=int, nargs="+", default=range(len(SHAPES)), help="which of the script's shapes")
+    parser.add_argument("--gates", nargs="+", choices=GATES, default=list(GATES))
     parser.add_argument("--warm", action="store_true")
+    parser.add_argument("--check", action="store_true")
     a = parser.parse_args()
     os.environ.update(FLA_FLASH_KDA="0", FLA_TILELANG="0")
     limit_triton_configs(a.triton_configs)
     from fla.ops.kda import chunk_kda, fused_recurrent_kda
+    if a.check:
+        for dim in (64, 128):
+            for gate in a.gates:
+                check(chunk_kda, dim, gate)
+        return
     rows = []
     for shape in (SHAPES[i] for i in a.shapes):
         repetitions = 1 if a.warm else 15
         ours = {} if a.warm else time_ours(a.program, shape)
         count = shape[0] * shape[1] * shape[2] / 1e6
-        for gate in GATES:
+        for gate in a.gates:
             if shape[4] == "decode":
                 times = time_decoding(fused_recurrent_kda, shape, gate, repetitions)
             else:
-                if not shape[4]:
-                    check(chunk_kda, shape[3], gate)
                 sets = []
                 for _ in range(2):
                     inputs, options = random_inputs(shape, gate)
