@@ -180,9 +180,11 @@ __device__ inline void product(float (&d)[32], uint32_t left_tile, uint32_t righ
           "n"(right_transposed));
 }
 
-/// The same for half of the columns of the result, 32 `half` and on: element [4 n + 2 r + c] is column 32 half + 8 n + 2 q + c.
+/// The same for half of the columns of the result, 32 `half` and on: element [4 n + 2 r + c] is column 32 half + 8 n +
+/// 2 q + c.
 template <Lie left, Lie right>
-__device__ inline void product(float (&d)[16], uint32_t left_tile, uint32_t right_tile, int half, int k, int accumulate) {
+__device__ inline void product(float (&d)[16], uint32_t left_tile, uint32_t right_tile, int half, int k,
+                               int accumulate) {
     constexpr int left_transposed = left == Lie::as_columns, right_transposed = right == Lie::as_rows;
     asm volatile(
         "{\n.reg .pred p;\nsetp.ne.b32 p, %18, 0;\n"
@@ -191,8 +193,8 @@ __device__ inline void product(float (&d)[16], uint32_t left_tile, uint32_t righ
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
           "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
         : "l"(descriptor(left_tile + k * (left_transposed ? 2048 : 32))),
-          "l"(descriptor(right_tile + (right_transposed ? k * 2048 + half * 64 : k * 32 + half * 4096))), "r"(accumulate),
-          "n"(left_transposed), "n"(right_transposed));
+          "l"(descriptor(right_tile + (right_transposed ? k * 2048 + half * 64 : k * 32 + half * 4096))),
+          "r"(accumulate), "n"(left_transposed), "n"(right_transposed));
 }
 
 #else
@@ -235,7 +237,8 @@ __device__ inline void product(float (&d)[32], uint32_t left_tile, uint32_t righ
 }
 
 template <Lie left, Lie right>
-__device__ inline void product(float (&d)[16], uint32_t left_tile, uint32_t right_tile, int half, int k, int accumulate) {
+__device__ inline void product(float (&d)[16], uint32_t left_tile, uint32_t right_tile, int half, int k,
+                               int accumulate) {
     float whole[32];
 #pragma unroll
     for (int i = 0; i < 16; ++i) whole[16 * half + i] = d[i];

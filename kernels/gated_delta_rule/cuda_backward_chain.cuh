@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The chain of state gradients: the mirror image of cuda_forward_chain.cuh, from the last chunk to the first. With dS the
-// gradient of the state at the chunk's end, in registers as dS^T:
+// The chain of state gradients: the mirror image of cuda_forward_chain.cuh, from the last chunk to the first. With dS
+// the gradient of the state at the chunk's end, in registers as dS^T:
 //     dV'^T = dO^T Pg + er (dS^T K^T),  dW^T = dV'^T Ag,
 //     dS^T <- e^G_last dS^T + (scale eg dO)^T Q - (eg dW)^T K
 #pragma once
@@ -157,8 +157,8 @@ template <class Rule, int dim, int groups, int stages, bool packed>
 void launch_backward_chain(const typename Rule::BackwardCall& call, cudaStream_t stream) {
     constexpr int bytes = sizeof(BackwardShared<Rule, dim, groups, stages>);
     static_assert(bytes <= (dim == 64 ? 115712 : 232448));
-    [[maybe_unused]] static const bool allowed = cuda::allow_shared_memory(
-        backward_states_kernel<Rule, dim, groups, stages, packed>, bytes, Rule::name);
+    [[maybe_unused]] static const bool allowed =
+        cuda::allow_shared_memory(backward_states_kernel<Rule, dim, groups, stages, packed>, bytes, Rule::name);
     backward_states_kernel<Rule, dim, groups, stages, packed>
         <<<chain_grid(dim, groups, call.forward, call.multiprocessors), 128 * (groups + 1), bytes, stream>>>(call);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the chains of states of the delta rules share, forward and backward. A block takes the chains (a sequence and head
-// each) blockIdx.x, blockIdx.x + gridDim.x, ... one after the other; the pipeline does not stop between them. An
+// What the chains of states of the delta rules share, forward and backward. A block takes the chains (a sequence and
+// head each) blockIdx.x, blockIdx.x + gridDim.x, ... one after the other; the pipeline does not stop between them. An
 // auxiliary warpgroup brings the tiles of a chunk, ahead of the chain.
 //
 // Which rule it is says a `Rule`, with the decay of its states:

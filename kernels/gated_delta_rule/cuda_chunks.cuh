@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// How kernels of the delta rules cut sequences into chunks of 64 tokens. Tile index n = (sequence * heads + head) * chunks
-// + chunk. Of packed sequences, n = head * chunks + slot, where `chunks` counts the slots and a sequence's chunks follow
-// each other from its first slot (chunk_slots.h).
+// How kernels of the delta rules cut sequences into chunks of 64 tokens. Tile index n = (sequence * heads + head) *
+// chunks
+// + chunk. Of packed sequences, n = head * chunks + slot, where `chunks` counts the slots and a sequence's chunks
+// follow each other from its first slot (chunk_slots.h).
 #pragma once
 
 #include <cuda_runtime.h>
@@ -104,8 +105,8 @@ __device__ inline void with_alignment(int alignment, Body body) {
 
 /// 64 tokens of 64 columns of a gradient from a tile to the caller's rows, through the derivative of SiLU if asked.
 template <int alignment>
-__device__ inline void store_gradient(MutableDeviceRows out, DeviceRows raw, bool silu, const char* tile, int64_t first_token,
-                               int tokens, int column, int thread) {
+__device__ inline void store_gradient(MutableDeviceRows out, DeviceRows raw, bool silu, const char* tile,
+                                      int64_t first_token, int tokens, int column, int thread) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
         const int at = i * 128 + thread, row = at / 8, piece = at % 8;
@@ -120,7 +121,7 @@ __device__ inline void store_gradient(MutableDeviceRows out, DeviceRows raw, boo
                     return sigmoid * (1.0F + z * (1.0F - sigmoid));
                 };
                 gradient = hopper::pack(hopper::low_half(gradient) * derivative(hopper::low_half(input)),
-                                hopper::high_half(gradient) * derivative(hopper::high_half(input)));
+                                        hopper::high_half(gradient) * derivative(hopper::high_half(input)));
             };
             chain(x.x, before.x), chain(x.y, before.y), chain(x.z, before.z), chain(x.w, before.w);
         }

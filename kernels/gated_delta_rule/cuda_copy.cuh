@@ -11,8 +11,8 @@ struct RowsToCopy {
     DeviceRows rows[views];
 };
 
-/// Each view becomes contiguous, one behind the other; the first three, q, k and v, through SiLU if asked. A thread takes
-/// eight elements of each.
+/// Each view becomes contiguous, one behind the other; the first three, q, k and v, through SiLU if asked. A thread
+/// takes eight elements of each.
 template <int alignment, int views>
 __global__ void copy_rows_kernel(RowsToCopy<views> in, uint4* out, int64_t tokens, int pieces, bool silu) {
     const int64_t at = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -20,8 +20,7 @@ __global__ void copy_rows_kernel(RowsToCopy<views> in, uint4* out, int64_t token
     const int64_t token = at / pieces, column = at % pieces * 8;
     uint4 x[views];
 #pragma unroll
-    for (int i = 0; i < views; ++i)
-        x[i] = load_piece<alignment>(in.rows[i].data + token * in.rows[i].stride + column);
+    for (int i = 0; i < views; ++i) x[i] = load_piece<alignment>(in.rows[i].data + token * in.rows[i].stride + column);
 #pragma unroll
     for (int i = 0; i < views; ++i) {
         if (silu && i < 3) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One token per sequence: the state is read once and written once, which is what the time goes into. A `Decay` has the
-// arguments of a call, Decay::Call, and what its threads share, Decay::Shared; constructed by all threads of a block, it
-// gives from the next __syncthreads on what each row of the state is multiplied by.
+// arguments of a call, Decay::Call, and what its threads share, Decay::Shared; constructed by all threads of a block,
+// it gives from the next __syncthreads on what each row of the state is multiplied by.
 #pragma once
 
 #include "kernels/gated_delta_rule/cuda_chunks.cuh"

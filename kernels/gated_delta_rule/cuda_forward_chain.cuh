@@ -4,9 +4,9 @@
 // all of its results transposed, so that every result is the left operand of the next product without leaving the
 // registers:
 //     W^T = V^T - eg (S^T K^T),  V'^T = W^T Ag^T,  O^T = eg (S^T Q^T) + V'^T Pg^T,  S^T <- e^G_last S^T + (er V')^T K
-// with Ag and Pg from the auxiliary warpgroup. This is how it reads where decays are one number a token, Ag = Gam R b and
-// Pg = scale Gam Q K^T; q and k are normalised by factors per row that go into eg, er, Ag and Pg. Where every key channel
-// has its own decay, eg and er are in the tiles instead: eg Q, eg K and er K in place of Q and K.
+// with Ag and Pg from the auxiliary warpgroup. This is how it reads where decays are one number a token, Ag = Gam R b
+// and Pg = scale Gam Q K^T; q and k are normalised by factors per row that go into eg, er, Ag and Pg. Where every key
+// channel has its own decay, eg and er are in the tiles instead: eg Q, eg K and er K in place of Q and K.
 #pragma once
 
 #include "kernels/gated_delta_rule/cuda_chain.cuh"
@@ -171,7 +171,8 @@ __global__ void __launch_bounds__(128 * (groups + 1), dim == 64 ? 2 : 1)
         for (int i = 0; i < 4; ++i) product<Lie::as_columns>(O, kept[i], tiles.Pg(), i);
         products_commit();
         if (call.saved.states != nullptr)
-            save_columns(kept, tiles.loaded.v[group], call.saved.values + (n * key_tiles + value / 64) * tile_bytes, thread);
+            save_columns(kept, tiles.loaded.v[group], call.saved.values + (n * key_tiles + value / 64) * tile_bytes,
+                         thread);
         products_wait<0>();
         hold(O);
 #pragma unroll

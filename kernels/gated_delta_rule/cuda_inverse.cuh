@@ -38,7 +38,8 @@ __device__ inline void invert_diagonal(const float (&A)[16][16], __half (&R)[64]
 }
 
 /// d += X Y for 16 x 16 blocks in fp16; X and Y row-major, d as the two 8-column halves of a 16 x 16 fragment.
-__device__ inline void multiply_blocks(float (&d)[8], const __half* X, int X_row, const __half* Y, int Y_row, int lane) {
+__device__ inline void multiply_blocks(float (&d)[8], const __half* X, int X_row, const __half* Y, int Y_row,
+                                       int lane) {
     uint32_t a[4], b[4];
     load_matrices(a, shared_address(X + lane % 16 * X_row + lane / 16 * 8));
     load_matrices_transposed(b, shared_address(Y + lane % 16 * Y_row + lane / 16 * 8));
@@ -61,9 +62,9 @@ __device__ inline void store_block(__half* out, int row, const float (&d)[8], fl
     }
 }
 
-/// R = (I + A)^-1, from the inverses on its diagonal by doubling: the block below two inverses X1, X2 is -X2 A21 X1. For
-/// four warps, which `synchronize` waits for; on entry each has written its block of `diagonal`, on return R wants one more
-/// wait.
+/// R = (I + A)^-1, from the inverses on its diagonal by doubling: the block below two inverses X1, X2 is -X2 A21 X1.
+/// For four warps, which `synchronize` waits for; on entry each has written its block of `diagonal`, on return R wants
+/// one more wait.
 template <class Synchronize>
 __device__ inline void invert(InverseShared& shared, int warp, int lane, Synchronize synchronize) {
     auto& [diagonal, A, R, product] = shared;

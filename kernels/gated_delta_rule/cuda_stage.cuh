@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the chains of cuda_chain.cuh take of a chunk where the decay is one number a token: the tiles in shared memory, and
-// the auxiliary warpgroup that loads them and works out Ag and Pg, ahead of the chain.
+// What the chains of cuda_chain.cuh take of a chunk where the decay is one number a token: the tiles in shared memory,
+// and the auxiliary warpgroup that loads them and works out Ag and Pg, ahead of the chain.
 #pragma once
 
 #include "kernels/gated_delta_rule/cuda_call.cuh"

@@ -3,25 +3,18 @@
 // tokens each. As in the gated delta rule's, the substitution is differentiated and not the inverse:
 //     dP = scale (dO V'^T) on and below the diagonal,  Z = -(dW V'^T) below it,  d(logit of b) = (dW . V') (1 - b) / b
 //     dQ = scale eG (dO S^T) + rows of dP,  dK = er (V' dS^T) - eG (dW S^T) + rows of Z + columns of dP and Z
-// for normalised q and k, where rows_ic(X) = sum_j X_ij K_jc decay_c(j .. i), columns_jc(X) = sum_i X_ij Q_ic decay_c(j .. i)
-// (K for Z): pairs of one warp by levels (cuda_decays.cuh), others by blocks of 16 tokens. There the decays of the blocks in
-// between multiply what has been summed so far.
+// for normalised q and k, where rows_ic(X) = sum_j X_ij K_jc decay_c(j .. i), columns_jc(X) = sum_i X_ij Q_ic decay_c(j
+// .. i) (K for Z): pairs of one warp by levels (cuda_decays.cuh), others by blocks of 16 tokens. There the decays of
+// the blocks in between multiply what has been summed so far.
 //
-// A decay's gradient is the sum over all uses that it lies on the way of, by channel: reads at or after its token (Q dQ, K dK
-// of reads and rows, minus K dK of columns, pairs off the diagonal only), writes before it (K dK of writes), and eC dS . S.
-#include "kernels/kimi_delta_attention/cuda_decays.cuh"
+// A decay's gradient is the sum over all uses that it lies on the way of, by channel: reads at or after its token (Q
+// dQ, K dK of reads and rows, minus K dK of columns, pairs off the diagonal only), writes before it (K dK of writes),
+// and eC dS . S.
+#include "kernels/kimi_delta_attention/cuda_pair_gradients.cuh"
+#include "kernels/kimi_delta_attention/cuda_token_sums.cuh"
 
 namespace amalgam::kernels::kimi_delta {
 namespace {
-
-template <int dim>
-using Tiles = char[dim / 64][tile_bytes];
-
-/// Tokens scaled for pairs of different blocks: K by the decays to its block's end and from its start, Q from there.
-template <int dim>
-struct BlockTiles {
-    Tiles<dim> to_k, from_k, from_q;
-};
 
 template <int dim>
 struct ProductTiles {
@@ -70,7 +63,8 @@ __device__ void pair_gradients(const Tiles<dim>& X, const Tiles<dim>& values, fl
         float x[8];
 #pragma unroll
         for (int e = 0; e < 8; ++e) {
-            const int row = 16 * warp + lane / 4 + e / 2 % 2 * 8, column = 32 * half + 16 * p + e / 4 * 8 + lane % 4 * 2 + e % 2;
+            const int row = 16 * warp + lane / 4 + e / 2 % 2 * 8,
+                      column = 32 * half + 16 * p + e / 4 * 8 + lane % 4 * 2 + e % 2;
             x[e] = (strict ? column < row : column <= row) ? factor * d[8 * p + e] : 0.0F;
         }
         store_piece_rows(out, 16 * warp, 2 * half + p, packed(x), lane);
@@ -81,200 +75,8 @@ __device__ void pair_gradients(const Tiles<dim>& X, const Tiles<dim>& values, fl
 template <int dim>
 constexpr int blocks_at_once = dim == 64 ? 2 : 1;
 
-/// A warp's 16 x 16 block of dP or Z on the diagonal, and its transpose, as left operands without the diagonal itself.
-struct DiagonalBlock {
-    Left rows, columns;
-    __device__ DiagonalBlock(const char* tile, int warp, int lane)
-        : rows(load_piece_rows(tile, 16 * warp, warp, lane)),
-          columns(load_block_transposed(tile, 16 * warp, warp, lane)) {
-        const int i = lane / 4, j = lane % 4 * 2;
-        const uint32_t others = (i == j ? 0U : 0xFFFFU) | (i == j + 1 ? 0U : 0xFFFF0000U);
-        rows.x[0] &= others, rows.x[3] &= others, columns.x[0] &= others, columns.x[3] &= others;
-    }
-    /// The pairs of one level, with their rows as rows or with their columns.
-    template <int size>
-    __device__ Left level_rows(int lane) const {
-        if constexpr (size == 8) return {{0, rows.x[1], 0, 0}};
-        const uint32_t keep = mask<size>(lane / 4, lane % 4 * 2, 0, 1);
-        return {{rows.x[0] & keep, 0, 0, rows.x[3] & keep}};
-    }
-    template <int size>
-    __device__ Left level_columns(int lane) const {
-        if constexpr (size == 8) return {{0, 0, columns.x[2], 0}};
-        const uint32_t keep = mask<size>(lane % 4 * 2, lane / 4, 1, 0);
-        return {{columns.x[0] & keep, 0, 0, columns.x[3] & keep}};
-    }
-
-  private:
-    template <int size>
-    static __device__ uint32_t mask(int row, int column, int row_step, int column_step) {
-        return (is_pair<size>(row, column) ? 0xFFFFU : 0U) |
-               (is_pair<size>(row + row_step, column + column_step) ? 0xFFFF0000U : 0U);
-    }
-};
-
-/// Of x, the sums of a product, what its tokens get: `sum` += factor x, and `later` += sign (token x), with the token as it
-/// was scaled for products.
-__device__ inline void add_product(float (&sum)[8], float (&later)[8], float sign, const float (&x)[8], const Left& token,
-                                   const float (&factor)[8]) {
-#pragma unroll
-    for (int e = 0; e < 8; ++e) {
-        later[e] += sign * (e % 2 == 0 ? low_half(token.x[e / 2]) : high_half(token.x[e / 2])) * x[e];
-        sum[e] += factor[e] * x[e];
-    }
-}
-
-/// What pairs give of a piece's 8 elements: to q, to k, and to what decays at and before its tokens get. In that a pair
-/// behind such a decay must cancel, its row's part against its column's: both are made of the same rounded factors.
-struct PairSums {
-    float q[8] = {}, k[8] = {}, later[8] = {};
-};
-
-/// Pairs of level `size` < 16.
-template <int size>
-__device__ void add_level(PairSums& sums, const float (&q)[8], const float (&k)[8], PieceDecays& decays,
-                          const DiagonalBlock& dP, const DiagonalBlock& Z, int lane) {
-    float factor[8];
-#pragma unroll
-    for (int e = 0; e < 8; ++e) factor[e] = decays.factor<size>(e, lane);
-    const Left scaled_q = scaled(q, factor), scaled_k = scaled(k, factor);
-    const Left right_k = transpose(scaled_k), right_q = transpose(scaled_q);
-    {
-        float x[8] = {};
-        multiply_rows(x, dP.level_rows<size>(lane), right_k);
-        add_product(sums.q, sums.later, 1.0F, x, scaled_q, factor);
-    }
-    {
-        float x[8] = {};
-        multiply_rows(x, Z.level_rows<size>(lane), right_k);
-        add_product(sums.k, sums.later, 1.0F, x, scaled_k, factor);
-    }
-    float x[8] = {};
-    multiply_rows(x, Z.level_columns<size>(lane), right_k);
-    multiply_rows(x, dP.level_columns<size>(lane), right_q);
-    add_product(sums.k, sums.later, -1.0F, x, scaled_k, factor);
-    decays.join<size>(lane);
-}
-
-/// Pairs among this warp's 16 tokens, each with others; `decays` joined to 8 tokens, `single()` those of one token.
-template <class Single>
-__device__ void add_diagonal(PairSums& sums, const float (&q)[8], const float (&k)[8], const PieceDecays& decays,
-                             const DiagonalBlock& dP, const DiagonalBlock& Z, Single single, int lane) {
-    const MiddleFactors middle(decays);
-    if (middle.steep) {
-        PieceDecays again = single();
-        add_level<1>(sums, q, k, again, dP, Z, lane);
-        add_level<2>(sums, q, k, again, dP, Z, lane);
-        add_level<4>(sums, q, k, again, dP, Z, lane);
-        add_level<8>(sums, q, k, again, dP, Z, lane);
-        return;
-    }
-    const Left row_q = scaled(q, middle.row), row_k = scaled(k, middle.row), column_k = scaled(k, middle.column);
-    {
-        const Left right = transpose(column_k);
-        float x[8] = {};
-        multiply_rows(x, dP.rows, right);
-        add_product(sums.q, sums.later, 1.0F, x, row_q, middle.row);
-        float y[8] = {};
-        multiply_rows(y, Z.rows, right);
-        add_product(sums.k, sums.later, 1.0F, y, row_k, middle.row);
-    }
-    float x[8] = {};
-    multiply_rows(x, dP.columns, transpose(row_q));
-    multiply_rows(x, Z.columns, transpose(row_k));
-    add_product(sums.k, sums.later, -1.0F, x, column_k, middle.column);
-}
-
-/// Pairs of this warp's tokens with those of other blocks. `p` is the piece of the tile, decays joined to 16 tokens.
-template <int dim>
-__device__ void add_blocks(PairSums& sums, const PieceDecays& decays, const ChunkShared<dim>& shared, int tile, int p,
-                           int warp, int lane) {
-    const int channel = 64 * tile + 16 * p;
-    const auto pass = [&](float(&x)[8], int block) {
-        float between[4];
-        decays_of_blocks<dim>(between, shared.blocks, block, block + 1, channel, lane);
-#pragma unroll
-        for (int e = 0; e < 8; ++e) x[e] *= of_channel(between, e);
-    };
-    {
-        float x[8] = {}, y[8] = {};
-#pragma unroll 1
-        for (int block = 0; block < warp; ++block) {  // earlier tokens, in order
-            if (block > 0) pass(x, block), pass(y, block);
-            const Left right = load_piece_transposed(shared.scaled.to_k[tile], 16 * block, p, lane);
-            multiply_rows(x, load_piece_rows(shared.dP, 16 * warp, block, lane), right);
-            multiply_rows(y, load_piece_rows(shared.Z, 16 * warp, block, lane), right);
-        }
-        add_product(sums.q, sums.later, 1.0F, x, load_piece_rows(shared.scaled.from_q[tile], 16 * warp, p, lane),
-                    decays.from);
-        add_product(sums.k, sums.later, 1.0F, y, load_piece_rows(shared.scaled.from_k[tile], 16 * warp, p, lane),
-                    decays.from);
-    }
-    float x[8] = {};
-#pragma unroll 1
-    for (int block = 3; block > warp; --block) {  // later ones, in reverse
-        if (block < 3) pass(x, block);
-        multiply_rows(x, load_block_transposed(shared.dP, 16 * block, warp, lane),
-                      load_piece_transposed(shared.scaled.from_q[tile], 16 * block, p, lane));
-        multiply_rows(x, load_block_transposed(shared.Z, 16 * block, warp, lane),
-                      load_piece_transposed(shared.scaled.from_k[tile], 16 * block, p, lane));
-    }
-    add_product(sums.k, sums.later, -1.0F, x, load_piece_rows(shared.scaled.to_k[tile], 16 * warp, p, lane), decays.to);
-}
-
-/// Piece p of the two of a 64 x 32 result. The loops over pieces stay loops: unrolled, their code is larger than the
-/// instruction cache.
-__device__ inline void get_piece(float (&x)[8], const float (&d)[16], int p) {
-#pragma unroll
-    for (int e = 0; e < 8; ++e) x[e] = p == 0 ? d[e] : d[8 + e];
-}
-__device__ inline void set_piece(float (&d)[16], const float (&x)[8], int p) {
-#pragma unroll
-    for (int e = 0; e < 8; ++e) d[e] = p == 0 ? x[e] : d[e], d[8 + e] = p == 0 ? d[8 + e] : x[e];
-}
-
-/// Of x, sums over the warp's tokens from each one on. The sum of all is that of lanes 0 .. 3 in elements of the first row.
-__device__ inline void sum_from_token(float (&x)[8], int lane) {
-#pragma unroll
-    for (int step = 4; step < 32; step *= 2) {
-#pragma unroll
-        for (int e = 0; e < 8; ++e) {
-            const float other = __shfl_down_sync(~0U, x[e], step);
-            if (lane + step < 32) x[e] += other;
-        }
-    }
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-#pragma unroll
-        for (int c = 0; c < 2; ++c) x[4 * h + c] += __shfl_sync(~0U, x[4 * h + 2 + c], lane % 4);
-    }
-}
-/// Of x, sums over the warp's tokens before each one; `all` is the sum of all of a channel.
-__device__ inline void sum_before_token(float (&x)[8], float (&all)[4], int lane) {
-#pragma unroll
-    for (int step = 4; step < 32; step *= 2) {
-#pragma unroll
-        for (int e = 0; e < 8; ++e) {
-            const float other = __shfl_up_sync(~0U, x[e], step);
-            if (lane >= step) x[e] += other;
-        }
-    }
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-#pragma unroll
-        for (int c = 0; c < 2; ++c) {
-            float &first = x[4 * h + c], &second = x[4 * h + 2 + c];
-            const float first_sum = __shfl_sync(~0U, first, 28 + lane % 4), second_sum = __shfl_sync(~0U, second, 28 + lane % 4);
-            const float a = __shfl_up_sync(~0U, first, 4), b = __shfl_up_sync(~0U, second, 4);
-            first = lane < 4 ? 0.0F : a;
-            second = first_sum + (lane < 4 ? 0.0F : b);
-            all[2 * h + c] = first_sum + second_sum;
-        }
-    }
-}
-
-/// Brings what a later block will load into the L2 cache, while this one computes: a multiprocessor holds too few blocks for
-/// one to load while another computes.
+/// Brings what a later block will load into the L2 cache, while this one computes: a multiprocessor holds too few
+/// blocks for one to load while another computes.
 template <int dim>
 __device__ void prefetch_chunk(const BackwardCall& backward) {
     const ForwardCall& call = backward.forward;
@@ -292,8 +94,9 @@ __device__ void prefetch_chunk(const BackwardCall& backward) {
     const int token = static_cast<int>(n % call.chunks) * chunk_tokens + static_cast<int>(threadIdx.x) % 64;
     const DeviceRows rows = which == 0 ? call.q : which == 1 ? call.k : which == 2 ? call.a : backward.output_gradient;
     if (token < call.time)
-        bulk_prefetch(rows.data + (int64_t(chain / call.heads) * call.time + token) * rows.stride + chain % call.heads * dim,
-                      dim * 2);
+        bulk_prefetch(
+            rows.data + (int64_t(chain / call.heads) * call.time + token) * rows.stride + chain % call.heads * dim,
+            dim * 2);
 }
 
 template <int dim, bool bounded>
@@ -443,7 +246,7 @@ __global__ void __launch_bounds__(4 * dim, blocks_at_once<dim>)
         PairSums pairs;
         add_diagonal(pairs, q, k, decays, dP, Z, single, lane);
         decays.join<8>(lane);
-        add_blocks<dim>(pairs, decays, shared, tile, piece, warp, lane);
+        add_blocks<dim>(pairs, decays, shared.scaled, shared.blocks, shared.dP, shared.Z, tile, piece, warp, lane);
 
         float before[4], behind[4], later[8], writes[8], write_sums[4], d[8], dk[8];
         decays_of_blocks<dim>(before, shared.blocks, 0, warp, channel, lane);
@@ -482,7 +285,8 @@ __global__ void __launch_bounds__(4 * dim, blocks_at_once<dim>)
             for (int h = 0; h < 2; ++h) {
                 const int c = channel + 8 * h + 2 * lane;
                 *reinterpret_cast<float2*>(&shared.later[warp][c]) = make_float2(later[4 * h], later[4 * h + 1]);
-                *reinterpret_cast<float2*>(&shared.writes[warp][c]) = make_float2(write_sums[2 * h], write_sums[2 * h + 1]);
+                *reinterpret_cast<float2*>(&shared.writes[warp][c]) =
+                    make_float2(write_sums[2 * h], write_sums[2 * h + 1]);
             }
         }
     }
@@ -579,7 +383,10 @@ __global__ void __launch_bounds__(4 * dim, blocks_at_once<dim>)
 #pragma unroll 1
     for (int i = 0; i < 2; ++i) {
         const int which = (2 * group + i) / tiles, t = (2 * group + i) % tiles;
-        const MutableDeviceRows out = which == 0 ? backward.q : which == 1 ? backward.k : which == 2 ? backward.v : backward.a;
+        const MutableDeviceRows out = which == 0   ? backward.q
+                                      : which == 1 ? backward.k
+                                      : which == 2 ? backward.v
+                                                   : backward.a;
         const DeviceRows raw = which == 0 ? backward.raw_q : which == 1 ? backward.raw_k : backward.raw_v;
         const auto& from = which == 0 ? shared.q : which == 1 ? shared.k : which == 2 ? shared.dW : shared.a;
         with_alignment(backward.alignment, [&](auto alignment) {
@@ -587,33 +394,6 @@ __global__ void __launch_bounds__(4 * dim, blocks_at_once<dim>)
                                       head * dim + 64 * t, thread);
         });
     }
-}
-
-/// Gradients of A_log and dt_bias: one block a head, sums over chunks in a fixed order. Thread (part, channel); the sums of
-/// A_log stand behind the channels.
-template <int dim>
-__global__ void __launch_bounds__(1024)
-    sum_gates_kernel(const float* A_log_sums, const float* dt_bias_sums, float* A_log, float* dt_bias, int rows, int heads,
-                     int chunks) {
-    constexpr int parts = 1024 / dim;
-    __shared__ float sums[parts][dim], A_log_parts[1024];
-    const int head = blockIdx.x, part = threadIdx.x / dim, channel = threadIdx.x % dim, all = rows * chunks;
-    const auto tile = [&](int i) { return (int64_t(i / chunks) * heads + head) * chunks + i % chunks; };
-    float sum = 0.0F, A_log_sum = 0.0F;
-    for (int i = part; i < all; i += parts) sum += dt_bias_sums[tile(i) * dim + channel];
-    for (int i = threadIdx.x; i < all; i += 1024) A_log_sum += A_log_sums[tile(i)];
-    sums[part][channel] = sum;
-    A_log_parts[threadIdx.x] = A_log_sum;
-    __syncthreads();
-    if (part == 0) {
-        for (int i = 1; i < parts; ++i) sum += sums[i][channel];
-        dt_bias[head * dim + channel] = sum;
-    }
-    for (int half = 512; half > 0; half /= 2) {
-        if (threadIdx.x < half) A_log_parts[threadIdx.x] += A_log_parts[threadIdx.x + half];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0) A_log[head] = A_log_parts[0];
 }
 
 }  // namespace
@@ -629,9 +409,6 @@ void launch_backward_chunks(const BackwardCall& call, cudaStream_t stream) {
         backward_chunks_kernel<dim, bounded><<<chunk_grid(f), 4 * dim, bytes, stream>>>(call);
     };
     f.lower_bound < 0.0F ? launch(std::true_type{}) : launch(std::false_type{});
-    const int rows = static_cast<int>(chunk_grid(f).y) / f.heads;
-    sum_gates_kernel<dim><<<f.heads, 1024, 0, stream>>>(call.A_log_sums, call.dt_bias_sums, call.A_log, call.dt_bias, rows,
-                                                        f.heads, f.chunks);
 }
 
 template void launch_backward_chunks<64>(const BackwardCall&, cudaStream_t);

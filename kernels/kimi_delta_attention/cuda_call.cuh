@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the kernels of Kimi Delta Attention on GPUs pass to each other. Of one chunk and key channel, eG_i is the decay from
-// the chunk's start to and with token i, er_i that from behind token i to the chunk's end, eC that of the whole chunk.
+// What the kernels of Kimi Delta Attention on GPUs pass to each other. Of one chunk and key channel, eG_i is the decay
+// from the chunk's start to and with token i, er_i that from behind token i to the chunk's end, eC that of the whole
+// chunk.
 #pragma once
 
 #include "kernels/gated_delta_rule/cuda_chunks.cuh"
@@ -17,11 +18,12 @@ struct ChunkNumbers {
 /// Made by the prepare kernel for both chains, one of each per tile index; all tiles of bf16.
 struct SavedChunks {
     char* operands;  ///< [n][3][key tile]: scale eG Q, eG K, er K with normalised Q and K
-    char* pairs;     ///< [n][2]: Ag = (I + strictly lower part of b_i k_i.k_j)^-1 b_j, Pg = scale q_i.k_j for j <= i, with decays
-    float* decays;   ///< [n][key channel]: eC
+    char* pairs;  ///< [n][2]: Ag = (I + strictly lower part of b_i k_i.k_j)^-1 b_j, Pg = scale q_i.k_j for j <= i, with
+                  ///< decays
+    float* decays;          ///< [n][key channel]: eC
     ChunkNumbers* numbers;  ///< [n]
-    char* states;  ///< [n][value tile][key tile]: S at the chunk's start, transposed; null if not wanted
-    char* values;  ///< [n][value tile]: V', where states are wanted
+    char* states;           ///< [n][value tile][key tile]: S at the chunk's start, transposed; null if not wanted
+    char* values;           ///< [n][value tile]: V', where states are wanted
 };
 
 struct ForwardCall : ChunkedCall {
@@ -75,6 +77,9 @@ void launch_backward_states(const BackwardCall& call, cudaStream_t stream);
 /// Everything else, for all chunks at once.
 template <int dim>
 void launch_backward_chunks(const BackwardCall& call, cudaStream_t stream);
+/// Adds up what the chunks leave of the gradients of A_log and dt_bias.
+template <int dim>
+void launch_sum_gates(const BackwardCall& call, cudaStream_t stream);
 template <int dim>
 void launch_decode(const DecodeCall& call, int sequences_heads, cudaStream_t stream);
 

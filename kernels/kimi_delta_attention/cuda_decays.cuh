@@ -3,19 +3,23 @@
 // decays: a decay of many tokens is the product of those of its halves. Every factor formed is at most 1, so nothing
 // overflows whatever the gates are, and a factor vanishes only where what it multiplies does.
 //
-// A pair (i, j), i > j, belongs to the level h = 1, 2, 4, .. 32 at which i and j are in the upper and the lower half of the
-// same block of 2 h tokens. There sum_c X_ic K_jc decay_c(j .. i) is the product of X_i scaled by the decays from the upper
-// half's start to i, and K_j scaled by those from behind j to the lower half's end: of each token one scaled copy a level.
-// The four lowest levels at once come from MiddleFactors unless decays are steep.
+// A pair (i, j), i > j, belongs to the level h = 1, 2, 4, .. 32 at which i and j are in the upper and the lower half of
+// the same block of 2 h tokens. There sum_c X_ic K_jc decay_c(j .. i) is the product of X_i scaled by the decays from
+// the upper half's start to i, and K_j scaled by those from behind j to the lower half's end: of each token one scaled
+// copy a level. The four lowest levels at once come from MiddleFactors unless decays are steep.
 //
-// A warp has 16 tokens, taken in pieces of 16 key channels. Element e of a thread's 8 (with g = lane / 4, q = lane % 4) is
-// token 8 (e / 2 % 2) + g, channel 8 (e / 4) + 2 q + e % 2: as in `Left`, and as a 16 x 16 result has it.
+// A warp has 16 tokens, taken in pieces of 16 key channels. Element e of a thread's 8 (with g = lane / 4, q = lane % 4)
+// is token 8 (e / 2 % 2) + g, channel 8 (e / 4) + 2 q + e % 2: as in `Left`, and as a 16 x 16 result has it.
 #pragma once
 
 #include "kernels/cuda/fragments.cuh"
 #include "kernels/kimi_delta_attention/cuda_call.cuh"
 
 namespace amalgam::kernels::kimi_delta {
+
+/// 64 tokens of all key channels.
+template <int dim>
+using Tiles = char[dim / 64][tile_bytes];
 
 constexpr float log2_e = 1.44269504F;
 
@@ -27,7 +31,8 @@ __device__ inline float sigmoid_fast(float z) {
     return __fdividef(1.0F, 1.0F + exp2_fast(-z * log2_e));
 }
 
-/// The gate of one head: log decays bound sigmoid(rate z) where `bounded`, else -rate softplus(z), with z = a + dt_bias.
+/// The gate of one head: log decays bound sigmoid(rate z) where `bounded`, else -rate softplus(z), with z = a +
+/// dt_bias.
 template <bool bounded>
 struct Gate {
     float rate, bound;
@@ -87,13 +92,16 @@ struct PieceDecays {
             all[e] *= other[e];
         }
     }
-    __device__ void join_all(int lane) { join<1>(lane), join<2>(lane), join<4>(lane), join<8>(lane); }
+    __device__ void join_all(int lane) {
+        join<1>(lane), join<2>(lane), join<4>(lane), join<8>(lane);
+    }
 };
 
-/// The decays of one token each of a piece, from its raw gates. `channel` is the piece's first, `absent` from absent_rows.
+/// The decays of one token each of a piece, from its raw gates. `channel` is the piece's first, `absent` from
+/// absent_rows.
 template <bool bounded>
-__device__ inline void piece_decays(float (&decay)[8], const Left& gates, const Gate<bounded>& gate, const float* dt_bias,
-                                    int channel, float2 absent, int lane) {
+__device__ inline void piece_decays(float (&decay)[8], const Left& gates, const Gate<bounded>& gate,
+                                    const float* dt_bias, int channel, float2 absent, int lane) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
         const float* bias = dt_bias + channel + 8 * h + lane % 4 * 2;
@@ -109,9 +117,9 @@ __device__ inline void piece_decays(float (&decay)[8], const Left& gates, const 
 }
 
 /// Factors by which the pairs of a warp's 16 tokens come from one product instead of four: around the middle of the 16,
-/// decay(j .. i) = row_i column_j with row_i = decay(middle .. i), column = 1 / row. One of the two grows with the decay:
-/// where it could leave the range of numbers ("steep": 8 tokens leave less than 2^-62, which no bound of -5 does), the
-/// levels are the way.
+/// decay(j .. i) = row_i column_j with row_i = decay(middle .. i), column = 1 / row. One of the two grows with the
+/// decay: where it could leave the range of numbers ("steep": 8 tokens leave less than 2^-62, which no bound of -5
+/// does), the levels are the way.
 struct MiddleFactors {
     float row[8], column[8];
     bool steep;
@@ -221,8 +229,8 @@ __device__ inline Left load_piece_transposed(const char* tile, int row, int k, i
 /// The left operand of a product with the transpose of that 16 x 16 block.
 __device__ inline Left load_block_transposed(const char* tile, int row, int k, int lane) {
     Left x;
-    load_matrices_transposed(
-        x.x, shared_address(tile) + tile_offset(row + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
+    load_matrices_transposed(x.x,
+                             shared_address(tile) + tile_offset(row + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
     return x;
 }
 __device__ inline void store_piece_rows(char* tile, int row, int k, const Left& x, int lane) {

@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// What both chains take of a chunk: Q and K scaled by decays and norms, and the sums over pairs of tokens (cuda_decays.cuh),
-// of which those of K make a triangular matrix to be inverted. A warpgroup has 64 key channels, its warps 16 tokens each.
-// Pairs within the 16 tokens of a warp are summed from registers; those of blocks of 16 (levels 16 and 32) by way of shared
-// memory.
+// What both chains take of a chunk: Q and K scaled by decays and norms, and the sums over pairs of tokens
+// (cuda_decays.cuh), of which those of K make a triangular matrix to be inverted. A warpgroup has 64 key channels, its
+// warps 16 tokens each. Pairs within the 16 tokens of a warp are summed from registers; those of blocks of 16 (levels
+// 16 and 32) by way of shared memory.
 #include "kernels/gated_delta_rule/cuda_inverse.cuh"
 #include "kernels/kimi_delta_attention/cuda_decays.cuh"
 
 namespace amalgam::kernels::kimi_delta {
 namespace {
-
-template <int dim>
-using Tiles = char[dim / 64][tile_bytes];
 
 /// Scaled copies of the chunk's tokens.
 template <int dim>
@@ -43,7 +40,8 @@ struct PrepareShared {
 template <int dim>
 constexpr int blocks_at_once = dim == 64 ? 4 : 2;
 
-/// Pairs among the 16 tokens of a warp at level `size`, summed over 16 channels: added to the 16 x 16 results qk and kk.
+/// Pairs among the 16 tokens of a warp at level `size`, summed over 16 channels: added to the 16 x 16 results qk and
+/// kk.
 template <int size>
 __device__ void add_level(float (&qk)[8], float (&kk)[8], const float (&q)[8], const float (&k)[8], PieceDecays& decays,
                           int lane) {
@@ -106,7 +104,8 @@ __device__ void block_product(float (&d)[8], const Tiles<dim>& X, int row, const
     for (int i = 0; i < 8; ++i) d[i] = 0.0F;
 #pragma unroll
     for (int i = 0; i < dim / 16; ++i)
-        multiply_transposed(d, load_piece_rows(X[i / 4], row, i % 4, lane), load_piece_rows(Y[i / 4], column, i % 4, lane));
+        multiply_transposed(d, load_piece_rows(X[i / 4], row, i % 4, lane),
+                            load_piece_rows(Y[i / 4], column, i % 4, lane));
 }
 
 /// The 16 x 16 blocks below the diagonal: rows 16 `row` .., columns 16 `column` .. of the pairs.
@@ -158,7 +157,8 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
     __syncthreads();
 
     // Decays of single tokens and of blocks, and norms. The former wait where this thread's warp will write the piece's
-    // scaled tokens. Loops over pieces stay loops: unrolled, they need more registers and instruction cache than there are.
+    // scaled tokens. Loops over pieces stay loops: unrolled, they need more registers and instruction cache than there
+    // are.
     auto& operands = shared.operands;
     char *const q_tile = operands.q[group], *const k_tile = operands.k[group], *const a_tile = operands.a[group];
     float squares[2][2] = {};
@@ -254,8 +254,7 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
         store_piece_rows(shared.levels.k16[group], 16 * warp, p, scaled(k, factor), lane);
         if (warp % 2 == 1) store_piece_rows(shared.levels.q[group], 8 * (warp - 1), p, scaled(q, factor), lane);
 #pragma unroll
-        for (int e = 0; e < 8; ++e)
-            factor[e] = (warp >= 2 ? decays.from[e] : decays.to[e]) * of_channel(neighbour, e);
+        for (int e = 0; e < 8; ++e) factor[e] = (warp >= 2 ? decays.from[e] : decays.to[e]) * of_channel(neighbour, e);
         store_piece_rows(shared.levels.k32[group], 16 * warp, p, scaled(k, factor), lane);
         if (warp >= 2) store_piece_rows(shared.levels.q[group], 16 * warp, p, scaled(q, factor), lane);
 #pragma unroll
@@ -277,8 +276,7 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
     __syncthreads();
     if constexpr (tiles == 2) {
 #pragma unroll
-        for (int i = 0; i < 8; ++i)
-        {
+        for (int i = 0; i < 8; ++i) {
             const float part = shared.parts[1 - group][warp][lane][i];
             qk[i] += part, kk[i] += part;  // each group uses its own only
         }
@@ -307,7 +305,8 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
     each_item([&](float(&d)[8], bool of_queries, Block block) {
         const auto& k = block.level == 16 ? shared.levels.k16 : shared.levels.k32;
         if (of_queries)
-            block_product<dim>(d, shared.levels.q, block.level == 16 ? 8 * (block.row - 1) : 16 * block.row, k, 16 * block.column, lane);
+            block_product<dim>(d, shared.levels.q, block.level == 16 ? 8 * (block.row - 1) : 16 * block.row, k,
+                               16 * block.column, lane);
         else
             block_product<dim>(d, k, 16 * block.row, k, 16 * block.column, lane);
     });
@@ -322,7 +321,8 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
         }
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
-            const int row = 16 * block.row + 8 * (j % 2) + lane / 4, column = 16 * block.column + j / 2 * 8 + lane % 4 * 2;
+            const int row = 16 * block.row + 8 * (j % 2) + lane / 4,
+                      column = 16 * block.column + j / 2 * 8 + lane % 4 * 2;
             const float beta = shared.numbers.beta[row];
             *reinterpret_cast<__half2*>(&inverse.A[row][column]) =
                 __floats2half2_rn(beta * d[2 * j], beta * d[2 * j + 1]);

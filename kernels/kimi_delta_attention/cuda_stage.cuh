@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the chains of gated_delta_rule/cuda_chain.cuh take of a chunk where every key channel has its own decay: tiles that
-// the prepare kernel has made, brought by the copy engine. The auxiliary warpgroup only starts the copies.
+// What the chains of gated_delta_rule/cuda_chain.cuh take of a chunk where every key channel has its own decay: tiles
+// that the prepare kernel has made, brought by the copy engine. The auxiliary warpgroup only starts the copies.
 #pragma once
 
 #include "kernels/gated_delta_rule/cuda_chain.cuh"

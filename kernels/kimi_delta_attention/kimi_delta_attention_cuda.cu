@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/kimi_delta_attention/kimi_delta_attention_cuda.h"
-
 #include <algorithm>
 #include <string>
 
@@ -8,6 +6,7 @@
 #include "kernels/gated_delta_rule/chunk_slots.h"
 #include "kernels/gated_delta_rule/cuda_copy.cuh"
 #include "kernels/kimi_delta_attention/cuda_call.cuh"
+#include "kernels/kimi_delta_attention/kimi_delta_attention_cuda.h"
 #include "kernels/require.h"
 
 namespace amalgam::kernels {
@@ -27,7 +26,8 @@ void require_support(const KimiDeltaAttentionShape& shape, const KimiDeltaAttent
     require(cuda::kimi_delta_attention_supports(shape, options),
             "this shape or element type has no kernel (bf16 and head dimensions 64 and 128 have); ask "
             "kimi_delta_attention_supports first");
-    require(options.lower_bound <= 0.0F, "lower_bound is positive (log decays are not); pass a negative one, or 0 for none");
+    require(options.lower_bound <= 0.0F,
+            "lower_bound is positive (log decays are not); pass a negative one, or 0 for none");
     require(shape.packed == 0 || inputs.sequence_starts != nullptr,
             "sequence_starts is null (packed sequences need it); pass their first tokens, in device memory");
 }
@@ -107,8 +107,9 @@ ForwardCall make_call(const KimiDeltaAttentionShape& shape, const KimiDeltaAtten
 }
 
 template <int dim>
-void run_forward(const ForwardCall& call, const KimiDeltaAttentionShape& shape, const KimiDeltaAttentionOptions& options,
-                 const KimiDeltaAttentionInputs& inputs, cudaStream_t stream) {
+void run_forward(const ForwardCall& call, const KimiDeltaAttentionShape& shape,
+                 const KimiDeltaAttentionOptions& options, const KimiDeltaAttentionInputs& inputs,
+                 cudaStream_t stream) {
     if (needs_copy(options, inputs)) {
         copy_rows<4>({device_rows(inputs.q), device_rows(inputs.k), device_rows(inputs.v), device_rows(inputs.a)},
                      call.q.data, shape.batch * shape.time, shape.heads * dim,
@@ -127,6 +128,8 @@ void run_backward(const BackwardCall& call, cudaStream_t stream) {
     cuda::check_launch(operation, "backward, states");
     launch_backward_chunks<dim>(call, stream);
     cuda::check_launch(operation, "backward, chunks");
+    launch_sum_gates<dim>(call, stream);
+    cuda::check_launch(operation, "backward, gates");
 }
 
 }  // namespace

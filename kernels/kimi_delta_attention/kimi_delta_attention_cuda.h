@@ -4,8 +4,8 @@
 #include "kernels/cuda/stream.h"
 #include "kernels/kimi_delta_attention/kimi_delta_attention.h"
 
-/// Kimi Delta Attention (kimi_delta_attention.h says what that is) on Hopper GPUs, for bf16 activations and head dimensions
-/// 64 and 128. The functions, their pointers and their errors are as those of gated_delta_rule_cuda.h.
+/// Kimi Delta Attention (kimi_delta_attention.h says what that is) on Hopper GPUs, for bf16 activations and head
+/// dimensions 64 and 128. The functions, their pointers and their errors are as those of gated_delta_rule_cuda.h.
 namespace amalgam::kernels::cuda {
 
 /// True when the functions below take such a call.

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Times a delta rule on the GPU: forward (as in inference), forward that saves for a backward pass, backward, and the decode
-// step. Prints CSV; medians of repetitions over inputs in different memory, by CUDA events. The floors are the bytes that
-// must move (inputs once, outputs once, without anything saved between passes) at the measured speed of a copy.
+// Times a delta rule on the GPU: forward (as in inference), forward that saves for a backward pass, backward, and the
+// decode step. Prints CSV; medians of repetitions over inputs in different memory, by CUDA events. The floors are the
+// bytes that must move (inputs once, outputs once, without anything saved between passes) at the measured speed of a
+// copy.
 
 #include <cstdio>
 #include <cstdlib>
@@ -33,8 +34,8 @@ inline std::vector<int64_t> rising_starts(int64_t sequences, int64_t time) {
 
 enum class Variant { plain, silu, packed };
 
-/// One fused projection [tokens][q | k | v | a | b], padded to rows of a multiple of 16 bytes, and its gradient. A `Rule`
-/// names itself and its functions, and how many gates a token and head have.
+/// One fused projection [tokens][q | k | v | a | b], padded to rows of a multiple of 16 bytes, and its gradient. A
+/// `Rule` names itself and its functions, and how many gates a token and head have.
 template <class Rule>
 void time_shape(const Shape& s, Variant variant, double speed) {
     const bool packed = variant == Variant::packed;
@@ -78,19 +79,18 @@ void time_shape(const Shape& s, Variant variant, double speed) {
     const Block workspace(Rule::workspace_bytes(shape, options, inputs(0), true));
     const Block scratch(Rule::scratch_bytes(shape));
     const auto forward = [&](int i, bool for_backward) {
-        Rule::forward(shape, options, inputs(i), {o.data, nullptr}, workspace.data, for_backward,
-                                       nullptr);
+        Rule::forward(shape, options, inputs(i), {o.data, nullptr}, workspace.data, for_backward, nullptr);
     };
     const double inference = median_milliseconds(21, [&](int i) { forward(i, false); });
     const double training = median_milliseconds(21, [&](int i) { forward(i, true); });
     const double backward = median_milliseconds(21, [&](int i) {
-        Rule::backward(shape, options, inputs(0), output_gradients[i % copies]->data, nullptr,
-                                        workspace.data, scratch.data, gradients, nullptr);
+        Rule::backward(shape, options, inputs(0), output_gradients[i % copies]->data, nullptr, workspace.data,
+                       scratch.data, gradients, nullptr);
     });
     const double both = median_milliseconds(21, [&](int i) {
         forward(i, true);
-        Rule::backward(shape, options, inputs(i), output_gradients[i % copies]->data, nullptr,
-                                        workspace.data, scratch.data, gradients, nullptr);
+        Rule::backward(shape, options, inputs(i), output_gradients[i % copies]->data, nullptr, workspace.data,
+                       scratch.data, gradients, nullptr);
     });
     const double count = static_cast<double>(tokens * s.heads) / 1e6, row = 2.0 * static_cast<double>(s.dim),
                  gate = 2.0 * static_cast<double>(Rule::gates(s.dim));
@@ -136,8 +136,7 @@ void time_decoding(int64_t sequences, int64_t heads, int64_t dim, double speed) 
     cudaGraphExec_t graph_exec = nullptr;
     check(cudaStreamCreate(&stream), "stream");
     check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), "capture");
-    for (int i = 0; i < steps; ++i)
-        Rule::decode(shape, options, inputs, states[i % copies]->floats(), o.data, stream);
+    for (int i = 0; i < steps; ++i) Rule::decode(shape, options, inputs, states[i % copies]->floats(), o.data, stream);
     check(cudaStreamEndCapture(stream, &graph), "capture");
     check(cudaGraphInstantiate(&graph_exec, graph, 0), "graph");
     const double time = median_milliseconds(15, [&](int) { cudaGraphLaunch(graph_exec, nullptr); }) / steps;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// A problem of gated_delta_rule_case.h on the GPU, by the functions of a `Cuda`: workspace_bytes, forward, scratch_bytes,
-// backward, decode.
+// A problem of gated_delta_rule_case.h on the GPU, by the functions of a `Cuda`: workspace_bytes, forward,
+// scratch_bytes, backward, decode.
 
 #include "device_block.h"
 #include "gated_delta_rule_case.h"
@@ -33,20 +33,19 @@ NamedValues run_on_cuda(Case& c, bool aligned) {
                                       c.starts.empty() ? nullptr : static_cast<const int64_t*>(starts.data())};
     const DeviceBlock workspace(Cuda::workspace_bytes(shape, c.options, inputs, true));
     Cuda::forward(shape, c.options, inputs, {o.data(), c.with_states ? final_state.floats() : nullptr},
-                                   workspace.data(), true, nullptr);
+                  workspace.data(), true, nullptr);
     check_cuda(cudaDeviceSynchronize(), "forward");
     std::vector<uint16_t> d_o_bits(tokens * shape.heads * shape.value_dim);
     std::memcpy(d_o_bits.data(), c.output_gradient.bytes().data(), d_o_bits.size() * 2);
-    const DeviceBlock d_o(d_o_bits), d_final(c.final_state_gradient),
-        scratch(Cuda::scratch_bytes(shape));
+    const DeviceBlock d_o(d_o_bits), d_final(c.final_state_gradient), scratch(Cuda::scratch_bytes(shape));
     const DeviceBlock gradient(laid.size()), d_A_log(shape.heads * 4), d_dt_bias(c.dt_bias.size() * 4);
     const DeviceBlock d_initial(c.initial_state.size() * 4);
     const auto writable = [&](char part) { return Rows{gradient.at(c.offset(part) * 2), stride}; };
-    Cuda::backward(shape, c.options, inputs, d_o.data(), c.with_states ? d_final.floats() : nullptr,
-                                    workspace.data(), scratch.data(),
-                                    {writable('q'), writable('k'), writable('v'), writable('a'), writable('b'),
-                                     d_A_log.floats(), d_dt_bias.floats(), d_initial.floats()},
-                                    nullptr);
+    Cuda::backward(shape, c.options, inputs, d_o.data(), c.with_states ? d_final.floats() : nullptr, workspace.data(),
+                   scratch.data(),
+                   {writable('q'), writable('k'), writable('v'), writable('a'), writable('b'), d_A_log.floats(),
+                    d_dt_bias.floats(), d_initial.floats()},
+                   nullptr);
     check_cuda(cudaDeviceSynchronize(), "backward");
     const std::vector<float> o_values = from_bf16(o.host<uint16_t>());
     const std::vector<float> gradients = from_bf16(gradient.host<uint16_t>());
@@ -80,9 +79,9 @@ NamedValues run_decode_on_cuda(Case& c) {
     const DeviceBlock o(shape.batch * shape.heads * shape.value_dim * 2);
     const auto view = [&](char part) { return ConstRows{fused.at(c.offset(part) * 2), c.token_width()}; };
     Cuda::decode(shape, c.options,
-                                  {view('q'), view('k'), view('v'), view('a'), view('b'), A_log.floats(),
-                                   dt_bias.floats(), nullptr, nullptr, static_cast<const int32_t*>(slot.data())},
-                                  state.floats(), o.data(), nullptr);
+                 {view('q'), view('k'), view('v'), view('a'), view('b'), A_log.floats(), dt_bias.floats(), nullptr,
+                  nullptr, static_cast<const int32_t*>(slot.data())},
+                 state.floats(), o.data(), nullptr);
     check_cuda(cudaDeviceSynchronize(), "decode");
     const std::vector<float> outputs = from_bf16(o.host<uint16_t>()), states = slotted.by_row(state.host<float>());
     return {{"o", {outputs.begin(), outputs.end()}}, {"final_state", {states.begin(), states.end()}}};

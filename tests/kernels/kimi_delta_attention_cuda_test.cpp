@@ -18,8 +18,8 @@ struct KimiDeltaAttentionCuda {
     static constexpr auto decode = cuda::kimi_delta_attention_decode;
 };
 
-/// Accepted RMS(error) / RMS(reference) over all cases of a test. Those of A_log and dt_bias are sums over all tokens whose
-/// terms have either sign: what the terms' errors amount to depends on how far a sum happens to cancel.
+/// Accepted RMS(error) / RMS(reference) over all cases of a test. Those of A_log and dt_bias are sums over all tokens
+/// whose terms have either sign: what the terms' errors amount to depends on how far a sum happens to cancel.
 double accepted_error(const std::string& name) {
     if (name == "o" || name == "final_state") return 0.005;
     if (name == "dq" || name == "dk" || name == "dv" || name == "dinitial_state") return 0.006;
@@ -155,8 +155,9 @@ TEST_P(KimiDeltaAttentionOnCuda, equal_decays_are_the_gated_delta_rule) {
     for (int64_t t = 0; t < 300; ++t) {
         const auto copy = [&](char part, bool spread) {
             for (int64_t i = 0; i < 3 * c.width(part); ++i)
-                c.fused.set(t * c.token_width() + c.offset(part) + i,
-                            of_rule.fused.get(t * of_rule.token_width() + of_rule.offset(part) + (spread ? i / dim : i)));
+                c.fused.set(
+                    t * c.token_width() + c.offset(part) + i,
+                    of_rule.fused.get(t * of_rule.token_width() + of_rule.offset(part) + (spread ? i / dim : i)));
         };
         copy('q', false), copy('k', false), copy('v', false), copy('b', false), copy('a', true);
     }
