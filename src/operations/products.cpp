@@ -92,7 +92,8 @@ struct WidenedMap : Function<WidenedMap> {
     static tensor_list backward(AutogradContext* ctx, tensor_list gradients) {
         const auto saved = ctx->get_saved_variables();
         const at::Tensor &x = saved[0], &weight = saved[1];
-        const at::Tensor dy = gradients[0].reshape({-1, weight.size(0)});
+        at::Tensor dy = gradients[0].reshape({-1, weight.size(0)});
+        if (dy.numel() <= 4 * block_numbers) dy = dy.to(at::kFloat);  // once for both products
         at::Tensor dx, dw, db;
         if (ctx->needs_input_grad(0)) {
             auto sizes = gradients[0].sizes().vec();
@@ -104,7 +105,7 @@ struct WidenedMap : Function<WidenedMap> {
             dw = at::empty_like(weight);
             multiply_widened(dw, dy.t(), x, false);
         }
-        if (ctx->saved_data["bias"].toBool()) db = dy.sum(0);
+        if (ctx->saved_data["bias"].toBool()) db = dy.sum(0).to(x.scalar_type());
         return {dx, dw, db};
     }
 };

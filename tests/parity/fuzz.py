@@ -7,7 +7,7 @@ transformers, with the same numbers, and refuse the others in words?
 
 Every edit depends on seed and number only. Outcomes:
     equal              both take it, logits agree to 1e-4 of the largest
-    both refuse        (transformers also where it would draw missing weights at random)
+    both refuse        (transformers also where it would draw missing weights at random, or comes to no end)
     we refuse          transformers takes it; allowed, as long as the message names the file
   and the faults:
     different          both take it, logits differ
@@ -23,6 +23,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import struct
 import sys
 import tempfile
@@ -40,6 +41,7 @@ import teachers
 from amalgam_binary import amalgam
 
 TIME, TOLERANCE = 48, 1e-4
+PATIENCE = 20.0  # s of computing: a config with 2^63 layers keeps transformers busy for ever
 FAULTS = ("different", "we accept", "crash")
 FAMILIES = ("llama", "qwen2", "qwen3")
 SIZES = dict(hidden_size=32, intermediate_size=40, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=40)
@@ -197,6 +199,10 @@ def edit_tensors(rng, path):
     return f"{kind} {name}"
 
 
+def no_end(signal_number, frame):
+    raise RuntimeError(f"no end after {PATIENCE:.0f} s of computing")
+
+
 class Fuzzer:
     def __init__(self, folder, seed):
         self.folder, self.seed = Path(folder), seed
@@ -204,6 +210,7 @@ class Fuzzer:
         transformers.logging.disable_progress_bar()
         warnings.simplefilter("ignore")
         torch.set_num_threads(1)
+        signal.signal(signal.SIGVTALRM, no_end)
         self.tokens = teachers.write_tokens(self.folder / "tokens.h5", 1, TIME)
         for family in FAMILIES:
             for tied in (False, True):
@@ -233,6 +240,7 @@ class Fuzzer:
     def theirs(self, folder):
         """Logits, or why there are none."""
         try:
+            signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE)
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), torch.no_grad():
                 model, info = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True)
                 if info["missing_keys"] or info["mismatched_keys"]:
@@ -240,6 +248,8 @@ class Fuzzer:
                 return model.eval()(self.tokens, use_cache=False).logits
         except Exception as error:  # whatever transformers says
             return f"{type(error).__name__}: {str(error)[:150]}"
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
 
     def ours(self, folder):
         """Exit status, what was said, logits if there are any."""

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small part of fuzz.py, and that it would see a fault."""
+import json
 import tempfile
 import unittest
+from unittest import mock
 
 import torch
 
@@ -21,6 +23,13 @@ class Fuzz(unittest.TestCase):
         self.assertEqual(sum(counts.values()), 40)
         for outcome in ("equal", "both refuse"):
             self.assertGreater(counts[outcome], 3, counts)
+
+    def test_a_model_that_transformers_never_finishes_is_given_up(self):
+        folder = self.fuzzer.folder / "llama-False"
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2 ** 63}))
+        with mock.patch.object(fuzz, "PATIENCE", 1.0):
+            self.assertIn("no end", self.fuzzer.theirs(folder))
 
     def test_faults_would_be_seen(self):
         folder, logits = self.fuzzer.folder / "x", torch.ones(1, 2, 3)
