@@ -2,6 +2,7 @@
 // The half of a mixer that needs LibTorch: how its module is made, and how its layers are written in export formats.
 #pragma once
 
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "mixers/mixer.h"
@@ -36,9 +37,21 @@ std::unique_ptr<Mixer> make_module(const ModelSpec& spec, int64_t layer, Paramet
     return std::make_unique<Module>(spec, layer, store);
 }
 
+/// How layers of a mixer start from trained layers of another one, computing the same.
+struct LayerStart {
+    std::string mixer;
+    /// Why layers of the student `ours` cannot start from those of `theirs`; nothing if they can.
+    std::optional<std::string> (*refusal)(const ModelSpec& ours, const ModelSpec& theirs);
+    /// The first value of the parameter `name` (after "model.layers.N."): `transferred` is the one it would have
+    /// otherwise, theirs(name) a tensor of the trained layer, nothing if it has none of that name.
+    at::Tensor (*value)(const std::string& name, const at::Tensor& transferred,
+                        const std::function<std::optional<at::Tensor>(const std::string& name)>& theirs);
+};
+
 struct MixerImplementation {
     std::unique_ptr<Mixer> (*make)(const ModelSpec& spec, int64_t layer, ParameterStore& store);
     std::vector<LayerExport> exports;
+    std::vector<LayerStart> starts = {};
 };
 
 /// Of the mixer of that name. Throws Error(bad_input) if there is none.

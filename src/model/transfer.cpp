@@ -50,4 +50,37 @@ std::optional<at::Tensor> TransferSource::find(const std::string& name) const {
     return drawn(parameter, RandomStream(seed_, name));
 }
 
+ContinuedSource::ContinuedSource(const TransferSource& transferred, const ModelSpec& student,
+                                 const TensorSource& trained, const ModelSpec& trained_spec)
+    : transferred_(transferred), trained_(trained) {
+    const std::string ours = linear_mixer(student.layout), theirs = linear_mixer(trained_spec.layout);
+    const auto refuse = [&](const std::string& why) {
+        throw Error(text(trained.where(), ": layers of ", ours, " cannot start from it: ", why), ExitCode::bad_input);
+    };
+    if (ours == theirs) return;
+    std::string known;
+    for (const LayerStart& start : find_implementation(ours).starts) {
+        if (start.mixer == theirs) start_ = &start;
+        known += " " + start.mixer;
+    }
+    if (!start_) refuse(text("its linear layers are ", theirs.empty() ? "none" : theirs, " (possible:", known, ")"));
+    if (const auto why = start_->refusal(student, trained_spec)) refuse(*why);
+}
+
+std::optional<at::Tensor> ContinuedSource::find(const std::string& name) const {
+    const size_t part = name.find("linear_attn.");
+    if (part == std::string::npos || !start_) {
+        const auto found = trained_.find(name);
+        return found ? found : transferred_.find(name);
+    }
+    const auto transferred = transferred_.find(name);
+    const std::string prefix = name.substr(0, part);
+    // A layer that kept softmax attention starts as the teacher's does.
+    if (!transferred || !trained_.find(prefix + "linear_attn.o_proj.weight")) return transferred;
+    return start_->value(name.substr(part), *transferred, [&](const std::string& theirs) {
+        const auto found = trained_.find(prefix + theirs);
+        return found ? std::optional(found->to(at::kFloat)) : std::nullopt;
+    });
+}
+
 }  // namespace amalgam

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention weight transfer: the weights of linear mixers made from the teacher's softmax attention, as the mixers'
-// declarations say: copied, expanded to all query heads, or drawn.
+// declarations say: copied, expanded to all query heads, or drawn. Or made from a trained student of another mixer.
 #pragma once
 
+#include "mixers/implementation.h"
 #include "model/weights.h"
 #include "options/choices.h"
 
@@ -26,6 +27,23 @@ class TransferSource : public TensorSource {
     std::map<std::string, ParameterDeclaration> declared_;  // by the tensor's name
     KeyValueExpansion expansion_;
     uint64_t seed_;
+};
+
+/// The same for a student whose linear layers start from those of a trained student of the same teacher, of its own
+/// mixer or of one that its mixer can start from (LayerStart). Everything else is the trained student's too, if it has
+/// it.
+class ContinuedSource : public TensorSource {
+  public:
+    /// Throws Error(bad_input) with the reason if the student cannot start so.
+    ContinuedSource(const TransferSource& transferred, const ModelSpec& student, const TensorSource& trained,
+                    const ModelSpec& trained_spec);
+    std::optional<at::Tensor> find(const std::string& name) const override;
+    std::string where() const override { return trained_.where() + " (continued)"; }
+
+  private:
+    const TransferSource& transferred_;
+    const TensorSource& trained_;
+    const LayerStart* start_ = nullptr;  // null: the mixer is the same
 };
 
 }  // namespace amalgam

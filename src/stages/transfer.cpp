@@ -3,6 +3,7 @@
 // hold a whole model.
 #include "model/transfer.h"
 
+#include "checkpoints/checkpoint.h"
 #include "checkpoints/checkpoint_writer.h"
 #include "checkpoints/sharded_pieces.h"
 #include "sharding/node_weights.h"
@@ -20,7 +21,13 @@ StageOutcome transfer(Run& run) {
     run.world.together([&] {  // of other nodes; the ranks of one node fail together
         const NodeSource on_node(teacher, run.node);
         const TransferSource source(on_node, spec, run.job.student.key_value_expansion, uint64_t(run.job.seed));
-        load_weights(shards, {&source});
+        std::string start;
+        read_option(spec.options, "start", start);
+        if (start.empty()) return load_weights(shards, {&source});
+        const Checkpoint trained(start);
+        const ContinuedSource continued(source, spec, trained, trained.spec());
+        load_weights(shards, {&continued});
+        info(text("transfer: layers start from ", start));
     });
     CheckpointWriter writer(run.checkpoints("transfer").finished(),
                             {{"transfer", 0, 0, 0, run.job.seed}, spec, {}, run.provenance()},

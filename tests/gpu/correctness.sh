@@ -29,16 +29,16 @@ models() {
     done
 }
 
-# linear_attention FOLDER PROGRAM...: a student of gated linear attention as FOLDER/gla, its logits as FOLDER/gla.h5
+# linear_attention NAME FOLDER PROGRAM...: a student of the variant NAME_v1 as FOLDER/NAME, its logits as FOLDER/NAME.h5
 linear_attention() {
-    local folder=$1
-    shift
+    local name=$1 folder=$2
+    shift 2
     mpirun --oversubscribe -np 2 "$@" run jobs/quickstart.yaml --set name=linear --set output="$folder" --set device=cpu \
-        --set student.variant=gla_v1 --set precision=float32 --set 'export.formats=[]' --set score.tokens=0 \
+        --set student.variant=${name}_v1 --set precision=float32 --set 'export.formats=[]' --set score.tokens=0 \
         --set select.rule=explicit --set 'select.layers=[2, 3]' > "$folder/linear.log" 2>&1
     "$@" logits --model "$folder/linear/checkpoints/distill.h5" --tokens $tokens --sequence-length 300 --sequences 2 \
-        --precision float32 --device cpu --out "$folder/gla.h5"
-    "$@" export "$folder/linear/checkpoints/distill.h5" "$folder/gla" --to fla --precision float32 --teacher $teacher
+        --precision float32 --device cpu --out "$folder/$name.h5"
+    "$@" export "$folder/linear/checkpoints/distill.h5" "$folder/$name" --to fla --precision float32 --teacher $teacher
     rm -r "$folder/linear"
 }
 
@@ -53,7 +53,7 @@ if [ "$mode" = reference ]; then
     "$program" export "$hybrid" "$folder/fla" --to fla --precision float32 --teacher $teacher
     rm -r "$folder/quickstart"
     models "$program" cpu "$folder/cpu"
-    linear_attention "$folder" "$program"
+    for name in gla kda; do linear_attention $name "$folder" "$program"; done
 else
     output=$(mktemp -d)
     for program in operations_test mixers_test model_test optimizer_test objectives_test training_test; do
@@ -67,7 +67,9 @@ else
     if python3 -c 'import fla' 2> /dev/null; then
         python3 "$here/fla_export.py" "$folder/fla" $tokens float32="$output/hybrid-float32.h5" bfloat16="$output/hybrid-bfloat16.h5" \
             ${3:+--csv "${3%.csv}-fla.csv"} || failed=1
-        python3 "$here/fla_export.py" "$folder/gla" $tokens float32="$folder/gla.h5" ${3:+--csv "${3%.csv}-gla.csv"} || failed=1
+        for name in gla kda; do
+            python3 "$here/fla_export.py" "$folder/$name" $tokens float32="$folder/$name.h5" ${3:+--csv "${3%.csv}-$name.csv"} || failed=1
+        done
     fi
     exit ${failed:-0}
 fi

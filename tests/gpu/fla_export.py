@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Does flash-linear-attention compute what we compute? Loads a student exported with `--to fla` into its
-GatedDeltaNetForCausalLM or GLAForCausalLM on the GPU and compares the logits with those that `amalgam logits` wrote for the same tokens.
+GatedDeltaNetForCausalLM, GLAForCausalLM or KDAForCausalLM on the GPU and compares the logits with those that `amalgam logits` wrote for the
+same tokens.
 Its softmax layers call the package flash_attn; where that is missing, PyTorch's attention answers the calls.
 
 usage: fla_export.py FOLDER TOKENS.h5 PRECISION=LOGITS.h5 ... [--csv FILE]

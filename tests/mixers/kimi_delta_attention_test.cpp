@@ -242,6 +242,38 @@ TEST_F(KimiDeltaTransfer, decay_starts_as_a_gated_delta_net_of_the_same_seed) {
     EXPECT_TRUE(at::equal(*start.find(prefix + "b_proj.weight"), *other.find(prefix + "b_proj.weight")));
 }
 
+/// A trained gated delta net goes on as Kimi Delta Attention.
+TEST_F(KimiDeltaTransfer, continues_a_gated_delta_net) {
+    for (const bool convolution : {false, true}) {
+        const ModelSpec trained_spec{
+            config, {"gated_delta_net"}, {{"output_gate", false}, {"short_convolution", convolution}}};
+        const auto trained = test::small_model(trained_spec, 9);
+        const ModelSource weights(*trained, "trained");
+        const Options options = {{"short_convolution", true}};
+        const TransferSource start = transfer(options);
+        const ModelSpec spec{config, {kimi_mixer}, options};
+        const auto student = test::small_model(spec, 1, /*trainable=*/true);
+        const ContinuedSource continued(start, spec, weights, trained_spec);
+        load_weights(*student, {&continued});
+        const at::Tensor tokens = test::random_tokens(2, 40, config.vocabulary_size, 3);
+        EXPECT_LT(relative_error(student->logits(tokens), trained->logits(tokens)), 1e-5);
+        load_weights(*student, {&start, &source});  // a negative control
+        EXPECT_GT(relative_error(student->logits(tokens), trained->logits(tokens)), 1e-2);
+    }
+}
+
+TEST_F(KimiDeltaTransfer, refuses_to_continue_what_it_cannot_express) {
+    const ModelSpec ours{config, {kimi_mixer}, {}};
+    const TransferSource start = transfer({});
+    const auto refused = [&](const ModelSpec& theirs, const char* part) {
+        test::expect_error([&] { ContinuedSource(start, ours, source, theirs); }, ExitCode::bad_input, {part});
+    };
+    refused({config, {"gated_delta_net"}, {}}, "output gate");
+    refused({config, {"gated_delta_net"}, {{"output_gate", false}, {"short_convolution", true}}}, "convolution");
+    refused({config, {"gated_linear_attention"}, {}}, "gated_linear_attention");
+    EXPECT_NO_THROW(ContinuedSource(start, ours, source, {config, {"gated_delta_net"}, {{"output_gate", false}}}));
+}
+
 /// Where raw gates are 0, a bounded gate decays as the softplus would with a rate and a step of the same kind.
 TEST_F(KimiDeltaTransfer, bounded_gates_start_in_the_range_of_a_gated_delta_nets) {
     const TransferSource start = transfer({{"lower_bound", -5.0}});

@@ -5,6 +5,7 @@ The student of each case is made by a real run (two optimizer steps of each stag
 and with linear or softmax layers only.
 """
 import json
+import shutil
 import tempfile
 import unittest
 from pathlib import Path
@@ -16,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import teachers
 from amalgam_binary import amalgam, checked, generated, logits
+from fla_kda import Kda
 
 TIME, COUNT = 60, 16
 # teacher, kept softmax layers, student options
@@ -128,6 +130,25 @@ class Export(unittest.TestCase):
         self.assertEqual(config["model_type"], "gated_deltanet")
         self.assertEqual(config["attn"]["layers"], [0, 2])
         self.assertTrue(config["attn"]["qkv_bias"])
+
+    def test_kimi_delta_attention_in_fla_format(self):
+        """Softplus and bounded gates, with and without convolution; every written tensor is read."""
+        for student in ({"variant": "kda_v1"}, {"variant": "kda_v2", "short_convolution": True}):
+            with self.subTest(student):
+                name = student["variant"]
+                checkpoint = self.student("qwen2", [0, 2], student)
+                checked("export", checkpoint, self.folder / name, "--to", "fla", "--precision", "float32")
+                model = Kda(self.folder / name)
+                self.assertEqual(model.config["architectures"], ["KDAForCausalLM"])
+                with torch.no_grad():
+                    expected = model.logits(self.tokens)
+                self.assertEqual(model.used, set(model.tensors))
+                found = logits(checkpoint, self.folder / "tokens.h5", self.folder / "logits.h5", TIME)
+                self.assertLess((found - expected).abs().max().item(), 1e-4 * expected.abs().max().item())
+                model.tensors["model.layers.1.attn.dt_bias"] += 0.5  # a negative control
+                with torch.no_grad():
+                    self.assertGreater((found - model.logits(self.tokens)).abs().max().item(), 1e-4 * expected.abs().max().item())
+                shutil.rmtree(self.folder / "runs")  # the next student has the same name
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// A hybrid as one of flash-linear-attention's models (gated_deltanet, gla), with the softmax layers in the config's
-// `attn`. Its attention knows no q/k norm, no RoPE scaling, and only head_dim = hidden / heads. All its norms have one
-// eps: where the student's output norms have another one than the norms of its blocks, the same function is written
-// with the residual stream x scaled by s = sqrt(eps of the output norms / eps of the blocks), since s x / sqrt(mean((s
-// x)^2) + s^2 eps) = x / sqrt(mean(x^2) + eps).
+// A hybrid as one of flash-linear-attention's models (gated_deltanet, gla, kda), with the softmax layers in the
+// config's `attn`. Its attention knows no q/k norm, no RoPE scaling, and only head_dim = hidden / heads. All its norms
+// have one eps: where the student's output norms have another one than the norms of its blocks, the same function is
+// written with the residual stream x scaled by s = sqrt(eps of the output norms / eps of the blocks), since s x /
+// sqrt(mean((s x)^2) + s^2 eps) = x / sqrt(mean(x^2) + eps).
 #include <ATen/ATen.h>
 
 #include <cmath>

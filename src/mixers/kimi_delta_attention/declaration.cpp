@@ -41,7 +41,10 @@ class KimiDeltaAttentionDeclaration : public MixerDeclaration {
             {"short_convolution", standard.short_convolution, "", "depthwise causal convolution of width 4 on q, k, v"},
             {"lower_bound", standard.lower_bound, "",
              "of the log decays, by a sigmoid (down to -5, which other kernels require); 0: none, by a softplus",
-             Range{-5.0, 0.0}}};
+             Range{-5.0, 0.0}},
+            {"start", std::string(), "",
+             "checkpoint of a gated delta net student without output gate (gdn_v1, gdn_v2) of the same teacher: layers "
+             "start from it, computing the same; empty: from the teacher"}};
     }
 
     std::vector<MixerVariant> variants() const override {

@@ -6,6 +6,7 @@
 #include "mixers/first_values.h"
 #include "mixers/kimi_delta_attention/exports.h"
 #include "mixers/kimi_delta_attention/kimi_delta_rule.h"
+#include "mixers/kimi_delta_attention/start.h"
 #include "mixers/state_cache.h"
 #include "operations/operations.h"
 #include "operations/padding.h"
@@ -100,7 +101,8 @@ int64_t KimiDeltaAttention::cache_bytes(int64_t) const {
 }
 
 const MixerImplementation& kimi_delta_attention_implementation() {
-    static const MixerImplementation implementation = {make_module<KimiDeltaAttention>, kimi_delta_attention_exports()};
+    static const MixerImplementation implementation = {make_module<KimiDeltaAttention>, kimi_delta_attention_exports(),
+                                                       kimi_delta_attention_starts()};
     return implementation;
 }
 

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "mixers/kimi_delta_attention/kimi_delta_call.h"
+#include "mixers/kimi_delta_attention/kimi_delta_rule_cuda.h"
 
 namespace amalgam {
 namespace {
@@ -83,6 +84,7 @@ at::Tensor rule_by_operations(const KimiDeltaTokens& tokens, const at::Tensor& a
 
 at::Tensor kimi_delta_rule(const KimiDeltaTokens& tokens, const at::Tensor& a_log, const at::Tensor& dt_bias,
                            const KimiDeltaShape& shape, at::Tensor* state) {
+    if (runs_on_cuda_kernels(tokens, shape)) return kimi_delta_rule_on_cuda(tokens, a_log, dt_bias, shape, state);
     if (!runs_on_cpu_kernels(tokens.qkv)) return rule_by_operations(tokens, a_log, dt_bias, shape, state);
     if (!state)
         return KimiDeltaRule::apply(tokens.qkv, tokens.a, tokens.b, a_log, dt_bias, shape.heads, shape.head_dim,
@@ -93,7 +95,8 @@ at::Tensor kimi_delta_rule(const KimiDeltaTokens& tokens, const at::Tensor& a_lo
 
 at::Tensor kimi_delta_step(const KimiDeltaTokens& tokens, const at::Tensor& a_log, const at::Tensor& dt_bias,
                            const KimiDeltaShape& shape, const at::Tensor& states, const at::Tensor& slots) {
-    if (!runs_on_cpu_kernels(tokens.qkv)) {
+    const bool on_gpu = runs_on_cuda_kernels(tokens, shape);
+    if (!on_gpu && !runs_on_cpu_kernels(tokens.qkv)) {
         const at::Tensor places = slots.to(at::kLong);
         at::Tensor state = states.index_select(0, places);
         const at::Tensor o = rule_by_operations(tokens, a_log, dt_bias, shape, &state);
@@ -104,7 +107,11 @@ at::Tensor kimi_delta_step(const KimiDeltaTokens& tokens, const at::Tensor& a_lo
     KimiDeltaCall call(rows, a_log, dt_bias, shape);
     call.inputs.slot = slots.const_data_ptr<int32_t>();
     const at::Tensor o = call.make_output(tokens.qkv);
-    kernels::kimi_delta_attention_decode(call.shape, call.options, call.inputs, states.data_ptr<float>(), o.data_ptr());
+    if (on_gpu)
+        kimi_delta_decode_on_cuda(call, states, o);
+    else
+        kernels::kimi_delta_attention_decode(call.shape, call.options, call.inputs, states.data_ptr<float>(),
+                                             o.data_ptr());
     return o;
 }
 

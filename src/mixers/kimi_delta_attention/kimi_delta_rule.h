@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The gated delta rule with a decay for every key channel, on tensors, with autograd. On CPUs it runs the kernels of
-// kernels/kimi_delta_attention, elsewhere the chunk form of the same mathematics in LibTorch operations
-// (kimi_delta_rule_chunked).
+// The gated delta rule with a decay for every key channel, on tensors, with autograd. On CPUs, and on GPUs in bf16 with
+// heads of 64 or 128, it runs the kernels of kernels/kimi_delta_attention, elsewhere the chunk form of the same
+// mathematics in LibTorch operations (kimi_delta_rule_chunked).
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mixers/kimi_delta_attention/kimi_delta_rule_cuda.h"
+
+#include <ATen/ATen.h>
+
+#include <mutex>
+#include <stdexcept>
+
+#include "system/log.h"
+
+#ifdef AMALGAM_CUDA
+#include "kernels/kimi_delta_attention/kimi_delta_attention_cuda.h"
+#include "operations/cuda_resources.h"
+#endif
+
+namespace amalgam {
+namespace {
+
+void warn_once(const std::string& why) {
+    static std::once_flag once;
+    std::call_once(once, [&] {
+        warn("Kimi Delta Attention: " + why +
+             " (LibTorch operations run instead, many times slower); use bf16, a head dimension of 64 or 128 and a "
+             "build with AMALGAM_CUDA");
+    });
+}
+
+}  // namespace
+
+#ifndef AMALGAM_CUDA
+
+bool runs_on_cuda_kernels(const KimiDeltaTokens& tokens, const KimiDeltaShape&) {
+    if (tokens.qkv.is_cuda()) warn_once("this build has no CUDA kernels");
+    return false;
+}
+
+at::Tensor kimi_delta_rule_on_cuda(const KimiDeltaTokens&, const at::Tensor&, const at::Tensor&, const KimiDeltaShape&,
+                                   at::Tensor*) {
+    throw std::logic_error("Kimi Delta Attention: this build has no CUDA kernels; ask runs_on_cuda_kernels first");
+}
+
+void kimi_delta_decode_on_cuda(const KimiDeltaCall&, const at::Tensor&, const at::Tensor&) {
+    throw std::logic_error("Kimi Delta Attention: this build has no CUDA kernels; ask runs_on_cuda_kernels first");
+}
+
+#else
+
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::tensor_list;
+
+/// `workspace` is set to what a backward pass reads, where one is to follow.
+at::Tensor run_rule(const KimiDeltaCall& call, const at::Tensor& like, float* final_state, bool for_backward,
+                    at::Tensor& workspace) {
+    workspace = device_bytes(
+        like, kernels::cuda::kimi_delta_attention_workspace_bytes(call.shape, call.options, call.inputs, for_backward));
+    const at::Tensor o = call.make_output(like);
+    kernels::cuda::kimi_delta_attention_forward(call.shape, call.options, call.inputs, {o.data_ptr(), final_state},
+                                                workspace.data_ptr(), for_backward, stream_of(like));
+    return o;
+}
+
+struct KimiDeltaRuleOnCuda : Function<KimiDeltaRuleOnCuda> {
+    static at::Tensor forward(AutogradContext* ctx, const at::Tensor& qkv, const at::Tensor& a, const at::Tensor& b,
+                              const at::Tensor& a_log, const at::Tensor& dt_bias, int64_t heads, int64_t head_dim,
+                              bool activation, double lower_bound) {
+        const KimiDeltaShape shape{heads, head_dim, activation, lower_bound};
+        const KimiDeltaTokens tokens = collapsible({qkv, a, b});
+        at::Tensor workspace;
+        const at::Tensor o = run_rule(KimiDeltaCall(tokens, a_log, dt_bias, shape), qkv, nullptr, true, workspace);
+        KimiDeltaSaved{tokens, a_log, dt_bias, workspace, shape}.keep_in(ctx);
+        return o;
+    }
+
+    static tensor_list backward(AutogradContext* ctx, tensor_list output_gradients) {
+        const auto [tokens, a_log, dt_bias, workspace, shape] = KimiDeltaSaved::kept_in(ctx);
+        const at::Tensor d_o = output_gradients[0].contiguous();
+        const KimiDeltaCall call(tokens, a_log, dt_bias, shape);
+        const KimiDeltaGradients gradients(tokens, a_log, dt_bias);
+        const at::Tensor scratch = device_bytes(d_o, kernels::cuda::kimi_delta_attention_scratch_bytes(call.shape));
+        kernels::cuda::kimi_delta_attention_backward(call.shape, call.options, call.inputs, d_o.const_data_ptr(),
+                                                     nullptr, workspace.const_data_ptr(), scratch.data_ptr(),
+                                                     gradients.call(shape), stream_of(d_o));
+        return {gradients.tokens.qkv, gradients.tokens.a, gradients.tokens.b, gradients.a_log, gradients.dt_bias,
+                at::Tensor(),         at::Tensor(),       at::Tensor(),       at::Tensor()};
+    }
+};
+
+}  // namespace
+
+bool runs_on_cuda_kernels(const KimiDeltaTokens& tokens, const KimiDeltaShape& shape) {
+    if (!tokens.qkv.is_cuda()) return false;
+    kernels::KimiDeltaAttentionOptions options;
+    if (tokens.qkv.scalar_type() == at::kBFloat16) options.element_type = kernels::ElementType::bfloat16;
+    options.lower_bound = float(shape.lower_bound);
+    if (kernels::cuda::kimi_delta_attention_supports(
+            {tokens.qkv.size(0), tokens.qkv.size(1), shape.heads, shape.head_dim, shape.head_dim}, options))
+        return true;
+    warn_once(std::string("there is no CUDA kernel for ") + at::toString(tokens.qkv.scalar_type()) +
+              " and head dimension " + std::to_string(shape.head_dim));
+    return false;
+}
+
+at::Tensor kimi_delta_rule_on_cuda(const KimiDeltaTokens& tokens, const at::Tensor& a_log, const at::Tensor& dt_bias,
+                                   const KimiDeltaShape& shape, at::Tensor* state) {
+    bool differentiate = false;
+    for (const at::Tensor& t : {tokens.qkv, tokens.a, tokens.b, a_log, dt_bias})
+        differentiate = differentiate || (at::GradMode::is_enabled() && t.requires_grad());
+    if (!state && differentiate)
+        return KimiDeltaRuleOnCuda::apply(tokens.qkv, tokens.a, tokens.b, a_log, dt_bias, shape.heads, shape.head_dim,
+                                          shape.activation, shape.lower_bound);
+    const KimiDeltaTokens rows = collapsible(tokens);
+    KimiDeltaCall call(rows, a_log, dt_bias, shape);
+    // Every block reads its initial state before it writes the final one.
+    if (state) call.inputs.initial_state = state->const_data_ptr<float>();
+    at::Tensor workspace;
+    return run_rule(call, tokens.qkv, state ? state->data_ptr<float>() : nullptr, false, workspace);
+}
+
+void kimi_delta_decode_on_cuda(const KimiDeltaCall& call, const at::Tensor& states, const at::Tensor& o) {
+    kernels::cuda::kimi_delta_attention_decode(call.shape, call.options, call.inputs, states.data_ptr<float>(),
+                                               o.data_ptr(), stream_of(o));
+}
+
+#endif
+
+}  // namespace amalgam
