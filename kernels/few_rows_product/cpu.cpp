@@ -74,7 +74,8 @@ inline __attribute__((always_inline)) void for_each_step(std::int64_t count, Bod
     if (i < count) body(i, Part{static_cast<int>(count - i)});
 }
 
-/// y[r * y_stride + o] for `rows` rows of x and the first `outs` of `outputs` rows of weights.
+/// y[r * y_stride + o] for `rows` rows of x and the first `outs` of `outputs` rows of weights, which the next ones
+/// follow `ahead` elements after the first.
 template <class T, int rows, class X>
 void multiply_block(const T* const (&weight)[outputs], std::int64_t ahead, const X* x, std::int64_t x_stride,
                     std::int64_t in, int outs, const T* bias, T* y, std::int64_t y_stride) {
@@ -82,28 +83,20 @@ void multiply_block(const T* const (&weight)[outputs], std::int64_t ahead, const
     Vector sums[rows][outputs];
     for (int r = 0; r < rows; ++r)
         for (int o = 0; o < outputs; ++o) sums[r][o] = zero();
-    if constexpr (rows == 1) {
-        for (int o = 0; o < outputs; ++o)
-            for_each_step<M>(in, [&](std::int64_t i, auto part) {
-                __builtin_prefetch(weight[o] + i + ahead);
-                sums[0][o] = M::accumulate(M::load(weight[o] + i, part), M::load(x + i, part), sums[0][o]);
-            });
-    } else {
-        for_each_step<M>(in, [&](std::int64_t i, auto part) {
-            decltype(M::load(weight[0], part)) w[outputs];
+    for_each_step<M>(in, [&](std::int64_t i, auto part) {
+        decltype(M::load(weight[0], part)) w[outputs];
 #pragma GCC unroll 4
-            for (int o = 0; o < outputs; ++o) {
-                w[o] = M::load(weight[o] + i, part);
-                __builtin_prefetch(weight[0] + ahead + outputs * i + o * M::width);
-            }
+        for (int o = 0; o < outputs; ++o) {
+            w[o] = M::load(weight[o] + i, part);
+            __builtin_prefetch(weight[0] + ahead + outputs * i + o * M::width);
+        }
 #pragma GCC unroll 4
-            for (int r = 0; r < rows; ++r) {
-                const auto value = M::load(x + r * x_stride + i, part);
+        for (int r = 0; r < rows; ++r) {
+            const auto value = M::load(x + r * x_stride + i, part);
 #pragma GCC unroll 4
-                for (int o = 0; o < outputs; ++o) sums[r][o] = M::accumulate(w[o], value, sums[r][o]);
-            }
-        });
-    }
+            for (int o = 0; o < outputs; ++o) sums[r][o] = M::accumulate(w[o], value, sums[r][o]);
+        }
+    });
     for (int r = 0; r < rows; ++r) {
         Vector all = four_sums(sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
         if (bias != nullptr) all = all + load(bias, Part{outs});
