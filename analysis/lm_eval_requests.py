@@ -13,6 +13,7 @@ import zlib
 from pathlib import Path
 
 from python_packages import require_packages
+from token_bytes import keeps_spaces, token_bytes
 
 require_packages("lm_eval", "transformers", "h5py")
 
@@ -23,7 +24,7 @@ from lm_eval.api.model import TemplateLM
 from transformers import AutoTokenizer
 
 FILETYPE = "amalgam requests"
-FORMAT_VERSION = (1, 0)
+FORMAT_VERSION = (1, 1)
 DEFAULT_NEW_TOKENS = 256
 LEAST_COMPRESSED = 1 << 14  # elements; long prompts share much of their text
 
@@ -188,12 +189,20 @@ class Replayer(PiecewiseModel):
                                "of its tasks or data?); export and evaluate again") from None
 
 
-def tokens_with(tokenizer, strings):
-    """Ids of the tokens whose own text holds one of the strings: after such a token the string is surely there."""
-    strings = [string for string in strings if string]
-    ids = range(len(tokenizer))
-    texts = tokenizer.batch_decode([[token] for token in ids]) if strings else []
-    return [token for token, text in zip(ids, texts) if any(string in text for string in strings)]
+def stop_string_datasets(tokenizer, sets):
+    """(dataset, values, type) of the strings that end answers and of the bytes of all tokens. Nothing where there are no
+    strings, or bytes are not known: then answers go on to their full length, and scoring cuts them."""
+    known = token_bytes(tokenizer) if any(map(any, sets)) else None
+    if not known:
+        return []
+    all_spaces = keeps_spaces(tokenizer)  # else a string may be in the bytes but not in the text
+    strings = [(number, string.encode()) for number, until in enumerate(sets) for string in until
+               if string and (all_spaces or " " not in string)]
+    texts = [string for _, string in strings]
+    starts = lambda pieces: [0, *itertools.accumulate(map(len, pieces))]  # noqa: E731
+    return [("token_bytes", list(b"".join(known)), "<u2"), ("token_byte_offsets", starts(known), "<i8"),
+            ("stop_strings", list(b"".join(texts)), "<u2"), ("stop_string_offsets", starts(texts), "<i8"),
+            ("stop_string_set", [number for number, _ in strings], "<i8")]
 
 
 def write_requests(path, model, settings, tokenizer_json, data):
@@ -209,10 +218,8 @@ def write_requests(path, model, settings, tokenizer_json, data):
         new_tokens.append(0 if kind == "judge" else piece[2])
         until = tuple(piece[3]) if kind == "generate" else ()
         stop_set.append(sets.setdefault(until, len(sets)))
-    stops, stop_offsets = [], [0]
-    for until in sets:
-        stops.extend(sorted(set(tokens_with(model.tokenizer, until)) | set(model.end_tokens)))
-        stop_offsets.append(len(stops))
+    stops = model.end_tokens * len(sets)
+    stop_offsets = range(0, len(stops) + 1, len(model.end_tokens))
     tokens = np.concatenate(tokens)
     vocabulary = max(len(model.tokenizer), int(tokens.max()) + 1)
     with h5py.File(path, "x", libver=("earliest", "v110")) as file:
@@ -226,7 +233,7 @@ def write_requests(path, model, settings, tokenizer_json, data):
         for name, values, dtype in (("tokens", tokens, "<i4"), ("offsets", offsets, "<i8"),
                                     ("context_tokens", context_tokens, "<i8"), ("max_new_tokens", new_tokens, "<i8"),
                                     ("stop_set", stop_set, "<i8"), ("stop_tokens", stops, "<i4"),
-                                    ("stop_offsets", stop_offsets, "<i8")):
+                                    ("stop_offsets", stop_offsets, "<i8"), *stop_string_datasets(model.tokenizer, sets)):
             values = np.array(values, dtype=dtype)
             packed = {"compression": "gzip", "shuffle": True} if len(values) >= LEAST_COMPRESSED else {}
             file.create_dataset(name, data=values, **packed)

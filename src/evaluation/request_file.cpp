@@ -28,6 +28,13 @@ void expect_offsets(const H5File& file, const std::string& name, const std::vect
                     ExitCode::damaged_file);
 }
 
+/// Bytes are stored as 16-bit numbers.
+std::string read_bytes(const H5File& file, const std::string& name) {
+    std::vector<uint16_t> numbers(size_t(file.describe(name).shape.at(0)));
+    file.read(name, StoredType::uint16, numbers.data());
+    return {numbers.begin(), numbers.end()};
+}
+
 }  // namespace
 
 RequestFile::RequestFile(const std::filesystem::path& path) {
@@ -45,6 +52,7 @@ RequestFile::RequestFile(const std::filesystem::path& path) {
     stop_set_ = file.read_integers("/stop_set");
     expect_offsets(file, "/offsets", offsets_, tokens_.size());
     expect_offsets(file, "/stop_offsets", stop_offsets_, stop_tokens_.size());
+    if (file.has("/stop_strings")) read_stop_strings(file);
     const size_t count = context_.size();
     bool right = offsets_.size() == count + 1 && max_new_tokens_.size() == count && stop_set_.size() == count;
     for (size_t i = 0; right && i < count; ++i) {
@@ -58,6 +66,24 @@ RequestFile::RequestFile(const std::filesystem::path& path) {
                     ExitCode::damaged_file);
 }
 
+void RequestFile::read_stop_strings(const H5File& file) {
+    std::string token_bytes = read_bytes(file, "/token_bytes");
+    auto token_offsets = file.read_integers("/token_byte_offsets");
+    expect_offsets(file, "/token_byte_offsets", token_offsets, token_bytes.size());
+    token_bytes_ = std::make_unique<TokenBytes>(std::move(token_bytes), std::move(token_offsets));
+    const std::string strings = read_bytes(file, "/stop_strings");
+    const auto offsets = file.read_integers("/stop_string_offsets"), sets = file.read_integers("/stop_string_set");
+    expect_offsets(file, "/stop_string_offsets", offsets, strings.size());
+    std::map<int64_t, std::vector<std::string>> of_set;
+    for (size_t i = 0; i < sets.size(); ++i) {
+        if (offsets.size() != sets.size() + 1 || offsets[i] == offsets[i + 1])
+            throw Error(text(file.path().string(), ": /stop_strings: string ", i, " is empty or missing"),
+                        ExitCode::damaged_file);
+        of_set[sets[i]].push_back(strings.substr(size_t(offsets[i]), size_t(offsets[i + 1] - offsets[i])));
+    }
+    for (auto& [set, all] : of_set) stop_strings_.emplace(set, StopStrings(*token_bytes_, std::move(all)));
+}
+
 Request RequestFile::request(int64_t index) const {
     const size_t i = size_t(index);
     const auto begin = size_t(offsets_[i]);
@@ -68,6 +94,11 @@ Request RequestFile::request(int64_t index) const {
 std::span<const int32_t> RequestFile::stops(int64_t set) const {
     const auto begin = size_t(stop_offsets_[size_t(set)]);
     return std::span(stop_tokens_).subspan(begin, size_t(stop_offsets_[size_t(set) + 1]) - begin);
+}
+
+const StopStrings* RequestFile::stop_strings(int64_t set) const {
+    const auto found = stop_strings_.find(set);
+    return found == stop_strings_.end() ? nullptr : &found->second;
 }
 
 }  // namespace amalgam

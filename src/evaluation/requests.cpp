@@ -98,7 +98,8 @@ void generate_missing(const CausalLM& model, const RequestFile& file, const Comm
         if (owner[m] != group.rank()) continue;
         const Request request = file.request(missing[m]);
         own.push_back(m);
-        prompts.push_back({request.tokens, request.max_new_tokens, file.stops(request.stop_set)});
+        prompts.push_back({request.tokens, request.max_new_tokens, file.stops(request.stop_set),
+                           file.stop_strings(request.stop_set)});
         progress.expect(costs[m]);
     }
     EngineLimits limits;

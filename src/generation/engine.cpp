@@ -174,8 +174,10 @@ void GenerationEngine::deliver(size_t pending, const Finished& finished) {
             if (sequence->done) continue;  // had ended before this token was read
             const Prompt& prompt = prompts_[sequence->prompt];
             sequence->tokens.push_back(int32_t(tokens[i]));
-            sequence->done = int64_t(sequence->tokens.size()) == prompt.count ||
-                             std::binary_search(prompt.stops.begin(), prompt.stops.end(), sequence->tokens.back());
+            sequence->done =
+                int64_t(sequence->tokens.size()) == prompt.count ||
+                std::binary_search(prompt.stops.begin(), prompt.stops.end(), sequence->tokens.back()) ||
+                (prompt.stop_strings && prompt.stop_strings->end_with(sequence->tokens.back(), sequence->end));
             if (!sequence->done) continue;
             leave(sequence);
             finished(sequence->prompt, std::move(sequence->tokens));

@@ -15,13 +15,15 @@
 #include <vector>
 
 #include "generation/decoder.h"
+#include "generation/stop_strings.h"
 
 namespace amalgam {
 
 struct Prompt {
-    std::span<const int32_t> tokens;      // at least one
-    int64_t count = 0;                    // new tokens, at most
-    std::span<const int32_t> stops = {};  // sorted: a sequence ends after the first of these
+    std::span<const int32_t> tokens;            // at least one
+    int64_t count = 0;                          // new tokens, at most
+    std::span<const int32_t> stops = {};        // sorted: a sequence ends after the first of these
+    const StopStrings* stop_strings = nullptr;  // null: none; else it also ends with the first of these
 };
 
 struct EngineLimits {
@@ -54,6 +56,7 @@ class GenerationEngine {
         int64_t asked = 0;  // tokens that passes so far compute
         bool done = false;
         std::vector<int32_t> tokens;
+        std::string end = {};  // StopStrings::end_with
     };
     using Sequences = std::vector<std::shared_ptr<Sequence>>;
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <ctime>
 #include <functional>
 #include <numeric>
 #include <vector>
@@ -37,7 +38,7 @@ AnswerSpeed measure_speed(const CausalLM& model, int64_t context, int64_t batch,
     const at::Tensor slot = at::zeros({1}, at::TensorOptions(model.device()).dtype(at::kLong));
     std::vector<int64_t> slots(static_cast<size_t>(batch));
     std::iota(slots.begin(), slots.end(), 0);
-    std::vector<double> first, step;
+    std::vector<double> first, step, processor;
     decoder.on_own_stream([&] {
         for (int i = 0; i < prompts; ++i)
             first.push_back(seconds([&] { HostCopy(decoder.prefill(tokens, slot, 0, context)).wait(); }));
@@ -45,14 +46,16 @@ AnswerSpeed measure_speed(const CausalLM& model, int64_t context, int64_t batch,
         for (int i = 0; i < repetitions; ++i) {
             decoder.repeat_first_slot(context);
             for (int s = 0; s < warm_up; ++s) HostCopy(decoder.step()).wait();
+            const std::clock_t used = std::clock();
             const double all = seconds([&] {
                 for (int64_t s = 1; s < steps; ++s) decoder.step();
                 HostCopy(decoder.step()).wait();
             });
             step.push_back(all / double(steps));
+            processor.push_back(double(std::clock() - used) / CLOCKS_PER_SEC / double(steps));
         }
     });
-    return {median(first), median(step)};
+    return {median(first), median(step), median(processor)};
 }
 
 double least_bytes_of_step(CausalLM& model, int64_t context, int64_t batch) {

@@ -9,8 +9,9 @@
 namespace amalgam {
 
 struct AnswerSpeed {
-    double first_token = 0.0;  // s, from a prompt of one sequence to its first new token
-    double step = 0.0;         // s, for one more token of every sequence of the batch
+    double first_token = 0.0;     // s, from a prompt of one sequence to its first new token
+    double step = 0.0;            // s, for one more token of every sequence of the batch
+    double step_processor = 0.0;  // s, of all threads of this process: on a busy machine what says most of a CPU
 };
 
 /// Of a prompt of `context` tokens, and of `batch` sequences that have seen so many; medians of several runs of `steps`

@@ -54,10 +54,10 @@ void measure(const Case& c, const Settings& settings) {
     fill_randomly(model);
     const double bandwidth = copy_bandwidth(device), floor = least_bytes_of_step(model, c.context, c.batch) / bandwidth;
     const AnswerSpeed speed = measure_speed(model, c.context, c.batch, settings.steps);
-    std::printf("%s,%s,%ld,%ld,%s,%s,%d,%.3f,%.4f,%.4f,%.3f,%.1f,%.0f\n", c.shape.c_str(), c.layout.c_str(),
+    std::printf("%s,%s,%ld,%ld,%s,%s,%d,%.3f,%.4f,%.4f,%.3f,%.1f,%.0f,%.4f\n", c.shape.c_str(), c.layout.c_str(),
                 long(c.batch), long(c.context), settings.device.c_str(), settings.type.c_str(), at::get_num_threads(),
                 1e3 * speed.first_token, 1e3 * speed.step, 1e3 * floor, floor / speed.step, bandwidth / 1e9,
-                double(c.batch) / speed.step);
+                double(c.batch) / speed.step, 1e3 * speed.step_processor);
     std::fflush(stdout);
 }
 
@@ -81,7 +81,7 @@ int run(int argc, char** argv) {
         else if (argument == "--header")
             std::puts(
                 "shape,layout,batch,context,device,type,threads,first_token_ms,token_ms,floor_ms,share_of_bandwidth,"
-                "copy_gb_s,tokens_s");
+                "copy_gb_s,tokens_s,token_processor_ms");
         else
             cases.push_back(parse_case(argument));
     }

@@ -4,7 +4,8 @@
 For each case: milliseconds to the first token of one sequence, and of a token for a batch that has seen so many tokens. The
 peer's cache is filled with random keys and values rather than by a prompt, so that long contexts cost no prefill; --cache
 static uses transformers' preallocated cache and, with --compile, torch.compile as its documentation recommends. Only teachers
-(softmax layers everywhere) have a peer. Prints CSV: side,shape,layout,batch,context,first_token_ms,token_ms,tokens_s.
+(softmax layers everywhere) have a peer. Prints CSV: side,shape,layout,batch,context,first_token_ms,token_ms,tokens_s and the
+processor time of a token, token_processor_ms, which says most of a busy CPU. llama.cpp's: generation_llama_peer.cpp.
 
 usage: generation_peer.py [PROGRAM] --case SHAPE:LAYOUT:BATCH:CONTEXT ... [--device cuda|cpu --type bf16|f32 --threads N --steps 30
            --cache dynamic|static --compile]
@@ -70,7 +71,7 @@ def time_peer(case, a):
     first = [timed(a.device, lambda: model(prompt, logits_to_keep=1).logits.argmax(-1).cpu()) for _ in range(3)]
     forward = torch.compile(model, mode="reduce-overhead", fullgraph=True) if a.compile else model
     token = torch.zeros(batch, 1, dtype=torch.long, device=a.device)
-    repetitions = []
+    repetitions, processor = [], []
     for _ in range(3):
         cache = filled_cache(config, model, batch, context, context + a.steps + 8, a, dtype)
         position = context
@@ -83,9 +84,12 @@ def time_peer(case, a):
                 position += 1
 
         steps(4)
+        used = time.process_time()
         repetitions.append(timed(a.device, lambda: steps(a.steps)) / a.steps)
+        processor.append((time.process_time() - used) / a.steps)
         del cache
-    return 1e3 * statistics.median(first), 1e3 * statistics.median(repetitions), batch / statistics.median(repetitions)
+    token = statistics.median(repetitions)
+    return 1e3 * statistics.median(first), 1e3 * token, batch / token, 1e3 * statistics.median(processor)
 
 
 def main():
@@ -101,7 +105,7 @@ def main():
     a = parser.parse_args()
     if a.threads:
         torch.set_num_threads(a.threads)
-    print("side,shape,layout,batch,context,first_token_ms,token_ms,tokens_s", flush=True)
+    print("side,shape,layout,batch,context,first_token_ms,token_ms,tokens_s,token_processor_ms", flush=True)
     for case in a.case:
         names = case.replace(":", ",")
         if a.program:
@@ -109,10 +113,10 @@ def main():
             if a.threads:
                 command += ["--threads", str(a.threads)]
             row = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip().split(",")
-            print(f"amalgam,{names},{row[7]},{row[8]},{row[12]}", flush=True)
+            print(f"amalgam,{names},{row[7]},{row[8]},{row[12]},{row[13]}", flush=True)
         found = time_peer(case, a)
         if found:
-            print(f"transformers,{names},{found[0]:.3f},{found[1]:.4f},{found[2]:.0f}", flush=True)
+            print(f"transformers,{names},{found[0]:.3f},{found[1]:.4f},{found[2]:.0f},{found[3]:.4f}", flush=True)
         if a.device == "cuda":
             torch.cuda.empty_cache()
 

@@ -203,6 +203,36 @@ TEST_F(Requests, generation_ends_after_a_stop_token) {
     EXPECT_EQ(generating, 4);
 }
 
+/// The string is a character that two tokens have half of each.
+TEST_F(Requests, generation_ends_with_a_stop_string_in_the_bytes_of_its_tokens) {
+    const std::vector<int32_t> prompt = {5, 6, 7, 8};
+    const auto free = test::by_whole_passes(*model, prompt, 12);
+    size_t last = 2;  // the first time that this token follows that one
+    while (free[last] == free[last - 1]) ++last;
+    const auto written = [&](const std::string& name, const std::string& stop, int64_t set) {
+        test::RequestContents own{vocabulary};
+        own.token_bytes.assign(size_t(vocabulary), "?");
+        own.token_bytes[size_t(free[last - 1])] = "a\xC3";
+        own.token_bytes[size_t(free[last])] = "\xA9z";
+        own.stop_strings = {stop};
+        own.stop_string_set = {set};
+        own.add(prompt, 4, 12, 0);
+        own.write(folder / name);
+        return answer_requests(*model, RequestFile(folder / name), 64, world).generated.front();
+    };
+    auto expected = free;
+    for (size_t t = 1; t < free.size(); ++t)
+        if (free[t - 1] == free[last - 1] && free[t] == free[last]) {
+            expected.resize(t + 1);
+            break;
+        }
+    ASSERT_LT(expected.size(), free.size());
+    EXPECT_EQ(written("whole.h5", "\xC3\xA9", 0), expected);
+    EXPECT_EQ(written("longer.h5", "a\xC3\xA9z", 0), expected);
+    EXPECT_EQ(written("absent.h5", "\xC3\xA9y", 0), free);
+    EXPECT_EQ(written("other.h5", "\xC3\xA9", 1), free) << "a string of another set";
+}
+
 TEST_F(Requests, the_number_of_ranks_changes_no_bit) {
     const RequestFile file(path);
     const Answers all = answer_requests(*model, file, 64, world),

@@ -94,5 +94,24 @@ TEST(SoftmaxAttention, a_window_matters) {
     EXPECT_GT(test::relative_error(a.narrow(1, 5, 8), b.narrow(1, 5, 8)), 0.05);
 }
 
+/// Queries are taken in blocks, whose masks leave out keys that none of them sees.
+TEST(SoftmaxAttention, of_the_last_of_many_keys_is_the_formula) {
+    constexpr int64_t keys = 2600, queries = 2100;
+    const auto numbers = [](int64_t heads, int64_t time, uint64_t seed) {
+        return test::normal_numbers({1, heads, time, 8}, seed);
+    };
+    const at::Tensor q = numbers(2, queries, 1), k = numbers(1, keys, 2), v = numbers(1, keys, 3);
+    const auto position = at::arange(keys, test::on_device(at::kLong));
+    const auto own = position.narrow(0, keys - queries, queries).unsqueeze(1);
+    for (const int64_t window : {0, 1500, 40}) {
+        at::Tensor hidden = position.unsqueeze(0).gt(own);
+        if (window > 0) hidden = hidden.logical_or(position.unsqueeze(0).le(own - window));
+        const at::Tensor scores = at::matmul(q.to(at::kDouble), k.to(at::kDouble).transpose(-1, -2)) / std::sqrt(8.0);
+        const at::Tensor expected =
+            at::matmul(at::softmax(scores.masked_fill(hidden, -INFINITY), -1), v.to(at::kDouble));
+        EXPECT_LT(test::relative_error(attend_to_last(q, k, v, window), expected), 2e-6) << "window " << window;
+    }
+}
+
 }  // namespace
 }  // namespace amalgam
