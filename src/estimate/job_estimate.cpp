@@ -15,8 +15,8 @@ namespace amalgam {
 
 namespace {
 
-/// Fitted to runs of the built-in teacher (2 M parameters, half of the peak in float32); models of 135 M parameters come
-/// out at 0.8, and take up to 1.7 times as long as that (analysis/results/speed-cpu).
+/// Fitted to runs of the built-in teacher (2 M parameters, half of the peak in float32); models of 135 M parameters
+/// come out at 0.8, and take up to 1.7 times as long as that (analysis/results/speed-cpu).
 constexpr double flops_of_a_number = 200.0;
 
 /// Sequences of a micro-batch, and how many of these the busiest rank has in a step.
