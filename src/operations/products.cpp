@@ -113,9 +113,11 @@ struct WidenedMap : Function<WidenedMap> {
 /// Of more rows LibTorch's products are as fast: they reuse weights from the cache.
 constexpr int64_t most_streamed_rows = 16;
 
+thread_local int few_rows_at_a_time = 0;  // that live
+
 /// Whether the time of a product is that of reading the weights, on a CPU: kernels/few_rows_product.
 bool streams_weights(const at::Tensor& x, const at::Tensor& weight, int64_t rows) {
-    return x.dim() > 1 && rows > 0 && rows <= most_streamed_rows && runs_on_cpu_kernels(x) &&
+    return few_rows_at_a_time > 0 && x.dim() > 1 && rows > 0 && rows <= most_streamed_rows && runs_on_cpu_kernels(x) &&
            !at::GradMode::is_enabled() && weight.scalar_type() == x.scalar_type() && weight.stride(1) == 1;
 }
 
@@ -138,6 +140,14 @@ at::Tensor streamed_map(const at::Tensor& input, const at::Tensor& weight, const
 }
 
 }  // namespace
+
+FewRowsAtATime::FewRowsAtATime() {
+    ++few_rows_at_a_time;
+}
+
+FewRowsAtATime::~FewRowsAtATime() {
+    --few_rows_at_a_time;
+}
 
 bool cpu_multiplies_bfloat16() {
     static const bool answer = kernels::resolve_isa(kernels::Isa::automatic) == kernels::Isa::avx512_bf16 &&

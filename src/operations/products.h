@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Matrix products of models. They are LibTorch's, but for bf16 on CPUs without bf16 instructions, where its products
 // take 3 to 20 times as long as in fp32: there blocks of the operands are widened to fp32, multiplied in fp32 and
-// rounded once. Widening costs time, so that fp32 is at least as fast there; weights take half the memory. Maps of few
-// rows without gradients, those of generation, run kernels/few_rows_product on CPUs.
+// rounded once. Widening costs time, so that fp32 is at least as fast there; weights take half the memory.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,6 +17,16 @@ bool is_widened(const at::Tensor& t);
 
 /// x weight^T + bias, x [..., in], weight [out, in], bias [out] or undefined. Differentiable.
 at::Tensor linear_map(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias = {});
+
+/// While one lives on this thread, maps of few rows on CPUs read every weight once (kernels/few_rows_product). For
+/// steps of generation: elsewhere the bits of a product must not depend on how many tokens are computed together.
+class FewRowsAtATime {
+  public:
+    FewRowsAtATime();
+    ~FewRowsAtATime();
+    FewRowsAtATime(const FewRowsAtATime&) = delete;
+    FewRowsAtATime& operator=(const FewRowsAtATime&) = delete;
+};
 
 /// result = a b, or result += a b. a [m, k] and b [k, n] of one type; result [m, n] may be wider. Not differentiable.
 void multiply_into(const at::Tensor& result, const at::Tensor& a, const at::Tensor& b, bool add = false);

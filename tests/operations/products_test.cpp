@@ -43,8 +43,8 @@ TEST(Products, projections_in_bf16_agree_with_fp32) {
     expect_fp32_gradients(without, {coarse_numbers({5, 24}, 1), coarse_numbers({1, 24}, 2)});
 }
 
-/// With gradients LibTorch multiplies, without them the kernel that reads weights once.
-TEST(Products, of_few_rows_without_gradients_agree_with_those_with) {
+/// LibTorch multiplies, but in steps of generation the kernel that reads weights once.
+TEST(Products, of_few_rows_at_a_time_agree_with_others) {
     for (const auto type : {at::kFloat, at::kBFloat16}) {
         const at::Tensor weight = coarse_numbers({40, 24}, 2).to(type), bias = coarse_numbers({40}, 3).to(type);
         // A slice of wider rows, a batch of which every row stands apart, and more rows than are few.
@@ -56,6 +56,8 @@ TEST(Products, of_few_rows_without_gradients_agree_with_those_with) {
                 const at::Tensor expected =
                     at::linear(x.to(at::kFloat), weight.to(at::kFloat), added.defined() ? added.to(at::kFloat) : added);
                 const at::NoGradGuard no_grad;
+                if (!is_widened(x)) EXPECT_TRUE(at::equal(linear_map(x, weight, added), at::linear(x, weight, added)));
+                const FewRowsAtATime few_rows;
                 const at::Tensor found = linear_map(x, weight, added);
                 EXPECT_EQ(found.scalar_type(), type);
                 EXPECT_LT(relative_error(found.to(at::kFloat), expected), type == at::kFloat ? 1e-6 : rounding);
