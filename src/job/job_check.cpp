@@ -106,6 +106,9 @@ class Check {
         check_token_file("data.training", job_.data.training);
         check_token_file("data.validation", job_.data.validation);
         check_requests();
+        const std::string start = start_of(job_.student);
+        problem_if(!start.empty() && !is_file(start), "student.start: ", start,
+                   " is not a file (it names the checkpoint of a trained student)", relative_hint(start));
         problem_if(job_.evaluate.recall.questions > 0 && job_.evaluate.sequences == 0, "evaluate.recall.questions is ",
                    job_.evaluate.recall.questions,
                    " but evaluate.sequences is 0 (the stage would be skipped) give at least 1");

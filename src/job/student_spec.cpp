@@ -8,4 +8,10 @@ ModelSpec student_spec(const StudentJob& student, const ModelConfig& teacher, La
     return {teacher, std::move(layout), student.options, as_reference ? 1e-5 : teacher.rms_norm_eps};
 }
 
+std::string start_of(const StudentJob& student) {
+    std::string path;  // not every mixer can start so
+    read_option(student.options, "start", path);
+    return path;
+}
+
 }  // namespace amalgam

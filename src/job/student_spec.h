@@ -10,4 +10,7 @@ namespace amalgam {
 /// A student of `teacher` with the job's linear mixer where `layout` has it.
 ModelSpec student_spec(const StudentJob& student, const ModelConfig& teacher, Layout layout);
 
+/// The checkpoint that its linear layers start from (student.start); empty: none.
+std::string start_of(const StudentJob& student);
+
 }  // namespace amalgam

@@ -136,7 +136,7 @@ bool has_results(const fs::path& folder, const std::string& except = "") {
 bool is_used(const fs::path& folder, const std::string& key) {
     const bool scored = has_results(folder / "candidates") || fs::exists(folder / "scores.h5");
     const bool evaluated = fs::exists(folder / "evaluation.h5");
-    if (key == "teacher.path") return has_results(folder / "checkpoints");
+    if (key == "teacher.path" || key == "student.start") return has_results(folder / "checkpoints");
     if (key == "data.training") return scored || has_results(folder / "checkpoints", "transfer.h5");
     if (key == "data.validation") return scored || evaluated;
     if (key == "evaluate.requests") return evaluated;
@@ -179,7 +179,7 @@ void take_over(const Job& job, const std::vector<InputFile>& inputs) {
     const auto changed = [&](const std::string& key) {
         return made_from ? difference(*made_from, inputs, key) : std::string();
     };
-    const std::string other = changed("teacher.path") + changed("data.training");
+    const std::string other = changed("teacher.path") + changed("data.training") + changed("student.start");
     require(other.empty(), "reuse: ", source.string(),
             " was made from other inputs (its results would be mixed with those of these); restore them, or run "
             "without reuse:",

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "job/student_spec.h"
 #include "storage/content_digest.h"
 #include "storage/safetensors.h"
 #include "storage/write_once.h"
@@ -46,8 +47,8 @@ const InputFile* find(const std::vector<InputFile>& all, const std::string& key,
 }  // namespace
 
 const std::vector<std::string>& input_keys() {
-    static const std::vector<std::string> keys = {"teacher.path", "data.training", "data.validation",
-                                                  "evaluate.requests", texts_of_teacher};
+    static const std::vector<std::string> keys = {"teacher.path",      "data.training", "data.validation",
+                                                  "evaluate.requests", "student.start", texts_of_teacher};
     return keys;
 }
 
@@ -59,9 +60,11 @@ std::vector<InputFile> look_at_input_files(const Job& job) {
     std::set<fs::path> weights;
     for (const auto& [name, entry] : read_safetensors_folder(teacher)) weights.insert(entry.file);
     for (const fs::path& file : weights) add(all, "teacher.path", file.filename().string(), file);
+    const std::string start = start_of(job.student);
     for (const auto& [key, path] : {std::pair<const char*, const std::string&>{"data.training", job.data.training},
                                     {"data.validation", job.data.validation},
-                                    {"evaluate.requests", job.evaluate.requests}})
+                                    {"evaluate.requests", job.evaluate.requests},
+                                    {"student.start", start}})
         if (!path.empty()) add(all, key, fs::path(path).filename().string(), path);
     for (const char* name : text_files) add(all, texts_of_teacher, name, teacher / name);
     return all;

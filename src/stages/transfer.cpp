@@ -6,6 +6,7 @@
 #include "checkpoints/checkpoint.h"
 #include "checkpoints/checkpoint_writer.h"
 #include "checkpoints/sharded_pieces.h"
+#include "job/student_spec.h"
 #include "sharding/node_weights.h"
 #include "stages/stages.h"
 #include "system/error.h"
@@ -21,8 +22,7 @@ StageOutcome transfer(Run& run) {
     run.world.together([&] {  // of other nodes; the ranks of one node fail together
         const NodeSource on_node(teacher, run.node);
         const TransferSource source(on_node, spec, run.job.student.key_value_expansion, uint64_t(run.job.seed));
-        std::string start;
-        read_option(spec.options, "start", start);
+        const std::string start = start_of(run.job.student);
         if (start.empty()) return load_weights(shards, {&source});
         const Checkpoint trained(start);
         const ContinuedSource continued(source, spec, trained, trained.spec());

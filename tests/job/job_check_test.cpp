@@ -205,6 +205,13 @@ TEST_F(JobCheck, corpora) {
     EXPECT_TRUE(contains(problem(), "the token files need a vocabulary of 200000 tokens but the teacher knows 151936"));
 }
 
+TEST_F(JobCheck, a_student_to_start_from) {
+    job_.student.options["start"] = std::string("/no/such/align.h5");
+    EXPECT_TRUE(contains(problem(), "student.start: /no/such/align.h5 is not a file"));
+    job_.student.options["start"] = std::string();
+    EXPECT_TRUE(check().problems.empty());
+}
+
 TEST_F(JobCheck, recall) {
     teacher_->max_positions = 4096;
     job_.evaluate.recall = {.questions = 0, .kinds = {}, .lengths = {}};

@@ -90,6 +90,18 @@ TEST_F(ChangedInputs, of_requests_and_of_texts_are_refused_once_they_were_used) 
     expect_refused({"tokenizer_config.json", "not there any more"});
 }
 
+TEST_F(ChangedInputs, of_a_student_to_start_from_are_refused_once_weights_were_made_of_it) {
+    const fs::path trained = folder / "trained.h5";
+    test::put(trained, "some");
+    job.student.options["start"] = trained.string();
+    open_run_folder(job);
+    test::put(trained, "others");
+    EXPECT_NO_THROW(open_run_folder(job));
+    leave({"checkpoints/transfer.h5"});
+    test::put(trained, "more");
+    expect_refused({"student.start: trained.h5"});
+}
+
 /// Runs of earlier versions do not say what they were made from; those of this one do, and say it whole.
 TEST_F(ChangedInputs, are_not_known_of_earlier_versions_and_a_damaged_list_is_damage) {
     leave({"checkpoints/transfer.h5"});
