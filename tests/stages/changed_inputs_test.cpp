@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // P13: nothing is made of inputs that have changed under a run. Here the run's folder is opened as each start opens it.
 #include "../selection/made_up_scores.h"
+#include "job/job_reader.h"
 #include "small_run.h"
 #include "stages/run_folder.h"
 
@@ -93,7 +94,7 @@ TEST_F(ChangedInputs, of_requests_and_of_texts_are_refused_once_they_were_used) 
 TEST_F(ChangedInputs, of_a_student_to_start_from_are_refused_once_weights_were_made_of_it) {
     const fs::path trained = folder / "trained.h5";
     test::put(trained, "some");
-    job.student.options["start"] = trained.string();
+    job.student = parse_job("student: {variant: kda_v1, start: " + trained.string() + "}", "job.yaml").student;
     open_run_folder(job);
     test::put(trained, "others");
     EXPECT_NO_THROW(open_run_folder(job));
