@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What delta rules remember of sequences that are continued.
+// What linear mixers remember of sequences that are continued.
 #pragma once
 
 #include "mixers/mixer.h"
@@ -7,7 +7,7 @@
 namespace amalgam {
 
 struct StateCache : MixerCache {
-    /// Logits at which a token leaves a state as it was: softplus and sigmoid of them are zero.
+    /// Logits at which a token leaves the state of a delta rule as it was: softplus and sigmoid of them are zero.
     static constexpr double no_effect = -1e4;
 
     at::Tensor states;   // fp32 [slots, heads, key dim, value dim]
@@ -20,8 +20,8 @@ struct StateCache : MixerCache {
     /// As sequences enter the chunk: zeros, or nothing of the convolution, where they begin.
     at::Tensor states_before(const CacheChunk& chunk) const;
     at::Tensor recents_before(const CacheChunk& chunk) const;
-    /// What the convolution goes on from behind those of its `inputs` [batch, time, channels] that count; `before` as it
-    /// entered the chunk.
+    /// What the convolution goes on from behind those of its `inputs` [batch, time, channels] that count; `before` as
+    /// it entered the chunk.
     at::Tensor recents_after(const CacheChunk& chunk, const at::Tensor& before, const at::Tensor& inputs) const;
 };
 

@@ -5,19 +5,11 @@
 
 #include "mixers/gated_linear_attention/exports.h"
 #include "mixers/gated_linear_attention/gated_linear_attention_mixing.h"
+#include "mixers/state_cache.h"
 #include "operations/products.h"
 
 namespace amalgam {
 namespace {
-
-/// fp32 [slots, heads, key dim, value dim].
-struct GatedLinearAttentionCache : MixerCache {
-    at::Tensor states;
-
-    void copy(const at::Tensor& from, const at::Tensor& to, int64_t) override {
-        states.index_copy_(0, to, states.index_select(0, from));
-    }
-};
 
 /// A logit whose decay is none.
 constexpr double no_decay = 1e4;
@@ -55,25 +47,24 @@ at::Tensor GatedLinearAttention::forward(const at::Tensor& x, const RotaryTables
 
 at::Tensor GatedLinearAttention::forward_chunk(const at::Tensor& x, const RotaryTables&, MixerCache& cache,
                                                const CacheChunk& chunk) const {
-    const at::Tensor& states = static_cast<GatedLinearAttentionCache&>(cache).states;
+    auto& seen = static_cast<StateCache&>(cache);
     return mix(x, [&](const at::Tensor& projected, const at::Tensor& decay, const at::Tensor& norm,
                       const LinearAttentionShape& shape) {
-        at::Tensor state = chunk.first == 0 ? at::zeros({x.size(0), heads_, head_dim_, head_dim_}, states.options())
-                                            : states.index_select(0, chunk.slots);
+        at::Tensor state = seen.states_before(chunk);
         if (const at::Tensor padding = padding_of(chunk, x.size(1)); padding.defined()) {
             // Without decay and key, a token leaves the state as it was.
             decay.masked_fill_(padding.unsqueeze(-1), no_decay);
             projected.narrow(-1, shape.width(), shape.width()).masked_fill_(padding.unsqueeze(-1), 0.0);
         }
         const at::Tensor y = gated_linear_attention_mixing(projected, decay, norm, shape, &state);
-        states.index_copy_(0, chunk.slots, state);
+        seen.states.index_copy_(0, chunk.slots, state);
         return y;
     });
 }
 
 at::Tensor GatedLinearAttention::forward_step(const at::Tensor& x, const RotaryTables&, MixerCache& cache,
                                               const CacheStep& step) const {
-    const at::Tensor& states = static_cast<GatedLinearAttentionCache&>(cache).states;
+    const at::Tensor& states = static_cast<StateCache&>(cache).states;
     return mix(x, [&](const at::Tensor& projected, const at::Tensor& decay, const at::Tensor& norm,
                       const LinearAttentionShape& shape) {
         return gated_linear_attention_step(projected, decay, norm, shape, states, step.slots);
@@ -81,9 +72,7 @@ at::Tensor GatedLinearAttention::forward_step(const at::Tensor& x, const RotaryT
 }
 
 std::unique_ptr<MixerCache> GatedLinearAttention::make_cache(const CacheSize& size, at::Device device) const {
-    auto cache = std::make_unique<GatedLinearAttentionCache>();
-    cache->states = at::zeros({size.slots, heads_, head_dim_, head_dim_}, at::TensorOptions(device).dtype(at::kFloat));
-    return cache;
+    return std::make_unique<StateCache>(size.slots, heads_, head_dim_, /*channels=*/0, at::TensorOptions(device));
 }
 
 int64_t GatedLinearAttention::cache_bytes(int64_t) const {
