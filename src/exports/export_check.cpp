@@ -43,7 +43,7 @@ at::Tensor logits_block_by_block(const TensorSource& student, const ModelSpec& s
     const auto matrix = [&](const char* name) {
         return narrowed(find_tensor(name, {c.vocabulary_size, c.hidden_size}, {&student}), rounded);
     };
-    const RotaryTables tables = rotary_tables(c.rope, c.head_dim, 0, tokens.size(1), at::kCPU);
+    const SequencePlaces places = {rotary_tables(c.rope, c.head_dim, 0, tokens.size(1), at::kCPU)};
     at::Tensor x = at::embedding(matrix("model.embed_tokens.weight"), tokens);
     for (int64_t layer = 0; layer < c.layers; ++layer) {
         ParameterStore store;
@@ -52,7 +52,7 @@ at::Tensor logits_block_by_block(const TensorSource& student, const ModelSpec& s
         store.for_each_named([&](const std::string& name, at::Tensor t, Parameter& parameter) {
             t.copy_(narrowed(find_tensor(name, t.sizes(), {&student}), rounded && !parameter.full_precision));
         });
-        x = block.forward(x, tables);
+        x = block.forward(x, places);
         mark_progress();
     }
     x = rms_norm(x, find_tensor("model.norm.weight", {c.hidden_size}, {&student}).to(at::kFloat), c.rms_norm_eps);

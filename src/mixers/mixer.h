@@ -9,7 +9,7 @@
 #include <string>
 
 #include "mixers/declaration.h"
-#include "operations/rope.h"
+#include "mixers/sequence_places.h"
 #include "parameters/parameters.h"
 
 namespace amalgam {
@@ -48,17 +48,17 @@ class Mixer {
   public:
     virtual ~Mixer() = default;
 
-    /// Whole sequences: x [batch, time, hidden] (normed) -> [batch, time, hidden]. `rotary` holds the tables of these
-    /// positions.
-    virtual at::Tensor forward(const at::Tensor& x, const RotaryTables& rotary) const = 0;
+    /// Whole sequences: x [batch, time, hidden] (normed) -> [batch, time, hidden].
+    virtual at::Tensor forward(const at::Tensor& x, const SequencePlaces& places) const = 0;
 
     /// Zeroed or uninitialised memory on the device of the parameters.
     virtual std::unique_ptr<MixerCache> make_cache(const CacheSize& size, at::Device device) const = 0;
     /// Bytes of a slot of `capacity` tokens.
     virtual int64_t cache_bytes(int64_t capacity) const = 0;
 
-    /// As forward, of tokens that follow those in the cache, which grows by them. What stands behind chunk.counts gets
-    /// outputs that mean nothing and leaves nothing that a later token sees. No gradients.
+    /// As forward, of tokens that follow those in the cache, which grows by them; `rotary` holds the tables of their
+    /// positions. What stands behind chunk.counts gets outputs that mean nothing and leaves nothing that a later token
+    /// sees. No gradients.
     virtual at::Tensor forward_chunk(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
                                      const CacheChunk& chunk) const = 0;
     /// The same by the mixer's recurrent form: x [batch, 1, hidden]; `rotary` holds the tables of all positions up to

@@ -41,8 +41,8 @@ at::Tensor Block::finish(const at::Tensor& x, const at::Tensor& mixed) const {
     return residual + linear_map(swiglu(fused), down_->compute, down_bias_ ? down_bias_->compute : at::Tensor());
 }
 
-at::Tensor Block::forward(const at::Tensor& x, const RotaryTables& rotary) const {
-    return finish(x, mixer_->forward(mixer_input(x), rotary));
+at::Tensor Block::forward(const at::Tensor& x, const SequencePlaces& places) const {
+    return finish(x, mixer_->forward(mixer_input(x), places));
 }
 
 }  // namespace amalgam

@@ -19,7 +19,7 @@ class Block {
     /// The rest of the block, given its input x and the mixer's output, both [batch, time, hidden].
     at::Tensor finish(const at::Tensor& x, const at::Tensor& mixed) const;
     /// The whole block (Mixer::forward).
-    at::Tensor forward(const at::Tensor& x, const RotaryTables& rotary) const;
+    at::Tensor forward(const at::Tensor& x, const SequencePlaces& places) const;
 
     const Mixer& mixer() const { return *mixer_; }
 

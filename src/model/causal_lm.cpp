@@ -47,9 +47,9 @@ at::Tensor CausalLM::through_blocks(const at::Tensor& tokens, Mix mix) const {
 }
 
 at::Tensor CausalLM::hidden(const at::Tensor& tokens) const {
-    const RotaryTables tables = rotary(0, tokens.size(1));
+    const SequencePlaces whole = places(tokens.size(1));
     return through_blocks(
-        tokens, [&](const Block& block, int64_t, const at::Tensor& x) { return block.mixer().forward(x, tables); });
+        tokens, [&](const Block& block, int64_t, const at::Tensor& x) { return block.mixer().forward(x, whole); });
 }
 
 at::Tensor CausalLM::logits(const at::Tensor& tokens) const {

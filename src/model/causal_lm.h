@@ -47,6 +47,8 @@ class CausalLM {
     /// Tables of positions [first, first + count) in a context of `length` tokens (0: first + count). Keeps the latest,
     /// since training asks for the same positions at every step.
     RotaryTables rotary(int64_t first, int64_t count, int64_t length = 0) const;
+    /// Of whole sequences of `time` tokens.
+    SequencePlaces places(int64_t time) const { return {rotary(0, time)}; }
 
     /// tokens [batch, time] int64 -> hidden states after the final norm, [batch, time, hidden]: what the head reads.
     /// The batch may be empty (weights_on_demand.h).

@@ -65,8 +65,8 @@ at::Tensor Alignment::loss_and_gradient(const at::Tensor& teacher, const at::Ten
 }
 
 at::Tensor Alignment::train_layer(const Block& block, int64_t layer, const at::Tensor& input, const at::Tensor& target,
-                                  const RotaryTables& rotary, double weight, GradientSink& gradients) const {
-    const at::Tensor output = block.mixer().forward(input, rotary);
+                                  const SequencePlaces& places, double weight, GradientSink& gradients) const {
+    const at::Tensor output = block.mixer().forward(input, places);
     at::Tensor d_output;
     const at::Tensor loss = loss_and_gradient(target, output.detach(), weight, d_output);
     std::vector<at::Tensor> inputs;
@@ -79,7 +79,7 @@ at::Tensor Alignment::train_layer(const Block& block, int64_t layer, const at::T
 void Alignment::accumulate(const at::Tensor& tokens, int64_t, double weight, GradientSink& gradients,
                            std::vector<double>& losses) {
     const int64_t layers = teacher_.config().layers;
-    const RotaryTables rotary = teacher_.rotary(0, tokens.size(1));
+    const SequencePlaces places = teacher_.places(tokens.size(1));
     at::Tensor x = HeldOuterWeights(teacher_, 0).embed(tokens);
     std::vector<at::Tensor> layer_losses(static_cast<size_t>(layers));  // read at the end: reading waits for the device
     for (int64_t layer = 0; layer < layers; ++layer) {
@@ -91,7 +91,7 @@ void Alignment::accumulate(const at::Tensor& tokens, int64_t, double weight, Gra
             if (x.size(0) > 0) {
                 const at::NoGradGuard no_grad;
                 input = block->mixer_input(x);
-                target = block->mixer().forward(input, rotary);
+                target = block->mixer().forward(input, places);
                 x = block->finish(x, target);
             }
         }
@@ -101,7 +101,7 @@ void Alignment::accumulate(const at::Tensor& tokens, int64_t, double weight, Gra
             // The mean over layers is what the reference trains; it only matters to clipping.
             if (x.size(0) > 0)
                 layer_losses[size_t(layer)] =
-                    train_layer(*block, layer, input, target, rotary, weight / double(layers), gradients);
+                    train_layer(*block, layer, input, target, places, weight / double(layers), gradients);
         }
         gradients.complete(layer);
     }

@@ -25,7 +25,7 @@ class Alignment : public Objective {
                                  at::Tensor& gradient) const;
     /// Adds the gradients of one layer's mixer; returns its loss.
     at::Tensor train_layer(const Block& block, int64_t layer, const at::Tensor& input, const at::Tensor& target,
-                           const RotaryTables& rotary, double weight, GradientSink& gradients) const;
+                           const SequencePlaces& places, double weight, GradientSink& gradients) const;
     at::Tensor loss_by_kernel(const at::Tensor& teacher, const at::Tensor& student, double weight,
                               at::Tensor& gradient) const;
 

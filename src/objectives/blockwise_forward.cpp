@@ -17,7 +17,7 @@ BlockwiseForward::BlockwiseForward(CausalLM& student, const at::Tensor& tokens, 
     : student_(student),
       tokens_(tokens),
       activations_(activations),
-      rotary_(student.rotary(0, tokens.size(1))),
+      places_(student.places(tokens.size(1))),
       of_layer_(size_t(student.config().layers)),
       outer_(student, 0) {
     for (const Parameter& p : student_.parameters().all())
@@ -33,7 +33,7 @@ BlockwiseForward::BlockwiseForward(CausalLM& student, const at::Tensor& tokens, 
         // The backward pass begins with the last block: nothing is gained by computing that one again.
         const bool keep = is_last || activations_ == Activations::keep;
         const at::AutoGradMode graph(keep);
-        const at::Tensor input = leaf(x), output = block->forward(input, rotary_);
+        const at::Tensor input = leaf(x), output = block->forward(input, places_);
         saved_.push_back({input, keep ? output : at::Tensor()});
         x = output.detach();
     }
@@ -44,7 +44,7 @@ BlockwiseForward::BlockwiseForward(CausalLM& student, const at::Tensor& tokens, 
 at::Tensor BlockwiseForward::backward_block(const Block& block, int64_t layer, const at::Tensor& d_output,
                                             GradientSink& gradients) {
     Saved& saved = saved_[size_t(layer)];
-    if (!saved.output.defined()) saved.output = block.forward(saved.input, rotary_);
+    if (!saved.output.defined()) saved.output = block.forward(saved.input, places_);
     const auto& parameters = of_layer_[size_t(layer)];
     std::vector<at::Tensor> inputs = {saved.input};
     for (const Parameter* p : parameters) inputs.push_back(p->compute);

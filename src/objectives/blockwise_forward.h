@@ -38,7 +38,7 @@ class BlockwiseForward {
     CausalLM& student_;
     at::Tensor tokens_;
     Activations activations_;
-    RotaryTables rotary_;
+    SequencePlaces places_;
     std::vector<std::vector<const Parameter*>> of_layer_;
     HeldOuterWeights outer_;
     std::optional<HeldBlock> last_block_;  // its backward pass comes next, so it stays in between

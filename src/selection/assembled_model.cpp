@@ -26,7 +26,7 @@ AssembledModel::Pass* AssembledModel::kept(const at::Tensor& tokens, int64_t bat
 at::Tensor AssembledModel::hidden(const at::Tensor& tokens, const Layout& layout, int64_t batch) {
     const at::NoGradGuard no_grad;
     const HeldOuterWeights outer(teacher_, 0);
-    const RotaryTables rotary = teacher_.rotary(0, tokens.size(1));
+    const SequencePlaces places = teacher_.places(tokens.size(1));
     const auto layers = int64_t(layout.size());
     Pass* pass = kept(tokens, batch);
     int64_t first = 0;
@@ -39,7 +39,7 @@ at::Tensor AssembledModel::hidden(const at::Tensor& tokens, const Layout& layout
         const bool is_teachers = mixer == softmax_mixer || mixer == ablated_mixer;
         const HeldBlock block(is_teachers ? teacher_ : aligned_, layer);
         if (x.size(0) == 0) continue;
-        x = mixer == ablated_mixer ? block->finish(x, at::zeros_like(x)) : block->forward(x, rotary);
+        x = mixer == ablated_mixer ? block->finish(x, at::zeros_like(x)) : block->forward(x, places);
         ++computed_;
     }
     if (pass) pass->layout = layout;

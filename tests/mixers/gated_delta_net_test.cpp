@@ -41,7 +41,7 @@ TEST(GatedDeltaNet, every_parameter_gets_a_gradient) {
         store.allocate(test::device(), at::kFloat, true);
         test::fill_randomly(store, 1);
         const at::Tensor x = test::normal_numbers({2, 20, config.hidden_size}, 1);
-        const at::Tensor y = mixer->forward(x, rotary_tables({}, config.head_dim, 0, 20, test::device()));
+        const at::Tensor y = mixer->forward(x, {rotary_tables({}, config.head_dim, 0, 20, test::device())});
         std::vector<at::Tensor> leaves;
         for (const Parameter& p : store.all()) leaves.push_back(p.compute);
         const auto gradients = torch::autograd::grad({y.square().sum()}, leaves);

@@ -178,7 +178,7 @@ struct Differentiated {
         });
         store.refresh_compute();
         const at::Tensor x = normal_numbers({2, 150, spec.config.hidden_size}, 1).to(at::kDouble);
-        const at::Tensor y = mixer->forward(x, rotary_tables({}, spec.config.head_dim, 0, 150, test::device()));
+        const at::Tensor y = mixer->forward(x, {rotary_tables({}, spec.config.head_dim, 0, 150, test::device())});
         std::vector<at::Tensor> leaves;
         for (const Parameter& p : store.all()) leaves.push_back(p.compute);
         const auto found = torch::autograd::grad({y}, leaves, {normal_numbers(y.sizes(), 2).to(at::kDouble)});

@@ -31,7 +31,7 @@ inline std::vector<at::Tensor> forward_and_backward(const ModelSpec& spec, at::D
     store.allocate(device, type, true);
     fill_randomly(store, 1);
     const at::Tensor x = normal_numbers({2, 150, spec.config.hidden_size}, 1).to(device, type).requires_grad_(true);
-    const at::Tensor y = mixer->forward(x, rotary_tables({}, spec.config.head_dim, 0, 150, device));
+    const at::Tensor y = mixer->forward(x, {rotary_tables({}, spec.config.head_dim, 0, 150, device)});
     std::vector<at::Tensor> leaves = {x};
     for (const Parameter& p : store.all()) leaves.push_back(p.compute);
     std::vector<at::Tensor> results =

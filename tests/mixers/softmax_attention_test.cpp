@@ -30,7 +30,7 @@ struct Layer {
     }
 
     at::Tensor found(const at::Tensor& x) const {
-        return mixer->forward(x, rotary_tables(config.rope, config.head_dim, 0, x.size(1), test::device()));
+        return mixer->forward(x, {rotary_tables(config.rope, config.head_dim, 0, x.size(1), test::device())});
     }
 
     at::Tensor project(const at::Tensor& x, const std::string& name) const {

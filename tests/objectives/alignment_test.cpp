@@ -33,13 +33,13 @@ class AlignmentTraining : public testing::Test {
 
     /// Teacher's mixer output and the student's for the same input, of one layer.
     std::pair<at::Tensor, at::Tensor> outputs(int64_t layer) {
-        const RotaryTables rotary = teacher->rotary(0, tokens.size(1));
+        const SequencePlaces places = teacher->places(tokens.size(1));
         at::Tensor x = HeldOuterWeights(*teacher).embed(tokens);
-        for (int64_t l = 0; l < layer; ++l) x = HeldBlock(*teacher, l)->forward(x, rotary);
+        for (int64_t l = 0; l < layer; ++l) x = HeldBlock(*teacher, l)->forward(x, places);
         const HeldBlock block(*teacher, layer), of_student(*student, layer);
         const at::Tensor input = block->mixer_input(x);
-        return {block->mixer().forward(input, rotary).to(at::kDouble),
-                of_student->mixer().forward(input, rotary).to(at::kDouble)};
+        return {block->mixer().forward(input, places).to(at::kDouble),
+                of_student->mixer().forward(input, places).to(at::kDouble)};
     }
 
     void expect_formula(AlignmentLoss loss, const std::function<at::Tensor(at::Tensor t, at::Tensor s)>& formula) {

@@ -54,13 +54,13 @@ at::Tensor GatedDeltaNet::mix(const at::Tensor& x, Convolve convolve, Turn turn,
     return linear_map(rule(projected, norm_ ? norm_->compute : at::Tensor(), shape), output_->compute);
 }
 
-at::Tensor GatedDeltaNet::forward(const at::Tensor& x, const RotaryTables& rotary) const {
+at::Tensor GatedDeltaNet::forward(const at::Tensor& x, const SequencePlaces& places) const {
     return mix(
         x,
         [&](const at::Tensor& qkv) {
             return short_convolution(qkv, convolution_->compute, options_.activation, nullptr);
         },
-        [&](const at::Tensor& heads) { return rotate(heads, rotary); },
+        [&](const at::Tensor& heads) { return rotate(heads, places.rotary); },
         [&](const at::Tensor& projected, const at::Tensor& norm, const GatedDeltaShape& shape) {
             return gated_delta_mixing(projected, a_log_->compute, dt_bias_->compute, norm, shape, nullptr);
         });

@@ -15,7 +15,7 @@ const MixerDeclaration& gated_delta_net_declaration();
 class GatedDeltaNet : public Mixer {
   public:
     GatedDeltaNet(const ModelSpec& spec, int64_t layer, ParameterStore& store);
-    at::Tensor forward(const at::Tensor& x, const RotaryTables& rotary) const override;
+    at::Tensor forward(const at::Tensor& x, const SequencePlaces& places) const override;
     std::unique_ptr<MixerCache> make_cache(const CacheSize& size, at::Device device) const override;
     int64_t cache_bytes(int64_t capacity) const override;
     at::Tensor forward_chunk(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,

@@ -38,7 +38,7 @@ at::Tensor GatedLinearAttention::mix(const at::Tensor& x, Rule rule) const {
     return linear_map(mixed, output_->compute);
 }
 
-at::Tensor GatedLinearAttention::forward(const at::Tensor& x, const RotaryTables&) const {
+at::Tensor GatedLinearAttention::forward(const at::Tensor& x, const SequencePlaces&) const {
     return mix(x, [](const at::Tensor& projected, const at::Tensor& decay, const at::Tensor& norm,
                      const LinearAttentionShape& shape) {
         return gated_linear_attention_mixing(projected, decay, norm, shape, nullptr);

@@ -15,7 +15,7 @@ const MixerDeclaration& gated_linear_attention_declaration();
 class GatedLinearAttention : public Mixer {
   public:
     GatedLinearAttention(const ModelSpec& spec, int64_t layer, ParameterStore& store);
-    at::Tensor forward(const at::Tensor& x, const RotaryTables& rotary) const override;
+    at::Tensor forward(const at::Tensor& x, const SequencePlaces& places) const override;
     std::unique_ptr<MixerCache> make_cache(const CacheSize& size, at::Device device) const override;
     int64_t cache_bytes(int64_t capacity) const override;
     at::Tensor forward_chunk(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,

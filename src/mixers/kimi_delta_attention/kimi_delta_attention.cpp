@@ -45,7 +45,7 @@ at::Tensor KimiDeltaAttention::mix(const at::Tensor& x, Convolve convolve, Rule 
     return linear_map(gated_rms_norm(o, {}, norm_->compute, norm_eps_) * at::sigmoid(gate), output_->compute);
 }
 
-at::Tensor KimiDeltaAttention::forward(const at::Tensor& x, const RotaryTables&) const {
+at::Tensor KimiDeltaAttention::forward(const at::Tensor& x, const SequencePlaces&) const {
     return mix(
         x, [&](const at::Tensor& qkv) { return short_convolution(qkv, convolution_->compute, true, nullptr); },
         [&](const KimiDeltaTokens& tokens, const KimiDeltaShape& shape) {

@@ -52,8 +52,8 @@ at::Tensor SoftmaxAttention::mix(const at::Tensor& x, const RotaryTables& rotary
     return output(attend(q, k, v.transpose(1, 2)).transpose(1, 2).reshape({x.size(0), x.size(1), q_width}));
 }
 
-at::Tensor SoftmaxAttention::forward(const at::Tensor& x, const RotaryTables& rotary) const {
-    return mix(x, rotary, [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+at::Tensor SoftmaxAttention::forward(const at::Tensor& x, const SequencePlaces& places) const {
+    return mix(x, places.rotary, [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
         return attend_to_last(q, k, v, shape_.window);
     });
 }
