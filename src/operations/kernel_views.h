@@ -51,6 +51,11 @@ inline std::optional<at::Tensor> if_defined(const at::Tensor& t) {
     return t.defined() ? std::optional(t) : std::nullopt;
 }
 
+/// Of a contiguous fp32 tensor that a kernel can do without.
+inline float* data_or_null(const at::Tensor& t) {
+    return t.defined() ? t.data_ptr<float>() : nullptr;
+}
+
 inline int kernel_threads() {
     return at::get_num_threads();
 }

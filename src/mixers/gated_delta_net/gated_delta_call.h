@@ -64,10 +64,11 @@ inline GatedNormShape norm_shape(const GatedDeltaShape& s) {
 /// What the backward pass of the mixing reads.
 struct GatedDeltaSaved {
     at::Tensor projected, a_log, dt_bias, norm, o, rstd, workspace;
-    GatedDeltaShape shape;  // norm_eps is in rstd already and does not come back
+    GatedDeltaShape shape;   // norm_eps is in rstd already and does not come back
+    at::Tensor before = {};  // the state that entered; undefined: zeros
 
     void keep_in(torch::autograd::AutogradContext* ctx) const {
-        ctx->save_for_backward({projected, a_log, dt_bias, norm, o, rstd, workspace});
+        ctx->save_for_backward({projected, a_log, dt_bias, norm, o, rstd, workspace, before});
         ctx->saved_data["heads"] = shape.heads;
         ctx->saved_data["head_dim"] = shape.head_dim;
         ctx->saved_data["gate"] = shape.gate;
@@ -84,7 +85,8 @@ struct GatedDeltaSaved {
                 saved[5],
                 saved[6],
                 {ctx->saved_data["heads"].toInt(), ctx->saved_data["head_dim"].toInt(),
-                 ctx->saved_data["gate"].toBool(), ctx->saved_data["activation"].toBool(), 0.0}};
+                 ctx->saved_data["gate"].toBool(), ctx->saved_data["activation"].toBool(), 0.0},
+                saved[7]};
     }
 };
 

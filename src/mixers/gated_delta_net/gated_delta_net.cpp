@@ -58,11 +58,19 @@ at::Tensor GatedDeltaNet::forward(const at::Tensor& x, const SequencePlaces& pla
     return mix(
         x,
         [&](const at::Tensor& qkv) {
-            return short_convolution(qkv, convolution_->compute, options_.activation, nullptr);
+            return places.context
+                       ? short_convolution_of_piece(*places.context, qkv, convolution_->compute, options_.activation)
+                       : short_convolution(qkv, convolution_->compute, options_.activation, nullptr);
         },
         [&](const at::Tensor& heads) { return rotate(heads, places.rotary); },
         [&](const at::Tensor& projected, const at::Tensor& norm, const GatedDeltaShape& shape) {
-            return gated_delta_mixing(projected, a_log_->compute, dt_bias_->compute, norm, shape, nullptr);
+            if (!places.context)
+                return gated_delta_mixing(projected, a_log_->compute, dt_bias_->compute, norm, shape, nullptr);
+            return mix_piece(*places.context, projected, {x.size(0), heads_, head_dim_, head_dim_},
+                             [&](const at::Tensor& input, const at::Tensor& before) {
+                                 return gated_delta_mixing_of_piece(input, a_log_->compute, dt_bias_->compute, norm,
+                                                                    shape, before);
+                             });
         });
 }
 

@@ -22,28 +22,34 @@ at::Tensor workspace_for(const GatedDeltaCall& call) {
 }
 
 struct GatedDeltaMixing : Function<GatedDeltaMixing> {
-    static at::Tensor forward(AutogradContext* ctx, const at::Tensor& input, const at::Tensor& a_log,
-                              const at::Tensor& dt_bias, const std::optional<at::Tensor>& given_norm, int64_t heads,
-                              int64_t head_dim, bool gate, bool activation, double eps) {
-        const at::Tensor norm = given_norm.value_or(at::Tensor());
+    /// -> the mixed tokens and, where a state enters, the state that leaves.
+    static tensor_list forward(AutogradContext* ctx, const at::Tensor& input, const at::Tensor& a_log,
+                               const at::Tensor& dt_bias, const std::optional<at::Tensor>& given_norm,
+                               const std::optional<at::Tensor>& given_before, int64_t heads, int64_t head_dim,
+                               bool gate, bool activation, double eps) {
+        const at::Tensor norm = given_norm.value_or(at::Tensor()),
+                         before = given_before ? given_before->contiguous() : at::Tensor();
         const GatedDeltaShape shape{heads, head_dim, gate, activation, eps};
         const at::Tensor projected = input.contiguous();
         GatedDeltaCall call(projected, a_log, dt_bias, shape);
         const at::Tensor o = at::empty({projected.size(0), projected.size(1), heads, head_dim}, projected.options());
         const at::Tensor workspace = workspace_for(call);
-        kernels::gated_delta_rule_forward(call.shape, call.options, call.inputs, {o.data_ptr(), nullptr},
+        const at::Tensor after = before.defined() ? at::empty_like(before) : at::Tensor();
+        call.inputs.initial_state = data_or_null(before);
+        kernels::gated_delta_rule_forward(call.shape, call.options, call.inputs, {o.data_ptr(), data_or_null(after)},
                                           workspace.data_ptr());
 
         at::Tensor y = at::empty({projected.size(0), projected.size(1), shape.width()}, projected.options());
         const at::Tensor rstd = at::empty({o.size(0) * o.size(1), heads}, o.options().dtype(at::kFloat));
         run(o, gated_norm_forward(o, projected, norm, y, rstd, norm_shape(shape), shape.norm_eps));
 
-        GatedDeltaSaved{projected, a_log, dt_bias, norm, o, rstd, workspace, shape}.keep_in(ctx);
-        return y;
+        GatedDeltaSaved{projected, a_log, dt_bias, norm, o, rstd, workspace, shape, before}.keep_in(ctx);
+        if (!after.defined()) return {y};
+        return {y, after};
     }
 
     static tensor_list backward(AutogradContext* ctx, tensor_list gradients) {
-        const auto [projected, a_log, dt_bias, norm, o, rstd, workspace, shape] = GatedDeltaSaved::kept_in(ctx);
+        const auto [projected, a_log, dt_bias, norm, o, rstd, workspace, shape, before] = GatedDeltaSaved::kept_in(ctx);
         const at::Tensor dy = collapsible(gradients[0], 1);
         // Every column is written by one of the two kernels: nothing to clear, nothing to add.
         at::Tensor d_projected = at::empty_like(projected);
@@ -53,14 +59,26 @@ struct GatedDeltaMixing : Function<GatedDeltaMixing> {
         run(o, gated_norm_backward(dy, o, projected, norm, rstd, d_o, d_projected, d_norm, norm_shape(shape)));
 
         GatedDeltaCall call(projected, a_log, dt_bias, shape);
-        at::Tensor d_a_log = at::empty_like(a_log), d_dt_bias = at::empty_like(dt_bias);
-        kernels::gated_delta_rule_backward(call.shape, call.options, call.inputs, d_o.data_ptr(), nullptr,
-                                           workspace.data_ptr(),
-                                           GatedDeltaCall::gradients(d_projected, d_a_log, d_dt_bias, shape));
-        return {d_projected,  d_a_log,      d_dt_bias,    d_norm,      at::Tensor(),
-                at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+        at::Tensor d_a_log = at::empty_like(a_log), d_dt_bias = at::empty_like(dt_bias), d_before, d_after;
+        auto call_gradients = GatedDeltaCall::gradients(d_projected, d_a_log, d_dt_bias, shape);
+        if (before.defined()) {
+            call.inputs.initial_state = data_or_null(before);
+            d_before = at::empty_like(before);
+            call_gradients.initial_state = data_or_null(d_before);
+            d_after = gradients[1].contiguous();
+        }
+        kernels::gated_delta_rule_backward(call.shape, call.options, call.inputs, d_o.data_ptr(), data_or_null(d_after),
+                                           workspace.data_ptr(), call_gradients);
+        return {d_projected,  d_a_log,      d_dt_bias,    d_norm,       d_before,
+                at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
     }
 };
+
+tensor_list mix_on_cpu(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
+                       const at::Tensor& norm, const std::optional<at::Tensor>& before, const GatedDeltaShape& shape) {
+    return GatedDeltaMixing::apply(projected, a_log, dt_bias, if_defined(norm), before, shape.heads, shape.head_dim,
+                                   shape.gate, shape.activation, shape.norm_eps);
+}
 
 /// On CPUs: continues from `state` and overwrites it.
 at::Tensor continue_on_cpu(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
@@ -110,11 +128,20 @@ at::Tensor gated_delta_mixing(const at::Tensor& projected, const at::Tensor& a_l
     if (runs_on_cuda_kernels(projected, shape))
         return gated_delta_mixing_on_cuda(projected, a_log, dt_bias, norm, shape, state);
     if (!runs_on_cpu_kernels(projected)) return mix_with_operations(projected, a_log, dt_bias, norm, shape, state);
-    if (!state)
-        return GatedDeltaMixing::apply(projected, a_log, dt_bias, if_defined(norm), shape.heads, shape.head_dim,
-                                       shape.gate, shape.activation, shape.norm_eps);
+    if (!state) return mix_on_cpu(projected, a_log, dt_bias, norm, std::nullopt, shape)[0];
     const at::Tensor contiguous = projected.contiguous();
     return norm_and_gate(continue_on_cpu(contiguous, a_log, dt_bias, shape, *state), contiguous, norm, shape);
+}
+
+MixedPiece gated_delta_mixing_of_piece(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
+                                       const at::Tensor& norm, const GatedDeltaShape& shape, const at::Tensor& before) {
+    if (runs_on_cpu_kernels(projected)) {
+        const tensor_list both = mix_on_cpu(projected, a_log, dt_bias, norm, before, shape);
+        return {both[0], both[1]};
+    }
+    at::Tensor state = before;
+    const at::Tensor y = mix_with_operations(projected, a_log, dt_bias, norm, shape, &state);
+    return {y, state};
 }
 
 at::Tensor gated_delta_step(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,

@@ -5,7 +5,7 @@
 // (gated_delta_rule_chunked).
 #pragma once
 
-#include <ATen/core/Tensor.h>
+#include "mixers/context_exchange.h"
 
 namespace amalgam {
 
@@ -26,6 +26,11 @@ struct GatedDeltaShape {
 /// (generation; no gradients then).
 at::Tensor gated_delta_mixing(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
                               const at::Tensor& norm, const GatedDeltaShape& shape, at::Tensor* state);
+
+/// The same of a piece of longer sequences, differentiable by the state that enters too: `before` fp32 (fp64 where
+/// `projected` is) [batch, heads, head_dim, head_dim].
+MixedPiece gated_delta_mixing_of_piece(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
+                                       const at::Tensor& norm, const GatedDeltaShape& shape, const at::Tensor& before);
 
 /// The same for one new token of each of several sequences, projected [batch, 1, columns]: they continue `states` fp32
 /// [slots, heads, head_dim, head_dim] in slots [batch] (int32, on the device), in place. No gradients.

@@ -90,7 +90,7 @@ struct GatedDeltaMixingOnCuda : Function<GatedDeltaMixingOnCuda> {
     }
 
     static tensor_list backward(AutogradContext* ctx, tensor_list gradients) {
-        const auto [projected, a_log, dt_bias, norm, o, rstd, workspace, shape] = GatedDeltaSaved::kept_in(ctx);
+        const auto [projected, a_log, dt_bias, norm, o, rstd, workspace, shape, before] = GatedDeltaSaved::kept_in(ctx);
         const at::Tensor dy = collapsible(gradients[0], 1);
         // Every column that means something is written by one of the two kernels: nothing to add.
         const at::Tensor d_projected = at::empty_like(projected), d_o = at::empty_like(o);

@@ -38,10 +38,14 @@ at::Tensor GatedLinearAttention::mix(const at::Tensor& x, Rule rule) const {
     return linear_map(mixed, output_->compute);
 }
 
-at::Tensor GatedLinearAttention::forward(const at::Tensor& x, const SequencePlaces&) const {
-    return mix(x, [](const at::Tensor& projected, const at::Tensor& decay, const at::Tensor& norm,
-                     const LinearAttentionShape& shape) {
-        return gated_linear_attention_mixing(projected, decay, norm, shape, nullptr);
+at::Tensor GatedLinearAttention::forward(const at::Tensor& x, const SequencePlaces& places) const {
+    return mix(x, [&](const at::Tensor& projected, const at::Tensor& decay, const at::Tensor& norm,
+                      const LinearAttentionShape& shape) {
+        if (!places.context) return gated_linear_attention_mixing(projected, decay, norm, shape, nullptr);
+        return mix_piece(*places.context, projected, {x.size(0), heads_, head_dim_, head_dim_},
+                         [&](const at::Tensor& input, const at::Tensor& before) {
+                             return gated_linear_attention_mixing_of_piece(input, decay, norm, shape, before);
+                         });
     });
 }
 

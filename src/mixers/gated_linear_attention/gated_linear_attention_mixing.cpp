@@ -90,48 +90,57 @@ at::Tensor norm_and_gate(const at::Tensor& o, const at::Tensor& projected, const
                           shape.norm_eps);
 }
 
-/// Writes the columns q | k | v of d_projected, and d_decay.
-void run_backward(const Call& call, const at::Tensor& d_o, const at::Tensor& states, const at::Tensor& d_projected,
-                  const at::Tensor& d_decay) {
+/// Writes the columns q | k | v of d_projected, d_decay and, where a state entered and left, d_before. `states`: what
+/// run_forward gave.
+void run_backward(const Call& call, const at::Tensor& d_o, const at::Tensor& d_after, const at::Tensor& states,
+                  const at::Tensor& d_projected, const at::Tensor& d_decay, const at::Tensor& d_before) {
     const int64_t width = call.shape.heads * call.shape.key_dim;
     auto part = [&](int64_t i) { return kernels::Rows{at_column(d_projected, i * width), d_projected.size(2)}; };
     const kernels::GatedLinearAttentionGradients gradients{
-        part(0), part(1), part(2), {d_decay.data_ptr(), d_decay.size(2)}, nullptr};
+        part(0), part(1), part(2), {d_decay.data_ptr(), d_decay.size(2)}, data_or_null(d_before)};
 #ifdef AMALGAM_CUDA
     if (d_o.is_cuda()) {
         const at::Tensor scratch = device_states(call, d_o);
         return kernels::cuda::gated_linear_attention_backward(call.shape, call.options, call.inputs, d_o.data_ptr(),
-                                                              nullptr, states.data_ptr(), scratch.data_ptr(), gradients,
-                                                              stream_of(d_o));
+                                                              data_or_null(d_after), states.data_ptr(),
+                                                              scratch.data_ptr(), gradients, stream_of(d_o));
     }
 #endif
     (void)states;
-    kernels::gated_linear_attention_backward(call.shape, call.options, call.inputs, d_o.data_ptr(), nullptr, gradients,
-                                             kernel_threads());
+    kernels::gated_linear_attention_backward(call.shape, call.options, call.inputs, d_o.data_ptr(),
+                                             data_or_null(d_after), gradients, kernel_threads());
 }
 
 struct Mixing : Function<Mixing> {
-    static at::Tensor forward(AutogradContext* ctx, const at::Tensor& input, const at::Tensor& decay_input,
-                              const std::optional<at::Tensor>& given_norm, int64_t heads, int64_t head_dim, bool gate,
-                              double eps) {
+    /// -> the mixed tokens and, where a state enters, the state that leaves.
+    static tensor_list forward(AutogradContext* ctx, const at::Tensor& input, const at::Tensor& decay_input,
+                               const std::optional<at::Tensor>& given_norm,
+                               const std::optional<at::Tensor>& given_before, int64_t heads, int64_t head_dim,
+                               bool gate, double eps) {
         const LinearAttentionShape shape{heads, head_dim, gate, eps};
-        const at::Tensor norm = given_norm.value_or(at::Tensor());
+        const at::Tensor norm = given_norm.value_or(at::Tensor()),
+                         before = given_before ? given_before->contiguous() : at::Tensor(),
+                         after = before.defined() ? at::empty_like(before) : at::Tensor();
         const at::Tensor projected = input.contiguous(), decay = decay_input.contiguous();
         at::Tensor states;
-        const at::Tensor o = run_forward(Call(projected, decay, shape), projected, nullptr, states);
+        Call call(projected, decay, shape);
+        call.inputs.initial_state = data_or_null(before);
+        const at::Tensor o = run_forward(call, projected, data_or_null(after), states);
         at::Tensor y = at::empty({o.size(0), o.size(1), shape.width()}, o.options());
         const at::Tensor rstd = at::empty({o.size(0) * o.size(1), heads}, o.options().dtype(at::kFloat));
         run(o, gated_norm_forward(o, projected, norm, y, rstd, norm_shape(shape), eps));
-        ctx->save_for_backward({projected, decay, norm, o, rstd, states});
+        ctx->save_for_backward({projected, decay, norm, o, rstd, states, before});
         ctx->saved_data["heads"] = heads;
         ctx->saved_data["head_dim"] = head_dim;
         ctx->saved_data["gate"] = gate;
-        return y;
+        if (!after.defined()) return {y};
+        return {y, after};
     }
 
     static tensor_list backward(AutogradContext* ctx, tensor_list output_gradients) {
         const auto saved = ctx->get_saved_variables();
-        const at::Tensor &projected = saved[0], &decay = saved[1], &norm = saved[2], &o = saved[3], &rstd = saved[4];
+        const at::Tensor &projected = saved[0], &decay = saved[1], &norm = saved[2], &o = saved[3], &rstd = saved[4],
+                         &before = saved[6];
         // norm_eps is in rstd already.
         const LinearAttentionShape shape{ctx->saved_data["heads"].toInt(), ctx->saved_data["head_dim"].toInt(),
                                          ctx->saved_data["gate"].toBool(), 0.0};
@@ -142,10 +151,23 @@ struct Mixing : Function<Mixing> {
         at::Tensor d_norm;
         if (norm.defined()) d_norm = at::empty_like(norm);
         run(o, gated_norm_backward(dy, o, projected, norm, rstd, d_o, d_projected, d_norm, norm_shape(shape)));
-        run_backward(Call(projected, decay, shape), d_o, saved[5], d_projected, d_decay);
-        return {d_projected, d_decay, d_norm, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+        at::Tensor d_before, d_after;
+        Call call(projected, decay, shape);
+        if (before.defined()) {
+            call.inputs.initial_state = data_or_null(before);
+            d_before = at::empty_like(before);
+            d_after = output_gradients[1].contiguous();
+        }
+        run_backward(call, d_o, d_after, saved[5], d_projected, d_decay, d_before);
+        return {d_projected, d_decay, d_norm, d_before, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
     }
 };
+
+tensor_list mix_by_kernels(const at::Tensor& projected, const at::Tensor& decay, const at::Tensor& norm,
+                           const std::optional<at::Tensor>& before, const LinearAttentionShape& shape) {
+    return Mixing::apply(projected, decay, if_defined(norm), before, shape.heads, shape.head_dim, shape.gate,
+                         shape.norm_eps);
+}
 
 bool runs_on_rule_kernels(const at::Tensor& projected, const LinearAttentionShape& shape) {
     if (!projected.is_cuda()) return runs_on_cpu_kernels(projected);
@@ -189,21 +211,31 @@ at::Tensor gated_linear_attention_recurrence(const at::Tensor& q, const at::Tens
         S = S * g.select(1, t).exp().unsqueeze(-1) + k.select(1, t).unsqueeze(-1) * v.select(1, t).unsqueeze(-2);
         outputs.push_back(at::matmul(q.select(1, t).unsqueeze(-2), S).squeeze(-2));
     }
-    if (state.defined()) state = S.to(at::kFloat);
+    if (state.defined()) state = S.to(state.scalar_type());
     return at::stack(outputs, 1);
 }
 
 at::Tensor gated_linear_attention_mixing(const at::Tensor& projected, const at::Tensor& decay, const at::Tensor& norm,
                                          const LinearAttentionShape& shape, at::Tensor* state) {
     if (!runs_on_rule_kernels(projected, shape)) return mix_with_operations(projected, decay, norm, shape, state);
-    if (!state)
-        return Mixing::apply(projected, decay, if_defined(norm), shape.heads, shape.head_dim, shape.gate,
-                             shape.norm_eps);
+    if (!state) return mix_by_kernels(projected, decay, norm, std::nullopt, shape)[0];
     const at::Tensor contiguous = projected.contiguous(), logits = decay.contiguous();
     Call call(contiguous, logits, shape);
     call.inputs.initial_state = state->const_data_ptr<float>();
     at::Tensor states;
     return norm_and_gate(run_forward(call, contiguous, state->data_ptr<float>(), states), contiguous, norm, shape);
+}
+
+MixedPiece gated_linear_attention_mixing_of_piece(const at::Tensor& projected, const at::Tensor& decay,
+                                                  const at::Tensor& norm, const LinearAttentionShape& shape,
+                                                  const at::Tensor& before) {
+    if (runs_on_rule_kernels(projected, shape)) {
+        const tensor_list both = mix_by_kernels(projected, decay, norm, before, shape);
+        return {both[0], both[1]};
+    }
+    at::Tensor state = before;
+    const at::Tensor y = mix_with_operations(projected, decay, norm, shape, &state);
+    return {y, state};
 }
 
 at::Tensor gated_linear_attention_step(const at::Tensor& projected, const at::Tensor& decay, const at::Tensor& norm,

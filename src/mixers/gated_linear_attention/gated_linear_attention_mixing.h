@@ -4,7 +4,7 @@
 // kernels/gated_rms_norm, elsewhere the recurrence in LibTorch operations.
 #pragma once
 
-#include <ATen/core/Tensor.h>
+#include "mixers/context_exchange.h"
 
 namespace amalgam {
 
@@ -21,6 +21,12 @@ struct LinearAttentionShape {
 /// head_dim, head_dim]: read, and overwritten with the state after the last token (generation; no gradients then).
 at::Tensor gated_linear_attention_mixing(const at::Tensor& projected, const at::Tensor& decay, const at::Tensor& norm,
                                          const LinearAttentionShape& shape, at::Tensor* state);
+
+/// The same of a piece of longer sequences, differentiable by the state that enters too: `before` fp32 (fp64 where
+/// `projected` is) [batch, heads, head_dim, head_dim].
+MixedPiece gated_linear_attention_mixing_of_piece(const at::Tensor& projected, const at::Tensor& decay,
+                                                  const at::Tensor& norm, const LinearAttentionShape& shape,
+                                                  const at::Tensor& before);
 
 /// The same for one new token of each of several sequences, projected and decay [batch, 1, ...]: they continue `states`
 /// fp32 [slots, heads, head_dim, head_dim] in slots [batch] (int32, on the device), in place. No gradients.

@@ -45,11 +45,20 @@ at::Tensor KimiDeltaAttention::mix(const at::Tensor& x, Convolve convolve, Rule 
     return linear_map(gated_rms_norm(o, {}, norm_->compute, norm_eps_) * at::sigmoid(gate), output_->compute);
 }
 
-at::Tensor KimiDeltaAttention::forward(const at::Tensor& x, const SequencePlaces&) const {
+at::Tensor KimiDeltaAttention::forward(const at::Tensor& x, const SequencePlaces& places) const {
     return mix(
-        x, [&](const at::Tensor& qkv) { return short_convolution(qkv, convolution_->compute, true, nullptr); },
+        x,
+        [&](const at::Tensor& qkv) {
+            return places.context ? short_convolution_of_piece(*places.context, qkv, convolution_->compute, true)
+                                  : short_convolution(qkv, convolution_->compute, true, nullptr);
+        },
         [&](const KimiDeltaTokens& tokens, const KimiDeltaShape& shape) {
-            return kimi_delta_rule(tokens, a_log_->compute, dt_bias_->compute, shape, nullptr);
+            if (!places.context) return kimi_delta_rule(tokens, a_log_->compute, dt_bias_->compute, shape, nullptr);
+            return mix_piece(*places.context, tokens.qkv, {x.size(0), heads_, head_dim_, head_dim_},
+                             [&](const at::Tensor& qkv, const at::Tensor& before) {
+                                 return kimi_delta_rule_of_piece({qkv, tokens.a, tokens.b}, a_log_->compute,
+                                                                 dt_bias_->compute, shape, before);
+                             });
         });
 }
 

@@ -77,9 +77,10 @@ struct KimiDeltaSaved {
     KimiDeltaTokens tokens;
     at::Tensor a_log, dt_bias, workspace;
     KimiDeltaShape shape;
+    at::Tensor before = {};  // the state that entered; undefined: zeros
 
     void keep_in(torch::autograd::AutogradContext* ctx) const {
-        ctx->save_for_backward({tokens.qkv, tokens.a, tokens.b, a_log, dt_bias, workspace});
+        ctx->save_for_backward({tokens.qkv, tokens.a, tokens.b, a_log, dt_bias, workspace, before});
         ctx->saved_data["heads"] = shape.heads;
         ctx->saved_data["head_dim"] = shape.head_dim;
         ctx->saved_data["activation"] = shape.activation;
@@ -93,7 +94,8 @@ struct KimiDeltaSaved {
                 saved[4],
                 saved[5],
                 {ctx->saved_data["heads"].toInt(), ctx->saved_data["head_dim"].toInt(),
-                 ctx->saved_data["activation"].toBool(), ctx->saved_data["lower_bound"].toDouble()}};
+                 ctx->saved_data["activation"].toBool(), ctx->saved_data["lower_bound"].toDouble()},
+                saved[6]};
     }
 };
 

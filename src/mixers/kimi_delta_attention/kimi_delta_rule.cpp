@@ -18,33 +18,54 @@ using torch::autograd::tensor_list;
 
 /// On CPUs.
 struct KimiDeltaRule : Function<KimiDeltaRule> {
-    static at::Tensor forward(AutogradContext* ctx, const at::Tensor& qkv, const at::Tensor& a, const at::Tensor& b,
-                              const at::Tensor& a_log, const at::Tensor& dt_bias, int64_t heads, int64_t head_dim,
-                              bool activation, double lower_bound) {
+    /// -> o and, where a state enters, the state that leaves.
+    static tensor_list forward(AutogradContext* ctx, const at::Tensor& qkv, const at::Tensor& a, const at::Tensor& b,
+                               const at::Tensor& a_log, const at::Tensor& dt_bias,
+                               const std::optional<at::Tensor>& given_before, int64_t heads, int64_t head_dim,
+                               bool activation, double lower_bound) {
         const KimiDeltaShape shape{heads, head_dim, activation, lower_bound};
         const KimiDeltaTokens tokens = collapsible({qkv, a, b});
-        const KimiDeltaCall call(tokens, a_log, dt_bias, shape);
+        const at::Tensor before = given_before ? given_before->contiguous() : at::Tensor(),
+                         after = before.defined() ? at::empty_like(before) : at::Tensor();
+        KimiDeltaCall call(tokens, a_log, dt_bias, shape);
+        call.inputs.initial_state = data_or_null(before);
         const at::Tensor o = call.make_output(qkv);
         // The kernel wants its workspace aligned to a cache line, as LibTorch's CPU allocations are.
         const at::Tensor workspace =
             at::empty({int64_t(kernels::kimi_delta_attention_workspace_bytes(call.shape, call.options))}, at::kByte);
-        kernels::kimi_delta_attention_forward(call.shape, call.options, call.inputs, {o.data_ptr(), nullptr},
-                                              workspace.data_ptr());
-        KimiDeltaSaved{tokens, a_log, dt_bias, workspace, shape}.keep_in(ctx);
-        return o;
+        kernels::kimi_delta_attention_forward(call.shape, call.options, call.inputs,
+                                              {o.data_ptr(), data_or_null(after)}, workspace.data_ptr());
+        KimiDeltaSaved{tokens, a_log, dt_bias, workspace, shape, before}.keep_in(ctx);
+        if (!after.defined()) return {o};
+        return {o, after};
     }
 
     static tensor_list backward(AutogradContext* ctx, tensor_list output_gradients) {
-        const auto [tokens, a_log, dt_bias, workspace, shape] = KimiDeltaSaved::kept_in(ctx);
+        const auto [tokens, a_log, dt_bias, workspace, shape, before] = KimiDeltaSaved::kept_in(ctx);
         const at::Tensor d_o = output_gradients[0].contiguous();
-        const KimiDeltaCall call(tokens, a_log, dt_bias, shape);
+        KimiDeltaCall call(tokens, a_log, dt_bias, shape);
         const KimiDeltaGradients gradients(tokens, a_log, dt_bias);
-        kernels::kimi_delta_attention_backward(call.shape, call.options, call.inputs, d_o.const_data_ptr(), nullptr,
-                                               workspace.const_data_ptr(), gradients.call(shape));
-        return {gradients.tokens.qkv, gradients.tokens.a, gradients.tokens.b, gradients.a_log, gradients.dt_bias,
-                at::Tensor(),         at::Tensor(),       at::Tensor(),       at::Tensor()};
+        auto call_gradients = gradients.call(shape);
+        at::Tensor d_before, d_after;
+        if (before.defined()) {
+            call.inputs.initial_state = data_or_null(before);
+            d_before = at::empty_like(before);
+            call_gradients.initial_state = data_or_null(d_before);
+            d_after = output_gradients[1].contiguous();
+        }
+        kernels::kimi_delta_attention_backward(call.shape, call.options, call.inputs, d_o.const_data_ptr(),
+                                               data_or_null(d_after), workspace.const_data_ptr(), call_gradients);
+        return {gradients.tokens.qkv, gradients.tokens.a, gradients.tokens.b, gradients.a_log,
+                gradients.dt_bias,    d_before,           at::Tensor(),       at::Tensor(),
+                at::Tensor(),         at::Tensor()};
     }
 };
+
+tensor_list rule_on_cpu(const KimiDeltaTokens& tokens, const at::Tensor& a_log, const at::Tensor& dt_bias,
+                        const std::optional<at::Tensor>& before, const KimiDeltaShape& shape) {
+    return KimiDeltaRule::apply(tokens.qkv, tokens.a, tokens.b, a_log, dt_bias, before, shape.heads, shape.head_dim,
+                                shape.activation, shape.lower_bound);
+}
 
 /// On CPUs: continues from `state` and overwrites it.
 at::Tensor continue_on_cpu(KimiDeltaCall call, const at::Tensor& like, at::Tensor& state) {
@@ -86,11 +107,20 @@ at::Tensor kimi_delta_rule(const KimiDeltaTokens& tokens, const at::Tensor& a_lo
                            const KimiDeltaShape& shape, at::Tensor* state) {
     if (runs_on_cuda_kernels(tokens, shape)) return kimi_delta_rule_on_cuda(tokens, a_log, dt_bias, shape, state);
     if (!runs_on_cpu_kernels(tokens.qkv)) return rule_by_operations(tokens, a_log, dt_bias, shape, state);
-    if (!state)
-        return KimiDeltaRule::apply(tokens.qkv, tokens.a, tokens.b, a_log, dt_bias, shape.heads, shape.head_dim,
-                                    shape.activation, shape.lower_bound);
+    if (!state) return rule_on_cpu(tokens, a_log, dt_bias, std::nullopt, shape)[0];
     const KimiDeltaTokens rows = collapsible(tokens);
     return continue_on_cpu(KimiDeltaCall(rows, a_log, dt_bias, shape), tokens.qkv, *state);
+}
+
+MixedPiece kimi_delta_rule_of_piece(const KimiDeltaTokens& tokens, const at::Tensor& a_log, const at::Tensor& dt_bias,
+                                    const KimiDeltaShape& shape, const at::Tensor& before) {
+    if (runs_on_cpu_kernels(tokens.qkv)) {
+        const tensor_list both = rule_on_cpu(tokens, a_log, dt_bias, before, shape);
+        return {both[0], both[1]};
+    }
+    at::Tensor state = before;
+    const at::Tensor o = rule_by_operations(tokens, a_log, dt_bias, shape, &state);
+    return {o, state};
 }
 
 at::Tensor kimi_delta_step(const KimiDeltaTokens& tokens, const at::Tensor& a_log, const at::Tensor& dt_bias,

@@ -4,7 +4,7 @@
 // mathematics in LibTorch operations (kimi_delta_rule_chunked).
 #pragma once
 
-#include <ATen/core/Tensor.h>
+#include "mixers/context_exchange.h"
 
 namespace amalgam {
 
@@ -26,6 +26,11 @@ struct KimiDeltaTokens {
 /// gradients then).
 at::Tensor kimi_delta_rule(const KimiDeltaTokens& tokens, const at::Tensor& a_log, const at::Tensor& dt_bias,
                            const KimiDeltaShape& shape, at::Tensor* state);
+
+/// The same of a piece of longer sequences, differentiable by the state that enters too: `before` fp32 (fp64 where the
+/// tokens are) [batch, heads, head_dim, head_dim].
+MixedPiece kimi_delta_rule_of_piece(const KimiDeltaTokens& tokens, const at::Tensor& a_log, const at::Tensor& dt_bias,
+                                    const KimiDeltaShape& shape, const at::Tensor& before);
 
 /// The same for one new token of each of several sequences, [batch, 1, ...]: they continue `states` fp32 [slots, heads,
 /// head_dim, head_dim] in slots [batch] (int32, on the device), in place. No gradients.

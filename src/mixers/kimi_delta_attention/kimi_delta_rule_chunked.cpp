@@ -59,7 +59,7 @@ at::Tensor kimi_delta_rule_chunked(const at::Tensor& q, const at::Tensor& k, con
     const auto [states, values] =
         state_chain(at::matmul(inverse, b * V), at::matmul(inverse, b * eg * K), er * K, e_last, start);
     const int64_t chunks = Q.size(0);
-    if (state.defined()) state = states.select(0, chunks).unflatten(0, {batch, heads}).to(at::kFloat);
+    if (state.defined()) state = states.select(0, chunks).unflatten(0, {batch, heads}).to(state.scalar_type());
     const at::Tensor o = at::matmul(eg * Q, states.narrow(0, 0, chunks)) + at::matmul(products[0], values);
     return out_of_chunks(o, batch, time);
 }

@@ -75,7 +75,7 @@ struct KimiDeltaRuleOnCuda : Function<KimiDeltaRuleOnCuda> {
     }
 
     static tensor_list backward(AutogradContext* ctx, tensor_list output_gradients) {
-        const auto [tokens, a_log, dt_bias, workspace, shape] = KimiDeltaSaved::kept_in(ctx);
+        const auto [tokens, a_log, dt_bias, workspace, shape, before] = KimiDeltaSaved::kept_in(ctx);
         const at::Tensor d_o = output_gradients[0].contiguous();
         const KimiDeltaCall call(tokens, a_log, dt_bias, shape);
         const KimiDeltaGradients gradients(tokens, a_log, dt_bias);

@@ -3,7 +3,9 @@
 
 #include <ATen/ATen.h>
 
+#include "mixers/context_exchange.h"
 #include "mixers/softmax_attention/exports.h"
+#include "operations/attention_after.h"
 #include "operations/operations.h"
 #include "operations/products.h"
 
@@ -54,8 +56,16 @@ at::Tensor SoftmaxAttention::mix(const at::Tensor& x, const RotaryTables& rotary
 
 at::Tensor SoftmaxAttention::forward(const at::Tensor& x, const SequencePlaces& places) const {
     return mix(x, places.rotary, [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-        return attend_to_last(q, k, v, shape_.window);
+        return places.context ? attend_to_piece(q, k, v, places) : attend_to_last(q, k, v, shape_.window);
     });
+}
+
+at::Tensor SoftmaxAttention::attend_to_piece(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                             const SequencePlaces& places) const {
+    const KeysAndValues all = with_keys_before(*places.context, k, v, places.length, shape_.window);
+    if (shape_.window == 0 || all.k_before.size(2) + k.size(2) <= shape_.window)
+        return attention_after(q, all.k, all.v, all.k_before, all.v_before);
+    return attend_to_last(q, at::cat({all.k_before, all.k}, 2), at::cat({all.v_before, all.v}, 2), shape_.window);
 }
 
 at::Tensor SoftmaxAttention::forward_chunk(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,

@@ -28,6 +28,10 @@ class SoftmaxAttention : public Mixer {
     template <class Attend>
     at::Tensor mix(const at::Tensor& x, const RotaryTables& rotary, Attend attend) const;
 
+    /// Of a piece, as attend_to_last.
+    at::Tensor attend_to_piece(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                               const SequencePlaces& places) const;
+
     AttentionShape shape_;
     double norm_eps_;
     // The biases and the norms are null where the teacher has none.
