@@ -21,8 +21,9 @@ int64_t training_steps(const TrainingJob& stage);
 /// Steps in which the learning rates rise, of a stage with so many.
 int64_t warmup_steps(const OptimizerJob& optimizer, int64_t steps);
 
-/// Sequences of a micro-batch where `ranks` share the batch. Which ones form it must not depend on the number of ranks
-/// if the bits must not: with `deterministic` it is one sequence unless the job says otherwise.
+/// Sequences of a micro-batch where `ranks`, or groups of ranks that share sequences, share the batch. Which ones form
+/// it must not depend on the number of ranks if the bits must not: with `deterministic` it is one sequence unless the
+/// job says otherwise.
 int64_t micro_batch_sequences(const TrainingJob& stage, int64_t ranks, bool deterministic);
 
 /// Tokens whose logits are in memory at once where the job names none: 1024 on CPUs; on GPUs as many as fill 4 GiB,

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include "mixers/sequence_pieces.h"
 #include "operations/operations.h"
 #include "operations/products.h"
 
@@ -46,10 +47,23 @@ at::Tensor CausalLM::through_blocks(const at::Tensor& tokens, Mix mix) const {
     return outer.final_norm(x);
 }
 
-at::Tensor CausalLM::hidden(const at::Tensor& tokens) const {
-    const SequencePlaces whole = places(tokens.size(1));
-    return through_blocks(
-        tokens, [&](const Block& block, int64_t, const at::Tensor& x) { return block.mixer().forward(x, whole); });
+SequencePlaces CausalLM::places(int64_t length, ContextGroup* context) const {
+    if (!context) return {rotary(0, length)};
+    const SequencePiece piece = sequence_piece(length, context->ranks(), context->rank());
+    return {rotary(piece.first, piece.count, length), context, length};
+}
+
+at::Tensor own_piece(const at::Tensor& tokens, const ContextGroup* context) {
+    if (!context) return tokens;
+    const SequencePiece piece = sequence_piece(tokens.size(1), context->ranks(), context->rank());
+    return tokens.narrow(1, piece.first, piece.count);
+}
+
+at::Tensor CausalLM::hidden(const at::Tensor& tokens, ContextGroup* context) const {
+    const SequencePlaces here = places(tokens.size(1), context);
+    return through_blocks(own_piece(tokens, context), [&](const Block& block, int64_t, const at::Tensor& x) {
+        return block.mixer().forward(x, here);
+    });
 }
 
 at::Tensor CausalLM::logits(const at::Tensor& tokens) const {

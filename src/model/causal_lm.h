@@ -22,6 +22,9 @@ struct ModelCache {
     void copy(const at::Tensor& from, const at::Tensor& to, int64_t tokens);
 };
 
+/// tokens [batch, length] -> those of this rank's piece; all of them without a context group.
+at::Tensor own_piece(const at::Tensor& tokens, const ContextGroup* context);
+
 /// Parameters get their tensors at once, or from whoever shards the model.
 enum class Allocation { now, later };
 
@@ -47,12 +50,12 @@ class CausalLM {
     /// Tables of positions [first, first + count) in a context of `length` tokens (0: first + count). Keeps the latest,
     /// since training asks for the same positions at every step.
     RotaryTables rotary(int64_t first, int64_t count, int64_t length = 0) const;
-    /// Of whole sequences of `time` tokens.
-    SequencePlaces places(int64_t time) const { return {rotary(0, time)}; }
+    /// Of sequences of `length` tokens, or of this rank's piece of them.
+    SequencePlaces places(int64_t length, ContextGroup* context = nullptr) const;
 
     /// tokens [batch, time] int64 -> hidden states after the final norm, [batch, time, hidden]: what the head reads.
-    /// The batch may be empty (weights_on_demand.h).
-    at::Tensor hidden(const at::Tensor& tokens) const;
+    /// The batch may be empty (weights_on_demand.h). With `context` only those of this rank's piece of the sequences.
+    at::Tensor hidden(const at::Tensor& tokens, ContextGroup* context = nullptr) const;
     at::Tensor logits(const at::Tensor& tokens) const;
 
     ModelCache make_cache(const CacheSize& size) const;

@@ -11,8 +11,8 @@
 
 namespace amalgam {
 
-Alignment::Alignment(CausalLM& student, CausalLM& teacher, AlignmentLoss loss)
-    : student_(student), teacher_(teacher), loss_(loss), by_layer_(teacher.config().layers) {
+Alignment::Alignment(CausalLM& student, CausalLM& teacher, AlignmentLoss loss, ContextGroup* context)
+    : student_(student), teacher_(teacher), loss_(loss), context_(context), by_layer_(teacher.config().layers) {
     for (Parameter& p : student_.parameters().all())
         if (trains(student_.spec(), p)) by_layer_[p.layer].push_back(&p);
 }
@@ -76,11 +76,13 @@ at::Tensor Alignment::train_layer(const Block& block, int64_t layer, const at::T
     return loss;
 }
 
-void Alignment::accumulate(const at::Tensor& tokens, int64_t, double weight, GradientSink& gradients,
+void Alignment::accumulate(const at::Tensor& tokens, int64_t, double whole_weight, GradientSink& gradients,
                            std::vector<double>& losses) {
     const int64_t layers = teacher_.config().layers;
-    const SequencePlaces places = teacher_.places(tokens.size(1));
-    at::Tensor x = HeldOuterWeights(teacher_, 0).embed(tokens);
+    const SequencePlaces places = teacher_.places(tokens.size(1), context_);
+    const at::Tensor own = own_piece(tokens, context_);
+    const double weight = whole_weight * double(own.size(1)) / double(tokens.size(1));
+    at::Tensor x = HeldOuterWeights(teacher_, 0).embed(own);
     std::vector<at::Tensor> layer_losses(static_cast<size_t>(layers));  // read at the end: reading waits for the device
     for (int64_t layer = 0; layer < layers; ++layer) {
         const int64_t next = layer + 1 < layers ? layer + 1 : WeightsOnDemand::nothing;

@@ -11,7 +11,7 @@ namespace amalgam {
 class Alignment : public Objective {
   public:
     /// Student and teacher have the same sizes; the student's linear mixers are trained.
-    Alignment(CausalLM& student, CausalLM& teacher, AlignmentLoss loss);
+    Alignment(CausalLM& student, CausalLM& teacher, AlignmentLoss loss, ContextGroup* context = nullptr);
     std::vector<Parameter*> trained() override;
     /// Is `parameter` of a student of this kind trained?
     static bool trains(const ModelSpec& student, const Parameter& parameter);
@@ -32,6 +32,7 @@ class Alignment : public Objective {
     CausalLM& student_;
     CausalLM& teacher_;
     AlignmentLoss loss_;
+    ContextGroup* context_;
     std::vector<std::vector<Parameter*>> by_layer_;
 };
 

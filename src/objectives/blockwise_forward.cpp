@@ -13,11 +13,12 @@ at::Tensor leaf(const at::Tensor& x) {
 
 }  // namespace
 
-BlockwiseForward::BlockwiseForward(CausalLM& student, const at::Tensor& tokens, Activations activations)
+BlockwiseForward::BlockwiseForward(CausalLM& student, const at::Tensor& tokens, Activations activations,
+                                   ContextGroup* context)
     : student_(student),
-      tokens_(tokens),
+      tokens_(own_piece(tokens, context)),
       activations_(activations),
-      places_(student.places(tokens.size(1))),
+      places_(student.places(tokens.size(1), context)),
       of_layer_(size_t(student.config().layers)),
       outer_(student, 0) {
     for (const Parameter& p : student_.parameters().all())
@@ -33,18 +34,29 @@ BlockwiseForward::BlockwiseForward(CausalLM& student, const at::Tensor& tokens, 
         // The backward pass begins with the last block: nothing is gained by computing that one again.
         const bool keep = is_last || activations_ == Activations::keep;
         const at::AutoGradMode graph(keep);
-        const at::Tensor input = leaf(x), output = block->forward(input, places_);
-        saved_.push_back({input, keep ? output : at::Tensor()});
+        Saved& saved = saved_.emplace_back(Saved{leaf(x), at::Tensor(), nullptr});
+        if (context && !keep) saved.context = std::make_unique<RecordedContext>(*context);
+        const at::Tensor output = forward_block(*block, saved);
+        if (keep) saved.output = output;
         x = output.detach();
     }
     last_ = leaf(x);
     hidden_ = outer_.final_norm(last_);
 }
 
+at::Tensor BlockwiseForward::forward_block(const Block& block, const Saved& saved) const {
+    SequencePlaces places = places_;
+    if (saved.context) places.context = saved.context.get();
+    return block.forward(saved.input, places);
+}
+
 at::Tensor BlockwiseForward::backward_block(const Block& block, int64_t layer, const at::Tensor& d_output,
                                             GradientSink& gradients) {
     Saved& saved = saved_[size_t(layer)];
-    if (!saved.output.defined()) saved.output = block.forward(saved.input, places_);
+    if (!saved.output.defined()) {
+        if (saved.context) saved.context->replay();
+        saved.output = forward_block(block, saved);
+    }
     const auto& parameters = of_layer_[size_t(layer)];
     std::vector<at::Tensor> inputs = {saved.input};
     for (const Parameter* p : parameters) inputs.push_back(p->compute);

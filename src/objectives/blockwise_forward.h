@@ -3,10 +3,12 @@
 // to be there only while it is computed, and its activations may be computed again instead of kept.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <vector>
 
 #include "model/causal_lm.h"
+#include "objectives/recorded_context.h"
 #include "optimizer/gradient_sink.h"
 #include "options/choices.h"
 
@@ -14,13 +16,14 @@ namespace amalgam {
 
 class BlockwiseForward {
   public:
-    /// tokens [sequences, time].
-    BlockwiseForward(CausalLM& student, const at::Tensor& tokens, Activations activations);
+    /// tokens [sequences, time]; with `context` of the whole sequences, of which this rank computes its piece.
+    BlockwiseForward(CausalLM& student, const at::Tensor& tokens, Activations activations,
+                     ContextGroup* context = nullptr);
 
     /// Embedding, norm and head, as long as this lives.
     const HeldOuterWeights& outer() const { return outer_; }
 
-    /// After the final norm, without a graph: [sequences * time, width].
+    /// After the final norm, without a graph: [sequences * time, width], time being that of the piece.
     at::Tensor hidden() const { return hidden_.detach().flatten(0, 1); }
 
     /// Backward from d_hidden [sequences * time, width] into `gradients`. Once. The gradient of the embeddings reaches
@@ -29,8 +32,11 @@ class BlockwiseForward {
 
   private:
     struct Saved {
-        at::Tensor input, output;  // output (with its graph) only where activations are kept
+        at::Tensor input, output;                  // output (with its graph) only where activations are kept
+        std::unique_ptr<RecordedContext> context;  // of a piece that is computed again
     };
+    /// The block's part of the forward pass, as if for the first time or again.
+    at::Tensor forward_block(const Block& block, const Saved& saved) const;
     bool is_empty() const { return tokens_.size(0) == 0; }
     /// Gradient with respect to the block's input.
     at::Tensor backward_block(const Block& block, int64_t layer, const at::Tensor& d_output, GradientSink& gradients);

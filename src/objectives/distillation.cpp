@@ -13,7 +13,7 @@ std::optional<at::Tensor> TeacherStates::find(const Key& key) const {
     return std::nullopt;
 }
 
-at::Tensor TeacherStates::hidden(const at::Tensor& tokens, int64_t cursor) {
+at::Tensor TeacherStates::hidden(const at::Tensor& tokens, int64_t cursor, ContextGroup* context) {
     const Key key = {cursor, tokens.size(0)};
     // Ranks that share a sharded teacher compute together, or not at all.
     WeightsOnDemand* weights = teacher_.weights_on_demand();
@@ -21,7 +21,7 @@ at::Tensor TeacherStates::hidden(const at::Tensor& tokens, int64_t cursor) {
     const auto found = find(key);
     if (everywhere(found.has_value())) return *found;
     const at::NoGradGuard no_grad;
-    const at::Tensor states = teacher_.hidden(tokens).flatten(0, 1);
+    const at::Tensor states = teacher_.hidden(tokens, context).flatten(0, 1);
     ++computed_;
     if (keeps_) kept_[key] = states;
     const int64_t bytes = states.numel() * states.element_size();
@@ -35,8 +35,8 @@ void Distillation::accumulate(const at::Tensor& tokens, int64_t cursor, double w
     // The student's first weights have all the time of the teacher's pass to arrive.
     if (WeightsOnDemand* student = student_.weights_on_demand())
         for (const int64_t layer : {WeightsOnDemand::outside_blocks, int64_t{0}}) student->prefetch(layer);
-    const at::Tensor states = teacher_.hidden(tokens, cursor);
-    BlockwiseForward forward(student_, tokens, activations_);
+    const at::Tensor states = teacher_.hidden(tokens, cursor, context_);
+    BlockwiseForward forward(student_, tokens, activations_, context_);
     const double per_token = tokens.numel() > 0 ? weight / double(tokens.numel()) : 0.0;
     const auto result = chunked_kl_divergence(forward.hidden(), forward.outer().head().detach(), states, teacher.head(),
                                               job_.temperature, per_token, job_.loss_chunk_tokens,
@@ -58,11 +58,12 @@ double add_hidden_state_loss(const at::Tensor& student, const at::Tensor& teache
 
 void NextToken::accumulate(const at::Tensor& tokens, int64_t, double weight, GradientSink& gradients,
                            std::vector<double>& losses) {
-    BlockwiseForward forward(student_, tokens, activations_);
+    BlockwiseForward forward(student_, tokens, activations_, context_);
     const int64_t predictions = tokens.size(0) * (tokens.size(1) - 1);
     const double per_token = predictions > 0 ? weight / double(predictions) : 0.0;
-    const auto result = chunked_cross_entropy(forward.hidden(), forward.outer().head().detach(), next_tokens(tokens),
-                                              per_token, chunk_, gradients.of(student_.head_parameter()));
+    const at::Tensor targets = own_piece(next_tokens(tokens).view_as(tokens), context_).flatten();
+    const auto result = chunked_cross_entropy(forward.hidden(), forward.outer().head().detach(), targets, per_token,
+                                              chunk_, gradients.of(student_.head_parameter()));
     losses[0] += per_token * result.loss;
     forward.backward(result.d_hidden, gradients);
 }

@@ -19,7 +19,8 @@ class TeacherStates {
   public:
     TeacherStates(const CausalLM& teacher, int64_t cache_bytes) : teacher_(teacher), cache_bytes_(cache_bytes) {}
     /// [sequences * time, width] for the micro-batch that starts at global sequence `cursor`.
-    at::Tensor hidden(const at::Tensor& tokens, int64_t cursor);
+    /// With `context`, which must be the same each time, of this rank's piece of the sequences.
+    at::Tensor hidden(const at::Tensor& tokens, int64_t cursor, ContextGroup* context = nullptr);
     /// Keeps everything from now on until forget(), which is to be called after each step of all candidates.
     void keep_until_forgotten() { keeps_ = true; }
     void forget() { kept_.clear(); }
@@ -47,8 +48,8 @@ double add_hidden_state_loss(const at::Tensor& student, const at::Tensor& teache
 class Distillation : public Objective {
   public:
     Distillation(CausalLM& student, TeacherStates& teacher, const DistillJob& job,
-                 Activations activations = Activations::keep)
-        : student_(student), teacher_(teacher), job_(job), activations_(activations) {}
+                 Activations activations = Activations::keep, ContextGroup* context = nullptr)
+        : student_(student), teacher_(teacher), job_(job), activations_(activations), context_(context) {}
     std::vector<Parameter*> trained() override { return all_parameters(student_); }
     void accumulate(const at::Tensor& tokens, int64_t cursor, double weight, GradientSink& gradients,
                     std::vector<double>& losses) override;
@@ -58,12 +59,14 @@ class Distillation : public Objective {
     TeacherStates& teacher_;
     DistillJob job_;
     Activations activations_;
+    ContextGroup* context_;
 };
 
 class NextToken : public Objective {
   public:
-    NextToken(CausalLM& student, int64_t chunk, Activations activations = Activations::keep)
-        : student_(student), chunk_(chunk), activations_(activations) {}
+    NextToken(CausalLM& student, int64_t chunk, Activations activations = Activations::keep,
+              ContextGroup* context = nullptr)
+        : student_(student), chunk_(chunk), activations_(activations), context_(context) {}
     std::vector<Parameter*> trained() override { return all_parameters(student_); }
     void accumulate(const at::Tensor& tokens, int64_t cursor, double weight, GradientSink& gradients,
                     std::vector<double>& losses) override;
@@ -72,6 +75,7 @@ class NextToken : public Objective {
     CausalLM& student_;
     int64_t chunk_;
     Activations activations_;
+    ContextGroup* context_;
 };
 
 /// The token after each token of a sequence, -1 after the last: tokens [sequences, time] -> [sequences * time].

@@ -30,11 +30,12 @@ class Trainer::Loop {
           batches_(batches),
           group_(group),
           setup_(setup),
-          micro_(micro_batch_sequences(plan, group.size(), setup.deterministic)),
+          sharers_(group.size() / setup.context),
+          micro_(micro_batch_sequences(plan, sharers_, setup.deterministic)),
           micro_batches_((plan.batch_sequences + micro_ - 1) / micro_),
           parameters_(objective.trained()),
           weights_(make_trained_weights(model, setup.shards, parameters_, group,
-                                        {plan.optimizer, setup.deterministic, micro_batches_})),
+                                        {plan.optimizer, setup.deterministic, micro_batches_ * setup.context})),
           steps_(training_steps(plan)),
           guard_(setup.spike_guard, setup.max_skipped_updates, steps_) {
         if (setup.checkpoints) saver_ = std::make_unique<CheckpointSaver>(*setup.checkpoints, setup.checkpoint, group);
@@ -105,16 +106,17 @@ class Trainer::Loop {
         const InPhase phase(Phase::step, step_, setup_.candidate.value_or(-1));
         fault_point(setup_.stage + ".step", step_);
         weights_->begin_step();
-        // One row for each micro-batch, of one rank only: sums over ranks are exact, and rows are added in their order.
+        // One row for each piece of a micro-batch, of one rank only: sums over ranks are exact, and rows are added in
+        // their order.
         const size_t width = size_t(objective_.losses());
-        std::vector<double> rows(size_t(micro_batches_) * width, 0.0);
-        const int64_t ranks = group_.size();
+        std::vector<double> rows(size_t(micro_batches_ * setup_.context) * width, 0.0);
+        const int64_t piece = group_.rank() % setup_.context;
         const auto [begin, end] = own_micro_batches();
         for (int64_t m = begin; m < end; ++m) {
             const std::vector<double> row = accumulate(m);
-            std::copy(row.begin(), row.end(), rows.begin() + m * int64_t(width));
+            std::copy(row.begin(), row.end(), rows.begin() + (m * setup_.context + piece) * int64_t(width));
         }
-        const int64_t most = (micro_batches_ + ranks - 1) / ranks;
+        const int64_t most = (micro_batches_ + sharers_ - 1) / sharers_;
         for (int64_t m = end; setup_.in_step && m < begin + most; ++m) accumulate(cursor_ + m, 0);
         weights_->reduce();
         group_.sum_in_place(rows);
@@ -149,8 +151,8 @@ class Trainer::Loop {
 
     /// Those of this rank: first and end.
     std::pair<int64_t, int64_t> own_micro_batches() const {
-        const int64_t ranks = group_.size(), rank = group_.rank();
-        return {micro_batches_ * rank / ranks, micro_batches_ * (rank + 1) / ranks};
+        const int64_t sharer = group_.rank() / setup_.context;
+        return {micro_batches_ * sharer / sharers_, micro_batches_ * (sharer + 1) / sharers_};
     }
 
     std::vector<double> accumulate(int64_t micro_batch) {
@@ -275,6 +277,7 @@ class Trainer::Loop {
     const Batches& batches_;
     const Communicator& group_;
     const TrainerSetup setup_;
+    int64_t sharers_;                // of the batch: ranks, or groups of ranks that share sequences
     int64_t micro_, micro_batches_;  // sequences of one, and how many of them make a batch
     std::vector<Parameter*> parameters_;
     std::unique_ptr<TrainedWeights> weights_;

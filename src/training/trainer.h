@@ -28,6 +28,8 @@ struct TrainerSetup {
     bool announce = true;               // progress lines and rows in `metrics` (root of the group only)
     MetricsFile* metrics = nullptr;
     StopRequest* stop = nullptr;
+    /// Ranks that share each sequence: consecutive ones of the group, with a piece each (the objective computes it).
+    int64_t context = 1;
     /// Of the model, if it is sharded.
     ShardedModel* shards = nullptr;
     /// Student or teacher is sharded: ranks with fewer micro-batches go on with empty ones (weights_on_demand.h).

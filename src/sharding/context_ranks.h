@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// ContextGroup over MPI, for host tensors. Messages are sent by a thread of their own, so that the sender computes on;
+// that takes MPI_THREAD_MULTIPLE. Where MPI offers less, send() returns once the message is on its way.
+#pragma once
+
+#include <memory>
+
+#include "comm/communicator.h"
+#include "mixers/context_group.h"
+
+namespace amalgam {
+
+/// The ranks of `group` share each sequence, in their order. Collective over `group`.
+std::unique_ptr<ContextGroup> make_context_group(const Communicator& group);
+
+}  // namespace amalgam

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every mixer on a piece of a sequence for each rank, against the same mixer on the whole sequence: outputs, gradients
+// of its input and, summed over the ranks, of its parameters.
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include "../model/small_model.h"
+#include "mixers/implementation.h"
+#include "mixers/sequence_pieces.h"
+#include "sharding/context_ranks.h"
+
+namespace amalgam {
+namespace {
+
+struct Case {
+    std::string name;
+    ModelSpec spec;
+};
+
+std::vector<Case> cases() {
+    const ModelConfig llama = test::small_config("llama", 1), qwen3 = test::small_config("qwen3", 1);
+    ModelConfig windowed = llama;
+    windowed.window = {20};
+    ModelConfig wide_window = llama;
+    wide_window.window = {1000};
+    return {
+        {"softmax, grouped heads", {llama, {softmax_mixer}, {}}},
+        {"softmax, norms of q and k", {qwen3, {softmax_mixer}, {}}},
+        {"softmax, window", {windowed, {softmax_mixer}, {}}},
+        {"softmax, window longer than the sequence", {wide_window, {softmax_mixer}, {}}},
+        {"gated delta net", {llama, {"gated_delta_net"}, {}}},
+        {"gated delta net, bare", {llama, {"gated_delta_net"}, {{"output_gate", false}, {"output_norm", false}}}},
+        {"gated delta net, convolution", {llama, {"gated_delta_net"}, {{"short_convolution", true}}}},
+        {"gated delta net, convolution and rotation",
+         {llama, {"gated_delta_net"}, {{"short_convolution", true}, {"rope", true}}}},
+        {"gated linear attention", {llama, {"gated_linear_attention"}, {}}},
+        {"Kimi delta attention", {llama, {"kimi_delta_attention"}, {{"short_convolution", false}}}},
+        {"Kimi delta attention, convolution", {llama, {"kimi_delta_attention"}, {{"short_convolution", true}}}},
+    };
+}
+
+class MixersOfPieces : public testing::Test {
+  protected:
+    /// Of the sequences [2, length, ...] or of this rank's piece of them.
+    struct Result {
+        at::Tensor output, input_gradient;
+        std::vector<at::Tensor> parameter_gradients;
+    };
+
+    Result compute(const ModelSpec& spec, int64_t length, at::ScalarType type, ContextGroup* context) const {
+        ParameterStore store;
+        const auto mixer = find_implementation(spec.layout[0]).make(spec, 0, store);
+        store.allocate(at::kCPU, type == at::kDouble ? at::kFloat : type, true);
+        test::fill_randomly(store, 1);
+        std::vector<at::Tensor> leaves;
+        for (Parameter& p : store.all()) {
+            if (type == at::kDouble) p.compute = p.compute.detach().to(type).requires_grad_(true);
+            leaves.push_back(p.compute);
+        }
+        const SequencePiece piece =
+            context ? sequence_piece(length, world.size(), world.rank()) : SequencePiece{0, length};
+        const auto numbers = [&](uint64_t seed) {
+            return test::normal_numbers({2, length, spec.config.hidden_size}, seed)
+                .to(type)
+                .narrow(1, piece.first, piece.count);
+        };
+        const SequencePlaces places{
+            rotary_tables(spec.config.rope, spec.config.head_dim, piece.first, piece.count, at::kCPU, length), context,
+            length};
+        leaves.push_back(numbers(1).requires_grad_(true));
+        const at::Tensor y = mixer->forward(leaves.back(), places);
+        Result result;
+        result.parameter_gradients = torch::autograd::grad({y}, leaves, {numbers(2)});
+        result.input_gradient = result.parameter_gradients.back();
+        result.parameter_gradients.pop_back();
+        result.output = y.detach();
+        return result;
+    }
+
+    static double difference(const Result& a, const Result& b) {
+        double largest = std::max(test::relative_error(a.output, b.output),
+                                  test::relative_error(a.input_gradient, b.input_gradient));
+        for (size_t i = 0; i < a.parameter_gradients.size(); ++i)
+            largest = std::max(largest, test::relative_error(a.parameter_gradients[i], b.parameter_gradients[i]));
+        return largest;
+    }
+
+    at::Tensor own(const at::Tensor& whole) const {
+        const SequencePiece piece = sequence_piece(whole.size(1), world.size(), world.rank());
+        return whole.narrow(1, piece.first, piece.count);
+    }
+
+    Result divided(const ModelSpec& spec, int64_t length, at::ScalarType type) {
+        Result result = compute(spec, length, type, context.get());
+        for (at::Tensor& t : result.parameter_gradients) {
+            t = t.to(at::kDouble).contiguous();
+            world.sum_in_place(std::span<double>(t.data_ptr<double>(), size_t(t.numel())));
+        }
+        return result;
+    }
+
+    Result own_of_whole(const ModelSpec& spec, int64_t length, at::ScalarType type) const {
+        Result result = compute(spec, length, type, nullptr);
+        result.output = own(result.output);
+        result.input_gradient = own(result.input_gradient);
+        return result;
+    }
+
+    const Communicator world = Communicator::duplicate(MPI_COMM_WORLD);
+    const std::unique_ptr<ContextGroup> context = make_context_group(world);
+};
+
+/// Pieces of whole chunks, of chunks and a rest, and of a few tokens each.
+constexpr int64_t lengths[] = {256, 267, 17};
+
+/// The same mathematics, and in fp32 no more rounding.
+TEST_F(MixersOfPieces, compute_what_the_whole_sequence_gives) {
+    for (const Case& c : cases())
+        for (const int64_t length : lengths) {
+            const Result exact = own_of_whole(c.spec, length, at::kDouble);
+            EXPECT_LT(difference(divided(c.spec, length, at::kDouble), exact), 1e-12)
+                << c.name << ", " << length << " tokens";
+            const double whole = difference(own_of_whole(c.spec, length, at::kFloat), exact),
+                         pieces = difference(divided(c.spec, length, at::kFloat), exact);
+            EXPECT_LT(pieces, 1.5 * world.max(whole) + 1e-7) << c.name << ", " << length << " tokens";
+        }
+}
+
+TEST_F(MixersOfPieces, take_bfloat16) {
+    for (const Case& c : cases()) {
+        const Result exact = own_of_whole(c.spec, 150, at::kDouble);
+        const double whole = difference(own_of_whole(c.spec, 150, at::kBFloat16), exact),
+                     pieces = difference(divided(c.spec, 150, at::kBFloat16), exact);
+        EXPECT_LT(pieces, 1.5 * world.max(whole)) << c.name;
+    }
+}
+
+}  // namespace
+}  // namespace amalgam
