@@ -112,8 +112,13 @@ class Estimator {
         return sizes;
     }
 
-    double micro_batch_tokens(const TrainingJob& job, int64_t sharers) const {
-        return double(share_of_rank(job_, job, sharers).sequences) * double(job.sequence_length);
+    /// Ranks, or groups of ranks that share sequences, of the stages in which these do (sharding.context).
+    int64_t sharers() const { return std::max<int64_t>(machine_.ranks / context(), 1); }
+    int64_t context() const { return job_.sharding.context; }
+
+    /// Of a rank that has one of `pieces` of each sequence.
+    double micro_batch_tokens(const TrainingJob& job, int64_t sharers, int64_t pieces = 1) const {
+        return double(share_of_rank(job_, job, sharers).sequences) * double(job.sequence_length) / double(pieces);
     }
 
     /// Logits of `models` for a chunk of the tokens (the gradient takes the student's place), and what the gradient of
@@ -132,9 +137,10 @@ class Estimator {
     bool on_cpu() const { return machine_.cpu; }
 
     /// Everything of the student is trained on a loss of its logits.
-    StageSizes whole_student(const DistillJob& job, int64_t sharers, double kept, bool with_teacher) const {
+    StageSizes whole_student(const DistillJob& job, int64_t sharers, double kept, bool with_teacher,
+                             int64_t pieces = 1) const {
         StageSizes sizes = stage_sizes(job, sharers, kept, sizes_.parameters(kept));
-        const double tokens = micro_batch_tokens(job, sharers);
+        const double tokens = micro_batch_tokens(job, sharers, pieces);
         sizes.teacher = with_teacher ? teacher() : 0;
         sizes.activation_bytes = tokens * (block_activations(kept) + 3 * bytes_ * sizes_.hidden());
         sizes.logit_bytes = logit_bytes(job.loss_chunk_tokens, tokens, with_teacher ? 2 : 1);
@@ -162,12 +168,12 @@ class Estimator {
 
     StageEstimate align() const {
         const AlignJob& job = job_.align;
-        StageEstimate stage = training_stage("align", job, machine_.ranks);
-        StageSizes sizes = stage_sizes(job, machine_.ranks, 0, sizes_.layers() * sizes_.linear_mixer());
+        StageEstimate stage = training_stage("align", job, sharers());
+        StageSizes sizes = stage_sizes(job, sharers(), 0, sizes_.layers() * sizes_.linear_mixer());
         sizes.teacher = teacher();
         sizes.trained_block = sizes_.linear_mixer();
         sizes.trained_outside = 0;
-        sizes.activation_bytes = micro_batch_tokens(job, machine_.ranks) *
+        sizes.activation_bytes = micro_batch_tokens(job, sharers(), context()) *
                                  (sizes_.linear_mixer_activations(bytes_) + sizes_.linear_mixer_gradients(bytes_) +
                                   (2 * bytes_ + 12) * sizes_.hidden());
         shard(stage, sizes, machine_.ranks);
@@ -273,9 +279,9 @@ class Estimator {
 
     /// All parameters of the selected hybrid are trained; `teacher_forward` flop per token come on top.
     StageEstimate train_hybrid(const std::string& name, const DistillJob& job, bool with_teacher) const {
-        StageEstimate stage = training_stage(name, job, machine_.ranks);
+        StageEstimate stage = training_stage(name, job, sharers());
         const double length = double(job.sequence_length);
-        const StageSizes sizes = whole_student(job, machine_.ranks, kept_, with_teacher);
+        const StageSizes sizes = whole_student(job, sharers(), kept_, with_teacher, context());
         shard(stage, sizes, machine_.ranks);
         stage.flops = stage.tokens * ((with_teacher ? teacher_flops(length) : 0) + student_flops(kept_, length));
         stage.seconds = seconds(stage.flops, double(machine_.ranks));

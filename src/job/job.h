@@ -145,6 +145,7 @@ struct ShardingJob {
     Activations activations = Activations::keep;
     ReductionPrecision reduce = ReductionPrecision::float32;
     bool gather_ahead = true;  // weights of the next block while one is computed
+    int64_t context = 1;       // ranks that share each training sequence
 };
 
 struct CheckpointJob {

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "exports/formats.h"
+#include "job/context_check.h"
 #include "job/job_values.h"
 #include "job/student_spec.h"
 #include "job/training_notes.h"
@@ -181,7 +182,10 @@ class Check {
     }
 
     void check_stages() {
-        check_training("align", job_.align, ranks_);
+        for (const std::string& problem : context_problems(job_, ranks_)) problem_if(true, problem);
+        note_if(job_.sharding.context > 1 && candidates_are_trained(job_),
+                "sharding.context does not divide the sequences of candidates (stage score)");
+        check_training("align", job_.align, sharers());
         const int64_t group = job_.score.ranks_per_candidate;
         problem_if(has_score_stage(job_) && ranks_ >= 1 && ranks_ % group != 0, "score.ranks_per_candidate is ", group,
                    " but there are ", ranks_, " ranks (candidates need groups of equal size) use a divisor of ",
@@ -194,8 +198,8 @@ class Check {
         } else if (has_score_stage(job_)) {
             note_length("score", job_.score.sequence_length);
         }
-        check_training("distill", job_.distill, ranks_);
-        check_training("finetune", job_.finetune, ranks_);
+        check_training("distill", job_.distill, sharers());
+        check_training("finetune", job_.finetune, sharers());
         if (job_.evaluate.sequences > 0) note_length("evaluate", job_.evaluate.sequence_length);
         problem_if(job_.evaluate.sequences > 0 && job_.evaluate.position_bins > job_.evaluate.sequence_length,
                    "evaluate.position_bins is ", job_.evaluate.position_bins, " but sequences have ",
@@ -205,6 +209,9 @@ class Check {
                 "attention, which later stages do not make up for");
         note_if(job_.distill.tokens == 0, "distill.tokens is 0: the selected hybrid is not distilled");
     }
+
+    /// Of a batch: ranks, or groups of ranks that share sequences.
+    int64_t sharers() const { return std::max<int64_t>(ranks_ / job_.sharding.context, 1); }
 
     /// `sharers`: ranks among which a batch of the stage is divided.
     void check_training(const std::string& name, const TrainingJob& stage, int64_t sharers) {
@@ -220,8 +227,10 @@ class Check {
         note_if(steps > 0 && rest == 0, name, ": ", steps, " steps of ", step_tokens, " tokens");
         if (sharers >= 1 && batch % sharers != 0) {
             problem_if(true, name, ".batch_sequences is ", batch, " but ", sharers,
-                       " ranks share it (every rank needs the same number of sequences) use ",
-                       (batch / sharers + 1) * sharers, " or ", largest_divisor(batch, sharers), " rank(s)");
+                       job_.sharding.context > 1 && name != "score" ? " groups of ranks" : " ranks",
+                       " share it (every rank needs the same number of sequences) use ",
+                       (batch / sharers + 1) * sharers, " or ", largest_divisor(batch, sharers),
+                       job_.sharding.context > 1 && name != "score" ? " group(s)" : " rank(s)");
         } else if (sharers >= 1 && stage.micro_batch_sequences > 0) {
             const int64_t share = batch / sharers, micro = stage.micro_batch_sequences;
             problem_if(share % micro != 0, name, ".micro_batch_sequences is ", micro, " but a rank's share is ", share,

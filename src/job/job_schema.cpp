@@ -316,6 +316,10 @@ void add_sharding(std::vector<JobKey>& schema) {
              "of blocks, between forward and backward pass; recompute: less memory, a third more arithmetic");
     keys.add("reduce", &ShardingJob::reduce, "", "type of gradients on their way between ranks, if these are sharded");
     keys.add("gather_ahead", &ShardingJob::gather_ahead, "", "weights of the next block while one is computed");
+    keys.add("context", &ShardingJob::context, "ranks",
+             "that share each sequence of align, distill and finetune, a piece each: for sequences that are too long "
+             "for one; CPUs only")
+        .range = at_least(1);
 }
 
 std::vector<JobKey> make_schema() {

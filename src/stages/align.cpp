@@ -15,7 +15,7 @@ StageOutcome align(Run& run) {
     const double flops = alignment_flops(spec, run.job.align.sequence_length);
     return train_stage(run, "align", &teacher, run.job.align, flops, [&] {
         Trainee made{run.make_student(spec.layout, {transferred.get()}, run.world, sharding, is_trained), nullptr};
-        made.objective = std::make_unique<Alignment>(*made.student.model, teacher, run.job.align.loss);
+        made.objective = std::make_unique<Alignment>(*made.student.model, teacher, run.job.align.loss, run.context());
         return made;
     });
 }

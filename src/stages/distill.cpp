@@ -16,8 +16,8 @@ StageOutcome distill(Run& run) {
     const double flops = distillation_flops(run.student_spec(layout), run.job.distill.sequence_length);
     return train_stage(run, "distill", &teacher, run.job.distill, flops, [&] {
         Trainee made{run.make_student(layout, {aligned.get(), &run.teacher_source()}, run.world, sharding), nullptr};
-        made.objective =
-            std::make_unique<Distillation>(*made.student.model, states, run.job.distill, run.job.sharding.activations);
+        made.objective = std::make_unique<Distillation>(*made.student.model, states, run.job.distill,
+                                                        run.job.sharding.activations, run.context());
         return made;
     });
 }

@@ -13,7 +13,7 @@ StageOutcome finetune(Run& run) {
     return train_stage(run, "finetune", nullptr, run.job.finetune, flops, [&] {
         Trainee made{run.make_student(layout, {distilled.get()}, run.world, sharding), nullptr};
         made.objective = std::make_unique<NextToken>(*made.student.model, run.job.finetune.loss_chunk_tokens,
-                                                     run.job.sharding.activations);
+                                                     run.job.sharding.activations, run.context());
         return made;
     });
 }

@@ -142,8 +142,7 @@ class Race {
         fill(job.optimizer, rates_at(record_.rule, trial.position));
         if (!job.optimizer.learning_rate_rest) job.optimizer.learning_rate_rest = job.optimizer.learning_rate;
         const Trainee trainee = race_.make();
-        const Batches batches(run_.training_tokens(), job, uint64_t(run_.job.seed),
-                              race_.stage + " learning rates");
+        const Batches batches(run_.training_tokens(), job, uint64_t(run_.job.seed), race_.stage + " learning rates");
         TrainerSetup setup = run_.trainer_setup(race_.stage + ".trial");
         setup.checkpoints.reset();
         setup.metrics = nullptr;
@@ -152,6 +151,7 @@ class Race {
         setup.max_skipped_updates = 0;  // one update that is not finite is enough
         setup.shards = trainee.student.shards.get();
         setup.in_step = trainee.student.shards || (race_.teacher && race_.teacher->weights_on_demand());
+        setup.context = race_.context;
         setup.measured_steps = record_.measured_steps;
         const TrainerOutcome outcome =
             train(*trainee.student.model, *trainee.objective, job, batches, race_.group, setup);

@@ -10,6 +10,7 @@
 #include "job/student_spec.h"
 #include "model/transfer.h"
 #include "selection/selection.h"
+#include "sharding/context_ranks.h"
 #include "sharding/node_weights.h"
 #include "stages/run_folder.h"
 #include "stages/training_stage.h"
@@ -154,6 +155,15 @@ Student Run::make_student(const Layout& layout, const std::vector<const TensorSo
             load_weights(*student.model, sources);
     });
     return student;
+}
+
+ContextGroup* Run::context() {
+    const int64_t ranks = job.sharding.context;
+    if (ranks > 1 && !context_) {
+        context_ = make_context_group(world.split(int(world.rank() / ranks)));
+        info(text(ranks, " ranks share each sequence"));
+    }
+    return context_.get();
 }
 
 StageCheckpoints Run::checkpoints(const std::string& stage) const {

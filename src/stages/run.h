@@ -54,6 +54,9 @@ class Run {
     /// Bytes that a rank may take. Collective when first asked for.
     double memory();
 
+    /// The ranks that share sequences with this one; null: none do. Collective when first asked for.
+    ContextGroup* context();
+
     StageCheckpoints checkpoints(const std::string& stage) const;
     std::filesystem::path learning_rates_file(const std::string& stage) const;
     std::filesystem::path scores_file() const { return folder / "scores.h5"; }
@@ -86,6 +89,7 @@ class Run {
     std::unique_ptr<CausalLM> teacher_;
     std::unique_ptr<ShardedModel> teacher_shards_;
     std::pair<ShardingStrategy, MPI_Comm> teacher_is_for_;
+    std::unique_ptr<ContextGroup> context_;
     std::optional<double> memory_;
     std::optional<Estimate> estimate_;
     std::unique_ptr<TokenFile> training_, validation_;

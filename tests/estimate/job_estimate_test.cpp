@@ -133,6 +133,21 @@ TEST(JobEstimate, recomputed_activations) {
     EXPECT_DOUBLE_EQ(optimizer.reduced_per_step, 16 * 2 * estimate_job(job, qwen_1_5b, {}).student_parameters / 2);
 }
 
+TEST(JobEstimate, ranks_that_share_sequences_keep_a_part_of_the_activations) {
+    Job job = paper_job();
+    const Estimate whole = estimate_job(job, qwen_1_5b, {.ranks = 4});
+    job.sharding.context = 2;
+    const Estimate shared = estimate_job(job, qwen_1_5b, {.ranks = 8});
+    for (const char* name : {"align", "distill"}) {
+        const StageEstimate &a = stage(whole, name), &b = stage(shared, name);
+        EXPECT_DOUBLE_EQ(b.sharding().memory.activations, a.sharding().memory.activations / 2) << name;
+        EXPECT_EQ(b.micro_batch_sequences, a.micro_batch_sequences) << name;
+        EXPECT_DOUBLE_EQ(b.seconds, a.seconds / 2) << name;
+    }
+    EXPECT_DOUBLE_EQ(stage(shared, "score").sharding().memory.activations,
+                     stage(whole, "score").sharding().memory.activations);
+}
+
 TEST(JobEstimate, align_trains_mixers_but_holds_the_whole_student) {
     const Estimate estimate = estimate_job(paper_job(), qwen_1_5b, {});
     const RankMemory& memory = stage(estimate, "align").sharding().memory;

@@ -110,6 +110,27 @@ TEST_F(JobCheck, batches_and_ranks) {
     EXPECT_TRUE(has_note("36 groups have nothing to do"));
 }
 
+TEST_F(JobCheck, ranks_that_share_sequences) {
+    job_.sharding.context = 4;
+    EXPECT_TRUE(check().problems.empty()) << check().problems.front();
+    EXPECT_TRUE(has_note("sharding.context does not divide the sequences of candidates"));
+    ranks_ = 96 * 4;  // groups of four, one for each of align's sequences
+    EXPECT_EQ(problem(),
+              "distill.batch_sequences is 32 but 96 groups of ranks share it (every rank needs the same number of "
+              "sequences) use 96 or 32 group(s)");
+    ranks_ = 6;
+    job_.align.batch_sequences = 96;
+    EXPECT_TRUE(contains(problem(), "sharding.context is 4 but there are 6 ranks (so many share each sequence)"));
+    ranks_ = 8;
+    job_.device = DeviceChoice::cuda;
+    EXPECT_TRUE(contains(problem(), "device is cuda (pieces of sequences are computed on CPUs only)"));
+    job_.device = DeviceChoice::cpu;
+    ranks_ = job_.sharding.context = 256;
+    EXPECT_EQ(problem(),
+              "sharding.context is 256 but align.sequence_length is 512 (each rank needs at least 3 tokens) use longer "
+              "sequences, or fewer ranks for each");
+}
+
 TEST_F(JobCheck, micro_batch) {
     job_.align.micro_batch_sequences = 5;
     EXPECT_TRUE(contains(problem(), "align.micro_batch_sequences is 5 but a rank's share is 12"));
