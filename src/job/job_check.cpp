@@ -10,6 +10,7 @@
 #include "exports/formats.h"
 #include "job/job_values.h"
 #include "job/student_spec.h"
+#include "job/training_check.h"
 #include "job/training_notes.h"
 #include "job/training_plan.h"
 #include "mixers/declaration.h"
@@ -172,12 +173,16 @@ class Check {
                     ") check the path");
     }
 
-    /// Positions that the teacher has never been trained on: its answers there are not worth learning.
     void note_length(const std::string& stage, int64_t sequence_length) {
-        if (!teacher_ || teacher_->max_positions == 0) return;  // published shapes leave it out
-        note_if(sequence_length > teacher_->max_positions, stage, ".sequence_length is ", sequence_length,
-                " but the teacher's max_position_embeddings is ", teacher_->max_positions,
-                " (beyond them it is asked for what it was not made for) use shorter sequences, or a RoPE scaling");
+        note_positions(stage, sequence_length, max_positions(), findings_);
+    }
+
+    /// Of the teacher; 0: not known (published shapes leave it out).
+    int64_t max_positions() const { return teacher_ ? teacher_->max_positions : 0; }
+
+    /// `sharers`: ranks among which a batch of the stage is divided.
+    void check_training(const std::string& name, const TrainingJob& stage, int64_t sharers) {
+        amalgam::check_training(name, stage, sharers, max_positions(), findings_);
     }
 
     void check_stages() {
@@ -206,43 +211,6 @@ class Check {
         note_if(job_.distill.tokens == 0, "distill.tokens is 0: the selected hybrid is not distilled");
     }
 
-    /// `sharers`: ranks among which a batch of the stage is divided.
-    void check_training(const std::string& name, const TrainingJob& stage, int64_t sharers) {
-        if (stage.tokens == 0) return;
-        note_length(name, stage.sequence_length);
-        const int64_t batch = stage.batch_sequences, step_tokens = batch * stage.sequence_length;
-        const int64_t steps = training_steps(stage), rest = stage.tokens - steps * step_tokens;
-        problem_if(steps == 0, name, ".tokens is ", stage.tokens, ", less than one step of ", batch, " x ",
-                   stage.sequence_length, " = ", step_tokens,
-                   " tokens (nothing would be trained) raise it or lower the batch");
-        note_if(steps > 0 && rest > 0, name, ": ", steps, " steps of ", step_tokens, " tokens; ", rest, " of the ",
-                stage.tokens, " tokens are left over");
-        note_if(steps > 0 && rest == 0, name, ": ", steps, " steps of ", step_tokens, " tokens");
-        if (sharers >= 1 && batch % sharers != 0) {
-            problem_if(true, name, ".batch_sequences is ", batch, " but ", sharers,
-                       " ranks share it (every rank needs the same number of sequences) use ",
-                       (batch / sharers + 1) * sharers, " or ", largest_divisor(batch, sharers), " rank(s)");
-        } else if (sharers >= 1 && stage.micro_batch_sequences > 0) {
-            const int64_t share = batch / sharers, micro = stage.micro_batch_sequences;
-            problem_if(share % micro != 0, name, ".micro_batch_sequences is ", micro, " but a rank's share is ", share,
-                       " sequences (it is cut into equal parts) use a divisor of ", share);
-        }
-        problem_if(steps > 0 && stage.optimizer.warmup_fraction + stage.optimizer.decay_fraction > 1.0 &&
-                       stage.optimizer.schedule == Schedule::warmup_stable_decay,
-                   name, ".optimizer: warmup_fraction ", stage.optimizer.warmup_fraction, " and decay_fraction ",
-                   stage.optimizer.decay_fraction,
-                   " are more than all steps (the full learning rate would never be reached) lower one of them");
-        problem_if(steps > 0 && stage.optimizer.warmup_steps >= steps, name, ".optimizer.warmup_steps is ",
-                   stage.optimizer.warmup_steps, " but the stage has ", steps,
-                   " steps (the full learning rate would never be reached) lower it");
-    }
-
-    static int64_t largest_divisor(int64_t of, int64_t at_most) {
-        for (int64_t candidate = at_most; candidate > 1; --candidate)
-            if (of % candidate == 0) return candidate;
-        return 1;
-    }
-
     void check_data() {
         if (!counts_) return;
         check_corpus("align", job_.align);
@@ -261,10 +229,12 @@ class Check {
 
     void check_corpus(const std::string& name, const TrainingJob& stage) {
         if (stage.tokens == 0) return;
-        problem_if(counts_->training < stage.sequence_length, "data.training has ", counts_->training, " tokens but ",
-                   name, ".sequence_length is ", stage.sequence_length, " (not one sequence) use a larger corpus");
-        note_if(counts_->training >= stage.sequence_length && counts_->training < stage.tokens, name, ": ",
-                stage.tokens, " tokens from a corpus of ", counts_->training, ": sequences are repeated");
+        const int64_t longest = TrainingPlan(stage).block_length();
+        problem_if(counts_->training < longest, "data.training has ", counts_->training, " tokens but ", name,
+                   stage.phases.empty() ? ".sequence_length is " : ".phases have sequences of up to ", longest,
+                   " (not one sequence) use a larger corpus");
+        note_if(counts_->training >= longest && counts_->training < stage.tokens, name, ": ", stage.tokens,
+                " tokens from a corpus of ", counts_->training, ": sequences are repeated");
     }
 
     void check_validation(const std::string& key, int64_t sequences, int64_t length) {

@@ -49,7 +49,7 @@ class Race {
         record_.stage = race_.stage;
         record_.rule = rule_of_thumb(race_.stage, run_.teacher_config().hidden_size);
         if (plan_) {
-            record_.sequence_length = plan_->training.sequence_length;
+            record_.sequence_length = TrainingPlan(plan_->training).block_length();
             record_.trained_steps = plan_->trained_steps();
             record_.measured_steps = plan_->measured_steps;
         }
@@ -95,7 +95,7 @@ class Race {
             return true;
         }
         info(text(race_.stage, ": race of learning rates: at most ", plan_->most_trials, " trials of ",
-                  record_.trained_steps, " steps of ", race_.job.batch_sequences, " x ", record_.sequence_length,
+                  record_.trained_steps, " steps of ", batches_in_words(TrainingPlan(plan_->training)),
                   " tokens, measured on ", record_.measured_steps, " batches; ",
                   100.0 * plan_->most_tokens() / (double(race_.job.tokens) * double(race_.candidates)),
                   " % of the stage's tokens"));
@@ -142,8 +142,7 @@ class Race {
         fill(job.optimizer, rates_at(record_.rule, trial.position));
         if (!job.optimizer.learning_rate_rest) job.optimizer.learning_rate_rest = job.optimizer.learning_rate;
         const Trainee trainee = race_.make();
-        const Batches batches(run_.training_tokens(), job, uint64_t(run_.job.seed),
-                              race_.stage + " learning rates");
+        const Batches batches(run_.training_tokens(), job, uint64_t(run_.job.seed), race_.stage + " learning rates");
         TrainerSetup setup = run_.trainer_setup(race_.stage + ".trial");
         setup.checkpoints.reset();
         setup.metrics = nullptr;
