@@ -19,15 +19,24 @@ namespace {
 /// come out at 0.8, and take up to 1.7 times as long as that (analysis/results/speed-cpu).
 constexpr double flops_of_a_number = 200.0;
 
-/// Sequences of a micro-batch, and how many of these the busiest rank has in a step.
+/// The largest micro-batch of all phases, and how many the busiest rank has at most in a step.
 struct Share {
-    int64_t sequences, micro_batches;
+    int64_t sequences = 0, tokens = 0, micro_batches = 0;
 };
 
 Share share_of_rank(const Job& job, const TrainingJob& stage, int64_t sharers) {
-    const int64_t sequences = std::min(micro_batch_sequences(stage, sharers, job.deterministic), stage.batch_sequences);
-    const int64_t all = (stage.batch_sequences + sequences - 1) / sequences;
-    return {sequences, (all + sharers - 1) / sharers};
+    const TrainingPlan plan(stage);
+    Share share;
+    for (const PlannedPhase& phase : plan.phases()) {
+        const int64_t sequences =
+            std::min(micro_batch_sequences(phase, sharers, job.deterministic), phase.batch_sequences);
+        const int64_t all = micro_batches(phase, sharers, job.deterministic);
+        share.micro_batches = std::max(share.micro_batches, (all + sharers - 1) / sharers);
+        if (sequences * phase.sequence_length <= share.tokens) continue;
+        share.sequences = sequences;
+        share.tokens = sequences * phase.sequence_length;
+    }
+    return share;
 }
 
 /// What the race for learning rates may cost, in a corpus that is large enough.
@@ -37,7 +46,7 @@ double race_tokens(const std::string& name, const TrainingJob& stage, int64_t ca
 }
 
 double trained_tokens(const TrainingJob& stage) {
-    return double(training_steps(stage)) * double(stage.batch_sequences) * double(stage.sequence_length);
+    return double(TrainingPlan(stage).tokens());
 }
 
 class Estimator {
@@ -118,7 +127,7 @@ class Estimator {
 
     /// Of a rank that has one of `pieces` of each sequence.
     double micro_batch_tokens(const TrainingJob& job, int64_t sharers, int64_t pieces = 1) const {
-        return double(share_of_rank(job_, job, sharers).sequences) * double(job.sequence_length) / double(pieces);
+        return double(share_of_rank(job_, job, sharers).tokens) / double(pieces);
     }
 
     /// Logits of `models` for a chunk of the tokens (the gradient takes the student's place), and what the gradient of
@@ -177,8 +186,10 @@ class Estimator {
                                  (sizes_.linear_mixer_activations(bytes_) + sizes_.linear_mixer_gradients(bytes_) +
                                   (2 * bytes_ + 12) * sizes_.hidden());
         shard(stage, sizes, machine_.ranks);
-        stage.flops = stage.tokens * (sizes_.block_flops(sizes_.layers(), double(job.sequence_length)) +
-                                      3 * sizes_.layers() * sizes_.linear_mixer_flops(double(job.sequence_length)));
+        stage.flops = stage.tokens * TrainingPlan(job).mean_cost([&](int64_t length) {
+            return sizes_.block_flops(sizes_.layers(), double(length)) +
+                   3 * sizes_.layers() * sizes_.linear_mixer_flops(double(length));
+        });
         stage.seconds = seconds(stage.flops, double(machine_.ranks));
         save(stage, 4 * sizes.student + 8 * sizes.trained);
         return stage;
@@ -187,7 +198,7 @@ class Estimator {
     StageEstimate score() const {
         const ScoreJob& score = job_.score;
         const double candidates = double(scorer().count(int64_t(sizes_.layers()))),
-                     length = double(score.sequence_length);
+                     length = double(score.sequence_length);  // of held-out sequences
         const auto [kept, most_memory] = kept_by_candidates();
         StageEstimate stage = training_stage("score", score, score.ranks_per_candidate);
         stage.tokens *= candidates;
@@ -195,19 +206,28 @@ class Estimator {
         sizes.activation_bytes += kept_teacher_states();
         shard(stage, sizes, score.ranks_per_candidate);
         const double held_out = double(score.validation_sequences) * length;
-        // Of the teacher: its blocks where its states are not kept, its head always.
-        const double teacher_blocks = teacher_flops(length) - sizes_.head_flops();
+        // Of the teacher: its blocks where its states are not kept, its head always. Of a token in training: the mean
+        // over phases.
+        const TrainingPlan plan(score);
+        const auto in_training = [&](auto flops) {
+            return plan.mean_cost([&](int64_t of_sequence) { return flops(double(of_sequence)); });
+        };
+        const double teacher_trains = in_training([&](double l) { return teacher_flops(l); }),
+                     student_trains = in_training([&, kept = kept](double l) { return student_flops(kept, l); }),
+                     linear_trains = in_training([&](double l) { return student_flops(0, l); });
+        const double teacher_blocks = teacher_flops(length) - sizes_.head_flops(),
+                     teacher_blocks_train = teacher_trains - sizes_.head_flops();
         const double trained_once = kept_part(trained_tokens(score)), held_out_once = kept_part(held_out);
         const double measured = double(score.measurements + 1) * held_out;  // before training too
         const double of_candidate =
-            trained_tokens(score) *
-                (student_flops(kept, length) + sizes_.head_flops() + (1 - trained_once) * teacher_blocks) +
+            trained_tokens(score) * (student_trains + sizes_.head_flops() + (1 - trained_once) * teacher_blocks_train) +
             measured * (sizes_.model_flops(kept, length) + sizes_.head_flops() + (1 - held_out_once) * teacher_blocks);
-        const double of_group = (trained_once * trained_tokens(score) + held_out_once * held_out) * teacher_blocks;
+        const double of_group =
+            trained_once * trained_tokens(score) * teacher_blocks_train + held_out_once * held_out * teacher_blocks;
         const int64_t groups = std::max<int64_t>(1, machine_.ranks / score.ranks_per_candidate);
         const int64_t rounds = (int64_t(candidates) + groups - 1) / groups;
         const double raced = race_tokens("score", score, int64_t(candidates));
-        const double of_race = raced * (teacher_flops(length) + student_flops(0, length));
+        const double of_race = raced * (teacher_trains + linear_trains);
         stage.tokens += raced;
         stage.flops = candidates * of_candidate + std::min(double(groups), candidates) * of_group + of_race;
         stage.seconds = seconds(double(rounds) * of_candidate + of_group + of_race, double(score.ranks_per_candidate));
@@ -271,19 +291,19 @@ class Estimator {
     double kept_teacher_states() const {
         const ScoreJob& score = job_.score;
         const double most = score.teacher_cache_gib * double(1 << 30), group = double(score.ranks_per_candidate);
-        const double per_sequence = double(score.sequence_length) * sizes_.hidden() * bytes_;
-        const double trained = double(training_steps(score)) * double(score.batch_sequences) / group;
-        return std::min(most, trained * per_sequence) +
-               std::min(most, double(score.validation_sequences) / group * per_sequence);
+        const double per_token = sizes_.hidden() * bytes_;
+        const double held_out = double(score.validation_sequences) * double(score.sequence_length);
+        return std::min(most, trained_tokens(score) / group * per_token) + std::min(most, held_out / group * per_token);
     }
 
     /// All parameters of the selected hybrid are trained; `teacher_forward` flop per token come on top.
     StageEstimate train_hybrid(const std::string& name, const DistillJob& job, bool with_teacher) const {
         StageEstimate stage = training_stage(name, job, sharers());
-        const double length = double(job.sequence_length);
         const StageSizes sizes = whole_student(job, sharers(), kept_, with_teacher, context());
         shard(stage, sizes, machine_.ranks);
-        stage.flops = stage.tokens * ((with_teacher ? teacher_flops(length) : 0) + student_flops(kept_, length));
+        stage.flops = stage.tokens * TrainingPlan(job).mean_cost([&](int64_t length) {
+            return (with_teacher ? teacher_flops(double(length)) : 0) + student_flops(kept_, double(length));
+        });
         stage.seconds = seconds(stage.flops, double(machine_.ranks));
         save(stage, 12 * sizes.trained);
         return stage;
@@ -343,7 +363,8 @@ int64_t compute_bytes(const Job& job, const Machine& machine) {
 double cpu_utilisation(const Job& job, const ModelConfig& teacher, double peak, double float32_peak) {
     const ModelSizes sizes(teacher, job.student.mixer, job.student.options);
     const double numbers = sizes.activations(0, /*compute=*/1.0) + sizes.vocabulary(),
-                 flops = sizes.model_flops(0, double(job.align.sequence_length));
+                 flops = TrainingPlan(job.align).mean_cost(
+                     [&](int64_t length) { return sizes.model_flops(0, double(length)); });
     return 1.0 / (1.0 + flops_of_a_number * numbers / flops * peak / float32_peak);
 }
 

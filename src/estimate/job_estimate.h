@@ -12,6 +12,7 @@
 // Logits       b V of student and teacher per token of a loss chunk (on GPUs 4 GiB where the job names no chunk), and
 //              except for bf16 on GPUs the head's gradient of a chunk, b V H. Only where there is a KL or next-token
 //              loss.
+//              Of the phase whose micro-batches have most tokens.
 // Arithmetic   a distillation step is three forwards of the student (and the blocks once more if recomputed) and one of
 //              the teacher; align: teacher without head, and three forwards of all linear mixers.
 // Time         flop / (ranks x peak x utilisation). score: candidates are dealt to ranks / ranks_per_candidate groups,
@@ -52,7 +53,7 @@ struct Machine {
 struct StageEstimate {
     std::string name;
     int64_t steps = 0;
-    int64_t micro_batch_sequences = 0;        // of one rank in one forward; 0: not a training stage
+    int64_t micro_batch_sequences = 0;        // of one rank in its largest forward; 0: not a training stage
     double tokens = 0;                        // over all candidates, and of the longest race for learning rates
     std::vector<ShardingEstimate> shardings;  // that make sense here, none first
     size_t chosen = 0;                        // of them: what the job runs with

@@ -50,13 +50,23 @@ struct OptimizerJob {
     double warmup_fraction = 0.0;  // of the steps; the longer one of both counts
 };
 
+/// A part of a training stage, with sequences of its own. What a job file leaves out is the stage's.
+struct TrainingPhase {
+    int64_t tokens = 0;
+    int64_t sequence_length = 512;
+    int64_t batch_sequences = 32;
+    int64_t micro_batch_sequences = 0;
+};
+
 /// What align, score, distill and finetune share.
 struct TrainingJob {
     int64_t tokens = 0;                 // training tokens of the stage over all ranks; 0: the stage is skipped
     int64_t sequence_length = 512;      // tokens
     int64_t batch_sequences = 32;       // sequences in one optimizer step over all ranks
     int64_t micro_batch_sequences = 0;  // sequences of one rank in one forward; 0: all of its share
-    double repeat_fraction = 0.0;       // of a sequence's tokens: copies of passages from earlier in it
+    /// One after another under one schedule of learning rates; `tokens` is their sum. Empty: the four above are all.
+    std::vector<TrainingPhase> phases;
+    double repeat_fraction = 0.0;  // of a sequence's tokens: copies of passages from earlier in it
     OptimizerJob optimizer;
 };
 

@@ -8,9 +8,9 @@
 #include <set>
 
 #include "exports/formats.h"
-#include "job/context_check.h"
 #include "job/job_values.h"
 #include "job/student_spec.h"
+#include "job/training_check.h"
 #include "job/training_notes.h"
 #include "job/training_plan.h"
 #include "mixers/declaration.h"
@@ -173,33 +173,35 @@ class Check {
                     ") check the path");
     }
 
-    /// Positions that the teacher has never been trained on: its answers there are not worth learning.
     void note_length(const std::string& stage, int64_t sequence_length) {
-        if (!teacher_ || teacher_->max_positions == 0) return;  // published shapes leave it out
-        note_if(sequence_length > teacher_->max_positions, stage, ".sequence_length is ", sequence_length,
-                " but the teacher's max_position_embeddings is ", teacher_->max_positions,
-                " (beyond them it is asked for what it was not made for) use shorter sequences, or a RoPE scaling");
+        note_positions(stage, sequence_length, max_positions(), findings_);
+    }
+
+    /// Of the teacher; 0: not known (published shapes leave it out).
+    int64_t max_positions() const { return teacher_ ? teacher_->max_positions : 0; }
+
+    /// `sharers`: ranks among which a batch of the stage is divided.
+    void check_training(const std::string& name, const TrainingJob& stage, int64_t sharers, int64_t context) {
+        amalgam::check_training(name, stage, sharers, context, max_positions(), findings_);
     }
 
     void check_stages() {
-        for (const std::string& problem : context_problems(job_, ranks_)) problem_if(true, problem);
-        note_if(job_.sharding.context > 1 && candidates_are_trained(job_),
-                "sharding.context does not divide the sequences of candidates (stage score)");
-        check_training("align", job_.align, sharers());
+        check_context();
+        check_training("align", job_.align, sharers(), job_.sharding.context);
         const int64_t group = job_.score.ranks_per_candidate;
         problem_if(has_score_stage(job_) && ranks_ >= 1 && ranks_ % group != 0, "score.ranks_per_candidate is ", group,
                    " but there are ", ranks_, " ranks (candidates need groups of equal size) use a divisor of ",
                    ranks_);
         if (candidates_are_trained(job_)) {
-            check_training("score", job_.score, group);
+            check_training("score", job_.score, group, 1);
             const int64_t steps = training_steps(job_.score);
             problem_if(steps > 0 && job_.score.measurements > steps, "score.measurements is ", job_.score.measurements,
                        " but a candidate trains for ", steps, " steps (at most one measurement per step) lower it");
         } else if (has_score_stage(job_)) {
             note_length("score", job_.score.sequence_length);
         }
-        check_training("distill", job_.distill, sharers());
-        check_training("finetune", job_.finetune, sharers());
+        check_training("distill", job_.distill, sharers(), job_.sharding.context);
+        check_training("finetune", job_.finetune, sharers(), job_.sharding.context);
         if (job_.evaluate.sequences > 0) note_length("evaluate", job_.evaluate.sequence_length);
         problem_if(job_.evaluate.sequences > 0 && job_.evaluate.position_bins > job_.evaluate.sequence_length,
                    "evaluate.position_bins is ", job_.evaluate.position_bins, " but sequences have ",
@@ -213,43 +215,16 @@ class Check {
     /// Of a batch: ranks, or groups of ranks that share sequences.
     int64_t sharers() const { return std::max<int64_t>(ranks_ / job_.sharding.context, 1); }
 
-    /// `sharers`: ranks among which a batch of the stage is divided.
-    void check_training(const std::string& name, const TrainingJob& stage, int64_t sharers) {
-        if (stage.tokens == 0) return;
-        note_length(name, stage.sequence_length);
-        const int64_t batch = stage.batch_sequences, step_tokens = batch * stage.sequence_length;
-        const int64_t steps = training_steps(stage), rest = stage.tokens - steps * step_tokens;
-        problem_if(steps == 0, name, ".tokens is ", stage.tokens, ", less than one step of ", batch, " x ",
-                   stage.sequence_length, " = ", step_tokens,
-                   " tokens (nothing would be trained) raise it or lower the batch");
-        note_if(steps > 0 && rest > 0, name, ": ", steps, " steps of ", step_tokens, " tokens; ", rest, " of the ",
-                stage.tokens, " tokens are left over");
-        note_if(steps > 0 && rest == 0, name, ": ", steps, " steps of ", step_tokens, " tokens");
-        if (sharers >= 1 && batch % sharers != 0) {
-            problem_if(true, name, ".batch_sequences is ", batch, " but ", sharers,
-                       job_.sharding.context > 1 && name != "score" ? " groups of ranks" : " ranks",
-                       " share it (every rank needs the same number of sequences) use ",
-                       (batch / sharers + 1) * sharers, " or ", largest_divisor(batch, sharers),
-                       job_.sharding.context > 1 && name != "score" ? " group(s)" : " rank(s)");
-        } else if (sharers >= 1 && stage.micro_batch_sequences > 0) {
-            const int64_t share = batch / sharers, micro = stage.micro_batch_sequences;
-            problem_if(share % micro != 0, name, ".micro_batch_sequences is ", micro, " but a rank's share is ", share,
-                       " sequences (it is cut into equal parts) use a divisor of ", share);
-        }
-        problem_if(steps > 0 && stage.optimizer.warmup_fraction + stage.optimizer.decay_fraction > 1.0 &&
-                       stage.optimizer.schedule == Schedule::warmup_stable_decay,
-                   name, ".optimizer: warmup_fraction ", stage.optimizer.warmup_fraction, " and decay_fraction ",
-                   stage.optimizer.decay_fraction,
-                   " are more than all steps (the full learning rate would never be reached) lower one of them");
-        problem_if(steps > 0 && stage.optimizer.warmup_steps >= steps, name, ".optimizer.warmup_steps is ",
-                   stage.optimizer.warmup_steps, " but the stage has ", steps,
-                   " steps (the full learning rate would never be reached) lower it");
-    }
-
-    static int64_t largest_divisor(int64_t of, int64_t at_most) {
-        for (int64_t candidate = at_most; candidate > 1; --candidate)
-            if (of % candidate == 0) return candidate;
-        return 1;
+    void check_context() {
+        const int64_t context = job_.sharding.context;
+        if (context == 1) return;
+        problem_if(ranks_ >= 1 && ranks_ % context != 0, "sharding.context is ", context, " but there are ", ranks_,
+                   " ranks (so many share each sequence) start a multiple of ", context,
+                   ", or lower it to a divisor of ", ranks_);
+        problem_if(job_.device == DeviceChoice::cuda, "sharding.context is ", context,
+                   " but device is cuda (pieces of sequences are computed on CPUs only) use sharding.context: 1");
+        note_if(candidates_are_trained(job_),
+                "sharding.context does not divide the sequences of candidates (stage score)");
     }
 
     void check_data() {
@@ -270,10 +245,12 @@ class Check {
 
     void check_corpus(const std::string& name, const TrainingJob& stage) {
         if (stage.tokens == 0) return;
-        problem_if(counts_->training < stage.sequence_length, "data.training has ", counts_->training, " tokens but ",
-                   name, ".sequence_length is ", stage.sequence_length, " (not one sequence) use a larger corpus");
-        note_if(counts_->training >= stage.sequence_length && counts_->training < stage.tokens, name, ": ",
-                stage.tokens, " tokens from a corpus of ", counts_->training, ": sequences are repeated");
+        const int64_t longest = TrainingPlan(stage).block_length();
+        problem_if(counts_->training < longest, "data.training has ", counts_->training, " tokens but ", name,
+                   stage.phases.empty() ? ".sequence_length is " : ".phases have sequences of up to ", longest,
+                   " (not one sequence) use a larger corpus");
+        note_if(counts_->training >= longest && counts_->training < stage.tokens, name, ": ", stage.tokens,
+                " tokens from a corpus of ", counts_->training, ": sequences are repeated");
     }
 
     void check_validation(const std::string& key, int64_t sequences, int64_t length) {

@@ -25,6 +25,7 @@ std::string JobKey::type() const {
         std::string operator()(bool*) const { return "true or false"; }
         std::string operator()(std::vector<int64_t>*) const { return "a list of integers"; }
         std::string operator()(std::vector<std::string>*) const { return "a list of texts"; }
+        std::string operator()(std::vector<TrainingPhase>*) const { return "a list of phases"; }
         std::string operator()(const EnumMember&) const { return "a text"; }
     };
     return std::visit(TypeName(), member(job));

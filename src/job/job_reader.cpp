@@ -3,9 +3,8 @@
 
 #include <yaml-cpp/yaml.h>
 
-#include <charconv>
-#include <cmath>
 #include <fstream>
+#include <functional>
 #include <map>
 #include <optional>
 #include <sstream>
@@ -13,46 +12,21 @@
 #include "job/job_recipe.h"
 #include "job/job_schema.h"
 #include "job/path_expansion.h"
+#include "job/phase_keys.h"
+#include "job/phase_reader.h"
+#include "job/yaml_values.h"
 #include "system/error.h"
 
 namespace amalgam {
 
 namespace {
 
-template <class Number>
-std::optional<Number> parse_number(const std::string& word) {
-    Number value{};
-    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
-    if (error != std::errc() || end != word.data() + word.size()) return std::nullopt;
-    return value;
-}
-
-std::optional<double> parse_real(const std::string& word) {
-    const auto value = parse_number<double>(word);
-    return value && std::isfinite(*value) ? value : std::nullopt;
-}
-
-/// Integers may be written as 100000000 or as 1e8.
-std::optional<int64_t> parse_integer(const std::string& word) {
-    if (const auto value = parse_number<int64_t>(word)) return value;
-    const auto real = parse_real(word);
-    const double exact_up_to = 9007199254740992.0;  // 2^53
-    if (!real || *real != std::floor(*real) || std::abs(*real) > exact_up_to) return std::nullopt;
-    return static_cast<int64_t>(*real);
-}
-
-/// What stands in the file, for messages.
-std::string found(const YAML::Node& node) {
-    if (node.IsScalar()) return text('"', node.Scalar(), '"');
-    if (node.IsSequence()) return "a list";
-    if (node.IsMap()) return "a section";
-    return "empty";
-}
-
 /// Stores scalars and lists in the members of a Job. False: not of the type, or not allowed.
 class Store {
   public:
-    Store(const JobKey& key, const YAML::Node& node) : key_(key), node_(node) {}
+    /// `phases` reads a list of them.
+    Store(const JobKey& key, const YAML::Node& node, std::function<std::vector<TrainingPhase>()> phases)
+        : key_(key), node_(node), phases_(std::move(phases)) {}
 
     bool operator()(std::string* out) const { return node_.IsScalar() && store_text(node_.Scalar(), *out); }
     bool operator()(int64_t* out) const { return node_.IsScalar() && store_integer(node_.Scalar(), *out); }
@@ -82,6 +56,11 @@ class Store {
     }
     bool operator()(std::vector<std::string>* out) const {
         return store_list<std::string>(*out, [this](const auto& word, auto& value) { return store_text(word, value); });
+    }
+    bool operator()(std::vector<TrainingPhase>* out) const {
+        if (!node_.IsSequence()) return false;
+        *out = phases_();
+        return true;
     }
 
     bool operator()(const EnumMember& out) const { return node_.IsScalar() && out.assign(node_.Scalar()); }
@@ -116,7 +95,13 @@ class Store {
 
     const JobKey& key_;
     const YAML::Node& node_;
+    std::function<std::vector<TrainingPhase>()> phases_;
 };
+
+bool is_list_of_phases(const JobKey& key) {
+    Job job;  // of its own: asking for a member may give a job options that it has not
+    return std::holds_alternative<std::vector<TrainingPhase>*>(key.member(job));
+}
 
 /// First gathers all given keys, then stores them; the recipe and the variant come between.
 class Reader {
@@ -158,7 +143,7 @@ class Reader {
         // Only lists need YAML; anything else is taken as it stands, so that no quotes are needed beside the shell's.
         try {
             const bool is_list = key->type().starts_with("a list");
-            given_[path] = {is_list ? YAML::Load(value) : YAML::Node(value), where};
+            given_[path] = {is_list ? YAML::Load(value) : YAML::Node(value), where, false};
         } catch (const YAML::Exception& error) {
             problems_.push_back(text(where, ": not valid YAML: ", error.msg, " (must be ", key->type(), ")"));
         }
@@ -193,7 +178,11 @@ class Reader {
         store("student.mixer", job);
         apply_mixer(job.student);
         for (const auto& [path, given] : given_)
-            if (path != "recipe" && path != "student.variant" && path != "student.mixer") store(path, job);
+            if (path != "recipe" && path != "student.variant" && path != "student.mixer" &&
+                !is_list_of_phases(*find_key(path)))
+                store(path, job);
+        for (const JobKey& key : job_schema())  // last: phases have the stage's values where they give no other
+            if (is_list_of_phases(key)) store_phases(key, job);
         if (!problems_.empty()) {
             std::string all = problems_.front();
             for (size_t i = 1; i < problems_.size(); ++i) all += "\n" + problems_[i];
@@ -206,6 +195,7 @@ class Reader {
     struct Given {
         YAML::Node node;
         std::string where;
+        bool in_file;
     };
 
     std::string place(const YAML::Node& key) const { return text(file_, ":", key.Mark().line + 1); }
@@ -240,7 +230,7 @@ class Reader {
                 continue;
             }
             if (find_key(path) != nullptr)
-                given_[path] = {entry.second, place(entry.first)};
+                given_[path] = {entry.second, place(entry.first), true};
             else if (find_section(path) == nullptr)
                 problems_.push_back(unknown(place(entry.first), path));
             else if (entry.second.IsMap())
@@ -249,6 +239,30 @@ class Reader {
                 problems_.push_back(text(place(entry.first), ": \"", path, "\" is ", found(entry.second),
                                          " but is a section ", example_key(path)));
         }
+    }
+
+    /// And the sum of their tokens as the stage's, where it is not given.
+    void store_phases(const JobKey& key, Job& job) {
+        store(key.path, job);
+        const auto& phases = *std::get<std::vector<TrainingPhase>*>(key.member(job));
+        const std::string tokens = stage_key(key, "tokens");
+        if (phases.empty() || given_.contains(tokens)) return;
+        int64_t& sum = *std::get<int64_t*>(find_key(tokens)->member(job));
+        sum = 0;
+        for (const TrainingPhase& phase : phases) sum += phase.tokens;
+    }
+
+    /// Of the stage that the key `phases` belongs to.
+    static std::string stage_key(const JobKey& phases, const std::string& name) {
+        return phases.path.substr(0, phases.path.rfind('.') + 1) + name;
+    }
+
+    std::vector<TrainingPhase> phases(const JobKey& key, const Given& given, Job& job) {
+        TrainingPhase of_stage;
+        for (const PhaseKey& one : phase_keys())
+            of_stage.*one.member = *std::get<int64_t*>(find_key(stage_key(key, one.name))->member(job));
+        const auto place_in = [&](const YAML::Node& node) { return given.in_file ? place(node) : given.where; };
+        return read_phases({given.node, key.path, place_in, of_stage}, problems_);
     }
 
     void store(const std::string& path, Job& job) {
@@ -263,7 +277,8 @@ class Reader {
                                          key.absence(job), ") remove it"));
             return;
         }
-        if (std::visit(Store(key, node), key.member(job))) {
+        const auto list_of_phases = [&] { return phases(key, given->second, job); };
+        if (std::visit(Store(key, node, list_of_phases), key.member(job))) {
             if (key.is_path) expand(*std::get<std::string*>(key.member(job)), given->second.where, path);
             return;
         }

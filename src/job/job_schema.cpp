@@ -179,6 +179,9 @@ void add_training(std::vector<JobKey>& schema, const std::string& section, Stage
     keys.add("micro_batch_sequences", &TrainingJob::micro_batch_sequences, "sequences",
              "of one rank in one forward; 0: all of its share")
         .range = at_least(0);
+    keys.add("phases", &TrainingJob::phases, "",
+             "one after another under one schedule, each {tokens, sequence_length, batch_sequences, "
+             "micro_batch_sequences}; what one leaves out is as above, and tokens above are their sum; []: one phase");
     keys.add("repeat_fraction", &TrainingJob::repeat_fraction, "",
              "of a sequence's tokens that are replaced by copies of passages from earlier in it, which only recall "
              "predicts")

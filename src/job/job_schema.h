@@ -46,7 +46,7 @@ class EnumMember {
 
 /// Where the value of a key lives in a Job. An optional number without a value is written "auto".
 using Member = std::variant<std::string*, int64_t*, double*, std::optional<double>*, bool*, std::vector<int64_t>*,
-                            std::vector<std::string>*, EnumMember>;
+                            std::vector<std::string>*, std::vector<TrainingPhase>*, EnumMember>;
 
 struct JobKey {
     std::string path;         // "align.optimizer.beta1"

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "job/job_schema.h"
+#include "job/phase_keys.h"
 #include "system/error.h"
 
 namespace amalgam {
@@ -61,6 +62,16 @@ struct YamlValue {
     std::string operator()(const std::vector<int64_t>* values) const {
         std::string list;
         for (const int64_t value : *values) list += (list.empty() ? "" : ", ") + std::to_string(value);
+        return "[" + list + "]";
+    }
+    std::string operator()(const std::vector<TrainingPhase>* phases) const {
+        std::string list;
+        for (const TrainingPhase& phase : *phases) {
+            std::string keys;
+            for (const PhaseKey& key : phase_keys())
+                keys += text(keys.empty() ? "" : ", ", key.name, ": ", phase.*key.member);
+            list += text(list.empty() ? "" : ", ", "{", keys, "}");
+        }
         return "[" + list + "]";
     }
     std::string operator()(const std::vector<std::string>* values) const {

@@ -2,10 +2,10 @@
 // What the race for automatic learning rates may cost, and how its trials are cut: what is run and what estimates count
 // on is written here once. The race itself: stages/learning_rate_walk.h (which rates), stages/learning_rate_race.h.
 //
-// A trial is the stage made short: its own batches of sequences, schedule and optimizer over fewer steps, and then some
-// batches on which the loss is only measured. Sequences are halved (not below 128 tokens) until a trial has 64
-// steps: the best rate depends on the number of steps far more than on the length of sequences. A stage for which even
-// so fewer than 20 are left has no race, but the rule of thumb.
+// A trial is the stage made short: its own batches of sequences, schedule and optimizer over fewer steps, each phase
+// with its share of them, and then some batches on which the loss is only measured. Sequences are halved (not below 128
+// tokens) until a trial has 64 steps: the best rate depends on the number of steps far more than on the length of
+// sequences. A stage for which even so fewer than 20 are left has no race, but the rule of thumb.
 #pragma once
 
 #include <cstdint>

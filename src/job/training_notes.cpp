@@ -63,7 +63,7 @@ class Notes {
         if (!plan) return note(begin, ", without a race: too few tokens for its trials");
         const double share = plan->most_tokens() / (double(job.tokens) * double(candidates));
         note(begin, ", then a race of at most ", plan->most_trials, " trials of ", plan->trained_steps(), " steps of ",
-             job.batch_sequences, " x ", plan->training.sequence_length, " tokens, ", std::round(1000.0 * share) / 10.0,
+             batches_in_words(TrainingPlan(plan->training)), " tokens, ", std::round(1000.0 * share) / 10.0,
              " % of the stage's tokens");
     }
 

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// How a stage is cut into steps, micro-batches and chunks of logits: what is done and what estimates count on is
-// written here once.
+// How a stage is cut into phases, steps, micro-batches and chunks of logits: what is done and what estimates count on
+// is written here once.
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
 
 #include "job/job.h"
 
@@ -15,7 +18,54 @@ bool has_score_stage(const Job& job);
 /// Does that stage train its candidates before it measures them?
 bool candidates_are_trained(const Job& job);
 
-/// Optimizer steps of a stage: whole batches that fit into its tokens (100M tokens of 96 x 512 make 2034).
+/// Steps of a stage that are alike, and what was done before the first of them. Sequences and tokens are counted over
+/// all ranks.
+struct PlannedPhase {
+    int64_t sequence_length = 0, batch_sequences = 0;
+    int64_t micro_batch_sequences = 0;  // as the job says: 0 is all of a rank's share
+    int64_t parts = 1;                  // sequences in a block (TrainingPlan::block_length)
+    int64_t steps = 0, blocks = 0;
+    int64_t first_step = 0, first_sequence = 0, first_token = 0, first_block = 0;
+
+    int64_t step_tokens() const { return batch_sequences * sequence_length; }
+    int64_t sequences() const { return steps * batch_sequences; }
+    int64_t tokens() const { return steps * step_tokens(); }
+};
+
+/// What every step of a stage is. A phase has the whole batches that fit into its tokens (100M tokens of 96 x 512 make
+/// 2034 steps); a stage without phases is one.
+class TrainingPlan {
+  public:
+    explicit TrainingPlan(const TrainingJob& stage);
+
+    const std::vector<PlannedPhase>& phases() const { return phases_; }
+    int64_t steps() const { return phases_.back().first_step + phases_.back().steps; }
+    int64_t tokens() const { return phases_.back().first_token + phases_.back().tokens(); }
+    int64_t tokens(int64_t steps) const;  // of the first `steps` steps
+    /// Of a step, from 0; of what comes after the last one, the last phase.
+    const PlannedPhase& phase_of_step(int64_t step) const;
+    /// The same for a sequence of the stage's order: the cursor of checkpoints counts them.
+    const PlannedPhase& phase_of_sequence(int64_t sequence) const;
+
+    /// Of the longest sequence, tokens. The token file is cut into blocks of this length, and phases of shorter
+    /// sequences cut these into parts (training/batches.h): so no two phases read the same text while there is another.
+    int64_t block_length() const { return block_length_; }
+    int64_t blocks() const { return phases_.back().first_block + phases_.back().blocks; }  // that all steps read
+
+    /// Of the steps from `step` on, where a token of a sequence of so many tokens costs `of_token`.
+    double cost_from(int64_t step, const std::function<double(int64_t length)>& of_token) const;
+    /// A token's share of all steps; of a stage without steps, that of a token of its first phase.
+    double mean_cost(const std::function<double(int64_t length)>& of_token) const;
+
+  private:
+    std::vector<PlannedPhase> phases_;  // at least one
+    int64_t block_length_ = 0;
+};
+
+/// "32 x 512", or "32 x 512, then 4 x 4096": sequences of a step and their tokens, phase by phase.
+std::string batches_in_words(const TrainingPlan& plan);
+
+/// Optimizer steps of a stage.
 int64_t training_steps(const TrainingJob& stage);
 
 /// Steps in which the learning rates rise, of a stage with so many.
@@ -24,7 +74,10 @@ int64_t warmup_steps(const OptimizerJob& optimizer, int64_t steps);
 /// Sequences of a micro-batch where `ranks`, or groups of ranks that share sequences, share the batch. Which ones form
 /// it must not depend on the number of ranks if the bits must not: with `deterministic` it is one sequence unless the
 /// job says otherwise.
-int64_t micro_batch_sequences(const TrainingJob& stage, int64_t ranks, bool deterministic);
+int64_t micro_batch_sequences(const PlannedPhase& phase, int64_t ranks, bool deterministic);
+
+/// Micro-batches of one step over all ranks.
+int64_t micro_batches(const PlannedPhase& phase, int64_t ranks, bool deterministic);
 
 /// Tokens whose logits are in memory at once where the job names none: 1024 on CPUs; on GPUs as many as fill 4 GiB,
 /// large enough for the products to run at full speed and for the gradient of the head to be read and written rarely.

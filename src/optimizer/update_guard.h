@@ -21,6 +21,9 @@ class UpdateGuard {
     /// Why the update of a step must not happen; empty if it may.
     std::string objection(double loss, double gradient_norm);
 
+    /// The losses that come are of another kind: none is a spike beside those that were.
+    void forget_losses() { losses_.clear(); }
+
     int64_t skipped() const { return skipped_; }
     /// Had the last step finite numbers?
     bool is_finite() const { return not_finite_in_a_row_ == 0; }

@@ -45,8 +45,8 @@ class BriefDistillation : public Measurement {
         const ScoreJob& job = setup_.job;
         if (job.candidates_in_step > 0) return std::min(job.candidates_in_step, std::max<int64_t>(1, candidates));
         const double bytes = setup_.teacher.compute_type() == at::kBFloat16 ? 2 : 4;
-        const double of_states = double(training_steps(job) * job.batch_sequences * job.sequence_length) /
-                                 double(setup_.group.size()) * double(setup_.teacher.config().hidden_size) * bytes;
+        const double of_states = double(TrainingPlan(job).tokens()) / double(setup_.group.size()) *
+                                 double(setup_.teacher.config().hidden_size) * bytes;
         if (of_states <= setup_.cache_bytes()) return 1;  // the teacher runs once for all anyway
         return setup_.candidates_that_fit(candidates);
     }
@@ -120,6 +120,8 @@ class BriefDistillation::Distilled : public CandidateInTraining {
         seconds_ += watch.seconds();
     }
 
+    double next_step_cost() const override { return trainer_->next_step_cost(); }
+
     int64_t save() override {
         const MeasurementSetup& all = measurement_.setup_;
         const CandidateResult so_far = with_before(trainer_->outcome());
@@ -150,7 +152,6 @@ class BriefDistillation::Distilled : public CandidateInTraining {
 
     TrainerSetup trainer_setup() {
         const MeasurementSetup& all = measurement_.setup_;
-        const ScoreJob& job = all.job;
         TrainerSetup setup = all.trainer;
         setup.candidate = number_;
         setup.announce = result_.rank == 0;  // one group speaks for all: their steps are alike
@@ -161,11 +162,11 @@ class BriefDistillation::Distilled : public CandidateInTraining {
         setup.shards = student_.shards.get();
         setup.in_step = student_.shards || all.teacher.weights_on_demand();
         // Most candidates find the teacher's states kept by those before or beside them.
-        setup.flops_per_token = all.flops_per_token(student_.model->spec());
-        setup.on_step = [this, &job, steps = measured_steps(job)](int64_t done) {
+        setup.flops_per_token = [&](int64_t time) { return all.flops_per_token(student_.model->spec(), time); };
+        setup.on_step = [this, plan = TrainingPlan(all.job), steps = measured_steps(all.job)](int64_t done) {
             if (std::find(steps.begin(), steps.end(), done) == steps.end()) return;
             if (steps_before_ > 0 && done == steps_before_) return;  // was measured before the run was stopped
-            result_.measured_tokens.push_back(done * job.batch_sequences * job.sequence_length);
+            result_.measured_tokens.push_back(plan.tokens(done));
             result_.kl.push_back(measurement_.measure(*student_.model, measurement_.setup_.group));
         };
         return setup;

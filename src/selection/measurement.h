@@ -22,6 +22,8 @@ class CandidateInTraining {
     virtual ~CandidateInTraining() = default;
     virtual bool is_done() const = 0;
     virtual void step() = 0;
+    /// What the next step costs, in steps like the last one.
+    virtual double next_step_cost() const { return 1.0; }
     /// Keeps its state, so that make() goes on from there in a later start. Returns the steps done.
     virtual int64_t save() = 0;
     /// After the last step. What was done by earlier starts, and `logged`, are there on the group's root only.
@@ -62,8 +64,8 @@ struct MeasurementSetup {
     std::function<std::filesystem::path(int64_t number)> candidate_file;
     /// For the group. Each tensor comes from the first source that has it.
     std::function<Student(const Layout&, const std::vector<const TensorSource*>&)> make_student;
-    /// Of a training step, for one token, where the teacher's states are known.
-    std::function<double(const ModelSpec&)> flops_per_token;
+    /// Of a training step, for one token of a sequence of `time` tokens, where the teacher's states are known.
+    std::function<double(const ModelSpec&, int64_t time)> flops_per_token;
     /// Out of so many, those for whose training in step a rank has memory.
     std::function<int64_t(int64_t)> candidates_that_fit;
 

@@ -161,7 +161,9 @@ class Race {
                 if (!one.candidate->is_done()) one.candidate->step();
             });
             measurement_.end_step();
-            const bool stop = setup_.stop.ask(group_, watch.seconds()).stop;
+            double cost = 0.0;  // of the next step, in steps like this one
+            for (const Running& one : running) cost = std::max(cost, one.candidate->next_step_cost());
+            const bool stop = setup_.stop.ask(group_, watch.seconds() * cost).stop;
             if (!stop || all_done()) continue;
             for_each([&](Running& one) {
                 const int64_t steps = one.candidate->save();

@@ -12,7 +12,7 @@ StageOutcome align(Run& run) {
     CausalLM& teacher = run.teacher(sharding, run.world);
     std::unique_ptr<Checkpoint> transferred;
     run.world.together([&] { transferred = run.checkpoints("transfer").open(run.checkpoints("transfer").finished()); });
-    const double flops = alignment_flops(spec, run.job.align.sequence_length);
+    const auto flops = [&](int64_t time) { return alignment_flops(spec, time); };
     return train_stage(run, "align", &teacher, run.job.align, flops, [&] {
         Trainee made{run.make_student(spec.layout, {transferred.get()}, run.world, sharding, is_trained), nullptr};
         made.objective = std::make_unique<Alignment>(*made.student.model, teacher, run.job.align.loss, run.context());

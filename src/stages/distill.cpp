@@ -13,7 +13,7 @@ StageOutcome distill(Run& run) {
     const ShardingStrategy sharding = run.sharding("distill", run.world.size());
     CausalLM& teacher = run.teacher(sharding, run.world);
     TeacherStates states(teacher, 0);
-    const double flops = distillation_flops(run.student_spec(layout), run.job.distill.sequence_length);
+    const auto flops = [spec = run.student_spec(layout)](int64_t time) { return distillation_flops(spec, time); };
     return train_stage(run, "distill", &teacher, run.job.distill, flops, [&] {
         Trainee made{run.make_student(layout, {aligned.get(), &run.teacher_source()}, run.world, sharding), nullptr};
         made.objective = std::make_unique<Distillation>(*made.student.model, states, run.job.distill,

@@ -9,7 +9,9 @@ StageOutcome finetune(Run& run) {
     const auto distilled = run.newest_student();
     const Layout& layout = distilled->spec().layout;
     const ShardingStrategy sharding = run.sharding("finetune", run.world.size());
-    const double flops = 3.0 * forward_flops(run.student_spec(layout), run.job.finetune.sequence_length, true);
+    const auto flops = [spec = run.student_spec(layout)](int64_t time) {
+        return 3.0 * forward_flops(spec, time, true);
+    };
     return train_stage(run, "finetune", nullptr, run.job.finetune, flops, [&] {
         Trainee made{run.make_student(layout, {distilled.get()}, run.world, sharding), nullptr};
         made.objective = std::make_unique<NextToken>(*made.student.model, run.job.finetune.loss_chunk_tokens,

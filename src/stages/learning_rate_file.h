@@ -17,7 +17,7 @@ struct LearningRateRecord {
     std::string stage;
     LearningRates rule;
     std::optional<LearningRates> chosen;  // nothing yet: the race goes on
-    // Of every trial; all zero where there is no race.
+    // Of every trial (sequence_length: of the longest phase); all zero where there is no race.
     int64_t sequence_length = 0, trained_steps = 0, measured_steps = 0;
     std::vector<RateTrial> trials;
 };

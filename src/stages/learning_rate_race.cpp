@@ -49,7 +49,7 @@ class Race {
         record_.stage = race_.stage;
         record_.rule = rule_of_thumb(race_.stage, run_.teacher_config().hidden_size);
         if (plan_) {
-            record_.sequence_length = plan_->training.sequence_length;
+            record_.sequence_length = TrainingPlan(plan_->training).block_length();
             record_.trained_steps = plan_->trained_steps();
             record_.measured_steps = plan_->measured_steps;
         }
@@ -95,7 +95,7 @@ class Race {
             return true;
         }
         info(text(race_.stage, ": race of learning rates: at most ", plan_->most_trials, " trials of ",
-                  record_.trained_steps, " steps of ", race_.job.batch_sequences, " x ", record_.sequence_length,
+                  record_.trained_steps, " steps of ", batches_in_words(TrainingPlan(plan_->training)),
                   " tokens, measured on ", record_.measured_steps, " batches; ",
                   100.0 * plan_->most_tokens() / (double(race_.job.tokens) * double(race_.candidates)),
                   " % of the stage's tokens"));

@@ -92,7 +92,7 @@ StageOutcome score(Run& run) {
              [&](const Layout& layout, const std::vector<const TensorSource*>& sources) {
                  return run.make_student(layout, sources, group, sharding);
              },
-         .flops_per_token = [&](const ModelSpec& spec) { return known_states_flops(spec, job.sequence_length); },
+         .flops_per_token = [](const ModelSpec& spec, int64_t length) { return known_states_flops(spec, length); },
          .candidates_that_fit =
              [&](int64_t candidates) {
                  return candidates_that_fit(run.estimate("score"), sharding, run.memory(), candidates);

@@ -9,7 +9,8 @@
 namespace amalgam {
 
 StageOutcome train_stage(Run& run, const std::string& stage, const CausalLM* teacher, const TrainingJob& job,
-                         double flops_per_token, const std::function<Trainee()>& make) {
+                         const std::function<double(int64_t time)>& flops_per_token,
+                         const std::function<Trainee()>& make) {
     const auto optimizer = find_learning_rates(run, {.stage = stage,
                                                      .job = job,
                                                      .group = run.world,
@@ -17,18 +18,19 @@ StageOutcome train_stage(Run& run, const std::string& stage, const CausalLM* tea
                                                      .teacher = teacher,
                                                      .make = make});
     if (!optimizer) return StageOutcome::stopped;
-    TrainingJob plan = job;
-    plan.optimizer = *optimizer;
+    TrainingJob with_rates = job;
+    with_rates.optimizer = *optimizer;
     const Trainee trainee = make();
     const TokenFile& tokens = run.training_tokens();
     std::unique_ptr<Batches> batches;
-    run.world.together([&] { batches = std::make_unique<Batches>(tokens, plan, uint64_t(run.job.seed), stage); });
+    run.world.together([&] { batches = std::make_unique<Batches>(tokens, with_rates, uint64_t(run.job.seed), stage); });
     TrainerSetup setup = run.trainer_setup(stage);
     setup.flops_per_token = flops_per_token;
     setup.context = run.job.sharding.context;
     setup.shards = trainee.student.shards.get();
     setup.in_step = trainee.student.shards || (teacher && teacher->weights_on_demand());
-    const TrainerOutcome outcome = train(*trainee.student.model, *trainee.objective, plan, *batches, run.world, setup);
+    const TrainerOutcome outcome =
+        train(*trainee.student.model, *trainee.objective, with_rates, *batches, run.world, setup);
     const double last = outcome.step_losses.empty() ? 0.0 : outcome.step_losses.back();
     info(text(stage, ": ", outcome.steps, " steps, ", outcome.tokens, " tokens, last loss ", last, ", ",
               format_duration(outcome.seconds), " of training here",

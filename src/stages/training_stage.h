@@ -8,9 +8,11 @@
 
 namespace amalgam {
 
-/// `teacher`: of the objective, or null. `make` gives the student where the stage begins, as often as asked.
-StageOutcome train_stage(Run& run, const std::string& stage, const CausalLM* teacher, const TrainingJob& plan,
-                         double flops_per_token, const std::function<Trainee()>& make);
+/// `teacher`: of the objective, or null. `flops_per_token`: of a sequence of so many. `make` gives the student where
+/// the stage begins, as often as asked.
+StageOutcome train_stage(Run& run, const std::string& stage, const CausalLM* teacher, const TrainingJob& job,
+                         const std::function<double(int64_t time)>& flops_per_token,
+                         const std::function<Trainee()>& make);
 
 /// Floating-point operations of a forward pass over one token of a sequence of `time` tokens (estimate/model_sizes.h).
 /// Training costs three times that.

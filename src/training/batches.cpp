@@ -3,33 +3,52 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "system/error.h"
 #include "training/repeated_passages.h"
 
 namespace amalgam {
 
-Batches::Batches(const TokenFile& file, const TrainingJob& plan, uint64_t seed, const std::string& stage)
+Batches::Batches(const TokenFile& file, const TrainingJob& job, uint64_t seed, const std::string& stage)
     : file_(file),
-      length_(plan.sequence_length),
-      sequences_(file.sequences(length_)),
-      repeat_fraction_(plan.repeat_fraction),
+      plan_(job),
+      blocks_(file.sequences(plan_.block_length())),
+      repeat_fraction_(job.repeat_fraction),
       repeats_(seed, stage + " repeats"),
-      key_(RandomStream(seed, stage).bits(0)) {
-    require(sequences_ > 0, "data.training: the token file holds ", file.size(), " tokens (less than one sequence of ",
-            length_, ")");
+      key_(RandomStream(seed, stage).bits(0)),
+      key_of_parts_(RandomStream(seed, stage + " parts").bits(0)) {
+    require(blocks_ > 0, "data.training: the token file holds ", file.size(), " tokens (less than one sequence of ",
+            plan_.block_length(), ")");
 }
 
 at::Tensor Batches::sequences(int64_t cursor, int64_t count) const {
-    at::Tensor tokens = at::empty({count, length_}, at::kLong);
+    const PlannedPhase& phase = plan_.phase_of_sequence(cursor);
+    const int64_t length = phase.sequence_length;
+    at::Tensor tokens = at::empty({count, length}, at::kLong);
     for (int64_t i = 0; i < count; ++i) {
-        const int64_t epoch = (cursor + i) / sequences_, index = (cursor + i) % sequences_;
-        const int64_t sequence =
-            int64_t(Permutation(uint64_t(sequences_), key_ + uint64_t(epoch)).image(uint64_t(index)));
-        const std::span<int64_t> row(tokens.data_ptr<int64_t>() + i * length_, size_t(length_));
-        file_.read(sequence * length_, row);
+        const std::span<int64_t> row(tokens.data_ptr<int64_t>() + i * length, size_t(length));
+        file_.read(first_token(phase, cursor + i), row);
         repeat_passages(row, repeat_fraction_, repeats_, uint64_t(cursor + i));
     }
     return tokens;
+}
+
+int64_t Batches::first_token(const PlannedPhase& phase, int64_t sequence) const {
+    // Parts are counted through all blocks of all epochs.
+    const int64_t first_part = phase.first_block * phase.parts, of_epoch = blocks_ * phase.parts;
+    int64_t part = first_part + sequence - phase.first_sequence;
+    const int64_t epoch = part / of_epoch;
+    if (phase.parts > 1) {
+        const int64_t begin = std::max(first_part, epoch * of_epoch);
+        int64_t end = (epoch + 1) * of_epoch;
+        if (&phase != &plan_.phases().back()) end = std::min(end, first_part + phase.blocks * phase.parts);
+        const Permutation order(uint64_t(end - begin), key_of_parts_ + uint64_t(begin));
+        part = begin + int64_t(order.image(uint64_t(part - begin)));
+    }
+    const int64_t index = part / phase.parts % blocks_;
+    const int64_t block = int64_t(Permutation(uint64_t(blocks_), key_ + uint64_t(epoch)).image(uint64_t(index)));
+    return block * plan_.block_length() + part % phase.parts * phase.sequence_length;
 }
 
 at::Tensor read_sequences(const TokenFile& file, int64_t sequence_length, int64_t first, int64_t count) {

@@ -1,11 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// The order of training sequences: a keyed permutation of the sequences of a token file, a new one each epoch. One
-// global cursor says where a run is, whatever the number of ranks. What the cursor stands at depends on nothing else.
+// The order of training sequences. One global cursor says where a run is, whatever the number of ranks. What the cursor
+// stands at depends on nothing else.
+//
+// The token file is cut into blocks as long as the stage's longest sequence; the blocks come in the order of a keyed
+// permutation, a new one each epoch. A phase whose sequences are that long (a stage without phases always) reads one
+// after another. A phase of shorter sequences takes the next blocks that it needs, cuts each into as many sequences as
+// fit, and reads these in the order of a permutation of its own, so that no batch is made of few blocks; where the
+// blocks are of two epochs, first those of the first. So nothing is read again before every block was read, whatever
+// the phases. Not read is what is left of a block: nothing where the longest length is a multiple of the others.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
-#include "job/job.h"
+#include "job/training_plan.h"
 #include "storage/token_file.h"
 #include "system/random.h"
 
@@ -13,20 +20,24 @@ namespace amalgam {
 
 class Batches {
   public:
-    /// `stage` separates the orders of stages. `plan`: its sequence_length and repeat_fraction count. Throws
-    /// Error(bad_input) if the file holds less than one sequence.
-    Batches(const TokenFile& file, const TrainingJob& plan, uint64_t seed, const std::string& stage);
+    /// `stage` separates the orders of stages. `job`: its phases, sequence_length and repeat_fraction count. Throws
+    /// Error(bad_input) if the file holds less than one of the longest sequences.
+    Batches(const TokenFile& file, const TrainingJob& job, uint64_t seed, const std::string& stage);
 
-    /// Sequences [cursor, cursor + count) of the endless order, int64 [count, sequence_length] on the CPU.
+    /// Sequences [cursor, cursor + count) of the endless order, which are of one phase: int64 [count, its
+    /// sequence_length] on the CPU.
     at::Tensor sequences(int64_t cursor, int64_t count) const;
-    int64_t sequence_length() const { return length_; }
 
   private:
+    /// Where the sequence of that number in the order begins in the file, tokens.
+    int64_t first_token(const PlannedPhase& phase, int64_t sequence) const;
+
     const TokenFile& file_;
-    int64_t length_, sequences_;
+    TrainingPlan plan_;
+    int64_t blocks_;  // of the file
     double repeat_fraction_;
     RandomStream repeats_;
-    uint64_t key_;
+    uint64_t key_, key_of_parts_;
 };
 
 /// Sequences [first, first + count) of the file in their own order: for held-out measurements.

@@ -22,21 +22,20 @@ namespace amalgam {
 
 class Trainer::Loop {
   public:
-    Loop(CausalLM& model, Objective& objective, const TrainingJob& plan, const Batches& batches,
+    Loop(CausalLM& model, Objective& objective, const TrainingJob& job, const Batches& batches,
          const Communicator& group, const TrainerSetup& setup)
         : model_(model),
           objective_(objective),
-          plan_(plan),
+          optimizer_(job.optimizer),
+          plan_(job),
           batches_(batches),
           group_(group),
           setup_(setup),
           sharers_(group.size() / setup.context),
-          micro_(micro_batch_sequences(plan, sharers_, setup.deterministic)),
-          micro_batches_((plan.batch_sequences + micro_ - 1) / micro_),
           parameters_(objective.trained()),
           weights_(make_trained_weights(model, setup.shards, parameters_, group,
-                                        {plan.optimizer, setup.deterministic, micro_batches_ * setup.context})),
-          steps_(training_steps(plan)),
+                                        {optimizer_, setup.deterministic, most_micro_batches() * setup.context})),
+          steps_(plan_.steps()),
           guard_(setup.spike_guard, setup.max_skipped_updates, steps_) {
         if (setup.checkpoints) saver_ = std::make_unique<CheckpointSaver>(*setup.checkpoints, setup.checkpoint, group);
     }
@@ -50,17 +49,29 @@ class Trainer::Loop {
     bool is_done() const { return stopped_ || step_ >= steps_; }
 
     void step() {
+        const PlannedPhase& phase = plan_.phase_of_step(step_);
+        if (&phase != in_phase_.phase) begin_phase(phase);
         const Stopwatch watch;
-        const std::vector<double> losses = one_step();
-        seconds_ += watch.seconds();
+        const std::vector<double> losses = one_step(phase);
+        const double seconds = watch.seconds();
+        in_phase_.seconds += seconds;
+        ++in_phase_.steps;
+        outcome_.seconds += seconds;
         outcome_.step_losses.push_back(losses[0]);
-        if (step_ % setup_.log_every_steps == 0 || step_ == steps_ || step_ == first_step_ + 1)
-            report(losses, step_ - first_step_);
+        if (step_ % setup_.log_every_steps == 0 || step_ == steps_ || step_ == first_step_ + 1) report(losses);
         if (setup_.on_step) setup_.on_step(step_);
         stopped_ = handle_requests(watch.seconds());
     }
 
     const TrainerOutcome& outcome() const { return outcome_; }
+
+    double next_step_cost() const {
+        const auto cost = [&](int64_t step) {
+            const PlannedPhase& phase = plan_.phase_of_step(step);
+            return double(phase.step_tokens()) * cost_of_token(phase.sequence_length);
+        };
+        return step_ == 0 ? 1.0 : cost(step_) / cost(step_ - 1);
+    }
 
     void save_to_go_on() {
         saver_->save_now(header(true), weights_->pieces(true));
@@ -75,7 +86,6 @@ class Trainer::Loop {
         outcome_.finished = !stopped_;
         outcome_.steps = step_;
         outcome_.tokens = tokens();
-        outcome_.seconds = seconds_;
         outcome_.skipped_updates = guard_.skipped();
         outcome_.seconds_waited = weights_->seconds_waited();
         return outcome_;
@@ -102,43 +112,55 @@ class Trainer::Loop {
         if (!setup_.candidate) info(text(setup_.stage, ": goes on from step ", step_, " (", latest, ")"));
     }
 
-    std::vector<double> one_step() {
-        const InPhase phase(Phase::step, step_, setup_.candidate.value_or(-1));
+    /// What is measured of a phase begins anew with it.
+    void begin_phase(const PlannedPhase& phase) {
+        in_phase_ = {.phase = &phase};
+        if (step_ == phase.first_step) guard_.forget_losses();
+        if (plan_.phases().size() == 1 || !setup_.announce || !group_.is_root()) return;
+        log_rank(LogLevel::info, text(setup_.stage, setup_.candidate ? text(" candidate ", *setup_.candidate) : "",
+                                      ": phase ", &phase - plan_.phases().data() + 1, " of ", plan_.phases().size(),
+                                      ", steps ", phase.first_step + 1, " to ", phase.first_step + phase.steps, ", of ",
+                                      phase.batch_sequences, " x ", phase.sequence_length, " tokens"));
+    }
+
+    std::vector<double> one_step(const PlannedPhase& phase) {
+        const InPhase activity(Phase::step, step_, setup_.candidate.value_or(-1));
         fault_point(setup_.stage + ".step", step_);
         weights_->begin_step();
         // One row for each piece of a micro-batch, of one rank only: sums over ranks are exact, and rows are added in
         // their order.
         const size_t width = size_t(objective_.losses());
-        std::vector<double> rows(size_t(micro_batches_ * setup_.context) * width, 0.0);
-        const int64_t piece = group_.rank() % setup_.context;
-        const auto [begin, end] = own_micro_batches();
+        const int64_t all = micro_batches_of(phase), piece = group_.rank() % setup_.context;
+        std::vector<double> rows(size_t(all * setup_.context) * width, 0.0);
+        const auto [begin, end] = own_micro_batches(phase);
         for (int64_t m = begin; m < end; ++m) {
-            const std::vector<double> row = accumulate(m);
+            const std::vector<double> row = accumulate(phase, m);
             std::copy(row.begin(), row.end(), rows.begin() + (m * setup_.context + piece) * int64_t(width));
         }
-        const int64_t most = (micro_batches_ + sharers_ - 1) / sharers_;
-        for (int64_t m = end; setup_.in_step && m < begin + most; ++m) accumulate(cursor_ + m, 0);
+        const int64_t most = (all + sharers_ - 1) / sharers_;
+        for (int64_t m = end; setup_.in_step && m < begin + most; ++m) accumulate(phase, cursor_ + m, 0);
         weights_->reduce();
         group_.sum_in_place(rows);
         std::vector<double> losses(width, 0.0);
         for (size_t i = 0; i < rows.size(); ++i) losses[i % width] += rows[i];
         update(losses);
         ++step_;
-        cursor_ += plan_.batch_sequences;
+        cursor_ += phase.batch_sequences;
         return losses;
     }
 
     /// Weights that the last update left may be finite and what the model computes from them not. So the result is
     /// tried out before it gets its name: each rank computes one micro-batch of the step that would come next.
     void expect_finite_result() {
-        const InPhase phase(Phase::step, step_, setup_.candidate.value_or(-1));
+        const InPhase trial(Phase::step, step_, setup_.candidate.value_or(-1));
+        const PlannedPhase& phase = plan_.phase_of_step(step_);
         weights_->begin_step();
-        const auto [begin, end] = own_micro_batches();
+        const auto [begin, end] = own_micro_batches(phase);
         double loss[1] = {0.0};
         if (begin < end)
-            loss[0] = accumulate(begin)[0];
+            loss[0] = accumulate(phase, begin)[0];
         else if (setup_.in_step)
-            accumulate(cursor_ + begin, 0);
+            accumulate(phase, cursor_ + begin, 0);
         weights_->reduce();
         group_.sum_in_place(std::span<double>(loss));
         group_.together([&] {
@@ -150,23 +172,34 @@ class Trainer::Loop {
     }
 
     /// Those of this rank: first and end.
-    std::pair<int64_t, int64_t> own_micro_batches() const {
-        const int64_t sharer = group_.rank() / setup_.context;
-        return {micro_batches_ * sharer / sharers_, micro_batches_ * (sharer + 1) / sharers_};
+    std::pair<int64_t, int64_t> own_micro_batches(const PlannedPhase& phase) const {
+        const int64_t sharer = group_.rank() / setup_.context, all = micro_batches_of(phase);
+        return {all * sharer / sharers_, all * (sharer + 1) / sharers_};
     }
 
-    std::vector<double> accumulate(int64_t micro_batch) {
-        const int64_t first = micro_batch * micro_;
-        return accumulate(cursor_ + first, std::min(micro_, plan_.batch_sequences - first));
+    int64_t micro_batches_of(const PlannedPhase& phase) const {
+        return micro_batches(phase, sharers_, setup_.deterministic);
+    }
+
+    int64_t most_micro_batches() const {
+        int64_t most = 0;
+        for (const PlannedPhase& phase : plan_.phases()) most = std::max(most, micro_batches_of(phase));
+        return most;
+    }
+
+    std::vector<double> accumulate(const PlannedPhase& phase, int64_t micro_batch) {
+        const int64_t sequences = micro_batch_sequences(phase, sharers_, setup_.deterministic);
+        const int64_t first = micro_batch * sequences;
+        return accumulate(phase, cursor_ + first, std::min(sequences, phase.batch_sequences - first));
     }
 
     /// Losses of one micro-batch, whose gradients are added.
-    std::vector<double> accumulate(int64_t cursor, int64_t count) {
+    std::vector<double> accumulate(const PlannedPhase& phase, int64_t cursor, int64_t count) {
         std::vector<double> losses(size_t(objective_.losses()), 0.0);
         const at::Tensor tokens = batches_.sequences(cursor, count).to(model_.device());
         if (count > 0 && fault_point(setup_.stage + ".gradient", step_))
             weights_->gradients().of(*parameters_.front()).fill_(NAN);
-        objective_.accumulate(tokens, cursor, double(count) / double(plan_.batch_sequences), weights_->gradients(),
+        objective_.accumulate(tokens, cursor, double(count) / double(phase.batch_sequences), weights_->gradients(),
                               losses);
         weights_->end_micro_batch();
         mark_progress();
@@ -181,9 +214,9 @@ class Trainer::Loop {
         norm_ = norm[0];
         const std::string objection = guard_.objection(losses[0], norm_);
         if (!objection.empty()) return skip(losses, objection);
-        const double clip = plan_.optimizer.gradient_clip;
+        const double clip = optimizer_.gradient_clip;
         const double factor = clip > 0.0 && norm_ > clip ? clip / norm_ : 1.0;
-        weights_->update(schedule_factor(plan_.optimizer, step_, trained_steps()), factor, kernel_threads());
+        weights_->update(schedule_factor(optimizer_, step_, trained_steps()), factor, kernel_threads());
     }
 
     /// All ranks come here alike.
@@ -219,7 +252,9 @@ class Trainer::Loop {
         return flops_per_second / peak_flops_;
     }
 
-    void report(const std::vector<double>& losses, int64_t steps_here) {
+    double cost_of_token(int64_t length) const { return setup_.flops_per_token ? setup_.flops_per_token(length) : 1.0; }
+
+    void report(const std::vector<double>& losses) {
         if (!group_.is_root()) return;
         StepMetrics m;
         m.stage = setup_.stage;
@@ -229,14 +264,15 @@ class Trainer::Loop {
         m.tokens = tokens();
         m.losses = losses;
         m.gradient_norm = norm_;
-        m.learning_rate =
-            plan_.optimizer.learning_rate.value() * schedule_factor(plan_.optimizer, step_ - 1, trained_steps());
-        const double per_step = seconds_ / double(steps_here);
-        m.tokens_per_second = double(plan_.batch_sequences * plan_.sequence_length) / per_step;
+        m.learning_rate = optimizer_.learning_rate.value() * schedule_factor(optimizer_, step_ - 1, trained_steps());
+        const PlannedPhase& phase = *in_phase_.phase;
+        const double of_token = cost_of_token(phase.sequence_length);
+        m.tokens_per_second = double(in_phase_.steps * phase.step_tokens()) / in_phase_.seconds;
         m.memory_gib = peak_memory_gib();
         m.skipped_updates = guard_.skipped();
-        m.seconds_left = per_step * double(steps_ - step_);
-        m.utilisation = utilisation(m.tokens_per_second * setup_.flops_per_token);
+        const auto cost = [&](int64_t length) { return cost_of_token(length) / of_token; };
+        m.seconds_left = plan_.cost_from(step_, cost) / m.tokens_per_second;
+        if (setup_.flops_per_token) m.utilisation = utilisation(m.tokens_per_second * of_token);
         if (setup_.candidate) outcome_.logged.push_back(m);
         if (!setup_.announce) return;
         if (setup_.metrics) setup_.metrics->append(m);
@@ -248,7 +284,8 @@ class Trainer::Loop {
         if (saver_) saver_->poll();
         if (saver_ && guard_.is_finite()) saver_->purge();
         Requests asked;
-        if (setup_.stop) asked = setup_.stop->ask(group_, step_seconds + (saver_ ? saver_->seconds() : 0.0));
+        if (setup_.stop)
+            asked = setup_.stop->ask(group_, step_seconds * next_step_cost() + (saver_ ? saver_->seconds() : 0.0));
         if (step_ == steps_) return false;
         if (saver_ && asked.stop)
             saver_->save_now(header(true), weights_->pieces(true));
@@ -269,16 +306,22 @@ class Trainer::Loop {
     }
 
     int64_t trained_steps() const { return steps_ - setup_.measured_steps; }
-    int64_t tokens() const { return step_ * plan_.batch_sequences * plan_.sequence_length; }
+    int64_t tokens() const { return plan_.tokens(step_); }
+
+    struct InThisPhase {
+        const PlannedPhase* phase = nullptr;
+        int64_t steps = 0;  // of this process
+        double seconds = 0.0;
+    };
 
     CausalLM& model_;
     Objective& objective_;
-    const TrainingJob& plan_;
+    const OptimizerJob& optimizer_;
+    const TrainingPlan plan_;
     const Batches& batches_;
     const Communicator& group_;
     const TrainerSetup setup_;
-    int64_t sharers_;                // of the batch: ranks, or groups of ranks that share sequences
-    int64_t micro_, micro_batches_;  // sequences of one, and how many of them make a batch
+    int64_t sharers_;  // of the batch: ranks, or groups of ranks that share sequences
     std::vector<Parameter*> parameters_;
     std::unique_ptr<TrainedWeights> weights_;
     std::unique_ptr<CheckpointSaver> saver_;  // none: nothing is saved
@@ -286,13 +329,14 @@ class Trainer::Loop {
     int64_t cursor_ = 0;  // sequences taken from the stage's order
     bool stopped_ = false;
     UpdateGuard guard_;
-    double norm_ = 0.0, seconds_ = 0.0, peak_flops_ = 0.0;
+    InThisPhase in_phase_;
+    double norm_ = 0.0, peak_flops_ = 0.0;
     TrainerOutcome outcome_;
 };
 
-Trainer::Trainer(CausalLM& model, Objective& objective, const TrainingJob& plan, const Batches& batches,
+Trainer::Trainer(CausalLM& model, Objective& objective, const TrainingJob& job, const Batches& batches,
                  const Communicator& group, const TrainerSetup& setup)
-    : loop_(std::make_unique<Loop>(model, objective, plan, batches, group, setup)) {
+    : loop_(std::make_unique<Loop>(model, objective, job, batches, group, setup)) {
     loop_->start();
 }
 
@@ -304,6 +348,10 @@ bool Trainer::is_done() const {
 
 void Trainer::step() {
     loop_->step();
+}
+
+double Trainer::next_step_cost() const {
+    return loop_->next_step_cost();
 }
 
 void Trainer::save_to_go_on() {
@@ -318,9 +366,9 @@ TrainerOutcome Trainer::finish() {
     return loop_->finish();
 }
 
-TrainerOutcome train(CausalLM& model, Objective& objective, const TrainingJob& plan, const Batches& batches,
+TrainerOutcome train(CausalLM& model, Objective& objective, const TrainingJob& job, const Batches& batches,
                      const Communicator& group, const TrainerSetup& setup) {
-    Trainer trainer(model, objective, plan, batches, group, setup);
+    Trainer trainer(model, objective, job, batches, group, setup);
     while (!trainer.is_done()) trainer.step();
     return trainer.finish();
 }

@@ -34,11 +34,12 @@ struct TrainerSetup {
     ShardedModel* shards = nullptr;
     /// Student or teacher is sharded: ranks with fewer micro-batches go on with empty ones (weights_on_demand.h).
     bool in_step = false;
-    /// The last of the plan's steps update nothing: their losses are of batches that were not trained on. The schedule
+    /// The last of the job's steps update nothing: their losses are of batches that were not trained on. The schedule
     /// ends before them.
     int64_t measured_steps = 0;
-    double flops_per_token = 0.0, peak_flops = 0.0;  // the latter of the whole group, raised where steps run faster;
-                                                     // 0: not known
+    /// Of a token of a sequence of so many tokens. None: not known, and tokens of all sequences count alike.
+    std::function<double(int64_t length)> flops_per_token;
+    double peak_flops = 0.0;  // of the whole group, raised where steps run faster; 0: not known
 
     /// Checkpoints of the stage, or of the candidate; none: nothing is saved and a stop loses the steps done.
     std::optional<StageCheckpoints> checkpoints;
@@ -59,11 +60,11 @@ struct TrainerOutcome {
     int64_t resumed_at = 0;                      // step of the checkpoint that it went on from; 0: none
 };
 
-/// Trains `model` by `objective` as `plan` says, over the ranks of `group`. All arguments must outlive it.
+/// Trains `model` by `objective` as `job` says, over the ranks of `group`. All arguments must outlive it.
 class Trainer {
   public:
     /// Resumes from the setup's latest checkpoint. Collective, as all of the following.
-    Trainer(CausalLM& model, Objective& objective, const TrainingJob& plan, const Batches& batches,
+    Trainer(CausalLM& model, Objective& objective, const TrainingJob& job, const Batches& batches,
             const Communicator& group, const TrainerSetup& setup);
     ~Trainer();
 
@@ -72,6 +73,8 @@ class Trainer {
     /// One optimizer step. Throws Error(diverged) after 10 steps in a row without finite gradients, or too many skipped
     /// updates.
     void step();
+    /// What the next step costs, in steps like the last one: another phase may come.
+    double next_step_cost() const;
     /// Saves the state, which needs checkpoints, and stops.
     void save_to_go_on();
     /// Saves the result, unless training was stopped: then the state is saved already. Throws Error(diverged) if the
@@ -86,7 +89,7 @@ class Trainer {
 };
 
 /// The same from the first step to the last.
-TrainerOutcome train(CausalLM& model, Objective& objective, const TrainingJob& plan, const Batches& batches,
+TrainerOutcome train(CausalLM& model, Objective& objective, const TrainingJob& job, const Batches& batches,
                      const Communicator& group, const TrainerSetup& setup);
 
 }  // namespace amalgam

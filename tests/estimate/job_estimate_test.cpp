@@ -289,6 +289,34 @@ TEST(JobEstimate, candidates_have_the_softmax_layers_of_their_rule) {
     EXPECT_EQ(of_two("kl_guided").sharding().memory.total(), of_two("kl_guided_removal").sharding().memory.total());
 }
 
+/// The memory of the worst phase, the time of all.
+TEST(JobEstimate, of_phases_is_that_of_stages_one_after_another) {
+    for (const char* name : {"align", "score", "distill"}) {
+        const TrainingPhase phases[2] = {{524288000, 1024, 128, 4}, {104857600, 16384, 8, 1}};
+        const auto estimate = [&](const std::vector<TrainingPhase>& some) {
+            Job job = paper_job();
+            for (TrainingJob* stage : {static_cast<TrainingJob*>(&job.align), static_cast<TrainingJob*>(&job.score),
+                                       static_cast<TrainingJob*>(&job.distill)}) {
+                stage->phases = some;
+                stage->tokens = 0;
+                for (const TrainingPhase& phase : some) stage->tokens += phase.tokens;
+            }
+            job.score.validation_sequences = 1;
+            job.score.teacher_cache_gib = 0;
+            return stage(estimate_job(job, qwen_1_5b, {}), name);
+        };
+        const StageEstimate small = estimate({phases[0]}), large = estimate({phases[1]}),
+                            both = estimate({phases[0], phases[1]});
+        EXPECT_EQ(both.steps, 4000 + 800) << name;
+        EXPECT_EQ(both.sharding().memory.total(), large.sharding().memory.total()) << name;
+        EXPECT_GT(large.sharding().memory.total(), small.sharding().memory.total()) << name;
+        EXPECT_EQ(both.micro_batch_sequences, 1) << name;
+        EXPECT_NEAR(both.seconds / (small.seconds + large.seconds), 1.0, name == std::string("score") ? 0.01 : 1e-12)
+            << name << " (of score the held-out sequences are counted twice here)";
+        EXPECT_GT(large.flops / large.tokens, 1.05 * small.flops / small.tokens) << name;
+    }
+}
+
 TEST(JobEstimate, skipped_stages_are_absent) {
     Job job = paper_job();
     job.score.tokens = 0;

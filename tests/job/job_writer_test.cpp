@@ -36,6 +36,7 @@ struct Change {
     void operator()(std::optional<double>* value) const { *value = 1.0 / 3; }
     void operator()(bool* value) const { *value = !*value; }
     void operator()(std::vector<int64_t>* value) const { *value = {3, 1, 4}; }
+    void operator()(std::vector<TrainingPhase>* value) const { *value = {{5, 4, 3, 2}, {6, 7, 8, 9}}; }
     void operator()(std::vector<std::string>* value) const { value->assign(key.choices.rbegin(), key.choices.rend()); }
 };
 

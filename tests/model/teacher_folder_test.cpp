@@ -30,7 +30,7 @@ class TeacherFolders : public test::TemporaryFolder {
     void rewrite() {
         std::vector<test::TensorToWrite> all;
         for (auto& [name, tensor] : tensors) {
-            tensor = tensor.contiguous();
+            tensor = tensor.cpu().contiguous();
             const auto type = tensor.scalar_type() == at::kLong ? SafetensorsType::i64 : SafetensorsType::f32;
             all.push_back({name, type, tensor.sizes().vec(), tensor.const_data_ptr()});
         }
@@ -49,7 +49,7 @@ class TeacherFolders : public test::TemporaryFolder {
     }
     void expect_same_logits() {
         const at::Tensor tokens = test::random_tokens(1, 7, config.vocabulary_size, 1);
-        EXPECT_TRUE(at::equal(load_teacher(folder, at::kCPU, at::kFloat)->logits(tokens), model->logits(tokens)));
+        EXPECT_TRUE(at::equal(load_teacher(folder, test::device(), at::kFloat)->logits(tokens), model->logits(tokens)));
     }
     void expect_refused(std::initializer_list<std::string> parts) {
         expect_error([&] { read_teacher_folder(folder); }, ExitCode::bad_input, {folder.string()});
@@ -108,8 +108,8 @@ TEST_F(TeacherFolders, a_tied_head_that_differs_is_a_head_of_its_own) {
     EXPECT_TRUE(read_teacher_folder(folder, /*tied=*/true).config.tied_head) << "somebody has looked before";
     EXPECT_TRUE(test::contains(notes(), "tie_word_embeddings")) << notes();
     const at::Tensor tokens = test::random_tokens(1, 7, config.vocabulary_size, 1);
-    const at::Tensor expected = at::linear(model->hidden(tokens), tensors["lm_head.weight"]);
-    EXPECT_LT(test::relative_error(load_teacher(folder, at::kCPU, at::kFloat)->logits(tokens), expected), 1e-6);
+    const at::Tensor expected = at::linear(model->hidden(tokens), tensors["lm_head.weight"].to(test::device()));
+    EXPECT_LT(test::relative_error(load_teacher(folder, test::device(), at::kFloat)->logits(tokens), expected), 1e-6);
 }
 
 TEST_F(TeacherFolders, the_head_alone_serves_as_embedding) {

@@ -72,7 +72,7 @@ TEST(Products, of_several_blocks_agree_with_fp32) {
     };
     for (const auto& [rows, inner, columns] : {Sizes{9000, 300, 300}, Sizes{300, 300, 9000}, Sizes{300, 9000, 300}}) {
         const at::Tensor a = coarse_numbers({rows, inner}, 1), b = coarse_numbers({inner, columns}, 2);
-        at::Tensor expected = at::mm(a, b), found = at::empty({rows, columns}, at::kBFloat16);
+        at::Tensor expected = at::mm(a, b), found = at::empty({rows, columns}, a.options().dtype(at::kBFloat16));
         multiply_into(found, a.to(at::kBFloat16), b.to(at::kBFloat16));
         EXPECT_LT(relative_error(found.to(at::kFloat), expected), rounding) << rows << " x " << columns;
         // The comparison sees a block that is missing.
@@ -95,7 +95,7 @@ TEST(Products, attention_in_bf16_agrees_with_fp32) {
                         coarse_numbers({2, 2, 33, 16}, 3)};
     expect_fp32_gradients([](const Inputs& in) { return causal_attention(in[0], in[1], in[2]); }, qkv);
     const Inputs equal_heads = {qkv[0], coarse_numbers({2, 4, 33, 16}, 4), coarse_numbers({2, 4, 33, 16}, 5)};
-    const at::Tensor mask = at::ones({33, 33}, at::kBool).tril().triu(-8);
+    const at::Tensor mask = at::ones({33, 33}, qkv[0].options().dtype(at::kBool)).tril().triu(-8);
     expect_fp32_gradients([&](const Inputs& in) { return masked_attention(in[0], in[1], in[2], mask); }, equal_heads);
 }
 

@@ -57,6 +57,14 @@ TEST(UpdateGuarding, the_first_losses_are_no_spikes) {
     for (const double loss : {1.0, 1.1, 50.0}) EXPECT_EQ(guard.objection(loss, 1.0), "");
 }
 
+TEST(UpdateGuarding, losses_of_another_kind_are_no_spikes) {
+    UpdateGuard guard(6.0, 100);
+    for (int64_t step = 0; step < 40; ++step) EXPECT_EQ(guard.objection(ordinary(step), 1.0), "");
+    guard.forget_losses();
+    for (int64_t step = 0; step < 40; ++step) EXPECT_EQ(guard.objection(4.0 + ordinary(step), 1.0), "");
+    EXPECT_NE(guard.objection(9.0, 1.0), "");
+}
+
 TEST(UpdateGuarding, gets_used_to_a_new_level) {
     UpdateGuard guard(3.0, 1000);
     for (int64_t step = 0; step < 200; ++step) guard.objection(ordinary(step), 1.0);

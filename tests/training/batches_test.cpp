@@ -3,6 +3,7 @@
 
 #include <numeric>
 #include <set>
+#include <tuple>
 
 #include "../model/small_model.h"
 #include "../storage/temporary_folder.h"
@@ -63,6 +64,71 @@ TEST_F(BatchOrder, the_order_does_not_depend_on_how_it_is_cut) {
         for (int64_t first = 0; first < 24; first += part) parts.push_back(batches().sequences(15 + first, part));
         EXPECT_TRUE(at::equal(at::cat(parts, 0), whole)) << part;
     }
+}
+
+/// What every phase reads, as first token and length of each sequence.
+class PhaseOrder : public BatchOrder {
+  protected:
+    /// Blocks of 20 tokens, 5 in the file: 12 parts of 5 tokens are 3 blocks, 4 of 10 are 2, then whole ones.
+    static TrainingJob phases() {
+        TrainingJob job;
+        job.phases = {{60, 5, 4, 0}, {40, 10, 2, 0}, {60, 20, 1, 0}};
+        return job;
+    }
+    /// `sequences` of the order that begins at `cursor`.
+    std::vector<int64_t> first_tokens(const TrainingJob& job, int64_t cursor, int64_t count) const {
+        const Batches order(*file, job, 1, "align");
+        std::vector<int64_t> found;
+        for (int64_t i = 0; i < count; ++i) {
+            const at::Tensor row = order.sequences(cursor + i, 1)[0];
+            EXPECT_TRUE(at::equal(row, at::arange(row[0].item<int64_t>(), row[0].item<int64_t>() + row.size(0))));
+            EXPECT_EQ(row.size(0), TrainingPlan(job).phase_of_sequence(cursor + i).sequence_length);
+            found.push_back(row[0].item<int64_t>());
+        }
+        return found;
+    }
+};
+
+TEST_F(PhaseOrder, nothing_is_read_twice_before_all_was_read) {
+    std::set<int64_t> seen;
+    int64_t read = 0;
+    for (const auto& [cursor, count, length] : {std::tuple<int64_t, int64_t, int64_t>{0, 12, 5}, {12, 4, 10}}) {
+        const auto firsts = first_tokens(phases(), cursor, count);
+        EXPECT_FALSE(std::is_sorted(firsts.begin(), firsts.end()));
+        for (const int64_t first : firsts)
+            for (int64_t token = first; token < first + length; ++token) seen.insert(token);
+        read += count * length;
+        EXPECT_EQ(int64_t(seen.size()), read);
+    }
+    EXPECT_EQ(read, 100) << "five blocks of 20 tokens; 17 are left over";
+    std::set<int64_t> again;
+    for (const int64_t first : first_tokens(phases(), 16, 5)) again.insert(first);
+    EXPECT_EQ(again, (std::set<int64_t>{0, 20, 40, 60, 80})) << "the next epoch";
+}
+
+/// 8 blocks of two parts in a file of 5, of which the first epoch has 4 left.
+TEST_F(PhaseOrder, a_phase_ends_an_epoch_before_it_begins_the_next) {
+    TrainingJob job;
+    job.phases = {{20, 20, 1, 0}, {160, 10, 1, 0}, {20, 20, 1, 0}};
+    const auto one = first_tokens(job, 0, 1), parts = first_tokens(job, 1, 16), last = first_tokens(job, 17, 1);
+    const std::set<int64_t> first_epoch(parts.begin(), parts.begin() + 8), second_epoch(parts.begin() + 8, parts.end());
+    EXPECT_EQ(first_epoch.size(), 8U);
+    EXPECT_FALSE(first_epoch.contains(one[0]) || first_epoch.contains(one[0] + 10));
+    EXPECT_EQ(second_epoch.size(), 8U);
+    EXPECT_FALSE(second_epoch.contains(last[0]) || second_epoch.contains(last[0] + 10));
+}
+
+TEST_F(PhaseOrder, parts_of_a_block_are_not_read_one_after_another) {
+    const auto firsts = first_tokens(phases(), 0, 12);
+    int64_t together = 0;
+    for (size_t i = 1; i < firsts.size(); ++i) together += firsts[i] / 20 == firsts[i - 1] / 20;
+    EXPECT_LT(together, 7);
+}
+
+TEST_F(PhaseOrder, phases_of_one_length_have_the_order_of_a_stage_without_phases) {
+    TrainingJob job;
+    job.phases = {{30, length, 2, 0}, {40, length, 4, 0}, {50, length, 1, 0}};
+    EXPECT_EQ(first_tokens(job, 0, 50), first_tokens(plan(), 0, 50));
 }
 
 TEST_F(BatchOrder, a_file_without_one_sequence_is_refused) {
