@@ -247,6 +247,7 @@ class Check {
         if (!counts_) return;
         check_corpus("align", job_.align);
         if (candidates_are_trained(job_)) check_corpus("score", job_.score);
+        if (gates_are_trained(job_)) check_corpus_of_gates();
         check_corpus("distill", job_.distill);
         check_corpus("finetune", job_.finetune);
         if (has_score_stage(job_))
@@ -265,6 +266,12 @@ class Check {
                    name, ".sequence_length is ", stage.sequence_length, " (not one sequence) use a larger corpus");
         note_if(counts_->training >= stage.sequence_length && counts_->training < stage.tokens, name, ": ",
                 stage.tokens, " tokens from a corpus of ", counts_->training, ": sequences are repeated");
+    }
+
+    void check_corpus_of_gates() {
+        ScoreJob seen = job_.score;
+        seen.tokens = seen.gates.steps * seen.batch_sequences * seen.sequence_length;
+        check_corpus("score", seen);
     }
 
     void check_validation(const std::string& key, int64_t sequences, int64_t length) {
@@ -322,7 +329,7 @@ class Check {
         const int64_t per_group = job_.score.ranks_per_candidate;
         if (!has_score_stage(job_) || ranks_ < 1 || ranks_ % per_group != 0) return;
         const int64_t groups = ranks_ / per_group;
-        const auto candidates = int64_t(scorer.next(layers, job_.student.mixer, {}).size());  // at a time
+        const auto candidates = int64_t(scorer.next({layers, job_.student.mixer}).size());  // at a time
         note_if(groups > candidates, "score: ", groups, " groups of ranks but ", candidates, " candidates; ",
                 groups - candidates, " groups have nothing to do (raise score.ranks_per_candidate)");
     }

@@ -15,6 +15,10 @@ bool candidates_are_trained(const Job& job) {
     return has_score_stage(job) && selection_rule(job.select.rule).scorer->distils;
 }
 
+bool gates_are_trained(const Job& job) {
+    return has_score_stage(job) && selection_rule(job.select.rule).scorer->trains_gates;
+}
+
 int64_t training_steps(const TrainingJob& stage) {
     return stage.tokens / (stage.sequence_length * stage.batch_sequences);
 }
@@ -26,6 +30,11 @@ int64_t warmup_steps(const OptimizerJob& optimizer, int64_t steps) {
 int64_t micro_batch_sequences(const TrainingJob& stage, int64_t ranks, bool deterministic) {
     if (stage.micro_batch_sequences > 0) return stage.micro_batch_sequences;
     return deterministic ? 1 : (stage.batch_sequences + ranks - 1) / ranks;
+}
+
+int64_t gate_micro_batch(const ScoreJob& job) {
+    if (job.micro_batch_sequences > 0) return job.micro_batch_sequences;
+    return std::max<int64_t>(1, job.batch_sequences / 8);
 }
 
 int64_t automatic_loss_chunk(bool on_cpu, int64_t bytes_per_token) {

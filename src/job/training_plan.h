@@ -15,6 +15,9 @@ bool has_score_stage(const Job& job);
 /// Does that stage train its candidates before it measures them?
 bool candidates_are_trained(const Job& job);
 
+/// Does it train gates before?
+bool gates_are_trained(const Job& job);
+
 /// Optimizer steps of a stage: whole batches that fit into its tokens (100M tokens of 96 x 512 make 2034).
 int64_t training_steps(const TrainingJob& stage);
 
@@ -24,6 +27,10 @@ int64_t warmup_steps(const OptimizerJob& optimizer, int64_t steps);
 /// Sequences of a micro-batch where `ranks` share the batch. Which ones form it must not depend on the number of ranks
 /// if the bits must not: with `deterministic` it is one sequence unless the job says otherwise.
 int64_t micro_batch_sequences(const TrainingJob& stage, int64_t ranks, bool deterministic);
+
+/// Sequences or questions of a micro-batch while gates are trained: an eighth of a step's unless the job says
+/// otherwise, whatever the number of ranks.
+int64_t gate_micro_batch(const ScoreJob& job);
 
 /// Tokens whose logits are in memory at once where the job names none: 1024 on CPUs; on GPUs as many as fill 4 GiB,
 /// large enough for the products to run at full speed and for the gradient of the head to be read and written rarely.

@@ -22,6 +22,7 @@ class Race {
 
     bool run() {
         ScoreTable table;
+        table.gates = setup_.gates;
         table.all_linear_kl = measurement_.all_linear_kl();
         if (!all_finite(table.all_linear_kl))  // the same on all ranks
             throw SharedError(text("score: the held-out KL of the aligned student is not finite (no candidate can be "
@@ -29,13 +30,13 @@ class Race {
                                    "align.optimizer.learning_rate in a run of another name"),
                               ExitCode::diverged);
 
-        std::vector<ScoredCandidate> scored;  // with scores alone, on all ranks
+        ScoresSoFar so_far = setup_.start;  // with scores alone, on all ranks
         for (int64_t round = 0;; ++round) {
-            const auto next = setup_.scorer.next(setup_.layers, setup_.mixer, scored);
+            const auto next = setup_.scorer.next(so_far);
             if (next.empty()) break;
             if (!finish_round(round, next)) return false;
-            append_scores(table, scored);
-            if (!setup_.scorer.distils) tell_of_round(round, scored, next.size());
+            append_scores(table, so_far.scored);
+            if (!setup_.scorer.distils) tell_of_round(round, so_far.scored, next.size());
         }
         fault_point("score.gather");
         world_.on_root([&] { gather(table); });
@@ -49,10 +50,11 @@ class Race {
         candidates_.insert(candidates_.end(), next.begin(), next.end());
         diverged_.resize(candidates_.size(), 0.0);
         const std::vector<int64_t> missing = missing_candidates(first);
+        const int64_t count = setup_.scorer.count(setup_.start.layers);
         if (round == 0)
-            info(text("score: ", missing.size(), " of ", setup_.scorer.count(setup_.layers), " candidates to do",
-                      setup_.scorer.count(setup_.layers) > int64_t(next.size()) ? " in this round, " : ", ",
-                      setup_.groups.count, " groups of ", setup_.groups.size, " ranks"));
+            info(text("score: ", missing.size(), " of ", count, " candidates to do",
+                      count > int64_t(next.size()) ? " in this round, " : ", ", setup_.groups.count, " groups of ",
+                      setup_.groups.size, " ranks"));
         std::vector<int64_t> own;
         for (size_t i = 0; i < missing.size(); ++i)
             if (int64_t(i) % setup_.groups.count == setup_.groups.mine) own.push_back(missing[i]);

@@ -24,8 +24,8 @@ RaceGroups race_groups(const Communicator& world, int64_t size);
 
 struct RaceSetup {
     const Scorer& scorer;
-    int64_t layers;     // of the student
-    std::string mixer;  // of its linear layers
+    ScoresSoFar start;                // before any candidate
+    std::optional<GateCourse> gates;  // that were trained before
     const Communicator& world;
     const RaceGroups& groups;
     std::function<std::filesystem::path(int64_t number)> candidate_file;

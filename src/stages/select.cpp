@@ -14,10 +14,17 @@
 namespace amalgam {
 namespace {
 
-/// Candidates with their held-out KL, that of the most important layer first; those of a kept layer are marked.
+/// Candidates with their held-out KL, that of the most important layer first, or the layers' gates where they decide;
+/// those of a kept layer are marked.
 std::string table_of(const ScoreTable& table, const Selection& selection) {
     std::ostringstream out;
     out << std::fixed << std::setprecision(4);
+    if (table.gates) {
+        for (const int64_t layer : table.gates->order())
+            out << "\n  " << (selection.layout.at(size_t(layer)) == softmax_mixer ? "*" : " ") << " layer "
+                << std::setw(3) << layer << "  gate " << table.gates->latest()[size_t(layer)];
+        return out.str();
+    }
     for (const size_t place : by_importance(table.scored())) {
         const CandidateResult& result = table.candidates[place];
         const auto restored = restored_layer(result.candidate);
