@@ -78,6 +78,9 @@ class Estimator {
   private:
     /// Of the job's selection rule, if it has one.
     const Scorer& scorer() const { return *selection_rule(job_.select.rule).scorer; }
+    ScoresSoFar before_scores() const {
+        return {.layers = int64_t(sizes_.layers()), .mixer = job_.student.mixer, .options = job_.select.options};
+    }
     double teacher() const { return sizes_.parameters(sizes_.layers()); }
     double teacher_flops(double length) const { return sizes_.model_flops(sizes_.layers(), length); }
     /// Of a training step, per token: forward and twice that for the backward pass; blocks once more if recomputed.
@@ -180,8 +183,7 @@ class Estimator {
 
     StageEstimate score() const {
         const ScoreJob& score = job_.score;
-        const double candidates = double(scorer().count(int64_t(sizes_.layers()))),
-                     length = double(score.sequence_length);
+        const double candidates = double(scorer().count(before_scores())), length = double(score.sequence_length);
         const auto [kept, most_memory] = kept_by_candidates();
         StageEstimate stage = training_stage("score", score, score.ranks_per_candidate);
         stage.tokens *= candidates;
@@ -211,7 +213,7 @@ class Estimator {
     /// Softmax layers of the score stage's candidates: their mean, and those of the candidate with most activations.
     std::pair<double, double> kept_by_candidates() const {
         double sum = 0, most_memory = 0, candidates = 0;
-        for (const Candidate& one : scorer().next({int64_t(sizes_.layers()), job_.student.mixer})) {
+        for (const Candidate& one : scorer().next(before_scores())) {
             const auto kept = double(softmax_layers(one.layout).size());
             sum += kept;
             candidates += 1.0;
@@ -246,7 +248,7 @@ class Estimator {
             std::min(tokens, of_a_pass) * sizes_.largest_block_activations(sizes_.layers(), bytes_);
         if (scorer().trains_gates) add_gates(stage, sizes);
         shard(stage, sizes, score.ranks_per_candidate);
-        const double candidates = double(scorer().count(int64_t(sizes_.layers())));
+        const double candidates = double(scorer().count(before_scores()));
         const double groups = std::max<double>(1, double(machine_.ranks) / group);
         const double before = 4 * of_one;  // every group runs the whole teacher and the whole aligned student once
         const double at_once = sizes_.layers() / std::ceil(sizes_.layers() / groups);  // of the first round

@@ -329,7 +329,8 @@ class Check {
         const int64_t per_group = job_.score.ranks_per_candidate;
         if (!has_score_stage(job_) || ranks_ < 1 || ranks_ % per_group != 0) return;
         const int64_t groups = ranks_ / per_group;
-        const auto candidates = int64_t(scorer.next({layers, job_.student.mixer}).size());  // at a time
+        const auto candidates =
+            int64_t(scorer.next({layers, job_.student.mixer, {}, {}, job_.select.options}).size());  // at a time
         note_if(groups > candidates, "score: ", groups, " groups of ranks but ", candidates, " candidates; ",
                 groups - candidates, " groups have nothing to do (raise score.ranks_per_candidate)");
     }

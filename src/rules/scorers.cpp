@@ -71,18 +71,18 @@ Candidates nested_once(const ScoresSoFar& so_far) {
     return candidates;
 }
 
-int64_t one_a_layer(int64_t layers) {
-    return layers;
+int64_t one_a_layer(const ScoresSoFar& so_far) {
+    return so_far.layers;
 }
-int64_t every_number(int64_t layers) {
-    return layers + 1;
+int64_t every_number(const ScoresSoFar& so_far) {
+    return so_far.layers + 1;
 }
-int64_t two_a_layer(int64_t layers) {
-    return 2 * layers;
+int64_t two_a_layer(const ScoresSoFar& so_far) {
+    return 2 * so_far.layers;
 }
 /// layers + (layers - 1) + ... + 2.
-int64_t of_rounds(int64_t layers) {
-    return std::max<int64_t>(0, layers * (layers + 1) / 2 - 1);
+int64_t of_rounds(const ScoresSoFar& so_far) {
+    return std::max<int64_t>(0, so_far.layers * (so_far.layers + 1) / 2 - 1);
 }
 
 }  // namespace

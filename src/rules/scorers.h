@@ -3,6 +3,7 @@
 // needs LibTorch and stands in selection/measurement.h.
 #pragma once
 
+#include "options/options.h"
 #include "rules/candidate.h"
 
 namespace amalgam {
@@ -13,6 +14,7 @@ struct ScoresSoFar {
     std::string mixer;                         // of its linear layers
     std::vector<ScoredCandidate> scored = {};  // all candidates before, by number
     std::vector<int64_t> order_of_gates = {};  // all layers, the largest gate first; empty: none were trained yet
+    Options options = {};                      // of the rule that they are for, as select has them
 };
 
 struct Scorer {
@@ -22,10 +24,12 @@ struct Scorer {
     bool distils = true;
     /// Before any candidate, a gate in every layer is trained between both kinds of layers (selection/gate_training.h).
     bool trains_gates = false;
+    /// The options that decide what is measured: scores serve a job only if it has the same.
+    std::vector<std::string> depends_on = {};
     /// What is to be measured next; a candidate's number is its place in the whole sequence. Nothing: that was all.
     std::vector<Candidate> (*next)(const ScoresSoFar& so_far) = nullptr;
-    /// How many there will be.
-    int64_t (*count)(int64_t layers) = nullptr;
+    /// How many there will be, at most.
+    int64_t (*count)(const ScoresSoFar& so_far) = nullptr;
 };
 
 /// One candidate a layer: softmax comes back in that layer of the all-linear student. Candidate c restores layer c.
@@ -46,6 +50,11 @@ const Scorer& ablated_layer_scorer();
 /// layer whose removal leaves the best score stays linear from then on. Greedy backward elimination: a layer is judged
 /// beside those that will still be there, so a circuit of layers is kept or given up as a whole.
 const Scorer& removal_rounds_scorer();
+
+/// The candidates of aligned_removed_layer_scorer(); then the set of layers that recall_guided would keep of them;
+/// then, in rounds, the best set so far with one of its layers exchanged for another one, in every way that was not
+/// measured yet, until no exchange raises the score or select.swap_rounds were done (swaps.cpp).
+const Scorer& swaps_scorer();
 
 /// Gates are trained; then one candidate for every number of kept layers, from all down to none: softmax in the layers
 /// of the largest gates.

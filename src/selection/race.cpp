@@ -50,11 +50,11 @@ class Race {
         candidates_.insert(candidates_.end(), next.begin(), next.end());
         diverged_.resize(candidates_.size(), 0.0);
         const std::vector<int64_t> missing = missing_candidates(first);
-        const int64_t count = setup_.scorer.count(setup_.start.layers);
+        const int64_t count = setup_.scorer.count(setup_.start);
         if (round == 0)
-            info(text("score: ", missing.size(), " of ", count, " candidates to do",
-                      count > int64_t(next.size()) ? " in this round, " : ", ", setup_.groups.count, " groups of ",
-                      setup_.groups.size, " ranks"));
+            info(text("score: ", missing.size(), count > int64_t(next.size()) ? " of at most " : " of ", count,
+                      " candidates to do", count > int64_t(next.size()) ? " in this round, " : ", ",
+                      setup_.groups.count, " groups of ", setup_.groups.size, " ranks"));
         std::vector<int64_t> own;
         for (size_t i = 0; i < missing.size(); ++i)
             if (int64_t(i) % setup_.groups.count == setup_.groups.mine) own.push_back(missing[i]);

@@ -65,8 +65,13 @@ Job up_to_align(Job job) {
 /// Rules may share candidates, and a rule that needs none takes any.
 std::string other_candidates(const Job& theirs, const Job& job) {
     const Scorer *had = selection_rule(theirs.select.rule).scorer, *needed = selection_rule(job.select.rule).scorer;
-    if (had == nullptr || needed == nullptr || had == needed) return "";
-    return text("\n  select.rule: ", theirs.select.rule, " measures other candidates than ", job.select.rule);
+    if (had == nullptr || needed == nullptr) return "";
+    if (had != needed)
+        return text("\n  select.rule: ", theirs.select.rule, " measures other candidates than ", job.select.rule);
+    for (const std::string& name : needed->depends_on)
+        if (theirs.select.options.at(name) != job.select.options.at(name))
+            return text("\n  select.", name, ": ", job.select.rule, " measures other candidates with another one");
+    return "";
 }
 
 /// The keys in which two resolved jobs differ, for a message.

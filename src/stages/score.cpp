@@ -19,7 +19,7 @@ std::optional<OptimizerJob> rates_of_candidates(Run& run, const Scorer& scorer, 
     return find_learning_rates(
         run, {.stage = "score",
               .job = run.job.score,
-              .candidates = scorer.count(run.teacher_config().layers),
+              .candidates = scorer.count({run.teacher_config().layers, run.job.student.mixer}),
               .group = groups.group,
               .runs_trials = groups.mine == 0,
               .teacher = &teacher,
@@ -90,7 +90,7 @@ StageOutcome score(Run& run) {
     std::unique_ptr<Checkpoint> all_linear = run.all_linear();
     std::unique_ptr<Batches> batches;
     std::unique_ptr<RecallQuestions> questions;
-    ScoresSoFar start = {.layers = layers, .mixer = run.job.student.mixer};
+    ScoresSoFar start = {.layers = layers, .mixer = run.job.student.mixer, .options = run.job.select.options};
     std::optional<GateCourse> gates;
     if (scorer.trains_gates) {
         gates = trained_gates(run, group, teacher, *all_linear, sharding);

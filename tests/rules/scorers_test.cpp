@@ -63,11 +63,11 @@ TEST(RemovalRounds, are_as_many_as_they_say) {
             if (next.empty()) break;
             for (const Candidate& one : next) scored.push_back({one, 0.0, {}});
         }
-        EXPECT_EQ(int64_t(scored.size()), removal_rounds_scorer().count(layers));
+        EXPECT_EQ(int64_t(scored.size()), removal_rounds_scorer().count({layers, linear}));
     }
     for (const Scorer* once : {&restored_layer_scorer(), &restored_and_removed_scorer(), &ablated_layer_scorer()}) {
         const auto all = once->next({7, linear});
-        EXPECT_EQ(int64_t(all.size()), once->count(7)) << once->name;
+        EXPECT_EQ(int64_t(all.size()), once->count({7, linear})) << once->name;
         EXPECT_TRUE(once->next({7, linear, {{all[0], 0.0, {}}}}).empty());
     }
 }
@@ -93,7 +93,7 @@ TEST(JointGates, are_measured_with_every_number_of_layers_kept) {
         scored.push_back({one, 0.0, {}});
     }
     EXPECT_EQ(kept, (std::vector<Layers>{{0, 1, 2, 3}, {0, 2, 3}, {0, 2}, {2}, {}}));
-    EXPECT_EQ(int64_t(kept.size()), joint_gates_scorer().count(4));
+    EXPECT_EQ(int64_t(kept.size()), joint_gates_scorer().count({4, linear}));
     EXPECT_TRUE(joint_gates_scorer().next({4, linear, scored, {2, 0, 3, 1}}).empty());
     EXPECT_EQ(joint_gates_scorer().next({4, linear}).size(), 5U) << "as many before any gate was trained";
     EXPECT_EQ(order_of_nested(4, scored), (Layers{2, 0, 3, 1}));
