@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import gates
+import kept_curve
 import page
 import plots
 import recall
@@ -167,13 +168,14 @@ def score_section(run, earlier):
     if shown is not None:
         return html + f'<p>The scores are those of <a href="#run{shown}">{escape(earlier[shown].name)}</a>.</p>'
     if scores.gates is not None:
-        return html + gates.section(run)
+        return html + gates.section(run) + kept_curve.section(run)
     html += page.figure(plots.importance(run), "Importance per layer",
                         ("Higher: the teacher loses more if that layer alone is linear. " if scores.of_removal() else
                          "Higher: restoring softmax attention there lowers the held-out KL more. ") + "Thin bars: standard "
                         "error over sequences. Thick bars: the same after the difficulty common to all candidates is "
                         "taken out of each sequence, which is what a comparison of layers rests on.",
                         narrow=plots.importance(run, plots.NARROW))
+    html += kept_curve.section(run)
     if len(scores.checkpoint_tokens) < 2:  # candidates that are not trained have no course
         return html
     aligned = ""

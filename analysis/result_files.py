@@ -35,12 +35,23 @@ class Provenance:
 
 
 @dataclass
+class KeptCurve:
+    """What every number of kept layers costs, before any distillation. Arrays: P numbers of layers."""
+
+    kept: np.ndarray
+    kl: np.ndarray  # nat/token
+    recall: np.ndarray  # NaN if nothing was asked
+    cache_bytes: np.ndarray  # of a token
+
+
+@dataclass
 class Selection:
     layers: np.ndarray  # ascending
     order: np.ndarray  # best first
     rule: str
     options: str  # of the rule, for people; empty if the file is of an earlier version
     layout: list  # one mixer name per layer; "linear" in files of an earlier version
+    curve: Optional[KeptCurve] = None
 
 
 @dataclass
@@ -238,9 +249,16 @@ def single_layers(file):
             "removed": np.where((~softmax).sum(axis=1) == 1, (~softmax).argmax(axis=1), NO_LAYER)}
 
 
+CURVE = ("kept", "kl", "recall", "cache_bytes")
+
+
 def read_selection(path):
     def reader(file):
-        return Selection(layers=file["layers"][:], order=file["order"][:], rule=text(file.attrs["rule"]),
+        curve = None
+        if "curve" in file:
+            expect_shapes(file["curve"], {name: "P" for name in CURVE})
+            curve = KeptCurve(**{name: file["curve"][name][:] for name in CURVE})
+        return Selection(layers=file["layers"][:], order=file["order"][:], rule=text(file.attrs["rule"]), curve=curve,
                          options=text(file.attrs["options"]), layout=[text(name) for name in file["layout"][:]])
 
     return read_with(path, "amalgam selection", reader)

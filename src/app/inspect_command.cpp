@@ -60,6 +60,7 @@ void print_selection(const Selection& selection) {
     std::cout << "selection (" << selection.rule << "):";
     for (const int64_t layer : selection.layers()) std::cout << ' ' << layer;
     std::cout << '\n';
+    if (!selection.curve.empty()) std::cout << table_of_curve(selection) << '\n';
 }
 
 void print_gates(const GateCourse& course) {

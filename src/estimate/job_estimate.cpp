@@ -9,6 +9,7 @@
 #include "job/job_values.h"
 #include "job/learning_rate_trials.h"
 #include "job/training_plan.h"
+#include "rules/kept_curve.h"
 #include "system/error.h"
 
 namespace amalgam {
@@ -47,7 +48,7 @@ class Estimator {
           machine_(machine),
           sizes_(teacher, job.student.mixer, job.student.options),
           bytes_(double(compute_bytes(job, machine))) {
-        kept_ = double(kept_layers(job.select, teacher.layers));
+        kept_ = double(likely_kept_layers(job.select, teacher.layers));
     }
 
     Estimate all() {
@@ -183,7 +184,8 @@ class Estimator {
 
     StageEstimate score() const {
         const ScoreJob& score = job_.score;
-        const double candidates = double(scorer().count(before_scores())), length = double(score.sequence_length);
+        const double candidates = double(most_candidates(selection_rule(job_.select.rule), before_scores())),
+                     length = double(score.sequence_length);
         const auto [kept, most_memory] = kept_by_candidates();
         StageEstimate stage = training_stage("score", score, score.ranks_per_candidate);
         stage.tokens *= candidates;
@@ -248,7 +250,7 @@ class Estimator {
             std::min(tokens, of_a_pass) * sizes_.largest_block_activations(sizes_.layers(), bytes_);
         if (scorer().trains_gates) add_gates(stage, sizes);
         shard(stage, sizes, score.ranks_per_candidate);
-        const double candidates = double(scorer().count(before_scores()));
+        const double candidates = double(most_candidates(selection_rule(job_.select.rule), before_scores()));
         const double groups = std::max<double>(1, double(machine_.ranks) / group);
         const double before = 4 * of_one;  // every group runs the whole teacher and the whole aligned student once
         const double at_once = sizes_.layers() / std::ceil(sizes_.layers() / groups);  // of the first round

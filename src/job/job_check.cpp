@@ -13,6 +13,7 @@
 #include "job/training_notes.h"
 #include "job/training_plan.h"
 #include "mixers/declaration.h"
+#include "rules/budget.h"
 #include "system/error.h"
 
 namespace amalgam {
@@ -309,7 +310,15 @@ class Check {
         const std::optional<int64_t> layers = teacher_ ? std::optional(teacher_->layers) : std::nullopt;
         for (const std::string& problem : rule.problems(select.options, layers)) problem_if(true, problem);
         const int64_t enough = std::numeric_limits<int32_t>::max();  // where only the form of a budget can be checked
-        const int64_t kept = parsed([&] { return kept_layers(select, layers.value_or(enough)); }, -1);
+        const int64_t kept = parsed([&] { return kept_layers(select, layers.value_or(enough)).value_or(-1); }, -1);
+        if (rule.order != nullptr && is_automatic(select.options)) {
+            note_if(true,
+                    "select: as few layers keep softmax as reach the bounds, measured before any distillation; "
+                    "estimates take half of them");
+            problem_if(job_.score.recall.questions == 0 && option<double>(select.options, "recall_at_least") > 0.0,
+                       "select.recall_at_least is given but score.recall.questions is 0 (nothing is recalled) ask at "
+                       "least 1");
+        }
         if (!layers) return;
         note_if(kept >= 0, "select: ", kept, " of ", *layers, " layers keep softmax");
         if (rule.scorer != nullptr) check_candidates(*rule.scorer, *layers);
@@ -397,7 +406,7 @@ class Check {
         std::iota(layers.begin(), layers.end(), int64_t{0});
         std::stable_partition(layers.begin(), layers.end(),
                               [&](int64_t layer) { return teacher.window[size_t(layer)] == 0; });
-        layers.resize(size_t(kept_layers(job_.select, teacher.layers)));
+        layers.resize(size_t(likely_kept_layers(job_.select, teacher.layers)));
         return layers;
     }
 

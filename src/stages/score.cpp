@@ -134,7 +134,7 @@ StageOutcome score(Run& run) {
                  return candidates_that_fit(run.estimate("score"), sharding, run.memory(), candidates);
              }});
 
-    const RaceSetup setup = {.scorer = scorer,
+    const RaceSetup setup = {.rule = selection_rule(run.job.select.rule),
                              .start = start,
                              .gates = gates,
                              .world = run.world,

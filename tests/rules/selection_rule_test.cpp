@@ -50,6 +50,8 @@ TEST(SelectionRules, have_these_names_and_keys) {
                             "halo", "ablation", "ablation_accuracy", "removal_rounds", "joint_gates", "swaps",
                             "uniform", "random", "explicit", "all_linear"}));
     EXPECT_EQ(keys(selection_rule("kl_guided")), Names{"budget"});
+    for (const char* rule : {"recall_guided", "removal_rounds", "joint_gates"})
+        EXPECT_EQ(keys(selection_rule(rule)), (Names{"budget", "recall_at_least", "kl_at_most"})) << rule;
     EXPECT_EQ(keys(selection_rule("uniform")), (Names{"budget", "phase"}));
     EXPECT_EQ(keys(selection_rule("random")), (Names{"budget", "seed"}));
     EXPECT_EQ(keys(selection_rule("explicit")), Names{"layers"});
@@ -65,6 +67,8 @@ TEST(SelectionRules, share_keys_that_they_declare_alike) {
     std::vector<SelectionRule> rules = selection_rules();
     Options values = default_values(options_of(rules));
     EXPECT_EQ(values, (Options{{"budget", "25%"},
+                               {"recall_at_least", 0.0},
+                               {"kl_at_most", 0.0},
                                {"swap_rounds", int64_t{3}},
                                {"phase", int64_t{0}},
                                {"seed", int64_t{0}},
@@ -75,7 +79,7 @@ TEST(SelectionRules, share_keys_that_they_declare_alike) {
     made_up.options.push_back({.name = "share", .default_value = 0.5, .unit = "", .description = "made up"});
     rules.push_back(made_up);
     EXPECT_EQ(options_of(rules).back().name, "share");
-    EXPECT_EQ(options_of(rules).size(), 6U);
+    EXPECT_EQ(options_of(rules).size(), 8U);
     rules.back().options[1].default_value = int64_t{1};
     EXPECT_THROW(options_of(rules), std::logic_error) << "another default of the key seed";
 }
