@@ -98,8 +98,9 @@ struct RecallJob {
 /// sequences of training text, and as many questions.
 struct GatesJob {
     int64_t steps = 100;
-    double learning_rate = 0.05;  // of the first step; it falls to 0 by the last
-    double penalty = 1.0;         // on the sum of the gates; 1: all of them cost what closing all of them does
+    double learning_rate = 0.05;
+    double penalty =
+        1.0;  // on the sum of the gates in the last step; 1: all of them cost what closing all of them does
 };
 
 struct ScoreJob : DistillJob {

@@ -264,9 +264,12 @@ void add_gates(std::vector<JobKey>& schema) {
     keys.add("steps", &GatesJob::steps, "steps",
              "each of batch_sequences sequences of training text, and as many questions")
         .range = at_least(1);
-    keys.add("learning_rate", &GatesJob::learning_rate, "", "of Adam, falling to 0").range = above(0);
+    keys.add("learning_rate", &GatesJob::learning_rate, "", "of Adam: what a gate moves in a step at most, or so")
+        .range = above(0);
     keys.add("penalty", &GatesJob::penalty, "",
-             "on the sum of the gates; 1: gates of 1 cost what the loss rises by where all are 0")
+             "on the sum of the gates in the last step, a thousandth of it in the first; 1: gates of 1 cost what the "
+             "loss rises "
+             "by where all are 0")
         .range = at_least(0);
 }
 

@@ -20,6 +20,8 @@
 namespace amalgam {
 namespace {
 
+constexpr double penalty_range = 1000.0;  // of the last step's to the first step's
+
 /// Of a whole batch: means over its tokens, and the gradient of kl + recall_weight * recall_kl.
 struct BatchLoss {
     double kl = 0.0, recall_kl = 0.0;
@@ -112,14 +114,19 @@ class GateTraining {
         if (setup_.job.recall.questions > 0) course.recall_kl.push_back(loss.recall_kl);
     }
 
+    double penalty_at(int64_t step) const {
+        const int64_t last = setup_.job.gates.steps - 1;
+        return state_.course.penalty * std::pow(penalty_range, last > 0 ? double(step) / double(last) - 1.0 : 0.0);
+    }
+
     std::vector<double> updated(int64_t step, const std::vector<double>& d_gates) {
         const OptimizerJob& adam = setup_.job.optimizer;
-        const double rate = setup_.job.gates.learning_rate * (1.0 - double(step) / double(setup_.job.gates.steps));
+        const double rate = setup_.job.gates.learning_rate, penalty = penalty_at(step);
         const double correction1 = 1.0 - std::pow(adam.beta1, double(step + 1)),
                      correction2 = 1.0 - std::pow(adam.beta2, double(step + 1));
         std::vector<double> gates = state_.course.latest();
         for (size_t layer = 0; layer < gates.size(); ++layer) {
-            const double gradient = d_gates[layer] + state_.course.penalty;
+            const double gradient = d_gates[layer] + penalty;
             double &m = state_.first_moment[layer], &v = state_.second_moment[layer];
             m = adam.beta1 * m + (1.0 - adam.beta1) * gradient;
             v = adam.beta2 * v + (1.0 - adam.beta2) * gradient * gradient;
