@@ -421,6 +421,8 @@ def importance_overlay(runs, size=WIDE):
         if run.scores is None:
             continue
         scores = run.scores.of_layers()
+        if len(scores.layer) == 0:
+            continue
         order = np.argsort(scores.layer)
         shift = (index - (len(runs) - 1) / 2) * 0.12
         axes.errorbar(scores.layer[order] + shift, scores.score[order], scores.score_standard_error[order],

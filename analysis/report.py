@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+import gates
+import kept_curve
 import page
 import plots
 import recall
@@ -126,8 +128,12 @@ def layout_section(run):
         for layer, score in zip(scores.layer, scores.score):
             number = f"{score:.3f}".replace("-", "−") if np.isfinite(score) else "not a number"
             notes[int(layer)] = [number, f"#{rank[int(layer)]}"]
+        if scores.gates is not None:
+            for place, layer in enumerate(scores.gates.order(), start=1):
+                notes[int(layer)] = [f"{scores.gates.value[-1, layer]:.3f}", f"#{place}"]
     html += page.layout_strip(layout, is_softmax, notes)
-    scored = " In each cell: importance (nat/token) and place among the layers." if notes else ""
+    what = "gate" if run.scores is not None and run.scores.gates is not None else "importance (nat/token)"
+    scored = f" In each cell: {what} and place among the layers." if notes else ""
     html += (f'<p class="legend">{page.swatch(plots.SOFTMAX)}softmax attention '
              f'{page.swatch("#dfe6ec")}linear attention.{scored}</p>')
     return html
@@ -161,12 +167,15 @@ def score_section(run, earlier):
     shown = with_same_scores(run, earlier)
     if shown is not None:
         return html + f'<p>The scores are those of <a href="#run{shown}">{escape(earlier[shown].name)}</a>.</p>'
+    if scores.gates is not None:
+        return html + gates.section(run) + kept_curve.section(run)
     html += page.figure(plots.importance(run), "Importance per layer",
                         ("Higher: the teacher loses more if that layer alone is linear. " if scores.of_removal() else
                          "Higher: restoring softmax attention there lowers the held-out KL more. ") + "Thin bars: standard "
                         "error over sequences. Thick bars: the same after the difficulty common to all candidates is "
                         "taken out of each sequence, which is what a comparison of layers rests on.",
                         narrow=plots.importance(run, plots.NARROW))
+    html += kept_curve.section(run)
     if len(scores.checkpoint_tokens) < 2:  # candidates that are not trained have no course
         return html
     aligned = ""

@@ -35,12 +35,38 @@ class Provenance:
 
 
 @dataclass
+class KeptCurve:
+    """What every number of kept layers costs, before any distillation. Arrays: P numbers of layers."""
+
+    kept: np.ndarray
+    kl: np.ndarray  # nat/token
+    recall: np.ndarray  # NaN if nothing was asked
+    cache_bytes: np.ndarray  # of a token
+
+
+@dataclass
 class Selection:
     layers: np.ndarray  # ascending
     order: np.ndarray  # best first
     rule: str
     options: str  # of the rule, for people; empty if the file is of an earlier version
     layout: list  # one mixer name per layer; "linear" in files of an earlier version
+    curve: Optional[KeptCurve] = None
+
+
+@dataclass
+class Gates:
+    """Of all layers, trained at once by a rule that chooses by them. Arrays: T steps, L layers; nat/token."""
+
+    value: np.ndarray  # [T + 1, L], between 0, linear, and 1, softmax
+    kl: np.ndarray  # [T]
+    recall_kl: Optional[np.ndarray]  # [T], of the answers
+    seconds: float
+    tokens: int
+
+    def order(self):
+        """Layers, the largest gate first; of equal ones that which was larger on average."""
+        return np.lexsort((-self.value.mean(axis=0), -self.value[-1]))
 
 
 @dataclass
@@ -60,6 +86,7 @@ class Scores:
     all_linear_kl: Optional[np.ndarray]  # [S]
     complete: bool  # False while it is put together from candidate files
     provenance: Provenance
+    gates: Optional[Gates] = None  # where layers are chosen by them
 
     def of_removal(self):
         """Whether layers are judged by what is lost without their softmax attention, not by what is won with it."""
@@ -67,10 +94,11 @@ class Scores:
 
     def of_layers(self):
         """The same for the candidates of single layers, restored or removed: what is shown by layer. The score is the
-        layer's importance: of a removed one minus the candidate's."""
+        layer's importance: of a removed one minus the candidate's. None where gates decide: what was measured there
+        are sets of layers."""
         layer = self.removed if self.of_removal() else self.layer
         score = -self.score if self.of_removal() else self.score
-        rows = layer != NO_LAYER
+        rows = (layer != NO_LAYER) & (self.gates is None)
         by_candidate = ("candidate", "kl", "kl_mean", "kl_standard_error", "score_standard_error", "seconds")
         return replace(self, layer=layer[rows], score=score[rows], removed=self.removed[rows],
                        **{name: getattr(self, name)[rows] for name in by_candidate})
@@ -221,9 +249,16 @@ def single_layers(file):
             "removed": np.where((~softmax).sum(axis=1) == 1, (~softmax).argmax(axis=1), NO_LAYER)}
 
 
+CURVE = ("kept", "kl", "recall", "cache_bytes")
+
+
 def read_selection(path):
     def reader(file):
-        return Selection(layers=file["layers"][:], order=file["order"][:], rule=text(file.attrs["rule"]),
+        curve = None
+        if "curve" in file:
+            expect_shapes(file["curve"], {name: "P" for name in CURVE})
+            curve = KeptCurve(**{name: file["curve"][name][:] for name in CURVE})
+        return Selection(layers=file["layers"][:], order=file["order"][:], rule=text(file.attrs["rule"]), curve=curve,
                          options=text(file.attrs["options"]), layout=[text(name) for name in file["layout"][:]])
 
     return read_with(path, "amalgam selection", reader)
@@ -244,6 +279,19 @@ def read_selection_in_scores(path):
     return read_with(path, "amalgam scores", reader)
 
 
+def read_gates(file):
+    """Of an open scores.h5; None if none were trained."""
+    if "gates" not in file:
+        return None
+    group = file["gates"]
+    value, kl = group["value"][:], group["kl"][:]
+    recall_kl = group["recall_kl"][:] if "recall_kl" in group else None
+    if value.ndim != 2 or kl.shape != (len(value) - 1,) or (recall_kl is not None and recall_kl.shape != kl.shape):
+        raise ValueError("the datasets of /gates do not fit together")
+    return Gates(value=value, kl=kl, recall_kl=recall_kl, seconds=float(group["seconds"][0]),
+                 tokens=int(group.attrs["tokens"]))
+
+
 def read_scores(path):
     def reader(file):
         if "kl" not in file:  # format 1, of a rule that needs no scores: only the selection
@@ -254,7 +302,7 @@ def read_scores(path):
             kl=file["kl"][:], kl_mean=file["kl_mean"][:], kl_standard_error=file["kl_standard_error"][:],
             score=file["score"][:], score_standard_error=file["score_standard_error"][:], seconds=file["seconds"][:],
             all_linear_kl=file["all_linear_kl"][:] if "all_linear_kl" in file else None,
-            complete=True, provenance=read_provenance(file))
+            complete=True, provenance=read_provenance(file), gates=read_gates(file))
 
     return read_with(path, "amalgam scores", reader)
 

@@ -52,7 +52,8 @@ def comparison_row(run):
         if student is not None:
             row["student recall"], row["recall error"] = mean_and_error(recall.right[student])
     if run.scores is not None and run.scores.complete and row["rule"] not in RULES_WITHOUT_SCORES:
-        row["selection seconds"] = float(np.nansum(run.scores.seconds))  # of all groups of ranks together
+        gates = run.scores.gates.seconds if run.scores.gates is not None else 0.0
+        row["selection seconds"] = gates + float(np.nansum(run.scores.seconds))  # of all groups of ranks together
     provenance = run.provenance()
     row["ranks"] = provenance.ranks if provenance else None
     row["seconds"] = float(sum(run.metrics.seconds.values())) if run.metrics.seconds else None

@@ -60,6 +60,15 @@ void print_selection(const Selection& selection) {
     std::cout << "selection (" << selection.rule << "):";
     for (const int64_t layer : selection.layers()) std::cout << ' ' << layer;
     std::cout << '\n';
+    if (!selection.curve.empty()) std::cout << table_of_curve(selection) << '\n';
+}
+
+void print_gates(const GateCourse& course) {
+    std::cout << "gates of the layers, the largest first, after " << course.steps() << " steps of " << course.tokens
+              << " tokens in all\n";
+    for (const int64_t layer : course.order())
+        std::cout << "  layer " << std::setw(3) << std::right << layer << "  " << course.latest()[size_t(layer)]
+                  << '\n';
 }
 
 void print_scores(const std::string& path) {
@@ -71,6 +80,7 @@ void print_scores(const std::string& path) {
     };
     const bool restored = all(restored_layer), removed = !restored && all(removed_layer);
     std::cout << std::fixed << std::setprecision(5);
+    if (table.gates) print_gates(*table.gates);
     if (!scored.empty())
         std::cout << (restored ? "layers by importance (held-out KL to the teacher, nat/token, after restoring softmax "
                                  "there)\n"

@@ -9,6 +9,7 @@
 #include "evaluation/recall_questions.h"
 #include "evaluation/requests.h"
 #include "exports/tokenizer_files.h"
+#include "job/training_plan.h"
 #include "model/teacher_folder.h"
 #include "specification/hugging_face_config.h"
 #include "stages/run_folder.h"
@@ -138,14 +139,20 @@ JobInputs look_at_inputs(const Job& job) {
     });
     const Scorer* scorer = selection_rule(job.select.rule).scorer;
     const bool asks_candidates = scorer != nullptr && !scorer->distils && job.score.recall.questions > 0;
-    const auto ask = [&](const std::string& section, const RecallJob& recall) {
-        look(job.data.validation, [&] {
-            const TokenFile text(job.data.validation);
-            RecallQuestions(recall, read_recall_wording(job.data.validation, recall, section), text, section);
+    const auto ask = [&](const std::string& section, const RecallJob& recall, const std::string& of,
+                         const std::string& key) {
+        look(of, [&] {
+            const TokenFile text(of);
+            RecallQuestions(recall, read_recall_wording(job.data.validation, recall, section), text, section, key);
         });
     };
-    if (job.evaluate.recall.questions > 0) ask("evaluate.recall", job.evaluate.recall);
-    if (asks_candidates) ask("score.recall", job.score.recall);
+    const auto ask_of_validation = [&](const std::string& section, const RecallJob& recall) {
+        ask(section, recall, job.data.validation, "data.validation");
+    };
+    if (job.evaluate.recall.questions > 0) ask_of_validation("evaluate.recall", job.evaluate.recall);
+    if (asks_candidates) ask_of_validation("score.recall", job.score.recall);
+    if (asks_candidates && gates_are_trained(job))
+        ask("score.recall", job.score.recall, job.data.training, "data.training");
     if (complete) inputs.counts = counts;
     return inputs;
 }

@@ -9,6 +9,7 @@
 #include "job/job_values.h"
 #include "job/learning_rate_trials.h"
 #include "job/training_plan.h"
+#include "rules/kept_curve.h"
 #include "system/error.h"
 
 namespace amalgam {
@@ -56,7 +57,7 @@ class Estimator {
           machine_(machine),
           sizes_(teacher, job.student.mixer, job.student.options),
           bytes_(double(compute_bytes(job, machine))) {
-        kept_ = double(kept_layers(job.select, teacher.layers));
+        kept_ = double(likely_kept_layers(job.select, teacher.layers));
     }
 
     Estimate all() {
@@ -87,6 +88,9 @@ class Estimator {
   private:
     /// Of the job's selection rule, if it has one.
     const Scorer& scorer() const { return *selection_rule(job_.select.rule).scorer; }
+    ScoresSoFar before_scores() const {
+        return {.layers = int64_t(sizes_.layers()), .mixer = job_.student.mixer, .options = job_.select.options};
+    }
     double teacher() const { return sizes_.parameters(sizes_.layers()); }
     double teacher_flops(double length) const { return sizes_.model_flops(sizes_.layers(), length); }
     /// Of a training step, per token: forward and twice that for the backward pass; blocks once more if recomputed.
@@ -197,7 +201,7 @@ class Estimator {
 
     StageEstimate score() const {
         const ScoreJob& score = job_.score;
-        const double candidates = double(scorer().count(int64_t(sizes_.layers()))),
+        const double candidates = double(most_candidates(selection_rule(job_.select.rule), before_scores())),
                      length = double(score.sequence_length);  // of held-out sequences
         const auto [kept, most_memory] = kept_by_candidates();
         StageEstimate stage = training_stage("score", score, score.ranks_per_candidate);
@@ -237,7 +241,7 @@ class Estimator {
     /// Softmax layers of the score stage's candidates: their mean, and those of the candidate with most activations.
     std::pair<double, double> kept_by_candidates() const {
         double sum = 0, most_memory = 0, candidates = 0;
-        for (const Candidate& one : scorer().next(int64_t(sizes_.layers()), job_.student.mixer, {})) {
+        for (const Candidate& one : scorer().next(before_scores())) {
             const auto kept = double(softmax_layers(one.layout).size());
             sum += kept;
             candidates += 1.0;
@@ -270,14 +274,41 @@ class Estimator {
         sizes.activation_bytes =
             std::min(most, of_teacher) + std::min(most, of_teacher * sizes_.layers()) +
             std::min(tokens, of_a_pass) * sizes_.largest_block_activations(sizes_.layers(), bytes_);
+        if (scorer().trains_gates) add_gates(stage, sizes);
         shard(stage, sizes, score.ranks_per_candidate);
-        const double candidates = double(scorer().count(int64_t(sizes_.layers())));
+        const double candidates = double(most_candidates(selection_rule(job_.select.rule), before_scores()));
         const double groups = std::max<double>(1, double(machine_.ranks) / group);
         const double before = 4 * of_one;  // every group runs the whole teacher and the whole aligned student once
         const double at_once = sizes_.layers() / std::ceil(sizes_.layers() / groups);  // of the first round
-        stage.flops = candidates * of_one + std::min(groups, sizes_.layers()) * before;
-        stage.seconds = seconds(candidates * of_one / at_once + before, group);
+        stage.flops += candidates * of_one + std::min(groups, sizes_.layers()) * before;
+        stage.seconds += seconds(candidates * of_one / at_once + before, group);
         return stage;
+    }
+
+    /// Forward passes of the teacher and, with both mixers in every block, of the gated model; then a backward pass
+    /// that makes gradients of inputs only.
+    void add_gates(StageEstimate& stage, StageSizes& sizes) const {
+        const ScoreJob& score = job_.score;
+        const auto layers = sizes_.layers(), batch = double(score.batch_sequences);
+        const auto micro_batch = double(gate_micro_batch(score));
+        double flops = 0, most_tokens = 0;
+        const auto add = [&](double sequences, double length, double predicted) {
+            const double forward = sizes_.block_flops(layers, length) + layers * sizes_.linear_mixer_flops(length);
+            flops += sequences * length * (sizes_.block_flops(layers, length) + 2 * forward);
+            flops += sequences * predicted * 3 * sizes_.head_flops();
+            most_tokens = std::max(most_tokens, micro_batch * length);
+        };
+        add(batch, double(score.sequence_length), double(score.sequence_length));
+        if (score.recall.questions > 0)
+            for (const int64_t length : score.recall.lengths)
+                add(batch / double(score.recall.lengths.size()), double(length), 0);
+        const double of_token =
+            job_.sharding.activations == Activations::keep
+                ? sizes_.activations(layers, bytes_) + layers * sizes_.linear_mixer_activations(bytes_)
+                : layers * bytes_ * sizes_.hidden();
+        sizes.activation_bytes = std::max(sizes.activation_bytes, most_tokens * of_token);
+        stage.flops = double(score.gates.steps) * flops;
+        stage.seconds = seconds(stage.flops, double(std::min(machine_.ranks, score.batch_sequences)));
     }
 
     /// Of the teacher's states of so many tokens of the score stage: the part that a group of ranks keeps.

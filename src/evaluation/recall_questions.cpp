@@ -63,9 +63,10 @@ class Draws {
 /// Makes one question.
 class Maker {
   public:
-    Maker(const std::string& section, const RecallWording& wording, const TokenFile& text, int64_t length, double depth,
-          Draws draws)
+    Maker(const std::string& section, const std::string& text_key, const RecallWording& wording, const TokenFile& text,
+          int64_t length, double depth, Draws draws)
         : section_(section),
+          text_key_(text_key),
           wording_(wording),
           text_(text),
           length_(length),
@@ -189,7 +190,7 @@ class Maker {
 
     /// `count` tokens up to the end of a sentence.
     Haystack end_of(const TextPiece& read, int64_t count) const {
-        require(int64_t(read.size()) >= count, section_, ".lengths holds ", length_, " but data.validation has only ",
+        require(int64_t(read.size()) >= count, section_, ".lengths holds ", length_, " but ", text_key_, " has only ",
                 read.size(),
                 " tokens without the ends of documents (facts are hidden in them) lower it, or give a larger file");
         const auto ends = [&](int64_t place) { return contains(wording_.sentence_ends, read[size_t(place - 1)]); };
@@ -220,7 +221,7 @@ class Maker {
         return hay;
     }
 
-    const std::string& section_;
+    const std::string &section_, &text_key_;
     const RecallWording& wording_;
     const TokenFile& text_;
     int64_t length_;
@@ -233,8 +234,12 @@ class Maker {
 }  // namespace
 
 RecallQuestions::RecallQuestions(const RecallJob& job, RecallWording wording, const TokenFile& text,
-                                 std::string section)
-    : job_(job), wording_(std::move(wording)), text_(text), section_(std::move(section)) {
+                                 std::string section, std::string text_key)
+    : job_(job),
+      wording_(std::move(wording)),
+      text_(text),
+      section_(std::move(section)),
+      text_key_(std::move(text_key)) {
     const int64_t key = longest(wording_.keys), value = longest(wording_.values);
     const auto fact = [&](const FactWording& w) {
         return int64_t(w.before_key.size() + w.before_value.size() + w.after_value.size()) + key + value;
@@ -254,7 +259,7 @@ RecallQuestions::RecallQuestions(const RecallJob& job, RecallWording wording, co
     for (const int64_t length : job_.lengths) {
         require(length >= least, section_, ".lengths holds ", length, " but a question without any context has up to ",
                 least, " tokens (nothing would be hidden) raise it");
-        require(text_.size() >= length, section_, ".lengths holds ", length, " but data.validation has only ",
+        require(text_.size() >= length, section_, ".lengths holds ", length, " but ", text_key_, " has only ",
                 text_.size(), " tokens (facts are hidden in them) lower it, or give a larger file");
     }
 }
@@ -282,7 +287,7 @@ RecallQuestion RecallQuestions::make(int64_t question) const {
     // By what is asked, not by the number: more questions, or other lengths beside these, leave them as they are.
     const Draws draws(job_.seed, text("recall ", name_of(kind), " ", length(question), " ", depth(question), " ",
                                       question % job_.questions));
-    Maker maker(section_, wording_, text_, length(question), double(depth(question)) / 100.0, draws);
+    Maker maker(section_, text_key_, wording_, text_, length(question), double(depth(question)) / 100.0, draws);
     if (kind == RecallKind::passages) return maker.among_passages();
     return kind == RecallKind::pairs ? maker.among_pairs() : maker.among_sentences(kind);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Questions about a fact that was told earlier ("The special number of the green kettle is 4820917."), made from the
-// validation tokens, the wording in their file and a seed. A question is its context, which ends where the answer is to
-// begin, and the answer; together they have exactly the asked length. Kinds (options/choices.h):
+// validation tokens (or others), the wording in their file and a seed. A question is its context, which ends where the
+// answer is to begin, and the answer; together they have exactly the asked length. Kinds (options/choices.h):
 //
 //     noise, text   a haystack, in which the fact stands where a sentence ends nearest to the asked depth
 //     four_keys     likewise, and three more facts, of other keys and values, each after a random sentence
@@ -32,10 +32,11 @@ struct RecallQuestion {
 
 class RecallQuestions {
   public:
-    /// `text` is used as long as this lives; `section` is where the job has these settings. Throws Error(bad_input)
-    /// naming the key if a length has no room for a question, or the text is shorter than one.
+    /// `text` is used as long as this lives; `section` is where the job has these settings, `text_key` where it has the
+    /// text. Throws Error(bad_input) naming the key if a length has no room for a question, or the text is shorter than
+    /// one.
     RecallQuestions(const RecallJob& job, RecallWording wording, const TokenFile& text,
-                    std::string section = "evaluate.recall");
+                    std::string section = "evaluate.recall", std::string text_key = "data.validation");
 
     const RecallJob& job() const { return job_; }
     int64_t size() const;
@@ -52,7 +53,7 @@ class RecallQuestions {
     RecallJob job_;
     RecallWording wording_;
     const TokenFile& text_;
-    std::string section_;
+    std::string section_, text_key_;
 };
 
 }  // namespace amalgam

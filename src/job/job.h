@@ -104,6 +104,15 @@ struct RecallJob {
     int64_t questions_of_a_length() const { return questions * int64_t(kinds.size() * depths.size()); }
 };
 
+/// Of rules that train a gate in every layer (selection/gate_training.h). Steps see batches of score.batch_sequences
+/// sequences of training text, and as many questions.
+struct GatesJob {
+    int64_t steps = 100;
+    double learning_rate = 0.05;
+    double penalty =
+        1.0;  // on the sum of the gates in the last step; 1: all of them cost what closing all of them does
+};
+
 struct ScoreJob : DistillJob {
     ScoreJob() {
         optimizer.warmup_steps = 0;  // a candidate may have only a few steps
@@ -122,6 +131,7 @@ struct ScoreJob : DistillJob {
         2.0;                     // of a rank's memory for the teacher's states: candidates train on the same batches
     double recall_weight = 1.0;  // of the KL of answers in the score of candidates that are not distilled
     RecallJob recall;            // what such candidates are asked
+    GatesJob gates;
 };
 
 /// Next-token training at long context; no teacher, so the temperature is not used.

@@ -14,6 +14,7 @@
 #include "job/training_notes.h"
 #include "job/training_plan.h"
 #include "mixers/declaration.h"
+#include "rules/budget.h"
 #include "system/error.h"
 
 namespace amalgam {
@@ -231,6 +232,7 @@ class Check {
         if (!counts_) return;
         check_corpus("align", job_.align);
         if (candidates_are_trained(job_)) check_corpus("score", job_.score);
+        if (gates_are_trained(job_)) check_corpus_of_gates();
         check_corpus("distill", job_.distill);
         check_corpus("finetune", job_.finetune);
         if (has_score_stage(job_))
@@ -251,6 +253,12 @@ class Check {
                    " (not one sequence) use a larger corpus");
         note_if(counts_->training >= longest && counts_->training < stage.tokens, name, ": ", stage.tokens,
                 " tokens from a corpus of ", counts_->training, ": sequences are repeated");
+    }
+
+    void check_corpus_of_gates() {
+        ScoreJob seen = job_.score;
+        seen.tokens = seen.gates.steps * seen.batch_sequences * seen.sequence_length;
+        check_corpus("score", seen);
     }
 
     void check_validation(const std::string& key, int64_t sequences, int64_t length) {
@@ -288,7 +296,15 @@ class Check {
         const std::optional<int64_t> layers = teacher_ ? std::optional(teacher_->layers) : std::nullopt;
         for (const std::string& problem : rule.problems(select.options, layers)) problem_if(true, problem);
         const int64_t enough = std::numeric_limits<int32_t>::max();  // where only the form of a budget can be checked
-        const int64_t kept = parsed([&] { return kept_layers(select, layers.value_or(enough)); }, -1);
+        const int64_t kept = parsed([&] { return kept_layers(select, layers.value_or(enough)).value_or(-1); }, -1);
+        if (rule.order != nullptr && is_automatic(select.options)) {
+            note_if(true,
+                    "select: as few layers keep softmax as reach the bounds, measured before any distillation; "
+                    "estimates take half of them");
+            problem_if(job_.score.recall.questions == 0 && option<double>(select.options, "recall_at_least") > 0.0,
+                       "select.recall_at_least is given but score.recall.questions is 0 (nothing is recalled) ask at "
+                       "least 1");
+        }
         if (!layers) return;
         note_if(kept >= 0, "select: ", kept, " of ", *layers, " layers keep softmax");
         if (rule.scorer != nullptr) check_candidates(*rule.scorer, *layers);
@@ -308,7 +324,8 @@ class Check {
         const int64_t per_group = job_.score.ranks_per_candidate;
         if (!has_score_stage(job_) || ranks_ < 1 || ranks_ % per_group != 0) return;
         const int64_t groups = ranks_ / per_group;
-        const auto candidates = int64_t(scorer.next(layers, job_.student.mixer, {}).size());  // at a time
+        const auto candidates =
+            int64_t(scorer.next({layers, job_.student.mixer, {}, {}, job_.select.options}).size());  // at a time
         note_if(groups > candidates, "score: ", groups, " groups of ranks but ", candidates, " candidates; ",
                 groups - candidates, " groups have nothing to do (raise score.ranks_per_candidate)");
     }
@@ -375,7 +392,7 @@ class Check {
         std::iota(layers.begin(), layers.end(), int64_t{0});
         std::stable_partition(layers.begin(), layers.end(),
                               [&](int64_t layer) { return teacher.window[size_t(layer)] == 0; });
-        layers.resize(size_t(kept_layers(job_.select, teacher.layers)));
+        layers.resize(size_t(likely_kept_layers(job_.select, teacher.layers)));
         return layers;
     }
 

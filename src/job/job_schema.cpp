@@ -262,6 +262,20 @@ void add_recall(std::vector<JobKey>& schema, const std::string& section, Stage J
     recall.add("seed", &RecallJob::seed, "", "of the questions: the same seed asks the same").range = at_least(0);
 }
 
+void add_gates(std::vector<JobKey>& schema) {
+    SectionKeys<GatesJob> keys(schema, "score.gates", [](Job& job) -> GatesJob& { return job.score.gates; });
+    keys.add("steps", &GatesJob::steps, "steps",
+             "each of batch_sequences sequences of training text, and as many questions")
+        .range = at_least(1);
+    keys.add("learning_rate", &GatesJob::learning_rate, "", "of Adam: what a gate moves in a step at most, or so")
+        .range = above(0);
+    keys.add("penalty", &GatesJob::penalty, "",
+             "on the sum of the gates in the last step, a thousandth of it in the first; 1: gates of 1 cost what the "
+             "loss rises "
+             "by where all are 0")
+        .range = at_least(0);
+}
+
 void add_select(std::vector<JobKey>& schema) {
     SectionKeys<SelectJob> keys(schema, "select", [](Job& job) -> SelectJob& { return job.select; });
     JobKey& rule = keys.add("rule", &SelectJob::rule, "", "how the layers that keep softmax are chosen");
@@ -363,6 +377,7 @@ std::vector<JobKey> make_schema() {
              "of the answers' KL in the score, beside the text's; of rules that measure candidates without training")
         .range = at_least(0);
     add_recall(schema, "score", &Job::score);
+    add_gates(schema);
     add_optimizer(schema, "score", &Job::score);
 
     add_select(schema);
@@ -400,6 +415,7 @@ const std::vector<JobSection>& job_sections() {
          "stage: candidates for the student, of which layers keep softmax, are measured; for which and how, the "
          "rule decides"},
         {"score.recall", "questions that candidates are asked by rules that measure them without training"},
+        {"score.gates", "gates between both kinds of layers, trained by rules that choose by them"},
         {"score.optimizer", "AdamW"},
         {"select", "stage: which layers keep softmax"},
         {"distill", "stage: the selected hybrid learns the teacher's logits, all parameters"},

@@ -22,8 +22,12 @@ int64_t digits(const std::string& word) {
 
 }  // namespace
 
-int64_t kept_layers(const SelectJob& select, int64_t layers) {
+std::optional<int64_t> kept_layers(const SelectJob& select, int64_t layers) {
     return selection_rule(select.rule).kept(select.options, layers);
+}
+
+int64_t likely_kept_layers(const SelectJob& select, int64_t layers) {
+    return kept_layers(select, layers).value_or(layers / 2);
 }
 
 int64_t walltime_seconds(const std::string& walltime) {

@@ -11,7 +11,10 @@
 namespace amalgam {
 
 /// Softmax layers that the job's rule keeps in a model with `layers` layers.
-int64_t kept_layers(const SelectJob& select, int64_t layers);
+std::optional<int64_t> kept_layers(const SelectJob& select, int64_t layers);
+
+/// The same for estimates: where the scores decide, half of all layers.
+int64_t likely_kept_layers(const SelectJob& select, int64_t layers);
 
 /// "hh:mm:ss" in seconds; there may be more than 99 hours. 0 if `walltime` is empty: no limit.
 int64_t walltime_seconds(const std::string& walltime);

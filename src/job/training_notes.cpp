@@ -28,7 +28,8 @@ class Notes {
     std::vector<std::string> all() {
         const Scorer* scorer = selection_rule(job_.select.rule).scorer;
         of_rates("align", job_.align, 1);
-        if (candidates_are_trained(job_)) of_rates("score", job_.score, scorer->count(teacher_.layers));
+        if (candidates_are_trained(job_))
+            of_rates("score", job_.score, scorer->count({teacher_.layers, job_.student.mixer}));
         of_rates("distill", job_.distill, 1);
         of_rates("finetune", job_.finetune, 1);
         of_alignment_steps();

@@ -84,6 +84,10 @@ std::string batches_in_words(const TrainingPlan& plan) {
     return words;
 }
 
+bool gates_are_trained(const Job& job) {
+    return has_score_stage(job) && selection_rule(job.select.rule).scorer->trains_gates;
+}
+
 int64_t training_steps(const TrainingJob& stage) {
     return TrainingPlan(stage).steps();
 }
@@ -99,6 +103,11 @@ int64_t micro_batch_sequences(const PlannedPhase& phase, int64_t ranks, bool det
 
 int64_t micro_batches(const PlannedPhase& phase, int64_t ranks, bool deterministic) {
     return rounded_up(phase.batch_sequences, micro_batch_sequences(phase, ranks, deterministic));
+}
+
+int64_t gate_micro_batch(const ScoreJob& job) {
+    if (job.micro_batch_sequences > 0) return job.micro_batch_sequences;
+    return std::max<int64_t>(1, job.batch_sequences / 8);
 }
 
 int64_t automatic_loss_chunk(bool on_cpu, int64_t bytes_per_token) {

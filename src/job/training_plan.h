@@ -18,6 +18,9 @@ bool has_score_stage(const Job& job);
 /// Does that stage train its candidates before it measures them?
 bool candidates_are_trained(const Job& job);
 
+/// Does it train gates before?
+bool gates_are_trained(const Job& job);
+
 /// Steps of a stage that are alike, and what was done before the first of them. Sequences and tokens are counted over
 /// all ranks.
 struct PlannedPhase {
@@ -78,6 +81,10 @@ int64_t micro_batch_sequences(const PlannedPhase& phase, int64_t ranks, bool det
 
 /// Micro-batches of one step over all ranks.
 int64_t micro_batches(const PlannedPhase& phase, int64_t ranks, bool deterministic);
+
+/// Sequences or questions of a micro-batch while gates are trained: an eighth of a step's unless the job says
+/// otherwise, whatever the number of ranks.
+int64_t gate_micro_batch(const ScoreJob& job);
 
 /// Tokens whose logits are in memory at once where the job names none: 1024 on CPUs; on GPUs as many as fill 4 GiB,
 /// large enough for the products to run at full speed and for the gradient of the head to be read and written rarely.

@@ -13,6 +13,8 @@ namespace {
 
 constexpr size_t most_digits = 9;  // no model has more layers than an int32 can count
 
+const std::string automatic = "auto";
+
 bool is_whole_number(const std::string& word) {
     const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
     return !word.empty() && word.size() <= most_digits && std::all_of(word.begin(), word.end(), is_digit);
@@ -24,11 +26,21 @@ const Option& budget_option() {
     static const Option budget = {.name = "budget",
                                   .default_value = "25%",
                                   .unit = "layers",
-                                  .description = "kept softmax layers: a count (7) or a ratio (25%, 0.25)"};
+                                  .description =
+                                      "kept softmax layers: a count (7) or a ratio (25%, 0.25); auto: as "
+                                      "few as reach recall_at_least and kl_at_most"};
     return budget;
 }
 
+bool is_automatic(const Options& options) {
+    return option<std::string>(options, "budget") == automatic;
+}
+
 int64_t kept_layers(const std::string& budget, int64_t layers) {
+    require(
+        budget != automatic,
+        "select.budget is auto but the rule has no order of the layers from which as many as are needed could be "
+        "kept (recall_guided, removal_rounds and joint_gates have) write a count such as 7, or a ratio such as 25%");
     const bool percent = budget.ends_with("%");
     const bool ratio = !percent && budget.find('.') != std::string::npos;
     const std::string number = percent ? budget.substr(0, budget.size() - 1) : budget;

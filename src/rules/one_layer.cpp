@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "rules/budget.h"
+#include "rules/kept_curve.h"
 #include "rules/selection_rule.h"
 #include "system/error.h"
 
@@ -52,6 +53,11 @@ Layers most_important(const std::vector<double>& importance, int64_t count) {
     return order;
 }
 
+std::optional<int64_t> ablated_layer(const Candidate& candidate) {
+    const auto layer = removed_layer(candidate);
+    return layer && candidate.layout[size_t(*layer)] == ablated_mixer ? layer : std::nullopt;
+}
+
 double score_of(const ScoredCandidate& one) {
     return one.score;
 }
@@ -76,10 +82,15 @@ SelectionRule layer_rule(const std::string& name, const Scorer& scorer, decltype
 
 /// A rule that ranks layers by one number of each one's candidate.
 SelectionRule ranking_rule(const std::string& name, const Scorer& scorer, LayerOf layer_of, Importance importance) {
-    return layer_rule(
-        name, scorer, [layer_of, importance](const Options& options, int64_t layers, const Scored& scored) {
-            return most_important(by_layer(layers, scored, layer_of, importance), kept_by_budget(options, layers));
-        });
+    const auto order = [layer_of, importance](int64_t layers, const Scored& scored) {
+        return most_important(by_layer(layers, scored, layer_of, importance), layers);
+    };
+    if (!scorer.distils) return ordered_rule(name, scorer, order);
+    return layer_rule(name, scorer, [order](const Options& options, int64_t layers, const Scored& scored) {
+        Layers first = order(layers, scored);
+        first.resize(size_t(kept_by_budget(options, layers)));
+        return first;
+    });
 }
 
 SelectionRule that_asks(SelectionRule rule) {
@@ -190,8 +201,8 @@ std::vector<SelectionRule> one_layer_rules() {
         // arXiv 2601.22156; C is the accuracy of next tokens in place of its multiple-choice tasks.
         that_asks(layer_rule("halo", aligned_removed_layer_scorer(), recall_over_accuracy)),
         // The rise of the answers' loss (arXiv 2606.27791), and AR.
-        that_asks(ranking_rule("ablation", ablated_layer_scorer(), removed_layer, measured_as("recall_loss"))),
-        that_asks(ranking_rule("ablation_accuracy", ablated_layer_scorer(), removed_layer, minus("recall"))),
+        that_asks(ranking_rule("ablation", ablated_layer_scorer(), ablated_layer, measured_as("recall_loss"))),
+        that_asks(ranking_rule("ablation_accuracy", ablated_layer_scorer(), ablated_layer, minus("recall"))),
     };
 }
 

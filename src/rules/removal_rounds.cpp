@@ -3,14 +3,13 @@
 // have it: the layers that the rounds of removal_rounds_scorer() take last.
 #include <algorithm>
 
-#include "rules/budget.h"
-#include "rules/selection_rule.h"
+#include "rules/kept_curve.h"
 #include "system/error.h"
 
 namespace amalgam {
 namespace {
 
-std::vector<int64_t> choose(const Options& options, int64_t layers, const std::vector<ScoredCandidate>& scored) {
+std::vector<int64_t> order(int64_t layers, const std::vector<ScoredCandidate>& scored) {
     std::vector<int64_t> removed = removed_by_rounds(layers, scored);
     if (int64_t(removed.size()) + 1 < layers)
         throw Error(text("scores: the rounds of removal end after ", removed.size(), " of ", layers - 1, " rounds"),
@@ -18,18 +17,13 @@ std::vector<int64_t> choose(const Options& options, int64_t layers, const std::v
     for (int64_t layer = 0; layer < layers; ++layer)  // the one that was left
         if (std::find(removed.begin(), removed.end(), layer) == removed.end()) removed.push_back(layer);
     std::reverse(removed.begin(), removed.end());
-    removed.resize(size_t(kept_by_budget(options, layers)));
     return removed;
 }
 
 }  // namespace
 
 SelectionRule removal_rounds_rule() {
-    return {.name = "removal_rounds",
-            .options = {budget_option()},
-            .scorer = &removal_rounds_scorer(),
-            .kept = kept_by_budget,
-            .choose = choose};
+    return ordered_rule("removal_rounds", removal_rounds_scorer(), order);
 }
 
 }  // namespace amalgam

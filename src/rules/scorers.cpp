@@ -2,6 +2,7 @@
 #include "rules/scorers.h"
 
 #include <algorithm>
+#include <iterator>
 #include <numeric>
 
 #include "system/error.h"
@@ -30,77 +31,127 @@ Candidates each_removed(const Layout& layout, const std::string& mixer) {
     return candidates;
 }
 
-Candidates restored_once(int64_t layers, const std::string& mixer, const Scored& scored) {
-    return scored.empty() ? restored_layers(layers, mixer) : Candidates();
+Candidates restored_once(const ScoresSoFar& so_far) {
+    return so_far.scored.empty() ? restored_layers(so_far.layers, so_far.mixer) : Candidates();
 }
 
-Candidates removed_once(int64_t layers, const std::string& mixer, const Scored& scored) {
-    return scored.empty() ? each_removed(all_softmax(layers), mixer) : Candidates();
+Candidates removed_once(const ScoresSoFar& so_far) {
+    return so_far.scored.empty() ? each_removed(all_softmax(so_far.layers), so_far.mixer) : Candidates();
 }
 
-Candidates both_once(int64_t layers, const std::string& mixer, const Scored& scored) {
-    if (!scored.empty()) return {};
-    Candidates both = restored_layers(layers, mixer);
-    for (const Candidate& removed : each_removed(all_softmax(layers), mixer)) both.push_back(removed);
+Candidates both_once(const ScoresSoFar& so_far) {
+    if (!so_far.scored.empty()) return {};
+    Candidates both = restored_layers(so_far.layers, so_far.mixer);
+    for (const Candidate& removed : each_removed(all_softmax(so_far.layers), so_far.mixer)) both.push_back(removed);
     return both;
 }
 
-Candidates ablated_once(int64_t layers, const std::string&, const Scored& scored) {
-    return scored.empty() ? each_removed(all_softmax(layers), ablated_mixer) : Candidates();
+Candidates ablated_once(const ScoresSoFar& so_far) {
+    return so_far.scored.empty() ? each_removed(all_softmax(so_far.layers), ablated_mixer) : Candidates();
 }
 
-Candidates next_round(int64_t layers, const std::string& mixer, const Scored& scored) {
-    Layout layout = all_softmax(layers);
-    for (const int64_t layer : removed_by_rounds(layers, scored)) layout[size_t(layer)] = mixer;
-    return softmax_layers(layout).size() > 1 ? each_removed(layout, mixer) : Candidates();
+Candidates next_round(const ScoresSoFar& so_far) {
+    Layout layout = all_softmax(so_far.layers);
+    for (const int64_t layer : removed_by_rounds(so_far.layers, so_far.scored)) layout[size_t(layer)] = so_far.mixer;
+    return softmax_layers(layout).size() > 1 ? each_removed(layout, so_far.mixer) : Candidates();
 }
 
-int64_t one_a_layer(int64_t layers) {
-    return layers;
+Candidates nested_once(const ScoresSoFar& so_far) {
+    if (!so_far.scored.empty()) return {};
+    std::vector<int64_t> kept = so_far.order_of_gates;
+    if (kept.empty()) {  // the layouts are not known yet, but how many layers each will keep
+        kept.resize(size_t(so_far.layers));
+        std::iota(kept.begin(), kept.end(), int64_t{0});
+    }
+    Candidates candidates = {{all_softmax(so_far.layers), {}}};
+    while (!kept.empty()) {
+        kept.pop_back();
+        candidates.push_back({keep_softmax(so_far.layers, so_far.mixer, kept), {}});
+    }
+    return candidates;
 }
-int64_t two_a_layer(int64_t layers) {
-    return 2 * layers;
+
+int64_t one_a_layer(const ScoresSoFar& so_far) {
+    return so_far.layers;
+}
+int64_t every_number(const ScoresSoFar& so_far) {
+    return so_far.layers + 1;
+}
+int64_t two_a_layer(const ScoresSoFar& so_far) {
+    return 2 * so_far.layers;
 }
 /// layers + (layers - 1) + ... + 2.
-int64_t of_rounds(int64_t layers) {
-    return std::max<int64_t>(0, layers * (layers + 1) / 2 - 1);
+int64_t of_rounds(const ScoresSoFar& so_far) {
+    return std::max<int64_t>(0, so_far.layers * (so_far.layers + 1) / 2 - 1);
 }
 
 }  // namespace
 
 const Scorer& restored_layer_scorer() {
-    static const Scorer scorer = {"restored_layer", true, restored_once, one_a_layer};
+    static const Scorer scorer = {
+        .name = "restored_layer", .distils = true, .next = restored_once, .count = one_a_layer};
     return scorer;
 }
 
 const Scorer& aligned_restored_layer_scorer() {
-    static const Scorer scorer = {"aligned_restored_layer", false, restored_once, one_a_layer};
+    static const Scorer scorer = {
+        .name = "aligned_restored_layer", .distils = false, .next = restored_once, .count = one_a_layer};
     return scorer;
 }
 
 const Scorer& removed_layer_scorer() {
-    static const Scorer scorer = {"removed_layer", true, removed_once, one_a_layer};
+    static const Scorer scorer = {.name = "removed_layer", .distils = true, .next = removed_once, .count = one_a_layer};
     return scorer;
 }
 
 const Scorer& aligned_removed_layer_scorer() {
-    static const Scorer scorer = {"aligned_removed_layer", false, removed_once, one_a_layer};
+    static const Scorer scorer = {
+        .name = "aligned_removed_layer", .distils = false, .next = removed_once, .count = one_a_layer};
     return scorer;
 }
 
 const Scorer& restored_and_removed_scorer() {
-    static const Scorer scorer = {"restored_and_removed", true, both_once, two_a_layer};
+    static const Scorer scorer = {
+        .name = "restored_and_removed", .distils = true, .next = both_once, .count = two_a_layer};
     return scorer;
 }
 
 const Scorer& ablated_layer_scorer() {
-    static const Scorer scorer = {"ablated_layer", false, ablated_once, one_a_layer};
+    static const Scorer scorer = {
+        .name = "ablated_layer", .distils = false, .next = ablated_once, .count = one_a_layer};
     return scorer;
 }
 
 const Scorer& removal_rounds_scorer() {
-    static const Scorer scorer = {"removal_rounds", false, next_round, of_rounds};
+    static const Scorer scorer = {.name = "removal_rounds", .distils = false, .next = next_round, .count = of_rounds};
     return scorer;
+}
+
+const Scorer& joint_gates_scorer() {
+    static const Scorer scorer = {
+        .name = "joint_gates", .distils = false, .trains_gates = true, .next = nested_once, .count = every_number};
+    return scorer;
+}
+
+std::vector<int64_t> order_of_nested(int64_t layers, const Scored& scored) {
+    std::vector<int64_t> order;
+    std::vector<int64_t> left(static_cast<size_t>(layers));
+    std::iota(left.begin(), left.end(), int64_t{0});
+    for (size_t c = 0; c < scored.size(); ++c) {
+        const std::vector<int64_t> kept = softmax_layers(scored[c].candidate.layout);
+        std::vector<int64_t> gone;
+        std::set_difference(left.begin(), left.end(), kept.begin(), kept.end(), std::back_inserter(gone));
+        if (int64_t(kept.size()) != layers - int64_t(c) || gone.size() != (c > 0 ? 1U : 0U))
+            throw Error(text("scores: candidate ", c, " does not keep all but one of the layers before it"),
+                        ExitCode::damaged_file);
+        order.insert(order.end(), gone.begin(), gone.end());
+        left = kept;
+    }
+    if (!left.empty() || scored.empty())
+        throw Error(text("scores: there are ", scored.size(), " numbers of kept layers, not ", layers + 1),
+                    ExitCode::damaged_file);
+    std::reverse(order.begin(), order.end());
+    return order;
 }
 
 std::vector<int64_t> removed_by_rounds(int64_t layers, const Scored& scored) {

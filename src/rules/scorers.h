@@ -3,21 +3,33 @@
 // needs LibTorch and stands in selection/measurement.h.
 #pragma once
 
+#include "options/options.h"
 #include "rules/candidate.h"
 
 namespace amalgam {
+
+/// What a scorer knows when it says what is measured next.
+struct ScoresSoFar {
+    int64_t layers = 0;                        // of the student
+    std::string mixer;                         // of its linear layers
+    std::vector<ScoredCandidate> scored = {};  // all candidates before, by number
+    std::vector<int64_t> order_of_gates = {};  // all layers, the largest gate first; empty: none were trained yet
+    Options options = {};                      // of the rule that they are for, as select has them
+};
 
 struct Scorer {
     std::string name;
     /// Candidates are distilled briefly, then measured; else they are put together from the teacher's layers and those
     /// of the aligned student, and measured as they are.
     bool distils = true;
-    /// What is to be measured next, for a student of so many layers whose linear layers have this mixer. `scored`: all
-    /// candidates before, by number; a candidate's number is its place in the whole sequence. Nothing: that was all.
-    std::vector<Candidate> (*next)(int64_t layers, const std::string& mixer,
-                                   const std::vector<ScoredCandidate>& scored) = nullptr;
-    /// How many there will be.
-    int64_t (*count)(int64_t layers) = nullptr;
+    /// Before any candidate, a gate in every layer is trained between both kinds of layers (selection/gate_training.h).
+    bool trains_gates = false;
+    /// The options that decide what is measured: scores serve a job only if it has the same.
+    std::vector<std::string> depends_on = {};
+    /// What is to be measured next; a candidate's number is its place in the whole sequence. Nothing: that was all.
+    std::vector<Candidate> (*next)(const ScoresSoFar& so_far) = nullptr;
+    /// How many there will be, at most.
+    int64_t (*count)(const ScoresSoFar& so_far) = nullptr;
 };
 
 /// One candidate a layer: softmax comes back in that layer of the all-linear student. Candidate c restores layer c.
@@ -38,6 +50,20 @@ const Scorer& ablated_layer_scorer();
 /// layer whose removal leaves the best score stays linear from then on. Greedy backward elimination: a layer is judged
 /// beside those that will still be there, so a circuit of layers is kept or given up as a whole.
 const Scorer& removal_rounds_scorer();
+
+/// The candidates of aligned_removed_layer_scorer(); then the set of layers that recall_guided would keep of them;
+/// then, in rounds, the best set so far with one of its layers exchanged for another one, in every way that was not
+/// measured yet, until no exchange raises the score or select.swap_rounds were done (swaps.cpp).
+const Scorer& swaps_scorer();
+
+/// Gates are trained; then one candidate for every number of kept layers, from all down to none: softmax in the layers
+/// of the largest gates.
+const Scorer& joint_gates_scorer();
+
+/// The layers, from the one that is kept to the end to the first one left out, of candidates of which each keeps the
+/// layers of the next one and one more, from all to none. Throws Error(damaged_file) if `scored` are no such
+/// candidates.
+std::vector<int64_t> order_of_nested(int64_t layers, const std::vector<ScoredCandidate>& scored);
 
 /// Layers in the order in which the rounds of removal_rounds_scorer() took softmax from them; those of finished rounds.
 /// Throws Error(damaged_file) if `scored` are no such rounds.

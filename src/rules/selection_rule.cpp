@@ -11,6 +11,8 @@ namespace amalgam {
 // Each in the file of its name.
 std::vector<SelectionRule> one_layer_rules();
 SelectionRule removal_rounds_rule();
+SelectionRule joint_gates_rule();
+SelectionRule swaps_rule();
 SelectionRule uniform_rule();
 SelectionRule random_rule();
 SelectionRule explicit_rule();
@@ -19,8 +21,8 @@ SelectionRule all_linear_rule();
 const std::vector<SelectionRule>& selection_rules() {
     static const std::vector<SelectionRule> rules = [] {
         std::vector<SelectionRule> all = one_layer_rules();
-        for (const SelectionRule& rule :
-             {removal_rounds_rule(), uniform_rule(), random_rule(), explicit_rule(), all_linear_rule()})
+        for (const SelectionRule& rule : {removal_rounds_rule(), joint_gates_rule(), swaps_rule(), uniform_rule(),
+                                          random_rule(), explicit_rule(), all_linear_rule()})
             all.push_back(rule);
         return all;
     }();

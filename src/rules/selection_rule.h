@@ -24,13 +24,17 @@ struct SelectionRule {
     /// Does it choose by what candidates recall? score.recall.questions must then ask something.
     bool needs_recall = false;
 
-    /// How many layers of a student with `layers` layers will keep softmax. Throws Error(bad_input) if an option cannot
-    /// be read, or does not fit.
-    int64_t (*kept)(const Options& options, int64_t layers);
+    /// How many layers of a student with `layers` layers will keep softmax; nothing: the scores decide that, too.
+    /// Throws Error(bad_input) if an option cannot be read, or does not fit.
+    std::function<std::optional<int64_t>(const Options& options, int64_t layers)> kept;
 
     /// What else is wrong with its options, each a sentence for people. The number of layers may not be known.
     std::vector<std::string> (*problems)(const Options& options, std::optional<int64_t> layers) =
         [](const Options&, std::optional<int64_t>) { return std::vector<std::string>(); };
+
+    /// All layers, the one that is kept to the end first, of rules that keep the first ones of one order whatever the
+    /// budget (kept_curve.h); null: of others. `scored` are all candidates of its scorer, and maybe more.
+    std::function<std::vector<int64_t>(int64_t layers, const std::vector<ScoredCandidate>& scored)> order = nullptr;
 
     /// The layers that keep softmax, best first. `scored` are all candidates of its scorer, or empty. Throws
     /// Error(damaged_file) if scores that it needs are missing among them.

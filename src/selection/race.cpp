@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <exception>
+#include <sstream>
 
 #include "evaluation/statistics.h"
+#include "rules/kept_curve.h"
 #include "selection/candidate_state.h"
 #include "system/clock.h"
 #include "system/error.h"
@@ -22,6 +24,7 @@ class Race {
 
     bool run() {
         ScoreTable table;
+        table.gates = setup_.gates;
         table.all_linear_kl = measurement_.all_linear_kl();
         if (!all_finite(table.all_linear_kl))  // the same on all ranks
             throw SharedError(text("score: the held-out KL of the aligned student is not finite (no candidate can be "
@@ -29,13 +32,13 @@ class Race {
                                    "align.optimizer.learning_rate in a run of another name"),
                               ExitCode::diverged);
 
-        std::vector<ScoredCandidate> scored;  // with scores alone, on all ranks
+        ScoresSoFar so_far = setup_.start;  // the same on all ranks
         for (int64_t round = 0;; ++round) {
-            const auto next = setup_.scorer.next(setup_.layers, setup_.mixer, scored);
+            const auto next = next_candidates(setup_.rule, so_far);
             if (next.empty()) break;
             if (!finish_round(round, next)) return false;
-            append_scores(table, scored);
-            if (!setup_.scorer.distils) tell_of_round(round, scored, next.size());
+            append_scores(table, so_far.scored);
+            if (!setup_.rule.scorer->distils) tell_of_round(round, so_far.scored, next.size());
         }
         fault_point("score.gather");
         world_.on_root([&] { gather(table); });
@@ -49,9 +52,10 @@ class Race {
         candidates_.insert(candidates_.end(), next.begin(), next.end());
         diverged_.resize(candidates_.size(), 0.0);
         const std::vector<int64_t> missing = missing_candidates(first);
+        const int64_t count = most_candidates(setup_.rule, setup_.start);
         if (round == 0)
-            info(text("score: ", missing.size(), " of ", setup_.scorer.count(setup_.layers), " candidates to do",
-                      setup_.scorer.count(setup_.layers) > int64_t(next.size()) ? " in this round, " : ", ",
+            info(text("score: ", missing.size(), count > int64_t(next.size()) ? " of at most " : " of ", count,
+                      " candidates to do", count > int64_t(next.size()) ? " in this round, " : ", ",
                       setup_.groups.count, " groups of ", setup_.groups.size, " ranks"));
         std::vector<int64_t> own;
         for (size_t i = 0; i < missing.size(); ++i)
@@ -64,15 +68,31 @@ class Race {
     /// Of the candidates that have none yet: what comes next depends on them. The root keeps their results.
     void append_scores(ScoreTable& table, std::vector<ScoredCandidate>& scored) const {
         const size_t first = scored.size();
-        std::vector<double> scores(candidates_.size() - first);
+        std::vector<ScoredCandidate> latest;
+        std::string names;  // of what was measured of each, a line each
         world_.on_root([&] {
             for (size_t c = first; c < candidates_.size(); ++c) {
                 table.candidates.push_back(read_candidate(setup_.candidate_file(int64_t(c)), candidates_[c]));
-                scores[c - first] = table.candidates.back().score();
+                const CandidateResult& result = table.candidates.back();
+                latest.push_back({candidates_[c], result.score(), result.measured()});
             }
+            for (const auto& [name, value] : latest.front().measured) names += name + "\n";
         });
-        world_.broadcast(std::span<double>(scores));
-        for (size_t c = first; c < candidates_.size(); ++c) scored.push_back({candidates_[c], scores[c - first], {}});
+        std::istringstream lines(world_.broadcast(names));
+        latest.resize(candidates_.size() - first);
+        for (size_t i = 0; i < latest.size(); ++i) latest[i].candidate = candidates_[first + i];
+        broadcast(latest, [](ScoredCandidate& one) -> double& { return one.score; });
+        for (std::string name; std::getline(lines, name);)
+            broadcast(latest, [&](ScoredCandidate& one) -> double& { return one.measured[name]; });
+        scored.insert(scored.end(), latest.begin(), latest.end());
+    }
+
+    template <class Value>
+    void broadcast(std::vector<ScoredCandidate>& scored, const Value& value) const {
+        std::vector<double> values;
+        for (ScoredCandidate& one : scored) values.push_back(value(one));
+        world_.broadcast(std::span<double>(values));
+        for (size_t i = 0; i < scored.size(); ++i) value(scored[i]) = values[i];
     }
 
     void tell_of_round(int64_t round, const std::vector<ScoredCandidate>& scored, size_t count) const {
@@ -213,7 +233,7 @@ class Race {
             write_candidate(file, result, setup_.provenance);
             CandidateState(file).keep_only(0);
         });
-        if (!group_.is_root() || !setup_.scorer.distils) return;
+        if (!group_.is_root() || !setup_.rule.scorer->distils) return;
         const std::string who = "score: " + describe(result.candidate) + ": ";
         const int64_t skipped = result.logged.empty() ? 0 : result.logged.back().skipped_updates;
         if (skipped > 0) log_rank(LogLevel::warning, text(who, skipped, " updates skipped"));

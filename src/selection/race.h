@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The race of the candidates: groups of ranks take them in turn, each works at one or several of its own in step. A
 // finished candidate has its file and is not measured again; the end is scores.h5. Which candidates there are, the
-// scorer says, round by round (rules/scorers.h); what is measured how is none of the race's business (measurement.h).
+// rule says, round by round (rules/kept_curve.h); what is measured how is none of the race's business (measurement.h).
 #pragma once
 
 #include <filesystem>
 #include <functional>
 
+#include "rules/selection_rule.h"
 #include "selection/measurement.h"
 
 namespace amalgam {
@@ -23,9 +24,9 @@ struct RaceGroups {
 RaceGroups race_groups(const Communicator& world, int64_t size);
 
 struct RaceSetup {
-    const Scorer& scorer;
-    int64_t layers;     // of the student
-    std::string mixer;  // of its linear layers
+    const SelectionRule& rule;        // that the candidates are for
+    ScoresSoFar start;                // before any candidate
+    std::optional<GateCourse> gates;  // that were trained before
     const Communicator& world;
     const RaceGroups& groups;
     std::function<std::filesystem::path(int64_t number)> candidate_file;

@@ -17,7 +17,7 @@ namespace {
 
 using Shape = std::vector<int64_t>;
 
-constexpr int32_t newest_version = 2;
+constexpr int32_t newest_version = 2, scores_minor_version = 1;  // 2.1 may have gates
 const std::string numbers_group = "/numbers", samples_group = "/samples";
 
 /// Consecutive pieces of `width` values.
@@ -304,9 +304,10 @@ std::vector<ScoredCandidate> ScoreTable::scored() const {
 
 void write_scores(const std::filesystem::path& path, const ScoreTable& table, const Provenance& provenance) {
     write_h5_once(path, [&](H5File& file) {
-        file.describe_file("amalgam scores", provenance, newest_version);
+        file.describe_file("amalgam scores", provenance, newest_version, scores_minor_version);
         write_candidates(file, table.candidates);
         write_doubles(file, "/all_linear_kl", {int64_t(table.all_linear_kl.size())}, table.all_linear_kl);
+        if (table.gates) write_course(file, *table.gates);
     });
 }
 
@@ -322,6 +323,7 @@ ScoreTable read_scores(const std::filesystem::path& path, const std::string& mix
         return keep_softmax(layers, mixer, {layer});
     });
     table.all_linear_kl = file.read_doubles("/all_linear_kl");
+    table.gates = read_course(file);
     return table;
 }
 

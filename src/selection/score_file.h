@@ -10,6 +10,7 @@
 #include <map>
 
 #include "rules/candidate.h"
+#include "selection/gate_course.h"
 #include "system/provenance.h"
 #include "training/metrics.h"
 
@@ -47,6 +48,7 @@ CandidateResult read_candidate(const std::filesystem::path& path, const Candidat
 struct ScoreTable {
     std::vector<CandidateResult> candidates;  // by number; empty only in files of version 1, where nothing was scored
     std::vector<double> all_linear_kl;        // of each held-out sequence, before any distillation, nat/token
+    std::optional<GateCourse> gates;          // of scorers that train them
 
     /// The same without how it was measured.
     std::vector<ScoredCandidate> scored() const;

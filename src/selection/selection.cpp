@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iomanip>
+#include <sstream>
 
 #include "job/job_schema.h"
 #include "job/job_writer.h"
@@ -28,6 +30,39 @@ void write_layers(H5File& file, const std::string& name, const std::vector<int64
     file.write(name, {&count, 1}, std::span<const int32_t>(values));
 }
 
+/// /curve/NAME of the numbers of a point.
+const std::vector<std::pair<const char*, double CurvePoint::*>> curve_numbers = {
+    {"kl", &CurvePoint::kl},
+    {"recall_kl", &CurvePoint::recall_kl},
+    {"recall", &CurvePoint::recall},
+    {"cache_bytes", &CurvePoint::cache_bytes}};
+
+void write_curve(H5File& file, const std::vector<CurvePoint>& curve) {
+    std::vector<int64_t> kept;
+    for (const CurvePoint& point : curve) kept.push_back(point.kept);
+    write_layers(file, "/curve/kept", kept);
+    for (const auto& [name, number] : curve_numbers) {
+        std::vector<double> values;
+        for (const CurvePoint& point : curve) values.push_back(point.*number);
+        file.write(std::string("/curve/") + name, std::vector<int64_t>{int64_t(values.size())},
+                   std::span<const double>(values));
+    }
+}
+
+std::vector<CurvePoint> read_curve(const H5File& file) {
+    std::vector<CurvePoint> curve;
+    if (!file.has("/curve")) return curve;
+    for (const int64_t kept : file.read_integers("/curve/kept")) curve.push_back({.kept = kept});
+    for (const auto& [name, number] : curve_numbers) {
+        const auto values = file.read_doubles(std::string("/curve/") + name);
+        if (values.size() != curve.size())
+            throw Error(text(file.path().string(), ": /curve/", name, ": does not fit /curve/kept"),
+                        ExitCode::damaged_file);
+        for (size_t i = 0; i < values.size(); ++i) curve[i].*number = values[i];
+    }
+    return curve;
+}
+
 }  // namespace
 
 Selection select_layers(const SelectJob& job, int64_t layers, const std::string& mixer,
@@ -45,17 +80,22 @@ Selection select_layers(const SelectJob& job, int64_t layers, const std::string&
                              "lower score.optimizer.learning_rate in a run of another name"),
                         ExitCode::diverged);
     const std::vector<int64_t> order = rule.choose(job.options, layers, scored);
-    return {rule.name, options_text(job, rule), order, keep_softmax(layers, mixer, order)};
+    Selection selection{rule.name, options_text(job, rule), order, keep_softmax(layers, mixer, order)};
+    if (rule.order == nullptr) return selection;
+    std::vector<CurvePoint> curve = curve_of(rule.order(layers, scored), scored);
+    if (curve.size() > 2) selection.curve = std::move(curve);
+    return selection;
 }
 
 void write_selection(const std::filesystem::path& path, const Selection& selection, const Provenance& provenance) {
     write_h5_once(path, [&](H5File& file) {
-        file.describe_file("amalgam selection", provenance);
+        file.describe_file("amalgam selection", provenance, 1, 1);
         file.set_attribute("/", "rule", selection.rule);
         file.set_attribute("/", "options", selection.options);
         write_layers(file, "/layers", selection.layers());
         write_layers(file, "/order", selection.order);
         file.write("/layout", selection.layout);
+        if (!selection.curve.empty()) write_curve(file, selection.curve);
     });
 }
 
@@ -63,11 +103,25 @@ Selection read_selection(const std::filesystem::path& path) {
     const H5File file = H5File::open(path);
     file.expect_filetype("amalgam selection");
     const Selection selection = {file.string_attribute("/", "rule"), file.string_attribute("/", "options"),
-                                 file.read_integers("/order"), file.read_strings("/layout")};
+                                 file.read_integers("/order"), file.read_strings("/layout"), read_curve(file)};
     if (file.read_integers("/layers") != selection.layers())
         throw Error(text(path.string(), ": /layers and the softmax layers of /layout are not the same"),
                     ExitCode::damaged_file);
     return selection;
+}
+
+std::string table_of_curve(const Selection& selection) {
+    std::ostringstream out;
+    out << "softmax layers: KL, KL of answers, recall, bytes of keys and values a token (before any distillation)";
+    for (const CurvePoint& point : selection.curve) {
+        const bool chosen = point.kept == int64_t(selection.order.size());
+        out << "\n  " << (chosen ? "*" : " ") << std::setw(4) << point.kept << std::fixed << std::setprecision(5)
+            << std::setw(11) << point.kl;
+        if (std::isfinite(point.recall))
+            out << std::setw(11) << point.recall_kl << std::setw(8) << std::setprecision(3) << point.recall;
+        out << std::setw(10) << std::setprecision(0) << point.cache_bytes;
+    }
+    return out.str();
 }
 
 std::optional<Selection> selection_in_scores(const std::filesystem::path& scores, const std::string& mixer) {
@@ -79,8 +133,11 @@ std::optional<Selection> selection_in_scores(const std::filesystem::path& scores
         if (layer < 0 || layer >= layers)
             throw Error(text(scores.string(), ": /selection/layers: names layer ", layer, " of ", layers),
                         ExitCode::damaged_file);
-    return Selection{file.string_attribute("/selection", "rule"), "", file.read_integers("/selection/order"),
-                     keep_softmax(layers, mixer, kept)};
+    return Selection{file.string_attribute("/selection", "rule"),
+                     "",
+                     file.read_integers("/selection/order"),
+                     keep_softmax(layers, mixer, kept),
+                     {}};
 }
 
 }  // namespace amalgam

@@ -6,16 +6,17 @@
 #include <optional>
 
 #include "job/job.h"
-#include "rules/candidate.h"
+#include "rules/kept_curve.h"
 #include "system/provenance.h"
 
 namespace amalgam {
 
 struct Selection {
     std::string rule;
-    std::string options;         // of the rule, for people: `budget: "25%", seed: 3`
-    std::vector<int64_t> order;  // layers that keep softmax, best first
-    Layout layout;               // of the student, with softmax in these layers
+    std::string options;                 // of the rule, for people: `budget: "25%", seed: 3`
+    std::vector<int64_t> order;          // layers that keep softmax, best first
+    Layout layout;                       // of the student, with softmax in these layers
+    std::vector<CurvePoint> curve = {};  // of the rule's order, if it was measured for more than two numbers of layers
 
     std::vector<int64_t> layers() const { return softmax_layers(layout); }
 };
@@ -30,6 +31,9 @@ void write_selection(const std::filesystem::path& path, const Selection& selecti
 
 /// Throws Error(damaged_file).
 Selection read_selection(const std::filesystem::path& path);
+
+/// What every number of kept layers costs, for people: a line each, that of the chosen number marked.
+std::string table_of_curve(const Selection& selection);
 
 /// The selection that runs of earlier versions kept in scores.h5, if `scores` holds one; `mixer`: of the linear layers,
 /// which these files do not name. Throws Error(damaged_file).

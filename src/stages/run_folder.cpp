@@ -9,6 +9,7 @@
 #include "job/job_reader.h"
 #include "job/job_schema.h"
 #include "job/job_writer.h"
+#include "rules/kept_curve.h"
 #include "selection/score_file.h"
 #include "selection/selection.h"
 #include "stages/run_inputs.h"
@@ -65,8 +66,16 @@ Job up_to_align(Job job) {
 /// Rules may share candidates, and a rule that needs none takes any.
 std::string other_candidates(const Job& theirs, const Job& job) {
     const Scorer *had = selection_rule(theirs.select.rule).scorer, *needed = selection_rule(job.select.rule).scorer;
-    if (had == nullptr || needed == nullptr || had == needed) return "";
-    return text("\n  select.rule: ", theirs.select.rule, " measures other candidates than ", job.select.rule);
+    if (had == nullptr || needed == nullptr) return "";
+    if (had != needed)
+        return text("\n  select.rule: ", theirs.select.rule, " measures other candidates than ", job.select.rule);
+    const SelectionRule &their_rule = selection_rule(theirs.select.rule), &rule = selection_rule(job.select.rule);
+    if (measures_curve(rule, job.select.options) && !measures_curve(their_rule, theirs.select.options))
+        return text("\n  select.budget: ", job.select.rule, " measures every number of kept layers with auto");
+    for (const std::string& name : needed->depends_on)
+        if (theirs.select.options.at(name) != job.select.options.at(name))
+            return text("\n  select.", name, ": ", job.select.rule, " measures other candidates with another one");
+    return "";
 }
 
 /// The keys in which two resolved jobs differ, for a message.

@@ -2,6 +2,7 @@
 // Score: measures the candidates that the job's selection rule chooses by (selection/race.h). Those that are distilled
 // all have the same learning rates, which are found before them.
 #include "objectives/distillation.h"
+#include "selection/gate_training.h"
 #include "selection/race.h"
 #include "stages/training_stage.h"
 
@@ -18,7 +19,7 @@ std::optional<OptimizerJob> rates_of_candidates(Run& run, const Scorer& scorer, 
     return find_learning_rates(
         run, {.stage = "score",
               .job = run.job.score,
-              .candidates = scorer.count(run.teacher_config().layers),
+              .candidates = scorer.count({run.teacher_config().layers, run.job.student.mixer}),
               .group = groups.group,
               .runs_trials = groups.mine == 0,
               .teacher = &teacher,
@@ -45,6 +46,34 @@ std::unique_ptr<RecallQuestions> questions_of_candidates(Run& run) {
     return questions;
 }
 
+/// Nothing if a stop was asked for before the end. Collective.
+std::optional<GateCourse> trained_gates(Run& run, const Communicator& group, const CausalLM& teacher,
+                                        const Checkpoint& all_linear, ShardingStrategy sharding) {
+    const ScoreJob& job = run.job.score;
+    const TokenFile& text = run.training_tokens();
+    std::unique_ptr<GateBatches> batches;
+    run.world.together([&] {
+        RecallWording wording;
+        if (job.recall.questions > 0)
+            wording = read_recall_wording(run.job.data.validation, job.recall, "score.recall");
+        batches = std::make_unique<GateBatches>(text, job, wording, run.job.seed);
+    });
+    const Layout layout = amalgam::all_linear(run.teacher_config().layers, run.job.student.mixer);
+    const Student aligned = run.make_student(layout, {&all_linear}, group, sharding);
+    const std::filesystem::path file = run.candidate_file(0).parent_path() / "gates.h5";
+    return train_gates({.job = job,
+                        .world = run.world,
+                        .teacher = teacher,
+                        .aligned = *aligned.model,
+                        .batches = *batches,
+                        .activations = run.job.sharding.activations,
+                        .file = file,
+                        .save_every_steps = run.job.checkpoint.every_steps,
+                        .log_every_steps = run.job.log_every_steps,
+                        .provenance = run.provenance(),
+                        .stop = run.stop});
+}
+
 }  // namespace
 
 StageOutcome score(Run& run) {
@@ -61,6 +90,13 @@ StageOutcome score(Run& run) {
     std::unique_ptr<Checkpoint> all_linear = run.all_linear();
     std::unique_ptr<Batches> batches;
     std::unique_ptr<RecallQuestions> questions;
+    ScoresSoFar start = {.layers = layers, .mixer = run.job.student.mixer, .options = run.job.select.options};
+    std::optional<GateCourse> gates;
+    if (scorer.trains_gates) {
+        gates = trained_gates(run, group, teacher, *all_linear, sharding);
+        if (!gates) return StageOutcome::stopped;
+        start.order_of_gates = gates->order();
+    }
     if (scorer.distils) {
         const auto optimizer = rates_of_candidates(run, scorer, groups, teacher, *all_linear, sharding);
         if (!optimizer) return StageOutcome::stopped;
@@ -98,9 +134,9 @@ StageOutcome score(Run& run) {
                  return candidates_that_fit(run.estimate("score"), sharding, run.memory(), candidates);
              }});
 
-    const RaceSetup setup = {.scorer = scorer,
-                             .layers = layers,
-                             .mixer = run.job.student.mixer,
+    const RaceSetup setup = {.rule = selection_rule(run.job.select.rule),
+                             .start = start,
+                             .gates = gates,
                              .world = run.world,
                              .groups = groups,
                              .candidate_file = [&](int64_t number) { return run.candidate_file(number); },

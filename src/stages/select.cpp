@@ -14,10 +14,17 @@
 namespace amalgam {
 namespace {
 
-/// Candidates with their held-out KL, that of the most important layer first; those of a kept layer are marked.
+/// Candidates with their held-out KL, that of the most important layer first, or the layers' gates where they decide;
+/// those of a kept layer are marked.
 std::string table_of(const ScoreTable& table, const Selection& selection) {
     std::ostringstream out;
     out << std::fixed << std::setprecision(4);
+    if (table.gates) {
+        for (const int64_t layer : table.gates->order())
+            out << "\n  " << (selection.layout.at(size_t(layer)) == softmax_mixer ? "*" : " ") << " layer "
+                << std::setw(3) << layer << "  gate " << table.gates->latest()[size_t(layer)];
+        return out.str();
+    }
     for (const size_t place : by_importance(table.scored())) {
         const CandidateResult& result = table.candidates[place];
         const auto restored = restored_layer(result.candidate);
@@ -30,20 +37,35 @@ std::string table_of(const ScoreTable& table, const Selection& selection) {
     return out.str();
 }
 
+/// Of a token of a sequence, in bfloat16, in the first `count` layers of `order`. Those with a sliding window keep no
+/// more of a longer sequence.
+double key_value_bytes(const ModelConfig& config, const std::vector<int64_t>& order, int64_t count) {
+    double bytes = 0.0;
+    for (int64_t i = 0; i < count; ++i)
+        if (config.window[size_t(order[size_t(i)])] == 0)
+            bytes += double(2 * config.key_value_heads * config.head_dim) * 2.0;
+    return bytes;
+}
+
 }  // namespace
 
 StageOutcome select(Run& run) {
     const SelectJob& job = run.job.select;
-    const int64_t layers = run.teacher_config().layers;  // collective
+    const SelectionRule& rule = selection_rule(job.rule);
+    const ModelConfig& config = run.teacher_config();  // collective
+    const int64_t layers = config.layers;
     run.world.on_root([&] {
         ScoreTable table;
         if (std::filesystem::exists(run.scores_file())) table = read_scores(run.scores_file(), run.job.student.mixer);
-        const Selection selection = select_layers(job, layers, run.job.student.mixer, table.scored());
+        Selection selection = select_layers(job, layers, run.job.student.mixer, table.scored());
+        for (CurvePoint& point : selection.curve)
+            point.cache_bytes = key_value_bytes(config, rule.order(layers, table.scored()), point.kept);
         write_selection(run.selection_file(), selection, run.provenance());
+        const bool of_layers = table.gates || (selection.curve.empty() && !table.candidates.empty() &&
+                                               table.candidates.size() <= size_t(2 * layers));
         info(text("select (", selection.rule, "): ", describe(selection.layout),
-                  table.candidates.size() > size_t(2 * layers) || table.candidates.empty()
-                      ? ""
-                      : table_of(table, selection)));
+                  of_layers ? table_of(table, selection) : ""));
+        if (!selection.curve.empty()) info("select: " + table_of_curve(selection));
     });
     return StageOutcome::finished;
 }

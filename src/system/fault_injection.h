@@ -17,8 +17,8 @@
 //
 // Points of a run: stage.NAME before a stage; NAME.step before step S of a training stage (score: of a candidate);
 // NAME.gradient after a micro-batch, for nan (NAME.trial.step and NAME.trial.gradient in a race for learning rates);
-// learning_rates.trial before trial S of such a race; score.candidate before candidate S; score.gather before scores
-// are put together; evaluate.measure before a model is measured
+// learning_rates.trial before trial S of such a race; score.gates before step S of gates; score.candidate before
+// candidate S; score.gather before scores are put together; evaluate.measure before a model is measured
 #pragma once
 
 #include <cstdint>

@@ -421,6 +421,27 @@ class ReportTest(unittest.TestCase):
         rows[1]["student recall"] = None
         self.assertIsNone(trade_off(rows), "nothing to compare")
 
+    def test_gates(self):
+        folder = FakeRun(self.root / "gated", "joint_gates", 4).write()
+        value = np.linspace(1, np.linspace(0, 0.9, 28), 11)  # the last layer's stays nearest to 1
+        with h5py.File(folder / "scores.h5", "a") as file:
+            file["gates/value"], file["gates/kl"], file["gates/recall_kl"] = value, np.ones(10), np.ones(10)
+            file["gates/seconds"] = np.array([30.0])
+            file["gates"].attrs["tokens"] = 5000
+        html, text = self.page(folder)
+        run = read_run_folder(folder)
+        self.assertEqual(list(run.scores.gates.order()[:2]), [27, 26])
+        self.assertEqual(len(run.scores.of_layers().layer), 0)
+        self.assertAlmostEqual(table.comparison_row(run)["selection seconds"], 30 + run.scores.seconds.sum())
+        strip = html[html.index('<div class="strip"'):]
+        self.assertIn("0.900", strip[: strip.index("<p")])
+        self.assertIn("trained all at once on 5k tokens in 30 s", text)
+        self.assertIn("place among the layers", self.page(folder, self.guided)[1])
+        with h5py.File(folder / "scores.h5", "a") as file:
+            del file["gates/kl"]
+            file["gates/kl"] = np.ones(9)
+        self.assertIn("gates", " ".join(read_run_folder(folder).problems))
+
     def test_recall_is_less_where_answers_are_wrong(self):
         run = read_run_folder(self.guided)
         before = table.comparison_row(run)["student recall"]

@@ -266,7 +266,30 @@ TEST(JobEstimate, candidates_that_are_not_distilled_cost_forward_passes) {
     EXPECT_GT(one.flops, 32 * tokens * 1.0 * 1.3e9);
     EXPECT_LT(one.flops, 32 * tokens * 2.0 * 1.6e9);
     job.select.rule = "removal_rounds";
-    EXPECT_NEAR(stage(estimate_job(job, qwen_1_5b, {.ranks = 1}), "score").flops / one.flops, 409.0 / 32, 1e-9);
+    const auto flops = [&] { return stage(estimate_job(job, qwen_1_5b, {.ranks = 1}), "score").flops; };
+    EXPECT_NEAR(flops() / one.flops, 409.0 / 32, 1e-9);
+    job.select.rule = "swaps";
+    job.select.options["budget"] = "7";
+    EXPECT_NEAR(flops() / one.flops, (28 + 1 + 3 * 7 * 21 + 4.0) / 32, 1e-9) << "at most";
+    job.select.rule = "recall_guided";
+    job.select.options["budget"] = "auto";
+    EXPECT_NEAR(flops() / one.flops, (28 + 29 + 4.0) / 32, 1e-9) << "and every number of kept layers";
+}
+
+/// As many steps as asked for, each of the teacher's forward pass and of the gated model's, there and back.
+TEST(JobEstimate, gates_cost_their_steps) {
+    Job job = paper_job();
+    job.select.rule = "joint_gates";
+    job.score.sequence_length = 512;
+    job.score.batch_sequences = 8;
+    const auto flops = [&](int64_t steps) {
+        job.score.gates.steps = steps;
+        return stage(estimate_job(job, qwen_1_5b, {.ranks = 1}), "score").flops;
+    };
+    const double of_a_step = flops(2) - flops(1), tokens = 8 * (512 + 1024);
+    EXPECT_NEAR(flops(11) - flops(1), 10 * of_a_step, 1e-6 * of_a_step);
+    EXPECT_GT(of_a_step, tokens * 3 * 2.6e9) << "blocks: 1.3e9 weights, 2 flop each, three passes";
+    EXPECT_LT(of_a_step, tokens * 5 * 4.0e9);
 }
 
 /// A candidate of a rule that removes layers has all softmax layers but one.

@@ -109,12 +109,13 @@ TEST(JobSchema, keys_of_the_selection_rules) {
     std::vector<std::string> paths;
     for (const JobKey& key : job_schema())
         if (key.path.starts_with("select.")) paths.push_back(key.path);
-    EXPECT_EQ(paths, (std::vector<std::string>{"select.rule", "select.budget", "select.phase", "select.seed",
-                                               "select.layers"}));
+    EXPECT_EQ(paths,
+              (std::vector<std::string>{"select.rule", "select.budget", "select.recall_at_least", "select.kl_at_most",
+                                        "select.swap_rounds", "select.phase", "select.seed", "select.layers"}));
     EXPECT_EQ(find_key("select.rule")->allowed(),
               "one of recall_guided, kl_guided, kl_guided_removal, kl_guided_average, hidden_state_addition, "
               "hidden_state_removal, aligned_addition, perplexity, smart, halo, ablation, ablation_accuracy, "
-              "removal_rounds, uniform, random, explicit, all_linear");
+              "removal_rounds, joint_gates, swaps, uniform, random, explicit, all_linear");
     EXPECT_EQ(find_key("select.budget")->type(), "a text");
     EXPECT_EQ(find_key("select.budget")->unit, "layers");
     EXPECT_EQ(find_key("select.phase")->allowed(), "at least 0");

@@ -10,7 +10,7 @@ namespace amalgam::test {
 template <class Value>
 std::vector<ScoredCandidate> scores_of(const Scorer& scorer, int64_t layers, Value value) {
     std::vector<ScoredCandidate> scored;
-    for (const Candidate& candidate : scorer.next(layers, "linear", {})) {
+    for (const Candidate& candidate : scorer.next({layers, "linear"})) {
         const auto restored = restored_layer(candidate);
         scored.push_back({candidate, 0.0, {}});
         value(restored ? *restored : *removed_layer(candidate), scored.back());

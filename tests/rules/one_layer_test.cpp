@@ -145,7 +145,7 @@ TEST(Smart, allows_the_released_sets) {
 TEST(RemovalRounds, keeps_what_was_removed_last) {
     std::vector<ScoredCandidate> scored;
     for (;;) {  // lower layers are worth more
-        const auto next = removal_rounds_scorer().next(4, "linear", scored);
+        const auto next = removal_rounds_scorer().next({4, "linear", scored});
         if (next.empty()) break;
         for (const Candidate& one : next) {
             double worth = 0.0;

@@ -13,7 +13,7 @@ constexpr const char* linear = "gated_delta_net";
 
 TEST(Scorers, of_restored_layers_have_one_candidate_a_layer) {
     for (const Scorer* scorer : {&restored_layer_scorer(), &aligned_restored_layer_scorer()}) {
-        const auto candidates = scorer->next(6, linear, {});
+        const auto candidates = scorer->next({6, linear});
         ASSERT_EQ(candidates.size(), 6U);
         for (int64_t layer = 0; layer < 6; ++layer)
             EXPECT_EQ(candidates[size_t(layer)].layout, keep_softmax(6, linear, {layer}));
@@ -22,12 +22,12 @@ TEST(Scorers, of_restored_layers_have_one_candidate_a_layer) {
 
 TEST(Scorers, of_removed_layers_begin_with_the_last) {
     for (const Scorer* scorer : {&removed_layer_scorer(), &aligned_removed_layer_scorer()}) {
-        const auto candidates = scorer->next(3, linear, {});
+        const auto candidates = scorer->next({3, linear});
         ASSERT_EQ(candidates.size(), 3U);
         EXPECT_EQ(candidates[0].layout, (Layout{"softmax", "softmax", linear}));
         EXPECT_EQ(candidates[2].layout, (Layout{linear, "softmax", "softmax"}));
     }
-    EXPECT_EQ(ablated_layer_scorer().next(2, linear, {})[1].layout, (Layout{"ablated", "softmax"}));
+    EXPECT_EQ(ablated_layer_scorer().next({2, linear})[1].layout, (Layout{"ablated", "softmax"}));
 }
 
 /// The score of what is left softmax: the sum of its layers' worth, but layers 1 and 4 are worth something together
@@ -44,7 +44,7 @@ double worth(const Layout& layout) {
 std::vector<ScoredCandidate> all_rounds(int64_t layers) {
     std::vector<ScoredCandidate> scored;
     for (;;) {
-        const auto next = removal_rounds_scorer().next(layers, linear, scored);
+        const auto next = removal_rounds_scorer().next({layers, linear, scored});
         if (next.empty()) return scored;
         for (const Candidate& one : next) scored.push_back({one, worth(one.layout), {}});
     }
@@ -59,16 +59,16 @@ TEST(RemovalRounds, are_as_many_as_they_say) {
     for (const int64_t layers : {1, 2, 5, 9}) {
         std::vector<ScoredCandidate> scored;
         for (;;) {
-            const auto next = removal_rounds_scorer().next(layers, linear, scored);
+            const auto next = removal_rounds_scorer().next({layers, linear, scored});
             if (next.empty()) break;
             for (const Candidate& one : next) scored.push_back({one, 0.0, {}});
         }
-        EXPECT_EQ(int64_t(scored.size()), removal_rounds_scorer().count(layers));
+        EXPECT_EQ(int64_t(scored.size()), removal_rounds_scorer().count({layers, linear}));
     }
     for (const Scorer* once : {&restored_layer_scorer(), &restored_and_removed_scorer(), &ablated_layer_scorer()}) {
-        const auto all = once->next(7, linear, {});
-        EXPECT_EQ(int64_t(all.size()), once->count(7)) << once->name;
-        EXPECT_TRUE(once->next(7, linear, {{all[0], 0.0, {}}}).empty());
+        const auto all = once->next({7, linear});
+        EXPECT_EQ(int64_t(all.size()), once->count({7, linear})) << once->name;
+        EXPECT_TRUE(once->next({7, linear, {{all[0], 0.0, {}}}}).empty());
     }
 }
 
@@ -82,6 +82,26 @@ TEST(RemovalRounds, of_other_candidates_are_refused) {
     auto scored = all_rounds(5);
     for (size_t i = 5; i < 9; ++i) scored[i].candidate.layout = keep_softmax(5, linear, {0, 1, 2, 3, 4});
     test::expect_error([&] { removed_by_rounds(5, scored); }, ExitCode::damaged_file, {"rounds"});
+}
+
+TEST(JointGates, are_measured_with_every_number_of_layers_kept) {
+    const auto candidates = joint_gates_scorer().next({4, linear, {}, {2, 0, 3, 1}});
+    std::vector<Layers> kept;
+    std::vector<ScoredCandidate> scored;
+    for (const Candidate& one : candidates) {
+        kept.push_back(softmax_layers(one.layout));
+        scored.push_back({one, 0.0, {}});
+    }
+    EXPECT_EQ(kept, (std::vector<Layers>{{0, 1, 2, 3}, {0, 2, 3}, {0, 2}, {2}, {}}));
+    EXPECT_EQ(int64_t(kept.size()), joint_gates_scorer().count({4, linear}));
+    EXPECT_TRUE(joint_gates_scorer().next({4, linear, scored, {2, 0, 3, 1}}).empty());
+    EXPECT_EQ(joint_gates_scorer().next({4, linear}).size(), 5U) << "as many before any gate was trained";
+    EXPECT_EQ(order_of_nested(4, scored), (Layers{2, 0, 3, 1}));
+    auto fewer = scored, others = scored;
+    fewer.pop_back();
+    others[3].candidate.layout = keep_softmax(4, linear, {3});
+    for (const auto& wrong : {fewer, others})
+        test::expect_error([&] { order_of_nested(4, wrong); }, ExitCode::damaged_file, {"scores"});
 }
 
 }  // namespace

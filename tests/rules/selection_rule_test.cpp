@@ -45,11 +45,13 @@ TEST(SelectionRules, have_these_names_and_keys) {
     using Names = std::vector<std::string>;
     Names names;
     for (const SelectionRule& rule : selection_rules()) names.push_back(rule.name);
-    EXPECT_EQ(names,
-              (Names{"recall_guided", "kl_guided", "kl_guided_removal", "kl_guided_average", "hidden_state_addition",
-                     "hidden_state_removal", "aligned_addition", "perplexity", "smart", "halo", "ablation",
-                     "ablation_accuracy", "removal_rounds", "uniform", "random", "explicit", "all_linear"}));
+    EXPECT_EQ(names, (Names{"recall_guided", "kl_guided", "kl_guided_removal", "kl_guided_average",
+                            "hidden_state_addition", "hidden_state_removal", "aligned_addition", "perplexity", "smart",
+                            "halo", "ablation", "ablation_accuracy", "removal_rounds", "joint_gates", "swaps",
+                            "uniform", "random", "explicit", "all_linear"}));
     EXPECT_EQ(keys(selection_rule("kl_guided")), Names{"budget"});
+    for (const char* rule : {"recall_guided", "removal_rounds", "joint_gates"})
+        EXPECT_EQ(keys(selection_rule(rule)), (Names{"budget", "recall_at_least", "kl_at_most"})) << rule;
     EXPECT_EQ(keys(selection_rule("uniform")), (Names{"budget", "phase"}));
     EXPECT_EQ(keys(selection_rule("random")), (Names{"budget", "seed"}));
     EXPECT_EQ(keys(selection_rule("explicit")), Names{"layers"});
@@ -58,20 +60,26 @@ TEST(SelectionRules, have_these_names_and_keys) {
     for (const SelectionRule& rule : selection_rules())
         EXPECT_EQ(rule.scorer == nullptr, without_scores.contains(rule.name)) << rule.name;
     expect_error([] { selection_rule("best"); }, ExitCode::bad_input,
-                 {"select.rule", "best", "removal_rounds, uniform, random, explicit, all_linear"});
+                 {"select.rule", "best", "removal_rounds, joint_gates, swaps, uniform, random, explicit, all_linear"});
 }
 
 TEST(SelectionRules, share_keys_that_they_declare_alike) {
     std::vector<SelectionRule> rules = selection_rules();
     Options values = default_values(options_of(rules));
-    EXPECT_EQ(values, (Options{{"budget", "25%"}, {"phase", int64_t{0}}, {"seed", int64_t{0}}, {"layers", Layers()}}));
+    EXPECT_EQ(values, (Options{{"budget", "25%"},
+                               {"recall_at_least", 0.0},
+                               {"kl_at_most", 0.0},
+                               {"swap_rounds", int64_t{3}},
+                               {"phase", int64_t{0}},
+                               {"seed", int64_t{0}},
+                               {"layers", Layers()}}));
 
     SelectionRule made_up = selection_rule("random");
     made_up.name = "made_up";
     made_up.options.push_back({.name = "share", .default_value = 0.5, .unit = "", .description = "made up"});
     rules.push_back(made_up);
     EXPECT_EQ(options_of(rules).back().name, "share");
-    EXPECT_EQ(options_of(rules).size(), 5U);
+    EXPECT_EQ(options_of(rules).size(), 8U);
     rules.back().options[1].default_value = int64_t{1};
     EXPECT_THROW(options_of(rules), std::logic_error) << "another default of the key seed";
 }

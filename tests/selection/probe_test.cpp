@@ -49,7 +49,7 @@ TEST_F(AssembledModels, are_models_of_their_layout) {
     for (const int64_t kept_bytes : {int64_t{0}, int64_t{1} << 30}) {
         AssembledModel model(*teacher, *aligned, kept_bytes);
         std::vector<Layout> layouts = {all_softmax(4), all_linear(4, test::linear_mixer)};
-        for (const Candidate& one : restored_and_removed_scorer().next(4, test::linear_mixer, {}))
+        for (const Candidate& one : restored_and_removed_scorer().next({4, test::linear_mixer}))
             layouts.push_back(one.layout);
         for (const Layout& layout : layouts) {
             const at::Tensor expected = with_layout(layout)->hidden(tokens);
@@ -61,13 +61,13 @@ TEST_F(AssembledModels, are_models_of_their_layout) {
 TEST_F(AssembledModels, begin_where_they_differ_from_the_one_before) {
     const at::Tensor tokens = test::random_tokens(2, 30, 61, 1);
     AssembledModel model(*teacher, *aligned, 1 << 30);
-    for (const Candidate& one : aligned_removed_layer_scorer().next(4, test::linear_mixer, {}))
+    for (const Candidate& one : aligned_removed_layer_scorer().next({4, test::linear_mixer}))
         model.hidden(tokens, one.layout, 0);
     EXPECT_EQ(model.computed_blocks(), 4 + 2 + 3 + 4) << "without layer 3, 2, 1, 0";
     model.hidden(tokens, all_softmax(4), 1);
     EXPECT_EQ(model.computed_blocks(), 13 + 4) << "other tokens";
     AssembledModel forgetful(*teacher, *aligned, 1);
-    for (const Candidate& one : aligned_removed_layer_scorer().next(4, test::linear_mixer, {}))
+    for (const Candidate& one : aligned_removed_layer_scorer().next({4, test::linear_mixer}))
         forgetful.hidden(tokens, one.layout, 0);
     EXPECT_EQ(forgetful.computed_blocks(), 16);
 }

@@ -228,5 +228,24 @@ TEST_F(ScoreFile, damaged_files_are_named) {
     expect_error([&] { read_scores(path); }, ExitCode::damaged_file, {path.string()});
 }
 
+TEST_F(ScoreFile, has_the_course_of_gates) {
+    ScoreTable table = made_up_scores(3, {0, 1, 2});
+    write_scores(path, table, Provenance{});
+    EXPECT_FALSE(read_scores(path).gates.has_value());
+    table.gates = GateCourse{{{1.0, 1.0, 1.0}, {0.5, 0.25, 0.75}}, {0.125}, {2.0}, 0.5, 4096, 1.5};
+    write_scores(path, table, Provenance{});
+    const auto found = read_scores(path).gates;
+    ASSERT_TRUE(found.has_value());
+    EXPECT_EQ(found->gates, table.gates->gates);
+    EXPECT_EQ(found->kl, table.gates->kl);
+    EXPECT_EQ(found->recall_kl, table.gates->recall_kl);
+    EXPECT_EQ(found->penalty, 0.5);
+    EXPECT_EQ(found->tokens, 4096);
+    EXPECT_EQ(found->seconds, 1.5);
+    table.gates->kl = {0.1, 0.2};  // of a step more than there are gates of
+    write_scores(path, table, Provenance{});
+    expect_error([&] { read_scores(path); }, ExitCode::damaged_file, {"/gates/kl"});
+}
+
 }  // namespace
 }  // namespace amalgam

@@ -76,6 +76,22 @@ TEST_F(SelectionFile, gives_the_selection_back) {
     EXPECT_EQ(H5File::open(path).read_integers("/layers"), Layers{}) << "a selection of nothing is a selection";
 }
 
+TEST_F(SelectionFile, has_the_curve_of_a_budget_that_the_scores_decide) {
+    Selection selection{"recall_guided", "budget: auto", {2}, keep_softmax(3, mixer, {2})};
+    for (int64_t kept = 0; kept <= 3; ++kept)
+        selection.curve.push_back({kept, 0.3 - 0.1 * double(kept), 0.5, double(kept) / 3.0, 256.0 * double(kept)});
+    write_selection(path, selection, Provenance{});
+    EXPECT_EQ(read_selection(path).curve, selection.curve);
+    const std::string table = table_of_curve(selection);
+    EXPECT_NE(table.find("*   1    0.20000    0.50000   0.333       256"), std::string::npos) << table;
+    {
+        H5File file = H5File::update(path);
+        const double other = 0.0;
+        file.write_rows("/curve/kl", 0, 1, &other);
+    }
+    expect_error([&] { read_selection(path); }, ExitCode::damaged_file, {path.string(), "/curve/kl"});
+}
+
 TEST_F(SelectionFile, that_is_damaged_is_named) {
     write_selection(path, {"explicit", "", {1}, keep_softmax(3, mixer, {2})}, Provenance{});
     EXPECT_EQ(read_selection(path).layers(), Layers{2});

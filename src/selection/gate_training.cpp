@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "selection/gate_training.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <numeric>
+
+#include "objectives/chunked_losses.h"
+#include "selection/gated_pass.h"
+#include "system/activity.h"
+#include "system/clock.h"
+#include "system/error.h"
+#include "system/fault_injection.h"
+#include "system/finite.h"
+#include "system/log.h"
+
+namespace amalgam {
+namespace {
+
+constexpr double penalty_range = 1000.0;  // of the last step's to the first step's
+
+/// Of a whole batch: means over its tokens, and the gradient of kl + recall_weight * recall_kl.
+struct BatchLoss {
+    double kl = 0.0, recall_kl = 0.0;
+    std::vector<double> d_gates;
+};
+
+class GateTraining {
+  public:
+    explicit GateTraining(const GateSetup& setup) : setup_(setup), layers_(setup.teacher.config().layers) {}
+
+    std::optional<GateCourse> run() {
+        begin();
+        GateCourse& course = state_.course;
+        const int64_t steps = setup_.job.gates.steps;
+        while (course.steps() < steps) {
+            const Stopwatch watch;
+            const InPhase phase(Phase::step, course.steps() + 1);
+            step();
+            course.seconds += watch.seconds();
+            const int64_t done = course.steps();
+            if (done % setup_.log_every_steps == 0 || done == steps) tell();
+            const Requests asked = setup_.stop.ask(setup_.world, watch.seconds());
+            const bool due = setup_.save_every_steps > 0 && done % setup_.save_every_steps == 0;
+            if (asked.save || asked.stop || due || done == steps) save();
+            if (asked.stop && done < steps) return std::nullopt;
+        }
+        return course;
+    }
+
+  private:
+    void begin() {
+        double found = 0.0;
+        setup_.world.on_root([&] { found = read() ? 1.0 : 0.0; });
+        if (setup_.world.broadcast(int64_t(found)) != 0) return share();
+        state_ = {};
+        state_.course.gates = {std::vector<double>(size_t(layers_), 1.0)};
+        state_.first_moment = state_.second_moment = std::vector<double>(size_t(layers_), 0.0);
+        const BatchLoss closed = loss_of(0, std::vector<double>(size_t(layers_), 0.0), /*with_gradient=*/false);
+        state_.course.penalty = setup_.job.gates.penalty * total(closed) / double(layers_);
+        info(text("score: ", setup_.job.gates.steps, " steps of gates; with all of them closed the KL is ", closed.kl,
+                  ", of answers ", closed.recall_kl, " nat/token"));
+    }
+
+    /// A damaged state is begun again, as a damaged candidate is.
+    bool read() {
+        if (!std::filesystem::exists(setup_.file)) return false;
+        try {
+            state_ = read_gate_state(setup_.file);
+            if (int64_t(state_.course.latest().size()) == layers_) return true;
+            warn(text(setup_.file.string(), ": is of another model; the gates are trained from the beginning"));
+        } catch (const std::exception& error) {  // damage has many faces
+            warn(text(error.what(), "; the gates are trained from the beginning"));
+        }
+        return false;
+    }
+
+    /// The root's state, on all ranks: every rank computes the same updates from then on.
+    void share() {
+        GateCourse& course = state_.course;
+        const auto steps = size_t(setup_.world.broadcast(course.steps()));
+        course.tokens = setup_.world.broadcast(course.tokens);
+        course.gates.resize(steps + 1, std::vector<double>(size_t(layers_)));
+        course.kl.resize(steps);
+        course.recall_kl.resize(setup_.job.recall.questions > 0 ? steps : 0);
+        state_.first_moment.resize(size_t(layers_));
+        state_.second_moment.resize(size_t(layers_));
+        for (auto& row : course.gates) setup_.world.broadcast(std::span<double>(row));
+        for (auto* values : {&course.kl, &course.recall_kl, &state_.first_moment, &state_.second_moment})
+            setup_.world.broadcast(std::span<double>(*values));
+        std::array<double, 2> rest = {course.penalty, course.seconds};
+        setup_.world.broadcast(std::span<double>(rest));
+        course.penalty = rest[0];
+        course.seconds = rest[1];
+        info(text("score: gates go on from step ", steps));
+    }
+
+    void save() const {
+        setup_.world.on_root([&] { write_gate_state(setup_.file, state_, setup_.provenance); });
+    }
+
+    double total(const BatchLoss& loss) const { return loss.kl + setup_.job.recall_weight * loss.recall_kl; }
+
+    void step() {
+        GateCourse& course = state_.course;
+        const int64_t number = course.steps();
+        fault_point("score.gates", number);
+        const BatchLoss loss = loss_of(number, course.latest(), /*with_gradient=*/true);
+        course.gates.push_back(updated(number, loss.d_gates));
+        course.kl.push_back(loss.kl);
+        if (setup_.job.recall.questions > 0) course.recall_kl.push_back(loss.recall_kl);
+    }
+
+    double penalty_at(int64_t step) const {
+        const int64_t last = setup_.job.gates.steps - 1;
+        return state_.course.penalty * std::pow(penalty_range, last > 0 ? double(step) / double(last) - 1.0 : 0.0);
+    }
+
+    std::vector<double> updated(int64_t step, const std::vector<double>& d_gates) {
+        const OptimizerJob& adam = setup_.job.optimizer;
+        const double rate = setup_.job.gates.learning_rate, penalty = penalty_at(step);
+        const double correction1 = 1.0 - std::pow(adam.beta1, double(step + 1)),
+                     correction2 = 1.0 - std::pow(adam.beta2, double(step + 1));
+        std::vector<double> gates = state_.course.latest();
+        for (size_t layer = 0; layer < gates.size(); ++layer) {
+            const double gradient = d_gates[layer] + penalty;
+            double &m = state_.first_moment[layer], &v = state_.second_moment[layer];
+            m = adam.beta1 * m + (1.0 - adam.beta1) * gradient;
+            v = adam.beta2 * v + (1.0 - adam.beta2) * gradient * gradient;
+            gates[layer] -= rate * (m / correction1) / (std::sqrt(v / correction2) + adam.epsilon);
+            gates[layer] = std::clamp(gates[layer], 0.0, 1.0);
+        }
+        return gates;
+    }
+
+    /// The same on all ranks, to the last bit: every micro-batch's part is computed on one of them, and they are added
+    /// in their order.
+    BatchLoss loss_of(int64_t step, const std::vector<double>& gates, bool with_gradient) {
+        std::vector<GateBatch> batches;
+        setup_.world.together([&] { batches = setup_.batches.of_step(step); });  // making a question may fail
+        double of_text = 0.0, of_answers = 0.0;
+        for (const GateBatch& batch : batches) {
+            (batch.is_text ? of_text : of_answers) += double(batch.places.numel());
+            if (with_gradient) state_.course.tokens += batch.tokens.numel();
+        }
+        const size_t width = gates.size() + 2, ranks = size_t(setup_.world.size());
+        std::vector<double> parts(batches.size() * width);
+        for (size_t first = 0; first < batches.size(); first += ranks) {
+            const size_t mine = first + size_t(setup_.world.rank());
+            if (mine < batches.size()) {
+                const GateBatch& batch = batches[mine];
+                add(batch, gates, batch.is_text ? of_text : of_answers, with_gradient, &parts[mine * width]);
+            } else if (setup_.teacher.weights_on_demand() || setup_.aligned.weights_on_demand()) {
+                pass_nothing(gates, with_gradient);
+            }
+            mark_progress();
+        }
+        setup_.world.sum_in_place(std::span<double>(parts));  // every entry is nonzero on one rank only: exact
+        if (!all_finite(parts))
+            throw SharedError(text("score: loss or gradient of the gates is not finite at step ", step,
+                                   " (the aligned student's checkpoint is bad); align with a lower "
+                                   "align.optimizer.learning_rate in a run of another name"),
+                              ExitCode::diverged);
+        BatchLoss loss;
+        loss.d_gates.resize(gates.size());
+        for (auto part = parts.begin(); part != parts.end(); part += std::ptrdiff_t(width)) {
+            for (size_t layer = 0; layer < gates.size(); ++layer) loss.d_gates[layer] += part[std::ptrdiff_t(layer)];
+            loss.kl += part[std::ptrdiff_t(width) - 2];
+            loss.recall_kl += part[std::ptrdiff_t(width) - 1];
+        }
+        return loss;
+    }
+
+    /// `part`: the gradient of each gate, then the KL of text and of answers, divided by the `tokens` that are counted
+    /// in the whole batch.
+    void add(const GateBatch& batch, const std::vector<double>& gates, double tokens, bool with_gradient,
+             double* part) const {
+        const at::Device device = setup_.teacher.device();
+        const at::Tensor inputs = batch.tokens.to(device), places = batch.places.to(device);
+        at::Tensor states;
+        {
+            const at::NoGradGuard no_grad;
+            states = setup_.teacher.hidden(inputs).flatten(0, 1).index_select(0, places);
+        }
+        GatedPass pass(setup_.teacher, setup_.aligned, gates, inputs, setup_.activations);
+        const at::Tensor hidden = pass.hidden();
+        const double weight = (batch.is_text ? 1.0 : setup_.job.recall_weight) / tokens;
+        const auto kl = chunked_kl_divergence(hidden.index_select(0, places), pass.outer().head(), states,
+                                              pass.outer().head(), 1.0, weight, setup_.job.loss_chunk_tokens, {});
+        part[gates.size() + (batch.is_text ? 0 : 1)] = kl.loss / tokens;
+        if (!with_gradient) return;
+        const auto d_gates = pass.backward(at::zeros_like(hidden).index_copy_(0, places, kl.d_hidden));
+        std::copy(d_gates.begin(), d_gates.end(), part);
+    }
+
+    /// What a rank without a micro-batch does while others have one, where models are sharded.
+    void pass_nothing(const std::vector<double>& gates, bool with_gradient) const {
+        const at::Tensor empty = at::empty({0, 1}, at::TensorOptions(at::kLong).device(setup_.teacher.device()));
+        setup_.teacher.hidden(empty);
+        GatedPass pass(setup_.teacher, setup_.aligned, gates, empty, setup_.activations);
+        if (with_gradient) pass.backward({});
+    }
+
+    void tell() const {
+        const GateCourse& course = state_.course;
+        const double open = std::accumulate(course.latest().begin(), course.latest().end(), 0.0);
+        info(text("score: gates, step ", course.steps(), "/", setup_.job.gates.steps, ": KL ", course.kl.back(),
+                  course.recall_kl.empty() ? "" : text(", of answers ", course.recall_kl.back()), ", gates add up to ",
+                  open, " of ", layers_));
+    }
+
+    const GateSetup& setup_;
+    const int64_t layers_;
+    GateState state_;
+};
+
+}  // namespace
+
+std::optional<GateCourse> train_gates(const GateSetup& setup) {
+    return GateTraining(setup).run();
+}
+
+}  // namespace amalgam

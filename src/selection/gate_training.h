@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// Joint gates, after FlashMorph (arXiv 2606.30562): one gate a layer between the teacher's attention and the aligned
+// linear mixer (gated_pass.h), all trained at once from 1 (all softmax) down, everything else frozen. A step lowers
+//
+//     KL of text + recall_weight * KL of answers + p(step) * (sum of the gates)
+//
+// by Adam, gates held in [0, 1]. The penalty p rises by the same factor every step, 1000-fold in all, up to
+// penalty * R / L: R is what the first two terms are on the first batch with all gates 0, L the number of layers. So
+// gates close in the order of what they are worth beside those that are still open, over the whole range from all to
+// nearly none, however large the losses of a model are. (A path of solutions on a geometric grid of penalties is how
+// lasso problems are solved: Friedman, Hastie, Tibshirani, J. Stat. Softw. 33, 2010.) The published method has the
+// error of hidden states at the answers for a loss, and a fixed penalty.
+#pragma once
+
+#include "model/causal_lm.h"
+#include "options/choices.h"
+#include "selection/gate_batches.h"
+#include "selection/gate_course.h"
+#include "training/stop_request.h"
+
+namespace amalgam {
+
+struct GateSetup {
+    const ScoreJob& job;
+    const Communicator& world;  // over all of whose ranks batches are spread
+    const CausalLM &teacher, &aligned;
+    const GateBatches& batches;
+    Activations activations;
+    std::filesystem::path file;    // of the state
+    int64_t save_every_steps = 0;  // 0: only when stopped, and at the end
+    int64_t log_every_steps = 10;
+    const Provenance& provenance;
+    StopRequest& stop;
+};
+
+/// Goes on from the state in its file, if there is one. Nothing if a stop was asked for before the end: the state is
+/// saved. The same bits on any number of ranks. Collective over the world. Throws Error(diverged) if loss or gradient
+/// are not finite.
+std::optional<GateCourse> train_gates(const GateSetup& setup);
+
+}  // namespace amalgam

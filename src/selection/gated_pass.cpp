@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "selection/gated_pass.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <utility>
+
+namespace amalgam {
+namespace {
+
+at::Tensor leaf(const at::Tensor& x) {
+    return x.detach().requires_grad_(true);
+}
+
+}  // namespace
+
+GatedPass::GatedPass(const CausalLM& teacher, const CausalLM& aligned, std::vector<double> gates,
+                     const at::Tensor& tokens, Activations activations)
+    : teacher_(teacher),
+      aligned_(aligned),
+      gates_(std::move(gates)),
+      tokens_(tokens),
+      rotary_(teacher.rotary(0, tokens.size(1))),
+      outer_(teacher, 0) {
+    const auto layers = int64_t(gates_.size());
+    at::Tensor x = outer_.embed(tokens_).detach();
+    for (int64_t layer = 0; layer < layers; ++layer) {
+        const int64_t next = layer + 1 < layers ? layer + 1 : WeightsOnDemand::nothing;
+        const HeldBlock block(teacher_, layer, next), other(aligned_, layer, next);
+        if (is_empty()) continue;
+        const at::AutoGradMode graph(activations == Activations::keep);
+        Saved saved = compute(*block, other->mixer(), gates_[size_t(layer)], x);
+        x = saved.output.detach();
+        if (activations == Activations::recompute) saved = {saved.input, {}, {}, {}, {}};
+        saved_.push_back(saved);
+    }
+    const at::AutoGradMode graph(true);
+    last_ = leaf(x);
+    hidden_ = outer_.final_norm(last_);
+}
+
+GatedPass::Saved GatedPass::compute(const Block& block, const Mixer& other, double gate,
+                                    const at::Tensor& input) const {
+    Saved saved;
+    saved.input = leaf(input);
+    const at::Tensor normed = block.mixer_input(saved.input);
+    saved.soft = block.mixer().forward(normed, rotary_);
+    saved.linear = other.forward(normed, rotary_);
+    saved.mixed = leaf(at::lerp(saved.linear.detach(), saved.soft.detach(), gate));
+    saved.output = block.finish(saved.input, saved.mixed);
+    return saved;
+}
+
+at::Tensor GatedPass::backward_block(const Saved& saved, int64_t layer, const at::Tensor& d_output,
+                                     at::Tensor& d_gate) const {
+    const auto direct = torch::autograd::grad({saved.output}, {saved.input, saved.mixed}, {d_output});
+    const at::Tensor& d_mixed = direct[1];
+    const at::Tensor difference = saved.soft.detach().to(at::kFloat) - saved.linear.detach().to(at::kFloat);
+    d_gate = (d_mixed.to(at::kFloat) * difference).sum(at::kDouble);
+    if (layer == 0) return {};
+    const double gate = gates_[size_t(layer)];
+    std::vector<at::Tensor> mixers, d_mixers;
+    if (gate > 0.0) {
+        mixers.push_back(saved.soft);
+        d_mixers.push_back(d_mixed * gate);
+    }
+    if (gate < 1.0) {
+        mixers.push_back(saved.linear);
+        d_mixers.push_back(d_mixed * (1.0 - gate));
+    }
+    return direct[0] + torch::autograd::grad(mixers, {saved.input}, d_mixers)[0];
+}
+
+std::vector<double> GatedPass::backward(const at::Tensor& d_hidden) {
+    std::vector<at::Tensor> d_gates(gates_.size());
+    at::Tensor d;
+    if (!is_empty()) d = torch::autograd::grad({hidden_}, {last_}, {d_hidden.view_as(hidden_)})[0];
+    for (auto layer = int64_t(gates_.size()) - 1; layer >= 0; --layer) {
+        const int64_t next = layer > 0 ? layer - 1 : WeightsOnDemand::nothing;
+        const HeldBlock block(teacher_, layer, next), other(aligned_, layer, next);
+        if (is_empty()) continue;
+        Saved saved = std::exchange(saved_[size_t(layer)], {});
+        if (!saved.output.defined()) saved = compute(*block, other->mixer(), gates_[size_t(layer)], saved.input);
+        d = backward_block(saved, layer, d, d_gates[size_t(layer)]);
+    }
+    if (is_empty()) return std::vector<double>(gates_.size(), 0.0);
+    const at::Tensor host = at::stack(d_gates).cpu();
+    return {host.const_data_ptr<double>(), host.const_data_ptr<double>() + host.numel()};
+}
+
+}  // namespace amalgam

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+// Gates between the teacher's layers and linear ones: the gated model against the models that it lies between, its
+// gradients against differences in fp64, and their training.
+#include <algorithm>
+
+#include "../evaluation/recall_contents.h"
+#include "../model/small_model.h"
+#include "../storage/temporary_folder.h"
+#include "../training/small_corpus.h"
+#include "selection/assembled_model.h"
+#include "selection/gate_training.h"
+#include "selection/gated_pass.h"
+
+namespace amalgam {
+namespace {
+
+constexpr int64_t layers = 4;
+const ModelConfig config = test::small_config("qwen3", layers);
+
+std::unique_ptr<CausalLM> with_layout(const Layout& layout, at::ScalarType type = at::kFloat) {
+    return test::small_model(ModelSpec{config, layout, {}}, 3, /*trainable=*/false, type);
+}
+
+/// Both models of one type.
+struct BothEnds {
+    explicit BothEnds(at::ScalarType type) {
+        teacher = with_layout(all_softmax(layers), type);
+        aligned = with_layout(all_linear(layers, test::linear_mixer), type);
+    }
+    GatedPass pass(const std::vector<double>& gates, const at::Tensor& tokens,
+                   Activations activations = Activations::keep) const {
+        return {*teacher, *aligned, gates, tokens, activations};
+    }
+    std::unique_ptr<CausalLM> teacher, aligned;
+};
+
+TEST(GatedPass, of_open_and_closed_gates_is_the_assembled_model) {
+    const BothEnds both(at::kFloat);
+    const at::Tensor tokens = test::random_tokens(2, 30, 61, 1);
+    AssembledModel model(*both.teacher, *both.aligned, 0);
+    for (const std::vector<int64_t>& kept : std::vector<std::vector<int64_t>>{{}, {2}, {0, 3}, {0, 1, 2, 3}}) {
+        std::vector<double> gates(size_t(layers), 0.0);
+        for (const int64_t layer : kept) gates[size_t(layer)] = 1.0;
+        const at::Tensor expected = model.hidden(tokens, keep_softmax(layers, test::linear_mixer, kept), 0);
+        EXPECT_TRUE(at::equal(both.pass(gates, tokens).hidden(), expected.flatten(0, 1))) << kept.size();
+    }
+}
+
+/// d loss / d gate by central differences, of a loss that is linear in the states.
+TEST(GatedPass, has_the_gradients_of_its_gates) {
+    const BothEnds both(at::kDouble);
+    const at::Tensor tokens = test::random_tokens(2, 20, 61, 2);
+    const at::Tensor weights = test::normal_numbers({40, config.hidden_size}, 5).to(at::kDouble);
+    const std::vector<double> gates = {1.0, 0.3, 0.0, 0.8};
+    GatedPass pass = both.pass(gates, tokens);
+    const std::vector<double> found = pass.backward(weights);
+    for (size_t layer = 0; layer < gates.size(); ++layer) {
+        constexpr double step = 1e-4;
+        const auto loss = [&](double change) {
+            auto changed = gates;
+            changed[layer] += change;
+            return (both.pass(changed, tokens).hidden() * weights).sum().item<double>();
+        };
+        const double expected = (loss(step) - loss(-step)) / (2 * step);
+        EXPECT_NEAR(found[layer], expected, 1e-5 * std::abs(expected) + 1e-6) << "layer " << layer;
+    }
+}
+
+TEST(GatedPass, may_compute_activations_again) {
+    const BothEnds both(at::kFloat);
+    const at::Tensor tokens = test::random_tokens(2, 20, 61, 3);
+    const at::Tensor weights = test::normal_numbers({40, config.hidden_size}, 5);
+    const std::vector<double> gates = {0.5, 1.0, 0.0, 0.25};
+    GatedPass kept = both.pass(gates, tokens), again = both.pass(gates, tokens, Activations::recompute);
+    EXPECT_TRUE(at::equal(kept.hidden(), again.hidden()));
+    EXPECT_EQ(kept.backward(weights), again.backward(weights));
+}
+
+class Gates : public test::TemporaryFolder {
+  protected:
+    Gates() {
+        test::write_tokens(folder / "text.h5", test::sentences(4000), 61);
+        text = std::make_unique<TokenFile>(folder / "text.h5");
+        job.sequence_length = 32;
+        job.batch_sequences = 4;
+        job.recall = {.questions = 1, .kinds = {"text", "noise"}, .lengths = {48, 64}, .depths = {0, 50}, .seed = 1};
+        job.gates.steps = 8;
+        job.gates.learning_rate = 0.25;
+    }
+
+    /// Without layer 2: its output projections are zero in both models, so that nothing depends on its gate.
+    static void silence_layer_2(CausalLM& model) {
+        for (Parameter& parameter : model.parameters().all())
+            if (parameter.layer == 2 && parameter.name.find("o_proj") != std::string::npos) parameter.compute.zero_();
+    }
+
+    std::optional<GateCourse> train(const Communicator& ranks, const std::string& file, StopRequest& stop) {
+        const GateBatches batches(*text, job, test::small_wording(), 11);
+        return train_gates({.job = job,
+                            .world = ranks,
+                            .teacher = *both.teacher,
+                            .aligned = *both.aligned,
+                            .batches = batches,
+                            .activations = Activations::keep,
+                            .file = folder / file,
+                            .save_every_steps = 3,
+                            .provenance = Provenance{},
+                            .stop = stop});
+    }
+
+    GateCourse trained(const Communicator& ranks, const std::string& file) {
+        StopRequest never(folder, 0.0);
+        return train(ranks, file, never).value();
+    }
+
+    const Communicator world = Communicator::duplicate(MPI_COMM_WORLD);
+    const BothEnds both{at::kFloat};
+    std::unique_ptr<TokenFile> text;
+    ScoreJob job;
+};
+
+TEST_F(Gates, see_text_and_questions_that_depend_on_the_step_alone) {
+    const GateBatches batches(*text, job, test::small_wording(), 11);
+    int64_t sequences = 0, answers = 0;
+    for (const GateBatch& batch : batches.of_step(5)) {
+        if (batch.is_text)
+            sequences += batch.tokens.size(0);
+        else
+            answers += batch.places.numel();
+        EXPECT_EQ(batch.is_text, batch.tokens.size(1) == 32);
+    }
+    EXPECT_EQ(sequences, 4);
+    EXPECT_EQ(answers, 4 * 3) << "values of three tokens";
+    const auto again = batches.of_step(5), other = batches.of_step(6);
+    EXPECT_TRUE(at::equal(batches.of_step(5).back().tokens, again.back().tokens));
+    EXPECT_FALSE(at::equal(again.front().tokens, other.front().tokens));
+    job.recall.questions = 0;
+    for (const GateBatch& batch : GateBatches(*text, job, {}, 11).of_step(0)) EXPECT_TRUE(batch.is_text);
+}
+
+TEST_F(Gates, close_first_where_nothing_depends_on_them) {
+    silence_layer_2(*both.teacher);
+    silence_layer_2(*both.aligned);
+    const GateCourse course = trained(world, "gates.h5");
+    ASSERT_EQ(course.gates.size(), 9U);
+    EXPECT_EQ(course.gates[0], std::vector<double>(4, 1.0));
+    EXPECT_NEAR(course.kl[0], 0.0, 1e-6) << "the teacher";
+    EXPECT_GT(*std::max_element(course.kl.begin(), course.kl.end()), 0.0);
+    EXPECT_EQ(course.latest()[2], 0.0);
+    EXPECT_EQ(course.order().back(), 2);
+    EXPECT_GT(course.penalty, 0.0);
+    for (const auto& row : course.gates)
+        for (const double gate : row) EXPECT_TRUE(gate >= 0.0 && gate <= 1.0);
+}
+
+TEST_F(Gates, are_the_same_on_any_number_of_ranks) {
+    const GateCourse together = trained(world, "together.h5"),
+                     alone = trained(Communicator(), "alone-" + std::to_string(world.rank()) + ".h5");
+    EXPECT_EQ(together.gates, alone.gates);
+    EXPECT_EQ(together.kl, alone.kl);
+    EXPECT_EQ(together.recall_kl, alone.recall_kl);
+    EXPECT_EQ(together.tokens, alone.tokens);
+}
+
+TEST_F(Gates, go_on_from_where_they_were_stopped) {
+    const GateCourse whole = trained(world, "whole.h5");
+    StopRequest at_once(folder, 1e-9);
+    EXPECT_FALSE(train(world, "parts.h5", at_once).has_value());
+    world.on_root([&] { EXPECT_EQ(read_gate_state(folder / "parts.h5").course.steps(), 1); });
+    const GateCourse rest = trained(world, "parts.h5");
+    EXPECT_EQ(rest.gates, whole.gates);
+    EXPECT_EQ(rest.recall_kl, whole.recall_kl);
+    EXPECT_EQ(rest.tokens, whole.tokens);
+    world.on_root([&] { EXPECT_EQ(read_gate_state(folder / "parts.h5").course.gates, whole.gates); });
+}
+
+TEST_F(Gates, begin_again_if_their_state_is_damaged) {
+    const GateCourse whole = trained(world, "gates.h5");
+    world.on_root([&] { test::put(folder / "gates.h5", "damaged"); });
+    EXPECT_EQ(trained(world, "gates.h5").gates, whole.gates);
+}
+
+TEST(GateCourse, orders_layers_by_gates_and_closed_ones_by_how_long_they_were_open) {
+    GateCourse course;
+    course.gates = {{1.0, 1.0, 1.0, 1.0}, {0.5, 0.2, 0.9, 0.2}, {0.0, 0.0, 0.7, 0.0}};
+    EXPECT_EQ(course.order(), (std::vector<int64_t>{2, 0, 1, 3}));
+}
+
+}  // namespace
+}  // namespace amalgam
