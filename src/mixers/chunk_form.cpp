@@ -103,6 +103,35 @@ at::Tensor unit_lower_inverse(const at::Tensor& A) {
     return UnitLowerInverse::apply(A.flatten(0, -3)).view_as(A);
 }
 
+/// LibTorch's refuses to be deterministic on GPUs, and a product with a
+/// triangle of ones may round its operands there.
+at::Tensor running_sum(at::Tensor t) {
+    for (int64_t distance = 1; distance < chunk_form_tokens; distance *= 2)
+        t = t + at::constant_pad_nd(t.narrow(-2, 0, chunk_form_tokens - distance), {0, 0, distance, 0});
+    return t;
+}
+
+/// The diagonal, then blocks of twice the size from those of one size. What a later half of a block reads of the
+/// earlier one passes over the later one's first token: with that as anchor, every exponent is of a decay, however
+/// strong, and P is a product.
+at::Tensor decayed_products(const at::Tensor& X, const at::Tensor& K, const at::Tensor& G) {
+    at::Tensor blocks = (X * K).sum(-1).unsqueeze(-1).unsqueeze(-1);  // [..., count, size, size]
+    for (int64_t size = 1; size < chunk_form_tokens; size *= 2) {
+        const auto half = [&](const at::Tensor& t, int64_t which) {
+            return t.unflatten(-2, {chunk_form_tokens / (2 * size), 2, size}).select(-3, which);
+        };
+        const at::Tensor decays = half(G, 1), anchor = decays.narrow(-2, 0, 1);
+        const at::Tensor later = half(X, 1) * (decays - anchor).exp(),
+                         earlier = half(K, 0) * (anchor - half(G, 0)).exp();
+        const at::Tensor between = at::matmul(later, earlier.transpose(-1, -2));
+        const at::Tensor within = blocks.unflatten(-3, {chunk_form_tokens / (2 * size), 2});
+        blocks = at::cat({at::cat({within.select(-3, 0), at::zeros_like(between)}, -1),
+                          at::cat({between, within.select(-3, 1)}, -1)},
+                         -2);
+    }
+    return blocks.squeeze(-3);
+}
+
 StateChain state_chain(const at::Tensor& U, const at::Tensor& W, const at::Tensor& keys, const at::Tensor& decay,
                        const at::Tensor& start) {
     const auto result = Chain::apply(U, W, keys, decay, start);

@@ -194,26 +194,13 @@ at::Tensor mix_with_operations(const at::Tensor& projected, const at::Tensor& de
     auto heads = [&](const at::Tensor& t) { return t.to(math_type).unflatten(-1, {shape.heads, shape.head_dim}); };
     const auto parts = at::split(projected, shape.width(), -1);
     at::Tensor none;
-    const at::Tensor o = gated_linear_attention_recurrence(
+    const at::Tensor o = gated_linear_attention_chunked(
         heads(parts[0]) / std::sqrt(double(shape.head_dim)), heads(parts[1]), heads(parts[2]),
         at::log_sigmoid(heads(decay)) / gate_logit_normalizer, state ? *state : none);
     return gated_rms_norm(o.to(projected.scalar_type()), shape.gate ? parts[3] : at::Tensor(), norm, shape.norm_eps);
 }
 
 }  // namespace
-
-at::Tensor gated_linear_attention_recurrence(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                             const at::Tensor& g, at::Tensor& state) {
-    at::Tensor S = state.defined() ? state.to(q.scalar_type())
-                                   : at::zeros({q.size(0), q.size(2), q.size(3), v.size(3)}, q.options());
-    std::vector<at::Tensor> outputs;
-    for (int64_t t = 0; t < q.size(1); ++t) {
-        S = S * g.select(1, t).exp().unsqueeze(-1) + k.select(1, t).unsqueeze(-1) * v.select(1, t).unsqueeze(-2);
-        outputs.push_back(at::matmul(q.select(1, t).unsqueeze(-2), S).squeeze(-2));
-    }
-    if (state.defined()) state = S.to(state.scalar_type());
-    return at::stack(outputs, 1);
-}
 
 at::Tensor gated_linear_attention_mixing(const at::Tensor& projected, const at::Tensor& decay, const at::Tensor& norm,
                                          const LinearAttentionShape& shape, at::Tensor* state) {

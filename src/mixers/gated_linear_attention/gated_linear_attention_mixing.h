@@ -34,10 +34,11 @@ at::Tensor gated_linear_attention_step(const at::Tensor& projected, const at::Te
                                        const LinearAttentionShape& shape, const at::Tensor& states,
                                        const at::Tensor& slots);
 
-/// The recurrence in LibTorch operations, differentiable by autograd, any device and type (math in fp32 or fp64). q, k,
+/// The rule itself in LibTorch operations, differentiable by autograd, any device and type (math in fp32 or fp64). q, k,
 /// v [batch, time, heads, dim], q scaled by dim^-1/2; g, the log decays, like k; state [batch, heads, key dim, value
-/// dim] or undefined (zero). Returns o and, in `state` where it was defined, the final state.
-at::Tensor gated_linear_attention_recurrence(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                             const at::Tensor& g, at::Tensor& state);
+/// dim] or undefined (zero). Returns o and, in `state` where it was defined, the final state. Chunk form of Yang et al.
+/// (arXiv 2312.06635), C = 64.
+at::Tensor gated_linear_attention_chunked(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                          const at::Tensor& g, at::Tensor& state);
 
 }  // namespace amalgam

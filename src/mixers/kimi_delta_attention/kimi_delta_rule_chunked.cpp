@@ -3,7 +3,7 @@
 // devices and types that have no kernel.
 //
 // Of one chunk (rows are its tokens): G the cumulated log decays, a row of key channels for each token; eg = exp(G),
-// er = exp(G_last - G), all elementwise; P(X)_ij = sum_c X_ic K_jc exp(G_ic - G_jc) for i >= j; A the strictly lower
+// er = exp(G_last - G), all elementwise; P(X) the decayed products with K (chunk_form.h); A the strictly lower
 // part of b P(K), b = beta:
 //     V' = (I + A)^-1 (b V) - (I + A)^-1 (b eg K) S,   O = (eg Q) S + P(Q) V',   S <- diag(exp(G_last)) S + (er K)^T V'
 #include <ATen/ATen.h>
@@ -12,38 +12,6 @@
 #include "mixers/kimi_delta_attention/kimi_delta_rule.h"
 
 namespace amalgam {
-namespace {
-
-/// P(X) of [..., 64, dim]: the diagonal, then blocks of twice the size from those of one size. What a later half of a
-/// block reads of the earlier one passes over the later one's first token: with that as anchor, every exponent is of a
-/// decay, however strong, and P is a product.
-at::Tensor decayed_products(const at::Tensor& X, const at::Tensor& K, const at::Tensor& G) {
-    at::Tensor blocks = (X * K).sum(-1).unsqueeze(-1).unsqueeze(-1);  // [..., count, size, size]
-    for (int64_t size = 1; size < chunk_form_tokens; size *= 2) {
-        const auto half = [&](const at::Tensor& t, int64_t which) {
-            return t.unflatten(-2, {chunk_form_tokens / (2 * size), 2, size}).select(-3, which);
-        };
-        const at::Tensor decays = half(G, 1), anchor = decays.narrow(-2, 0, 1);
-        const at::Tensor later = half(X, 1) * (decays - anchor).exp(),
-                         earlier = half(K, 0) * (anchor - half(G, 0)).exp();
-        const at::Tensor between = at::matmul(later, earlier.transpose(-1, -2));
-        const at::Tensor within = blocks.unflatten(-3, {chunk_form_tokens / (2 * size), 2});
-        blocks = at::cat({at::cat({within.select(-3, 0), at::zeros_like(between)}, -1),
-                          at::cat({between, within.select(-3, 1)}, -1)},
-                         -2);
-    }
-    return blocks.squeeze(-3);
-}
-
-/// Over the tokens of chunks [..., 64, dim]. LibTorch's refuses to be deterministic on GPUs, and a product with a
-/// triangle of ones may round its operands there.
-at::Tensor running_sum(at::Tensor t) {
-    for (int64_t distance = 1; distance < chunk_form_tokens; distance *= 2)
-        t = t + at::constant_pad_nd(t.narrow(-2, 0, chunk_form_tokens - distance), {0, 0, distance, 0});
-    return t;
-}
-
-}  // namespace
 
 at::Tensor kimi_delta_rule_chunked(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& g,
                                    const at::Tensor& beta, at::Tensor& state) {
