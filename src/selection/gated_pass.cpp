@@ -21,7 +21,7 @@ GatedPass::GatedPass(const CausalLM& teacher, const CausalLM& aligned, std::vect
       aligned_(aligned),
       gates_(std::move(gates)),
       tokens_(tokens),
-      rotary_(teacher.rotary(0, tokens.size(1))),
+      places_(teacher.places(tokens.size(1))),
       outer_(teacher, 0) {
     const auto layers = int64_t(gates_.size());
     at::Tensor x = outer_.embed(tokens_).detach();
@@ -45,8 +45,8 @@ GatedPass::Saved GatedPass::compute(const Block& block, const Mixer& other, doub
     Saved saved;
     saved.input = leaf(input);
     const at::Tensor normed = block.mixer_input(saved.input);
-    saved.soft = block.mixer().forward(normed, rotary_);
-    saved.linear = other.forward(normed, rotary_);
+    saved.soft = block.mixer().forward(normed, places_);
+    saved.linear = other.forward(normed, places_);
     saved.mixed = leaf(at::lerp(saved.linear.detach(), saved.soft.detach(), gate));
     saved.output = block.finish(saved.input, saved.mixed);
     return saved;

@@ -41,7 +41,7 @@ class GatedPass {
     const CausalLM &teacher_, &aligned_;
     std::vector<double> gates_;
     at::Tensor tokens_;
-    RotaryTables rotary_;
+    SequencePlaces places_;
     HeldOuterWeights outer_;
     std::vector<Saved> saved_;
     at::Tensor last_, hidden_;  // input (a leaf) and output of the final norm
