@@ -56,8 +56,8 @@ class TrainingCheck {
         int64_t sum = 0;
         for (const TrainingPhase& phase : stage_.phases) sum += phase.tokens;
         problem_if(!stage_.phases.empty() && stage_.tokens != sum, name_, ".tokens is ", stage_.tokens,
-                   " but the phases of ", name_, ".phases have ", sum, " together (they are the stage) leave ", name_,
-                   ".tokens out");
+                   " but the phases of ", name_, ".phases have ", sum,
+                   " together (they are the stage) leave it out, or give ", sum);
     }
 
     /// `section`: before the names of its keys; `words`: what it is called in sentences.

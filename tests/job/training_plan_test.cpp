@@ -158,8 +158,8 @@ TEST_F(PhasesChecked, other_tokens_than_their_sum_are_refused) {
     align.tokens = 5000;
     ASSERT_EQ(problems().size(), 1U);
     EXPECT_EQ(problems()[0],
-              "align.tokens is 5000 but the phases of align.phases have 5120 together (they are the stage) leave "
-              "align.tokens out");
+              "align.tokens is 5000 but the phases of align.phases have 5120 together (they are the stage) leave it "
+              "out, or give 5120");
 }
 
 TEST_F(PhasesChecked, each_needs_a_step_and_sequences_that_ranks_can_share) {
