@@ -40,21 +40,11 @@ class Check {
         if (teacher_)
             for (const std::string& note :
                  training_notes(job_, *teacher_, counts_ ? counts_->training : std::numeric_limits<int64_t>::max()))
-                note_if(true, note);
+                findings_.note_if(true, note);
         return findings_;
     }
 
   private:
-    template <class... Parts>
-    void problem_if(bool wrong, const Parts&... parts) {
-        if (wrong) findings_.problems.push_back(text(parts...));
-    }
-
-    template <class... Parts>
-    void note_if(bool worth_saying, const Parts&... parts) {
-        if (worth_saying) findings_.notes.push_back(text(parts...));
-    }
-
     /// Parsers throw; here their text is one finding among others. `otherwise` where they do.
     template <class Parse>
     int64_t parsed(Parse parse, int64_t otherwise) {
@@ -68,63 +58,69 @@ class Check {
 
     void check_run() {
         const bool one_folder = !job_.name.empty() && job_.name.find('/') == std::string::npos && job_.name[0] != '.';
-        problem_if(!one_folder, "name is \"", job_.name,
-                   "\" (it names the run folder inside \"output\") use letters, digits, dots, - and _, without \"/\"");
-        problem_if(job_.output.empty(), "output is empty (results need a folder) leave it out for \"outputs\"");
-        problem_if(is_there(job_.output) && !fs::is_directory(job_.output), "output: ", job_.output,
-                   " is not a folder (results go into one) choose another name");
+        findings_.problem_if(
+            !one_folder, "name is \"", job_.name,
+            "\" (it names the run folder inside \"output\") use letters, digits, dots, - and _, without \"/\"");
+        findings_.problem_if(job_.output.empty(),
+                             "output is empty (results need a folder) leave it out for \"outputs\"");
+        findings_.problem_if(is_there(job_.output) && !fs::is_directory(job_.output), "output: ", job_.output,
+                             " is not a folder (results go into one) choose another name");
         parsed([&] { return walltime_seconds(job_.walltime); }, 0);
         for (const auto& [key, deadline] :
              {std::pair("deadlines.setup", job_.deadlines.setup), std::pair("deadlines.step", job_.deadlines.step),
               std::pair("deadlines.checkpoint", job_.deadlines.checkpoint)})
             parsed([&] { return int64_t(deadline_seconds(key, deadline)); }, 0);
         parsed([&] { return int64_t(given_peak_flops(job_.peak_flops).has_value()); }, 0);
-        problem_if(ranks_ < 1, "there are ", ranks_, " ranks (somebody must do the work) give at least 1");
+        findings_.problem_if(ranks_ < 1, "there are ", ranks_, " ranks (somebody must do the work) give at least 1");
     }
 
     void check_files() {
         const fs::path teacher = job_.teacher.path;
         if (teacher.empty()) {
-            problem_if(true,
-                       "teacher.path is not given (there is nothing to convert) name a Hugging Face model folder");
+            findings_.problem_if(
+                true, "teacher.path is not given (there is nothing to convert) name a Hugging Face model folder");
         } else if (std::error_code unreadable; !fs::is_directory(teacher, unreadable)) {
-            problem_if(true, "teacher.path: ", teacher.string(), " is not a folder", relative_hint(teacher));
+            findings_.problem_if(true, "teacher.path: ", teacher.string(), " is not a folder", relative_hint(teacher));
         } else {
-            problem_if(!is_there(teacher / "config.json"), "teacher.path: ", teacher.string(),
-                       " has no config.json (sizes are unknown without it) is it a Hugging Face model folder?");
+            findings_.problem_if(
+                !is_there(teacher / "config.json"), "teacher.path: ", teacher.string(),
+                " has no config.json (sizes are unknown without it) is it a Hugging Face model folder?");
             bool has_weights = false;
             std::error_code failed;
             for (fs::directory_iterator entry(teacher, failed), end; !failed && entry != end; entry.increment(failed))
                 has_weights = has_weights || entry->path().extension() == ".safetensors";
-            problem_if(bool(failed), "teacher.path: ", teacher.string(), " cannot be read (", failed.message(),
-                       ") look at its permissions");
-            problem_if(!failed && !has_weights, "teacher.path: ", teacher.string(),
-                       " has no *.safetensors (other weight formats are not read) download or convert the weights");
-            problem_if(fs::equivalent(teacher, job_.run_folder(), unreadable), "teacher.path: ", teacher.string(),
-                       " is the run folder (results would be written among the teacher's files) choose another name");
-            note_if(!is_there(teacher / "tokenizer.json"), "teacher.path: ", teacher.string(),
-                    " has no tokenizer.json; the exported student will come without a tokenizer");
+            findings_.problem_if(bool(failed), "teacher.path: ", teacher.string(), " cannot be read (",
+                                 failed.message(), ") look at its permissions");
+            findings_.problem_if(
+                !failed && !has_weights, "teacher.path: ", teacher.string(),
+                " has no *.safetensors (other weight formats are not read) download or convert the weights");
+            findings_.problem_if(
+                fs::equivalent(teacher, job_.run_folder(), unreadable), "teacher.path: ", teacher.string(),
+                " is the run folder (results would be written among the teacher's files) choose another name");
+            findings_.note_if(!is_there(teacher / "tokenizer.json"), "teacher.path: ", teacher.string(),
+                              " has no tokenizer.json; the exported student will come without a tokenizer");
         }
         check_token_file("data.training", job_.data.training);
         check_token_file("data.validation", job_.data.validation);
         check_requests();
         const std::string start = start_of(job_.student);
-        problem_if(!start.empty() && !is_file(start), "student.start: ", start,
-                   " is not a file (it names the checkpoint of a trained student)", relative_hint(start));
-        problem_if(job_.evaluate.recall.questions > 0 && job_.evaluate.sequences == 0, "evaluate.recall.questions is ",
-                   job_.evaluate.recall.questions,
-                   " but evaluate.sequences is 0 (the stage would be skipped) give at least 1");
+        findings_.problem_if(!start.empty() && !is_file(start), "student.start: ", start,
+                             " is not a file (it names the checkpoint of a trained student)", relative_hint(start));
+        findings_.problem_if(job_.evaluate.recall.questions > 0 && job_.evaluate.sequences == 0,
+                             "evaluate.recall.questions is ", job_.evaluate.recall.questions,
+                             " but evaluate.sequences is 0 (the stage would be skipped) give at least 1");
         check_recall("evaluate.recall", job_.evaluate.recall);
         check_recall("score.recall", job_.score.recall);
-        problem_if(!job_.data.training.empty() && job_.data.training == job_.data.validation,
-                   "data.validation is the training file (scores must come from tokens never trained on) give another");
+        findings_.problem_if(
+            !job_.data.training.empty() && job_.data.training == job_.data.validation,
+            "data.validation is the training file (scores must come from tokens never trained on) give another");
     }
 
     void check_requests() {
         const std::string& path = job_.evaluate.requests;
         if (path.empty()) return;
-        problem_if(!is_file(path), "evaluate.requests: ", path, " is not a file", relative_hint(path));
-        problem_if(
+        findings_.problem_if(!is_file(path), "evaluate.requests: ", path, " is not a file", relative_hint(path));
+        findings_.problem_if(
             job_.evaluate.sequences == 0,
             "evaluate.requests is given but evaluate.sequences is 0 (the stage would be skipped) give at least 1");
     }
@@ -135,27 +131,28 @@ class Check {
         check_list(section, "lengths", recall.lengths);
         check_list(section, "depths", recall.depths);
         for (const int64_t length : recall.lengths)
-            note_if(teacher_ && length > teacher_->max_positions, section, ".lengths holds ", length,
-                    " but the teacher was made for at most ", teacher_ ? teacher_->max_positions : 0,
-                    " positions: expect little of it there");
+            findings_.note_if(teacher_ && length > teacher_->max_positions, section, ".lengths holds ", length,
+                              " but the teacher was made for at most ", teacher_ ? teacher_->max_positions : 0,
+                              " positions: expect little of it there");
     }
 
     /// Something to ask, and nothing twice.
     template <class Value>
     void check_list(const std::string& section, const std::string& name, const std::vector<Value>& values) {
         const std::string key = section + "." + name;
-        problem_if(values.empty(), key, " is empty (no question could be asked) name some, or set ", section,
-                   ".questions: 0");
+        findings_.problem_if(values.empty(), key, " is empty (no question could be asked) name some, or set ", section,
+                             ".questions: 0");
         std::set<Value> distinct;
         for (const Value& value : values)
-            problem_if(!distinct.insert(value).second, key, " names ", value, " twice (a mistake?) remove one");
+            findings_.problem_if(!distinct.insert(value).second, key, " names ", value,
+                                 " twice (a mistake?) remove one");
     }
 
     void check_token_file(const std::string& key, const std::string& path) {
         if (path.empty())
-            problem_if(true, key, " is not given (nothing to train or measure on) name an HDF5 token file");
+            findings_.problem_if(true, key, " is not given (nothing to train or measure on) name an HDF5 token file");
         else
-            problem_if(!is_file(path), key, ": ", path, " is not a file", relative_hint(path));
+            findings_.problem_if(!is_file(path), key, ": ", path, " is not a file", relative_hint(path));
     }
 
     /// What cannot be looked at (permissions) is not there.
@@ -190,42 +187,44 @@ class Check {
         check_context();
         check_training("align", job_.align, sharers(), job_.sharding.context);
         const int64_t group = job_.score.ranks_per_candidate;
-        problem_if(has_score_stage(job_) && ranks_ >= 1 && ranks_ % group != 0, "score.ranks_per_candidate is ", group,
-                   " but there are ", ranks_, " ranks (candidates need groups of equal size) use a divisor of ",
-                   ranks_);
+        findings_.problem_if(has_score_stage(job_) && ranks_ >= 1 && ranks_ % group != 0,
+                             "score.ranks_per_candidate is ", group, " but there are ", ranks_,
+                             " ranks (candidates need groups of equal size) use a divisor of ", ranks_);
         if (candidates_are_trained(job_)) {
             check_training("score", job_.score, group, 1);
             const int64_t steps = training_steps(job_.score);
-            problem_if(steps > 0 && job_.score.measurements > steps, "score.measurements is ", job_.score.measurements,
-                       " but a candidate trains for ", steps, " steps (at most one measurement per step) lower it");
+            findings_.problem_if(steps > 0 && job_.score.measurements > steps, "score.measurements is ",
+                                 job_.score.measurements, " but a candidate trains for ", steps,
+                                 " steps (at most one measurement per step) lower it");
         } else if (has_score_stage(job_)) {
             note_length("score", job_.score.sequence_length);
         }
         check_training("distill", job_.distill, sharers(), job_.sharding.context);
         check_training("finetune", job_.finetune, sharers(), job_.sharding.context);
         if (job_.evaluate.sequences > 0) note_length("evaluate", job_.evaluate.sequence_length);
-        problem_if(job_.evaluate.sequences > 0 && job_.evaluate.position_bins > job_.evaluate.sequence_length,
-                   "evaluate.position_bins is ", job_.evaluate.position_bins, " but sequences have ",
-                   job_.evaluate.sequence_length, " tokens (a bin would be empty) lower it");
-        note_if(job_.align.tokens == 0,
-                "align.tokens is 0: linear layers start without having seen the teacher's "
-                "attention, which later stages do not make up for");
-        note_if(job_.distill.tokens == 0, "distill.tokens is 0: the selected hybrid is not distilled");
+        findings_.problem_if(job_.evaluate.sequences > 0 && job_.evaluate.position_bins > job_.evaluate.sequence_length,
+                             "evaluate.position_bins is ", job_.evaluate.position_bins, " but sequences have ",
+                             job_.evaluate.sequence_length, " tokens (a bin would be empty) lower it");
+        findings_.note_if(job_.align.tokens == 0,
+                          "align.tokens is 0: linear layers start without having seen the teacher's "
+                          "attention, which later stages do not make up for");
+        findings_.note_if(job_.distill.tokens == 0, "distill.tokens is 0: the selected hybrid is not distilled");
     }
 
     /// Of a batch: ranks, or groups of ranks that share sequences.
-    int64_t sharers() const { return std::max<int64_t>(ranks_ / job_.sharding.context, 1); }
+    int64_t sharers() const { return ranks_ / job_.sharding.context; }
 
     void check_context() {
         const int64_t context = job_.sharding.context;
         if (context == 1) return;
-        problem_if(ranks_ >= 1 && ranks_ % context != 0, "sharding.context is ", context, " but there are ", ranks_,
-                   " ranks (so many share each sequence) start a multiple of ", context,
-                   ", or lower it to a divisor of ", ranks_);
-        problem_if(job_.device == DeviceChoice::cuda, "sharding.context is ", context,
-                   " but device is cuda (pieces of sequences are computed on CPUs only) use sharding.context: 1");
-        note_if(candidates_are_trained(job_),
-                "sharding.context does not divide the sequences of candidates (stage score)");
+        findings_.problem_if(ranks_ >= 1 && ranks_ % context != 0, "sharding.context is ", context, " but there are ",
+                             ranks_, " ranks (so many share each sequence) start a multiple of ", context,
+                             ", or lower it to a divisor of ", ranks_);
+        findings_.problem_if(
+            job_.device == DeviceChoice::cuda, "sharding.context is ", context,
+            " but device is cuda (pieces of sequences are computed on CPUs only) use sharding.context: 1");
+        findings_.note_if(candidates_are_trained(job_),
+                          "sharding.context does not divide the sequences of candidates (stage score)");
     }
 
     void check_data() {
@@ -239,20 +238,20 @@ class Check {
             check_validation("score.validation_sequences", job_.score.validation_sequences, job_.score.sequence_length);
         check_validation("evaluate.sequences", job_.evaluate.sequences, job_.evaluate.sequence_length);
         if (teacher_)
-            problem_if(counts_->vocabulary_size > teacher_->vocabulary_size,
-                       "data: the token files need a vocabulary of ", counts_->vocabulary_size,
-                       " tokens but the teacher knows ", teacher_->vocabulary_size,
-                       " (token numbers would mean nothing to it) tokenise with the teacher's tokenizer");
+            findings_.problem_if(counts_->vocabulary_size > teacher_->vocabulary_size,
+                                 "data: the token files need a vocabulary of ", counts_->vocabulary_size,
+                                 " tokens but the teacher knows ", teacher_->vocabulary_size,
+                                 " (token numbers would mean nothing to it) tokenise with the teacher's tokenizer");
     }
 
     void check_corpus(const std::string& name, const TrainingJob& stage) {
         if (stage.tokens == 0) return;
         const int64_t longest = TrainingPlan(stage).block_length();
-        problem_if(counts_->training < longest, "data.training has ", counts_->training, " tokens but ", name,
-                   stage.phases.empty() ? ".sequence_length is " : ".phases have sequences of up to ", longest,
-                   " (not one sequence) use a larger corpus");
-        note_if(counts_->training >= longest && counts_->training < stage.tokens, name, ": ", stage.tokens,
-                " tokens from a corpus of ", counts_->training, ": sequences are repeated");
+        findings_.problem_if(counts_->training < longest, "data.training has ", counts_->training, " tokens but ", name,
+                             stage.phases.empty() ? ".sequence_length is " : ".phases have sequences of up to ",
+                             longest, " (not one sequence) use a larger corpus");
+        findings_.note_if(counts_->training >= longest && counts_->training < stage.tokens, name, ": ", stage.tokens,
+                          " tokens from a corpus of ", counts_->training, ": sequences are repeated");
     }
 
     void check_corpus_of_gates() {
@@ -262,9 +261,9 @@ class Check {
     }
 
     void check_validation(const std::string& key, int64_t sequences, int64_t length) {
-        problem_if(counts_->validation / length < sequences, key, " is ", sequences, " but data.validation has only ",
-                   counts_->validation / length, " sequences of ", length,
-                   " tokens (they would be counted twice) lower it");
+        findings_.problem_if(counts_->validation / length < sequences, key, " is ", sequences,
+                             " but data.validation has only ", counts_->validation / length, " sequences of ", length,
+                             " tokens (they would be counted twice) lower it");
     }
 
     void check_student() {
@@ -273,9 +272,9 @@ class Check {
         std::string its_variants;
         for (const MixerVariant& variant : find_mixer(student.mixer).variants())
             its_variants += (its_variants.empty() ? "" : " or ") + variant.name;
-        problem_if(of_variant.name() != student.mixer, "student.mixer is ", student.mixer, " but student.variant ",
-                   student.variant, " is a ", of_variant.name(),
-                   " (a variant sets the mixer) set student.variant: ", its_variants);
+        findings_.problem_if(of_variant.name() != student.mixer, "student.mixer is ", student.mixer,
+                             " but student.variant ", student.variant, " is a ", of_variant.name(),
+                             " (a variant sets the mixer) set student.variant: ", its_variants);
     }
 
     void check_selection() {
@@ -284,29 +283,32 @@ class Check {
         std::string others;  // that need no scores
         for (const SelectionRule& one : selection_rules())
             if (one.scorer == nullptr || !one.scorer->distils) others += (others.empty() ? "" : ", ") + one.name;
-        problem_if(rule.scorer != nullptr && !has_score_stage(job_), "select.rule is ", rule.name,
-                   " but score.tokens is 0 (there are no scores to guide it) give score.tokens, or a rule that needs "
-                   "none: ",
-                   others);
-        problem_if(rule.needs_recall && job_.score.recall.questions == 0, "select.rule is ", rule.name,
-                   " but score.recall.questions is 0 (it chooses by what candidates recall) ask at least 1");
-        note_if(rule.scorer == nullptr && job_.score.tokens > 0, "select.rule is ", rule.name,
-                ": scores are not used, so the stage score is left out");
+        findings_.problem_if(
+            rule.scorer != nullptr && !has_score_stage(job_), "select.rule is ", rule.name,
+            " but score.tokens is 0 (there are no scores to guide it) give score.tokens, or a rule that needs "
+            "none: ",
+            others);
+        findings_.problem_if(rule.needs_recall && job_.score.recall.questions == 0, "select.rule is ", rule.name,
+                             " but score.recall.questions is 0 (it chooses by what candidates recall) ask at least 1");
+        findings_.note_if(rule.scorer == nullptr && job_.score.tokens > 0, "select.rule is ", rule.name,
+                          ": scores are not used, so the stage score is left out");
         check_unused_options(rule);
         const std::optional<int64_t> layers = teacher_ ? std::optional(teacher_->layers) : std::nullopt;
-        for (const std::string& problem : rule.problems(select.options, layers)) problem_if(true, problem);
+        for (const std::string& problem : rule.problems(select.options, layers)) findings_.problem_if(true, problem);
         const int64_t enough = std::numeric_limits<int32_t>::max();  // where only the form of a budget can be checked
         const int64_t kept = parsed([&] { return kept_layers(select, layers.value_or(enough)).value_or(-1); }, -1);
         if (rule.order != nullptr && is_automatic(select.options)) {
-            note_if(true,
-                    "select: as few layers keep softmax as reach the bounds, measured before any distillation; "
-                    "estimates take half of them");
-            problem_if(job_.score.recall.questions == 0 && option<double>(select.options, "recall_at_least") > 0.0,
-                       "select.recall_at_least is given but score.recall.questions is 0 (nothing is recalled) ask at "
-                       "least 1");
+            findings_.note_if(
+                true,
+                "select: as few layers keep softmax as reach the bounds, measured before any distillation; "
+                "estimates take half of them");
+            findings_.problem_if(
+                job_.score.recall.questions == 0 && option<double>(select.options, "recall_at_least") > 0.0,
+                "select.recall_at_least is given but score.recall.questions is 0 (nothing is recalled) ask at "
+                "least 1");
         }
         if (!layers) return;
-        note_if(kept >= 0, "select: ", kept, " of ", *layers, " layers keep softmax");
+        findings_.note_if(kept >= 0, "select: ", kept, " of ", *layers, " layers keep softmax");
         if (rule.scorer != nullptr) check_candidates(*rule.scorer, *layers);
     }
 
@@ -315,8 +317,8 @@ class Check {
         for (const Option& option : options_of(selection_rules())) {
             const bool is_used = std::any_of(rule.options.begin(), rule.options.end(),
                                              [&](const Option& own) { return own.name == option.name; });
-            note_if(!is_used && job_.select.options.at(option.name) != option.default_value, "select.", option.name,
-                    " is not used by rule ", rule.name);
+            findings_.note_if(!is_used && job_.select.options.at(option.name) != option.default_value, "select.",
+                              option.name, " is not used by rule ", rule.name);
         }
     }
 
@@ -326,8 +328,8 @@ class Check {
         const int64_t groups = ranks_ / per_group;
         const auto candidates =
             int64_t(scorer.next({layers, job_.student.mixer, {}, {}, job_.select.options}).size());  // at a time
-        note_if(groups > candidates, "score: ", groups, " groups of ranks but ", candidates, " candidates; ",
-                groups - candidates, " groups have nothing to do (raise score.ranks_per_candidate)");
+        findings_.note_if(groups > candidates, "score: ", groups, " groups of ranks but ", candidates, " candidates; ",
+                          groups - candidates, " groups have nothing to do (raise score.ranks_per_candidate)");
     }
 
     void check_export() {
@@ -335,16 +337,17 @@ class Check {
         const ModelSpec student = exported_student();
         note_windows();
         for (const std::string& format : job_.export_to.formats) {
-            problem_if(!distinct.insert(format).second, "export.formats names ", format,
-                       " twice (a mistake?) remove one");
+            findings_.problem_if(!distinct.insert(format).second, "export.formats names ", format,
+                                 " twice (a mistake?) remove one");
             const auto refusal = find_export_format(format).refusal(student);
-            problem_if(refusal.has_value(), "export.formats: ", refusal.value_or(""), "; or take ", format,
-                       " out of export.formats");
-            note_if(!teacher_ && job_.student.output_norm_eps == OutputNormEps::reference &&
-                        !find_export_format(format).scales_for_eps(),
-                    "export.formats: ", format,
-                    " has one eps for all norms, so student.output_norm_eps: reference can be written only if the "
-                    "teacher's is 1e-5");
+            findings_.problem_if(refusal.has_value(), "export.formats: ", refusal.value_or(""), "; or take ", format,
+                                 " out of export.formats");
+            findings_.note_if(
+                !teacher_ && job_.student.output_norm_eps == OutputNormEps::reference &&
+                    !find_export_format(format).scales_for_eps(),
+                "export.formats: ", format,
+                " has one eps for all norms, so student.output_norm_eps: reference can be written only if the "
+                "teacher's is 1e-5");
         }
     }
 
@@ -353,7 +356,7 @@ class Check {
         if (!teacher_ || job_.export_to.formats.empty() || selection_rule(job_.select.rule).scorer == nullptr) return;
         const auto windowed =
             std::count_if(teacher_->window.begin(), teacher_->window.end(), [](int64_t window) { return window > 0; });
-        note_if(
+        findings_.note_if(
             windowed > 0, "export.formats: ", windowed, " of ", teacher_->window.size(),
             " layers of the teacher have a sliding window, which no format can express: if the scores choose one of "
             "them to keep softmax, the run stops before distill");

@@ -10,6 +10,7 @@
 
 #include "job/job.h"
 #include "specification/model_config.h"
+#include "system/error.h"
 
 namespace amalgam {
 
@@ -23,6 +24,15 @@ struct TokenCounts {
 struct Findings {
     std::vector<std::string> problems;  // the job cannot run
     std::vector<std::string> notes;     // it can, but somebody should know
+
+    template <class... Parts>
+    void problem_if(bool wrong, const Parts&... parts) {
+        if (wrong) problems.push_back(text(parts...));
+    }
+    template <class... Parts>
+    void note_if(bool worth_saying, const Parts&... parts) {
+        if (worth_saying) notes.push_back(text(parts...));
+    }
 };
 
 /// Checks `job` on `ranks` ranks. Without `teacher` or `counts` (a file could not be read; the caller says why) the

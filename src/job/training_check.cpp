@@ -35,46 +35,37 @@ class TrainingCheck {
             for (size_t p = 0; p < stage_.phases.size(); ++p)
                 check_phase(text(name_, ".phases[", p, "]"), text(name_, " phase ", p + 1), plan_.phases()[p],
                             stage_.phases[p].tokens);
-            note_if(true, name_, ": ", plan_.steps(), " steps and ", plan_.tokens(), " tokens in ",
-                    stage_.phases.size(), " phases");
+            findings_.note_if(true, name_, ": ", plan_.steps(), " steps and ", plan_.tokens(), " tokens in ",
+                              stage_.phases.size(), " phases");
         }
         check_schedule();
     }
 
   private:
-    template <class... Parts>
-    void problem_if(bool wrong, const Parts&... parts) {
-        if (wrong) findings_.problems.push_back(text(parts...));
-    }
-
-    template <class... Parts>
-    void note_if(bool worth_saying, const Parts&... parts) {
-        if (worth_saying) findings_.notes.push_back(text(parts...));
-    }
-
     void check_sum() {
         int64_t sum = 0;
         for (const TrainingPhase& phase : stage_.phases) sum += phase.tokens;
-        problem_if(!stage_.phases.empty() && stage_.tokens != sum, name_, ".tokens is ", stage_.tokens,
-                   " but the phases of ", name_, ".phases have ", sum,
-                   " together (they are the stage) leave it out, or give ", sum);
+        findings_.problem_if(!stage_.phases.empty() && stage_.tokens != sum, name_, ".tokens is ", stage_.tokens,
+                             " but the phases of ", name_, ".phases have ", sum,
+                             " together (they are the stage) leave it out, or give ", sum);
     }
 
     /// `section`: before the names of its keys; `words`: what it is called in sentences.
     void check_phase(const std::string& section, const std::string& words, const PlannedPhase& phase, int64_t tokens) {
         note_positions(section, phase.sequence_length, max_positions_, findings_);
         const int64_t batch = phase.batch_sequences, steps = phase.steps, rest = tokens - phase.tokens();
-        problem_if(steps == 0, section, ".tokens is ", tokens, ", less than one step of ", batch, " x ",
-                   phase.sequence_length, " = ", phase.step_tokens(),
-                   " tokens (nothing would be trained) raise it or lower the batch");
-        note_if(steps > 0, words, ": ", steps, " steps of ", phase.step_tokens(), " tokens",
-                rest > 0 ? text("; ", rest, " of the ", tokens, " tokens are left over") : "");
+        findings_.problem_if(steps == 0, section, ".tokens is ", tokens, ", less than one step of ", batch, " x ",
+                             phase.sequence_length, " = ", phase.step_tokens(),
+                             " tokens (nothing would be trained) raise it or lower the batch");
+        findings_.note_if(steps > 0, words, ": ", steps, " steps of ", phase.step_tokens(), " tokens",
+                          rest > 0 ? text("; ", rest, " of the ", tokens, " tokens are left over") : "");
         const int64_t unread = plan_.block_length() % phase.sequence_length;
-        note_if(unread > 0, words, ": ", unread, " of every ", plan_.block_length(),
-                " tokens are not read, as the longest sequences are no multiple of ", phase.sequence_length, " tokens");
-        problem_if(!has_pieces(phase.sequence_length, context_), "sharding.context is ", context_, " but ", section,
-                   ".sequence_length is ", phase.sequence_length, " (each rank needs at least ", shortest_piece,
-                   " tokens) use longer sequences, or fewer ranks for each");
+        findings_.note_if(unread > 0, words, ": ", unread, " of every ", plan_.block_length(),
+                          " tokens are not read, as the longest sequences are no multiple of ", phase.sequence_length,
+                          " tokens");
+        findings_.problem_if(!has_pieces(phase.sequence_length, context_), "sharding.context is ", context_, " but ",
+                             section, ".sequence_length is ", phase.sequence_length, " (each rank needs at least ",
+                             shortest_piece, " tokens) use longer sequences, or fewer ranks for each");
         check_shares(section, phase);
     }
 
@@ -82,29 +73,31 @@ class TrainingCheck {
         const int64_t batch = phase.batch_sequences;
         if (sharers_ < 1) return;
         if (batch % sharers_ != 0) {
-            problem_if(true, section, ".batch_sequences is ", batch, " but ", sharers_,
-                       context_ > 1 ? " groups of ranks" : " ranks",
-                       " share it (every rank needs the same number of sequences) use ",
-                       (batch / sharers_ + 1) * sharers_, " or ", largest_divisor(batch, sharers_),
-                       context_ > 1 ? " group(s)" : " rank(s)");
+            findings_.problem_if(true, section, ".batch_sequences is ", batch, " but ", sharers_,
+                                 context_ > 1 ? " groups of ranks" : " ranks",
+                                 " share it (every rank needs the same number of sequences) use ",
+                                 (batch / sharers_ + 1) * sharers_, " or ", largest_divisor(batch, sharers_),
+                                 context_ > 1 ? " group(s)" : " rank(s)");
         } else if (phase.micro_batch_sequences > 0) {
             const int64_t share = batch / sharers_, micro = phase.micro_batch_sequences;
-            problem_if(share % micro != 0, section, ".micro_batch_sequences is ", micro, " but a rank's share is ",
-                       share, " sequences (it is cut into equal parts) use a divisor of ", share);
+            findings_.problem_if(share % micro != 0, section, ".micro_batch_sequences is ", micro,
+                                 " but a rank's share is ", share,
+                                 " sequences (it is cut into equal parts) use a divisor of ", share);
         }
     }
 
     void check_schedule() {
         const int64_t steps = plan_.steps();
         const OptimizerJob& optimizer = stage_.optimizer;
-        problem_if(steps > 0 && optimizer.warmup_fraction + optimizer.decay_fraction > 1.0 &&
-                       optimizer.schedule == Schedule::warmup_stable_decay,
-                   name_, ".optimizer: warmup_fraction ", optimizer.warmup_fraction, " and decay_fraction ",
-                   optimizer.decay_fraction,
-                   " are more than all steps (the full learning rate would never be reached) lower one of them");
-        problem_if(steps > 0 && optimizer.warmup_steps >= steps, name_, ".optimizer.warmup_steps is ",
-                   optimizer.warmup_steps, " but the stage has ", steps,
-                   " steps (the full learning rate would never be reached) lower it");
+        findings_.problem_if(
+            steps > 0 && optimizer.warmup_fraction + optimizer.decay_fraction > 1.0 &&
+                optimizer.schedule == Schedule::warmup_stable_decay,
+            name_, ".optimizer: warmup_fraction ", optimizer.warmup_fraction, " and decay_fraction ",
+            optimizer.decay_fraction,
+            " are more than all steps (the full learning rate would never be reached) lower one of them");
+        findings_.problem_if(steps > 0 && optimizer.warmup_steps >= steps, name_, ".optimizer.warmup_steps is ",
+                             optimizer.warmup_steps, " but the stage has ", steps,
+                             " steps (the full learning rate would never be reached) lower it");
     }
 
     const std::string name_;

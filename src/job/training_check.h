@@ -10,8 +10,7 @@
 namespace amalgam {
 
 /// Of the stage `name`, whose batches are divided among `sharers` ranks, or groups of `context` ranks that share
-/// sequences (below 1: not known). `max_positions`: of the
-/// teacher; 0: not known.
+/// sequences (below 1: not known). `max_positions`: of the teacher; 0: not known.
 void check_training(const std::string& name, const TrainingJob& stage, int64_t sharers, int64_t context,
                     int64_t max_positions, Findings& findings);
 
