@@ -5,13 +5,10 @@
 #include <torch/csrc/autograd/autograd.h>
 
 namespace amalgam {
-namespace {
 
 at::Tensor leaf(const at::Tensor& x) {
     return x.detach().requires_grad_(true);
 }
-
-}  // namespace
 
 BlockwiseForward::BlockwiseForward(CausalLM& student, const at::Tensor& tokens, Activations activations,
                                    ContextGroup* context)

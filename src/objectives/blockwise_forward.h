@@ -14,6 +14,9 @@
 
 namespace amalgam {
 
+/// The values of x, with which a graph of its own begins.
+at::Tensor leaf(const at::Tensor& x);
+
 class BlockwiseForward {
   public:
     /// tokens [sequences, time]; with `context` of the whole sequences, of which this rank computes its piece.

@@ -2,7 +2,6 @@
 // From the layers that recall_guided keeps, one kept layer is exchanged for one left out, time after time, as long as
 // the score of the whole set rises: a local search among sets of one size, by steepest ascent.
 #include <algorithm>
-#include <cmath>
 #include <map>
 
 #include "rules/budget.h"
@@ -24,19 +23,6 @@ struct Search {
 
 Candidates each_alone(const ScoresSoFar& so_far) {
     return aligned_removed_layer_scorer().next({so_far.layers, so_far.mixer});
-}
-
-Layers by_importance(int64_t layers, const Scored& each) {
-    std::map<int64_t, double> score;
-    for (const ScoredCandidate& one : each)
-        if (const auto layer = removed_layer(one.candidate)) score[*layer] = one.score;
-    if (int64_t(score.size()) != layers)
-        throw Error(text("scores: ", score.size(), " of ", layers, " layers were removed alone"),
-                    ExitCode::damaged_file);
-    Layers order;
-    for (const auto& [layer, value] : score) order.push_back(layer);
-    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return score[a] < score[b]; });
-    return order;
 }
 
 /// All sets with one layer of `kept` exchanged. Neighbours in this order have their first layers in common, which are
@@ -62,7 +48,8 @@ Search search(const ScoresSoFar& so_far) {
     }
     const auto rounds = option<int64_t>(so_far.options, "swap_rounds");
     const int64_t count = kept_by_budget(so_far.options, so_far.layers);
-    search.by_importance = by_importance(so_far.layers, {so_far.scored.begin(), so_far.scored.begin() + so_far.layers});
+    search.by_importance = selection_rule("recall_guided")
+                               .order(so_far.layers, {so_far.scored.begin(), so_far.scored.begin() + so_far.layers});
     std::map<Layout, double> scores;
     for (const ScoredCandidate& one : so_far.scored) scores[one.candidate.layout] = one.score;
     const auto measure = [&](const Layout& layout) {

@@ -53,9 +53,9 @@ class GateTraining {
 
   private:
     void begin() {
-        double found = 0.0;
-        setup_.world.on_root([&] { found = read() ? 1.0 : 0.0; });
-        if (setup_.world.broadcast(int64_t(found)) != 0) return share();
+        int64_t found = 0;
+        setup_.world.on_root([&] { found = read() ? 1 : 0; });
+        if (setup_.world.broadcast(found) != 0) return share();
         state_ = {};
         state_.course.gates = {std::vector<double>(size_t(layers_), 1.0)};
         state_.first_moment = state_.second_moment = std::vector<double>(size_t(layers_), 0.0);

@@ -6,14 +6,9 @@
 
 #include <utility>
 
+#include "objectives/blockwise_forward.h"
+
 namespace amalgam {
-namespace {
-
-at::Tensor leaf(const at::Tensor& x) {
-    return x.detach().requires_grad_(true);
-}
-
-}  // namespace
 
 GatedPass::GatedPass(const CausalLM& teacher, const CausalLM& aligned, std::vector<double> gates,
                      const at::Tensor& tokens, Activations activations)
