@@ -89,7 +89,7 @@ void add_run(std::vector<JobKey>& schema) {
     keys.add("deterministic", &Job::deterministic, "",
              "the same bits on any number of ranks, however they share the models; slower");
     keys.add("threads_per_rank", &Job::threads_per_rank, "threads",
-             "of the CPU; 0: cores that the ranks of the node may use / number of these ranks")
+             "of the CPU; 0: cores that the ranks of the node may use / number of these ranks, beside a GPU at most 4")
         .range = at_least(0);
     keys.add("walltime", &Job::walltime, "hh:mm:ss",
              "after it the run saves, stops and exits with 75; empty: no limit");

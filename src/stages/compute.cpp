@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 
@@ -20,6 +21,9 @@
 
 namespace amalgam {
 namespace {
+
+// Threads wait for work by spinning: on a full node more of them slow the one that feeds the GPU.
+constexpr int threads_beside_gpu = 4;
 
 bool cuda_is_there() {
 #ifdef AMALGAM_CUDA
@@ -68,8 +72,11 @@ void set_product_precision(at::ScalarType type) {
 
 Compute set_up_compute(const Job& job, const Communicator& world, const Communicator& node) {
     Compute compute;
+    const bool cuda = asks_for_cuda("device", job.device);
     // Sums of LibTorch's products may be cut differently for another number of threads; one thread has one order.
-    const int automatic = job.deterministic ? 1 : share_of_cores(node);
+    const int automatic = job.deterministic ? 1
+                          : cuda            ? std::min(share_of_cores(node), threads_beside_gpu)
+                                            : share_of_cores(node);
     compute.threads = job.threads_per_rank > 0 ? int(job.threads_per_rank) : automatic;
     at::set_num_threads(compute.threads);
     if (job.deterministic) {
@@ -77,7 +84,6 @@ Compute set_up_compute(const Job& job, const Communicator& world, const Communic
         at::globalContext().setDeterministicAlgorithms(true, false);
     }
 
-    const bool cuda = asks_for_cuda("device", job.device);
     require(!cuda || job.sharding.context == 1, "sharding.context is ", job.sharding.context,
             " but this rank has a GPU (pieces of sequences are computed on CPUs only); use device: cpu or "
             "sharding.context: 1");
