@@ -71,6 +71,25 @@ __device__ void pair_gradients(const Tiles<dim>& X, const Tiles<dim>& values, fl
     }
 }
 
+/// Pairs among a warp's 16 tokens where decays are steep. Seldom called: inlined, its registers would be spilled by all
+/// warps.
+template <int dim, bool bounded>
+__device__ __noinline__ PairSums steep_pairs(const ForwardCall& call, const ChunkShared<dim>& shared, int head,
+                                             int tokens, int tile, int piece) {
+    const int warp = warp_of_group(), lane = threadIdx.x % 32, top = 16 * warp + lane / 4;
+    float decay[8], q[8], k[8];
+    piece_decays(decay, load_piece_rows(shared.a[tile], 16 * warp, piece, lane), Gate<bounded>(call, head),
+                 call.dt_bias + head * dim, 64 * tile + 16 * piece, absent_rows(top, tokens), lane);
+    unpack(q, load_piece_rows(shared.q[tile], 16 * warp, piece, lane),
+           {shared.numbers.q_factor[top], shared.numbers.q_factor[top + 8]});
+    unpack(k, load_piece_rows(shared.k[tile], 16 * warp, piece, lane),
+           {shared.numbers.k_factor[top], shared.numbers.k_factor[top + 8]});
+    PieceDecays decays(decay);
+    PairSums sums;
+    add_levels(sums, q, k, decays, DiagonalBlock(shared.dP, warp, lane), DiagonalBlock(shared.Z, warp, lane), lane);
+    return sums;
+}
+
 /// Blocks that a multiprocessor holds.
 template <int dim>
 constexpr int blocks_at_once = dim == 64 ? 2 : 1;
@@ -233,18 +252,18 @@ __global__ void __launch_bounds__(4 * dim, blocks_at_once<dim>)
 #pragma unroll 1
     for (int p = 0; p < 2; ++p) {
         const int piece = 2 * half + p, channel = 64 * tile + 16 * piece;
-        const auto single = [&] {
-            float decay[8];
-            piece_decays(decay, load_piece_rows(a_tile, 16 * warp, piece, lane), gate, dt_bias, channel, absent, lane);
-            return PieceDecays(decay);
-        };
         float q[8], k[8];
         unpack(q, load_piece_rows(q_tile, 16 * warp, piece, lane), q_factor);
         unpack(k, load_piece_rows(k_tile, 16 * warp, piece, lane), k_factor);
-        PieceDecays decays = single();
+        float decay[8];
+        piece_decays(decay, load_piece_rows(a_tile, 16 * warp, piece, lane), gate, dt_bias, channel, absent, lane);
+        PieceDecays decays(decay);
         decays.join<1>(lane), decays.join<2>(lane), decays.join<4>(lane);
         PairSums pairs;
-        add_diagonal(pairs, q, k, decays, dP, Z, single, lane);
+        if (const MiddleFactors middle(decays); middle.steep)
+            pairs = steep_pairs<dim, bounded>(call, shared, head, tokens, tile, piece);
+        else
+            add_diagonal(pairs, q, k, middle, dP, Z);
         decays.join<8>(lane);
         add_blocks<dim>(pairs, decays, shared.scaled, shared.blocks, shared.dP, shared.Z, tile, piece, warp, lane);
 

@@ -88,19 +88,18 @@ __device__ inline void add_level(PairSums& sums, const float (&q)[8], const floa
     decays.join<size>(lane);
 }
 
-/// Pairs among this warp's 16 tokens, each with others; `decays` joined to 8 tokens, `single()` those of one token.
-template <class Single>
-__device__ void add_diagonal(PairSums& sums, const float (&q)[8], const float (&k)[8], const PieceDecays& decays,
-                             const DiagonalBlock& dP, const DiagonalBlock& Z, Single single, int lane) {
-    const MiddleFactors middle(decays);
-    if (middle.steep) {
-        PieceDecays again = single();
-        add_level<1>(sums, q, k, again, dP, Z, lane);
-        add_level<2>(sums, q, k, again, dP, Z, lane);
-        add_level<4>(sums, q, k, again, dP, Z, lane);
-        add_level<8>(sums, q, k, again, dP, Z, lane);
-        return;
-    }
+/// Pairs among this warp's 16 tokens, each with others, whatever their decays; `decays` of one token each.
+__device__ inline void add_levels(PairSums& sums, const float (&q)[8], const float (&k)[8], PieceDecays& decays,
+                                  const DiagonalBlock& dP, const DiagonalBlock& Z, int lane) {
+    add_level<1>(sums, q, k, decays, dP, Z, lane);
+    add_level<2>(sums, q, k, decays, dP, Z, lane);
+    add_level<4>(sums, q, k, decays, dP, Z, lane);
+    add_level<8>(sums, q, k, decays, dP, Z, lane);
+}
+
+/// The same where no decay is steep.
+__device__ inline void add_diagonal(PairSums& sums, const float (&q)[8], const float (&k)[8],
+                                    const MiddleFactors& middle, const DiagonalBlock& dP, const DiagonalBlock& Z) {
     const Left row_q = scaled(q, middle.row), row_k = scaled(k, middle.row), column_k = scaled(k, middle.column);
     {
         const Left right = transpose(column_k);
