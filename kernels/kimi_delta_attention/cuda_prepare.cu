@@ -85,6 +85,17 @@ __device__ void add_steep_pairs(float (&qk)[8], float (&kk)[8], const float (&q)
     }
 }
 
+/// As halve, with products.
+template <int half, int size>
+__device__ void halve_product(float (&x)[size], int lane, int bit) {
+    const bool upper = (lane & bit) != 0;
+#pragma unroll
+    for (int i = 0; i < half; ++i) {
+        const float given = upper ? x[i] : x[i + half], kept = upper ? x[i + half] : x[i];
+        x[i] = kept * __shfl_xor_sync(~0U, given, bit);
+    }
+}
+
 /// Zero above the diagonal of a 16 x 16 result, and on it where `strict`.
 template <bool strict>
 __device__ void keep_lower(float (&d)[8], int lane) {
@@ -181,18 +192,10 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
                 squares[i][j % 2] += low * low + high * high;
             }
         }
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            float x[2];
-#pragma unroll
-            for (int c = 0; c < 2; ++c) {
-                x[c] = decay[4 * h + c] * decay[4 * h + 2 + c];
-#pragma unroll
-                for (int step = 4; step < 32; step *= 2) x[c] *= __shfl_xor_sync(~0U, x[c], step);
-            }
-            if (lane < 4)
-                *reinterpret_cast<float2*>(&shared.blocks[warp][channel + 8 * h + 2 * lane]) = make_float2(x[0], x[1]);
-        }
+        float x[4] = {decay[0] * decay[2], decay[1] * decay[3], decay[4] * decay[6], decay[5] * decay[7]};
+        halve_product<2>(x, lane, 4), halve_product<1>(x, lane, 8);
+        x[0] *= __shfl_xor_sync(~0U, x[0], 16);
+        if (lane < 16) shared.blocks[warp][channel + (lane & 4) * 2 + lane % 4 * 2 + (lane & 8) / 8] = x[0];
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
