@@ -118,15 +118,17 @@ __device__ inline void add_diagonal(PairSums& sums, const float (&q)[8], const f
 
 /// Pairs of this warp's tokens with those of other blocks. `p` is the piece of the tile, decays joined to 16 tokens.
 template <int dim>
-__device__ inline void add_blocks(PairSums& sums, const PieceDecays& decays, const BlockTiles<dim>& scaled,
-                                  const BlockDecays<dim>& decays_between, const char* dP, const char* Z, int tile,
-                                  int p, int warp, int lane) {
-    const int channel = 64 * tile + 16 * p;
+__device__ inline void add_blocks(PairSums& sums, const float (&from)[8], const float (&to)[8],
+                                  const BlockTiles<dim>& scaled, const BlockDecays<dim>& decays_between, const char* dP,
+                                  const char* Z, int tile, int p, int warp, int lane) {
+    const float* between = &decays_between[0][64 * tile + 16 * p + lane % 4 * 2];
     const auto pass = [&](float(&x)[8], int block) {
-        float between[4];
-        decays_of_blocks<dim>(between, decays_between, block, block + 1, channel, lane);
 #pragma unroll
-        for (int e = 0; e < 8; ++e) x[e] *= of_channel(between, e);
+        for (int h = 0; h < 2; ++h) {
+            const float2 decay = *reinterpret_cast<const float2*>(between + block * dim + 8 * h);
+#pragma unroll
+            for (int r = 0; r < 2; ++r) x[4 * h + 2 * r] *= decay.x, x[4 * h + 2 * r + 1] *= decay.y;
+        }
     };
     {
         float x[8] = {}, y[8] = {};
@@ -137,8 +139,8 @@ __device__ inline void add_blocks(PairSums& sums, const PieceDecays& decays, con
             multiply_rows(x, load_piece_rows(dP, 16 * warp, block, lane), right);
             multiply_rows(y, load_piece_rows(Z, 16 * warp, block, lane), right);
         }
-        add_product(sums.q, sums.later, 1.0F, x, load_piece_rows(scaled.from_q[tile], 16 * warp, p, lane), decays.from);
-        add_product(sums.k, sums.later, 1.0F, y, load_piece_rows(scaled.from_k[tile], 16 * warp, p, lane), decays.from);
+        add_product(sums.q, sums.later, 1.0F, x, load_piece_rows(scaled.from_q[tile], 16 * warp, p, lane), from);
+        add_product(sums.k, sums.later, 1.0F, y, load_piece_rows(scaled.from_k[tile], 16 * warp, p, lane), from);
     }
     float x[8] = {};
 #pragma unroll 1
@@ -149,7 +151,7 @@ __device__ inline void add_blocks(PairSums& sums, const PieceDecays& decays, con
         multiply_rows(x, load_block_transposed(Z, 16 * block, warp, lane),
                       load_piece_transposed(scaled.from_k[tile], 16 * block, p, lane));
     }
-    add_product(sums.k, sums.later, -1.0F, x, load_piece_rows(scaled.to_k[tile], 16 * warp, p, lane), decays.to);
+    add_product(sums.k, sums.later, -1.0F, x, load_piece_rows(scaled.to_k[tile], 16 * warp, p, lane), to);
 }
 
 }  // namespace amalgam::kernels::kimi_delta
