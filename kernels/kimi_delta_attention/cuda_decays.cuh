@@ -197,6 +197,14 @@ __device__ inline Left scaled(const float (&x)[8], const float (&factor)[8]) {
              pack(x[4] * factor[4], x[5] * factor[5]), pack(x[6] * factor[6], x[7] * factor[7])}};
 }
 
+/// With a factor a channel.
+__device__ inline Left scaled(const float (&x)[8], const float (&factor)[4]) {
+    float y[8];
+#pragma unroll
+    for (int e = 0; e < 8; ++e) y[e] = x[e] * of_channel(factor, e);
+    return packed(y);
+}
+
 /// d += a b for 16 x 16 and 16 x 8 blocks, b as two registers.
 __device__ inline void multiply(float* d, const Left& a, uint32_t b0, uint32_t b1) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
