@@ -205,11 +205,12 @@ __global__ void __launch_bounds__(4 * dim, blocks_at_once<dim>)
         load_tiles<dim, threads>(shared_address(target), rows, start, head * dim, first, time, threadIdx.x);
     };
     load(shared.of.dO, backward.output_gradient);
+    copies_commit();
     load(shared.a, call.a);
     load(shared.k, call.k);
     load(shared.q, call.q);
     copies_commit();
-    copies_wait<0>();
+    copies_wait<1>();  // the products need no more
     publish_shared();
     __syncthreads();
     barrier_wait(shared_address(&shared.loaded[0]), 0);
@@ -271,6 +272,7 @@ __global__ void __launch_bounds__(4 * dim, blocks_at_once<dim>)
     hold(dQ);
     hold(read);
     hold(write);
+    copies_wait<0>();
     __syncthreads();  // from here on the tokens scaled for blocks lie where the operands were
 
     const Gate<bounded> gate(call, head);
