@@ -140,9 +140,13 @@ __device__ inline void products_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
 }
 
-/// Swizzle of 128 bytes, 1 KiB between groups of eight rows.
-__device__ inline uint64_t descriptor(uint32_t address) {
-    return (uint64_t(1) << 62) | (uint64_t(1024 >> 4) << 32) | (uint64_t(1) << 16) | ((address & 0x3FFFF) >> 4);
+/// Swizzle of 128 bytes, 1 KiB between groups of eight rows; of what lies `offset` bytes (a multiple of 16) into a
+/// tile. The tile's part and the offset's are added apart, so that offsets known at compile time cost one addition
+/// each.
+__device__ inline uint64_t descriptor(uint32_t tile, int offset) {
+    constexpr uint32_t high = (uint32_t(1) << 30) | (1024 >> 4);
+    const uint32_t low = ((uint32_t(1) << 16) | tile >> 4) + static_cast<uint32_t>(offset / 16);
+    return uint64_t(high) << 32 | low;
 }
 
 #define AMALGAM_ACCUMULATORS                                                                                          \
@@ -163,8 +167,8 @@ __device__ inline void product(float (&d)[32], const Left& a, uint32_t right_til
         "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " AMALGAM_ACCUMULATORS
         ", {%32,%33,%34,%35}, %36, p, 1, 1, %38;\n}\n"
         : AMALGAM_ACCUMULATOR_OPERANDS(d)
-        : "r"(a.x[0]), "r"(a.x[1]), "r"(a.x[2]), "r"(a.x[3]),
-          "l"(descriptor(right_tile + k * (transposed ? 2048 : 32))), "r"(accumulate), "n"(transposed));
+        : "r"(a.x[0]), "r"(a.x[1]), "r"(a.x[2]), "r"(a.x[3]), "l"(descriptor(right_tile, k * (transposed ? 2048 : 32))),
+          "r"(accumulate), "n"(transposed));
 }
 
 template <Lie left, Lie right>
@@ -175,8 +179,8 @@ __device__ inline void product(float (&d)[32], uint32_t left_tile, uint32_t righ
         "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " AMALGAM_ACCUMULATORS
         ", %32, %33, p, 1, 1, %35, %36;\n}\n"
         : AMALGAM_ACCUMULATOR_OPERANDS(d)
-        : "l"(descriptor(left_tile + k * (left_transposed ? 2048 : 32))),
-          "l"(descriptor(right_tile + k * (right_transposed ? 2048 : 32))), "r"(accumulate), "n"(left_transposed),
+        : "l"(descriptor(left_tile, k * (left_transposed ? 2048 : 32))),
+          "l"(descriptor(right_tile, k * (right_transposed ? 2048 : 32))), "r"(accumulate), "n"(left_transposed),
           "n"(right_transposed));
 }
 
@@ -192,9 +196,9 @@ __device__ inline void product(float (&d)[16], uint32_t left_tile, uint32_t righ
         "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}, %16, %17, p, 1, 1, %19, %20;\n}\n"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
           "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
-        : "l"(descriptor(left_tile + k * (left_transposed ? 2048 : 32))),
-          "l"(descriptor(right_tile + (right_transposed ? k * 2048 + half * 64 : k * 32 + half * 4096))),
-          "r"(accumulate), "n"(left_transposed), "n"(right_transposed));
+        : "l"(descriptor(left_tile, k * (left_transposed ? 2048 : 32))),
+          "l"(descriptor(right_tile, right_transposed ? k * 2048 + half * 64 : k * 32 + half * 4096)), "r"(accumulate),
+          "n"(left_transposed), "n"(right_transposed));
 }
 
 #else

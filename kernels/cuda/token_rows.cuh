@@ -38,10 +38,11 @@ __device__ inline void load_tiles(uint32_t tiles, DeviceRows rows, int64_t seque
     const __nv_bfloat16* source = rows.data + (sequence_start + first + row) * rows.stride + column + piece * 8;
     const int64_t step = rows_at_once * rows.stride;
     const uint32_t target = tiles + piece / 8 * hopper::tile_bytes + hopper::tile_offset(row, piece % 8);
+    // Of an absent row nothing is read, so its address may be any: a choice of another one costs more than the copy.
 #pragma unroll
     for (int i = 0; i < 64 / rows_at_once; ++i) {
-        const bool present = first + row + i * rows_at_once < time;
-        hopper::copy_async(target + i * rows_at_once * 128, present ? source + i * step : rows.data, present);
+        hopper::copy_async(target + i * rows_at_once * 128, source, first + row + i * rows_at_once < time);
+        source += step;
     }
 }
 

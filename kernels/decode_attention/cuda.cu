@@ -7,6 +7,9 @@
 //     S^T = K Q^T [keys x heads],  O^T = V^T P^T [width x heads]
 // so that the softmax of a head stays in the threads that hold its column. More than eight query heads of one key head
 // are several blocks. float32 is for checks: a warp per key, lanes along the width.
+#include <algorithm>
+#include <utility>
+
 #include "kernels/cuda/elements.cuh"
 #include "kernels/cuda/hopper.cuh"
 #include "kernels/decode_attention/decode_attention.h"
@@ -82,25 +85,75 @@ __global__ void __launch_bounds__(threads) append_kernel(CacheAppend a) {
 
 // --- attention -------------------------------------------------------------------------------------------------------
 
-/// How the blocks of a call share the keys.
+constexpr int most_splits = 64;
+
+template <int width>
+struct Tiles {
+    static constexpr int keys = width <= 64 ? 32 : 16;    // of a tile
+    static constexpr int stages = 3;                      // tiles under way, of a warp: two blocks fit
+    static constexpr int stride = 2 * width + 16;         // bytes of a row: an odd number of pieces, no bank conflicts
+    static constexpr int tile = keys * stride;            // bytes
+    static constexpr int warp_bytes = stages * 2 * tile;  // keys and values
+    static constexpr int bytes = warps * warp_bytes;
+};
+
+template <class Body>
+auto with_width(std::int64_t width, Body&& body) {
+    if (width == 32) return body(std::integral_constant<int, 32>{});
+    if (width == 64) return body(std::integral_constant<int, 64>{});
+    if (width == 96) return body(std::integral_constant<int, 96>{});
+    return body(std::integral_constant<int, 128>{});
+}
+
+/// How the blocks of a call share the keys: a stretch is `share` keys of a row, the last of a row what is left. So all
+/// blocks but those have the same work, whatever the lengths of the rows are.
 struct Sharing {
-    int splits;       // stretches of a row's keys
+    int splits;       // stretches of a row that is full
+    int share;        // keys: a multiple of what the warps of a block take in a turn
     int head_blocks;  // of query heads, of one key head
 };
 
-Sharing sharing_of(const CacheShape& s) {
+/// The number of stretches, up to `most`, that promises the least time, which is counted in keys that a block reads.
+/// `span`: keys of a full row.
+Sharing sharing_of(const CacheShape& s, std::int64_t span, std::int64_t most) {
     static const int processors = multiprocessors();
+    const auto [turn, bytes] = with_width(s.width, [](auto width) {
+        using Tile = Tiles<decltype(width)::value>;
+        return std::pair(warps * Tile::keys, Tile::bytes);
+    });
+    constexpr int of_processor = 228 << 10, reserved = 4 << 10;  // bytes of shared memory; of a block, beside its tiles
+    const std::int64_t places = std::int64_t(processors) * (of_processor / (bytes + reserved));
     const int head_blocks = int((s.query_heads / s.key_value_heads + heads - 1) / heads);
     const std::int64_t blocks = s.batch * s.key_value_heads * head_blocks;
-    // Several blocks for every place on the GPU, so that unequal lengths even out, each of 256 keys at least.
-    const std::int64_t wanted = (8 * processors + blocks - 1) / blocks, most = (s.capacity + 255) / 256;
-    const std::int64_t splits = wanted < most ? wanted : most;
-    return {int(splits < 1 ? 1 : splits > 64 ? 64 : splits), head_blocks};
+    const std::int64_t start = 48 * 128 / s.width;  // what a block takes to begin and to end
+    Sharing best{1, 0, head_blocks};
+    std::int64_t least = 0;
+    for (std::int64_t wanted = 1; wanted <= most; ++wanted) {
+        const std::int64_t share = (span + wanted * turn - 1) / (wanted * turn) * turn,
+                           splits = (span + share - 1) / share;
+        const std::int64_t waves = (blocks * splits + places - 1) / places;
+        // Rows of unequal lengths leave places without work at the end, for half a share or so; parts are put together
+        // one after the other.
+        const std::int64_t cost = waves * (share + start) + share / 4 + (splits > 1 ? 2 * splits : 0);
+        if (best.share == 0 || cost < least) {
+            best.splits = int(splits), best.share = int(share);
+            least = cost;
+        }
+    }
+    return best;
+}
+Sharing sharing_of(const CacheShape& s) {
+    return sharing_of(s, std::max<std::int64_t>(s.capacity, 1), most_splits);
+}
+/// No more stretches than without a window: the workspace is that of the shape.
+Sharing sharing_of(const DecodeAttention& a) {
+    const Sharing all = sharing_of(a.shape);
+    return a.window > 0 && a.window < a.shape.capacity ? sharing_of(a.shape, a.window, all.splits) : all;
 }
 
 struct Call {
     DecodeAttention a;
-    int splits, head_blocks;
+    Sharing sharing;
     float scale;        // times log2 e
     unsigned* arrived;  // [batch, key heads, head blocks], zero before and after a call
     float* mixed;       // [batch, query heads, splits, width]
@@ -110,25 +163,25 @@ struct Call {
 /// The keys of one block.
 struct Stretch {
     int row, split, key_head, first_head, heads_here;
-    int slot, begin, end;  // positions; none where begin >= end
+    int slot, begin, end;  // positions
+    int splits;            // stretches of this row
     bool skipped;
 
     __device__ explicit Stretch(const Call& c) {
         const CacheShape& s = c.a.shape;
-        const int group = int(s.query_heads / s.key_value_heads), of_group = int(blockIdx.x) % c.head_blocks * heads;
+        const int head_blocks = c.sharing.head_blocks, share = c.sharing.share;
+        const int group = int(s.query_heads / s.key_value_heads), of_group = int(blockIdx.x) % head_blocks * heads;
         row = int(blockIdx.z);
         split = int(blockIdx.y);
-        key_head = int(blockIdx.x) / c.head_blocks;
+        key_head = int(blockIdx.x) / head_blocks;
         first_head = key_head * group + of_group;
         heads_here = min(heads, group - of_group);
         slot = c.a.slot[row];
         const int length = c.a.length[row];
-        skipped = slot < 0 || length < 0 || length >= s.capacity;
         const int all_end = length + 1, all_begin = c.a.window > 0 ? max(0, all_end - int(c.a.window)) : 0;
-        // A multiple of what the warps of a block take in a turn.
-        constexpr int granule = warps * 32;
-        const int share = ((all_end - all_begin + c.splits - 1) / c.splits + granule - 1) / granule * granule;
-        begin = min(all_begin + split * share, all_end);
+        splits = (all_end - all_begin + share - 1) / share;
+        skipped = slot < 0 || length < 0 || length >= s.capacity || split >= splits;
+        begin = all_begin + split * share;
         end = min(begin + share, all_end);
     }
 };
@@ -139,6 +192,60 @@ struct Found {
     float largest[heads], sum[heads];
     float mixed[heads][width + 1];
 };
+
+__device__ __forceinline__ void store(Bfloat16* to, const float4& x) {
+    *reinterpret_cast<uint2*>(to) = make_uint2(hopper::pack(x.x, x.y), hopper::pack(x.z, x.w));
+}
+__device__ __forceinline__ void store(float* to, const float4& x) {
+    *reinterpret_cast<float4*>(to) = x;
+}
+
+__device__ __forceinline__ float warp_maximum(float x) {
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) x = fmaxf(x, __shfl_xor_sync(~0U, x, distance));
+    return x;
+}
+
+/// Puts the parts of a head together, which other blocks have written: a warp for a head, four channels a lane. All
+/// loads of a turn are under way at once: one after the other, they would take longer than reading the keys. Not
+/// inlined: the loop over the keys would get fewer registers.
+template <class T, int width>
+__device__ __noinline__ void merge(const Call& c, const Stretch& at, int h, int lane) {
+    constexpr int quads = width / 4, at_once = 16;
+    const std::int64_t head = at.row * c.a.shape.query_heads + at.first_head + h, part = head * c.sharing.splits;
+    float2 weight[most_splits / 32];
+    float largest = -INFINITY, sum = 0;
+#pragma unroll
+    for (int i = 0; i < most_splits / 32; ++i) {
+        const int p = 32 * i + lane;
+        weight[i] = p < at.splits ? __ldcg(c.weights + part + p) : make_float2(-INFINITY, 0.0F);
+        largest = fmaxf(largest, weight[i].x);
+    }
+    largest = warp_maximum(largest);
+#pragma unroll
+    for (int i = 0; i < most_splits / 32; ++i) {
+        weight[i].x = exp2_approximate(weight[i].x - largest);  // a row has at least one key
+        sum = fmaf(weight[i].x, weight[i].y, sum);
+    }
+    sum = group_sum<32>(sum);
+    const float4* mixed = reinterpret_cast<const float4*>(c.mixed + part * width) + min(lane, quads - 1);
+    float4 x = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
+    for (int first = 0; first < at.splits; first += at_once) {
+        float4 y[at_once];
+#pragma unroll
+        for (int i = 0; i < at_once; ++i)
+            y[i] = first + i < at.splits ? __ldcg(mixed + (first + i) * quads) : make_float4(0.0F, 0.0F, 0.0F, 0.0F);
+#pragma unroll
+        for (int i = 0; i < at_once; ++i) {
+            const float factor = __shfl_sync(~0U, first < 32 ? weight[0].x : weight[1].x, (first + i) % 32);
+            x.x = fmaf(factor, y[i].x, x.x), x.y = fmaf(factor, y[i].y, x.y);
+            x.z = fmaf(factor, y[i].z, x.z), x.w = fmaf(factor, y[i].w, x.w);
+        }
+    }
+    if (lane < quads)
+        store(row_of<T>(c.a.o, at.row) + (at.first_head + h) * width + 4 * lane,
+              make_float4(x.x / sum, x.y / sum, x.z / sum, x.w / sum));
+}
 
 /// Puts the warps of a block together, and the blocks of a head. All threads of the block call it after a barrier.
 template <class T, int width>
@@ -152,68 +259,37 @@ __device__ void finish(const Call& c, const Stretch& at, const Found<width>* fou
         for (int w = 0; w < warps; ++w) largest = fmaxf(largest, found[w].largest[h]);
 #pragma unroll
         for (int w = 0; w < warps; ++w) {
-            factor[w] = largest == -INFINITY ? 0.0F : exp2_approximate(found[w].largest[h] - largest);
+            factor[w] = exp2_approximate(found[w].largest[h] - largest);  // a block has at least one key
             sum = fmaf(factor[w], found[w].sum[h], sum);
         }
-        const std::int64_t head = at.row * s.query_heads + at.first_head + h;
-        const float scale = c.splits == 1 ? 1.0F / sum : 1.0F;
+        const std::int64_t part = (at.row * s.query_heads + at.first_head + h) * c.sharing.splits + at.split;
         for (int j = lane; j < width; j += 32) {
             float x = 0;
 #pragma unroll
             for (int w = 0; w < warps; ++w) x = fmaf(factor[w], found[w].mixed[h][j], x);
-            if (c.splits == 1) {
-                narrow(x * scale, row_of<T>(c.a.o, at.row)[(at.first_head + h) * width + j]);
-            } else {
-                c.mixed[(head * c.splits + at.split) * width + j] = x;
-            }
+            if (at.splits == 1)
+                narrow(x / sum, row_of<T>(c.a.o, at.row)[(at.first_head + h) * width + j]);
+            else
+                c.mixed[part * width + j] = x;
         }
-        if (c.splits > 1 && lane == 0) c.weights[head * c.splits + at.split] = make_float2(largest, sum);
+        if (at.splits > 1 && lane == 0) c.weights[part] = make_float2(largest, sum);
     }
-    if (c.splits == 1) return;
+    if (at.splits == 1) return;
 
     __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
         // Wraps to zero with the last block.
         unsigned* counter = c.arrived + std::int64_t(at.row) * gridDim.x + blockIdx.x;
-        last = atomicInc(counter, unsigned(c.splits - 1)) == unsigned(c.splits - 1);
+        last = atomicInc(counter, unsigned(at.splits - 1)) == unsigned(at.splits - 1);
     }
     __syncthreads();
     if (!last) return;
     __threadfence();
-    for (int h = warp; h < at.heads_here; h += warps) {
-        const std::int64_t head = at.row * s.query_heads + at.first_head + h;
-        const volatile float2* weights = c.weights + head * c.splits;
-        float largest = -INFINITY, sum = 0;
-        for (int p = 0; p < c.splits; ++p) largest = fmaxf(largest, weights[p].x);
-        float x[(width + 31) / 32] = {};
-        for (int p = 0; p < c.splits; ++p) {
-            const float of_split = weights[p].x;
-            if (of_split == -INFINITY) continue;  // had no keys
-            const float factor = exp2_approximate(of_split - largest);
-            sum = fmaf(factor, weights[p].y, sum);
-            const volatile float* mixed = c.mixed + (head * c.splits + p) * width;
-#pragma unroll
-            for (int i = 0; i < (width + 31) / 32; ++i) x[i] = fmaf(factor, mixed[32 * i + lane], x[i]);
-        }
-#pragma unroll
-        for (int i = 0; i < (width + 31) / 32; ++i)
-            narrow(x[i] / sum, row_of<T>(c.a.o, at.row)[(at.first_head + h) * width + 32 * i + lane]);
-    }
+    for (int h = warp; h < at.heads_here; h += warps) merge<T, width>(c, at, h, lane);
 }
 
 // --- bfloat16 --------------------------------------------------------------------------------------------------------
-
-template <int width>
-struct Tiles {
-    static constexpr int keys = width <= 64 ? 32 : 16;    // of a tile
-    static constexpr int stages = 3;                      // tiles under way, of a warp: two blocks fit
-    static constexpr int stride = 2 * width + 16;         // bytes of a row: an odd number of pieces, no bank conflicts
-    static constexpr int tile = keys * stride;            // bytes
-    static constexpr int warp_bytes = stages * 2 * tile;  // keys and values
-    static constexpr int bytes = warps * warp_bytes;
-    static_assert(sizeof(Found<width>) <= warp_bytes);
-};
 
 __device__ __forceinline__ void multiply(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                                          std::uint32_t b1) {
@@ -258,9 +334,10 @@ __device__ __forceinline__ void copy_tile(std::uint32_t to, const Bfloat16* cach
 /// Thread (g = lane / 4, q = lane % 4) holds heads 2 q and 2 q + 1 of keys g and g + 8 of each 16, and of channels g
 /// and g + 8 of each 16 of the output.
 template <int width>
-__global__ void __launch_bounds__(threads) attention_kernel(const Call c) {
+__global__ void __launch_bounds__(threads) attention_kernel(const __grid_constant__ Call c) {
     using Tile = Tiles<width>;
     constexpr int channel_tiles = width / 16, key_tiles = Tile::keys / 16;
+    static_assert(sizeof(Found<width>) <= Tile::warp_bytes);
     extern __shared__ __align__(128) char shared[];
     const Stretch at(c);
     if (at.skipped) return;
@@ -371,7 +448,7 @@ __global__ void __launch_bounds__(threads) attention_kernel(const Call c) {
 // --- float32 ---------------------------------------------------------------------------------------------------------
 
 template <int width>
-__global__ void __launch_bounds__(threads) plain_attention_kernel(const Call c) {
+__global__ void __launch_bounds__(threads) plain_attention_kernel(const __grid_constant__ Call c) {
     constexpr int n = width / 32;
     extern __shared__ __align__(128) char shared[];
     auto* found = reinterpret_cast<Found<width>*>(shared);
@@ -420,14 +497,6 @@ __global__ void __launch_bounds__(threads) plain_attention_kernel(const Call c) 
     }
     __syncthreads();
     finish<float, width>(c, at, found);
-}
-
-template <class Body>
-void with_width(std::int64_t width, Body&& body) {
-    if (width == 32) return body(std::integral_constant<int, 32>{});
-    if (width == 64) return body(std::integral_constant<int, 64>{});
-    if (width == 96) return body(std::integral_constant<int, 96>{});
-    body(std::integral_constant<int, 128>{});
 }
 
 void require_support(const CacheShape& s) {
@@ -479,8 +548,8 @@ void decode_attention(const DecodeAttention& a, void* workspace, void* counters,
     require(aligned(a.q, a.type) && aligned(a.o, a.type) && aligned(a.keys) && aligned(a.values), operation,
             "a row does not start at a multiple of 16 bytes (keys are copied 16 bytes at a time); align it");
     if (s.batch == 0) return;
-    const Sharing sharing = sharing_of(s);
-    Call call{a, sharing.splits, sharing.head_blocks, 0, nullptr, nullptr, nullptr};
+    const Sharing sharing = sharing_of(a);
+    Call call{a, sharing, 0, nullptr, nullptr, nullptr};
     call.scale = log2_e * (a.scale == 0 ? 1.0F / sqrtf(float(s.width)) : a.scale);
     call.arrived = static_cast<unsigned*>(counters);
     call.weights = static_cast<float2*>(workspace);

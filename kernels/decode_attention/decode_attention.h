@@ -77,8 +77,9 @@ bool decode_attention_supports(const CacheShape& shape);
 
 void append_to_cache(const CacheAppend& arguments, Stream stream);
 
-/// Device memory that the attention needs beside its operands, bytes: `workspace`, uninitialised and free again when the
-/// queued work is done; and `counters`, which are zero before the first call and which every call leaves zero.
+/// Device memory that the attention needs beside its operands, bytes: `workspace`, at a multiple of 16 bytes,
+/// uninitialised and free again when the queued work is done; and `counters`, which are zero before the first call and
+/// which every call leaves zero.
 std::int64_t decode_attention_workspace(const CacheShape& shape);
 std::int64_t decode_attention_counters(const CacheShape& shape);
 /// Rows of q, o and the cache start at multiples of 16 bytes.

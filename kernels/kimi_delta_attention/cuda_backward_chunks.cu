@@ -22,6 +22,20 @@ struct ProductTiles {
     char S[dim / 64][dim / 64][tile_bytes], dS[dim / 64][dim / 64][tile_bytes];
 };
 
+/// What pairs need once the products are done.
+template <int dim>
+struct PairTiles {
+    BlockTiles<dim> scaled;
+    float4 decays[2][4][4 * dim];  ///< by piece and thread: PieceDecays joined to 8 tokens, see keep_decays
+};
+
+/// For the gates' gradients, once the pairs are done.
+template <int dim>
+struct GateSums {
+    float rest[4][dim];        ///< by warp: what its decays get from other warps' tokens and from the state
+    float dt_columns[4][dim];  ///< sums over a warp's tokens of the gradients of a
+};
+
 template <int dim>
 struct ChunkShared {
     static constexpr int groups = dim / 32;
@@ -29,15 +43,16 @@ struct ChunkShared {
     Tiles<dim> dW;
     union {
         ProductTiles<dim> of;
-        BlockTiles<dim> scaled;  ///< once the products are done
+        PairTiles<dim> pairs;
+        GateSums<dim> gates;
     };
     char dP[tile_bytes], Z[tile_bytes];
     alignas(16) BlockDecays<dim> blocks;
+    alignas(16) float halves[8][dim];  ///< the same for 8 tokens
     alignas(16) ChunkNumbers numbers;
     float state_columns[4][dim];  ///< sums over a warp's columns of V of dS . S
     float later[4][dim];          ///< sums over a warp's tokens: of what decays at and before them get
     float writes[4][dim];         ///< of what decays behind them get
-    float dt_columns[4][dim];     ///< sums over a warp's tokens of the gradients of a
     float beta_rows[groups][64];  ///< parts of dW . V'
     float along[groups][2][64];   ///< parts of q.dq and k.dk
     float A_log[4 * groups];      ///< a warp's part of the gradient of A_log
@@ -68,6 +83,61 @@ __device__ void pair_gradients(const Tiles<dim>& X, const Tiles<dim>& values, fl
             x[e] = (strict ? column < row : column <= row) ? factor * d[8 * p + e] : 0.0F;
         }
         store_piece_rows(out, 16 * warp, 2 * half + p, packed(x), lane);
+    }
+}
+
+/// Pairs among a warp's 16 tokens where decays are steep. Seldom called: inlined, its registers would be spilled by all
+/// warps.
+template <int dim, bool bounded>
+__device__ __noinline__ PairSums steep_pairs(const ForwardCall& call, const ChunkShared<dim>& shared, int head,
+                                             int tokens, int tile, int piece) {
+    const int warp = warp_of_group(), lane = threadIdx.x % 32, top = 16 * warp + lane / 4;
+    float decay[8], q[8], k[8];
+    piece_decays(decay, load_piece_rows(shared.a[tile], 16 * warp, piece, lane), Gate<bounded>(call, head),
+                 call.dt_bias + head * dim, 64 * tile + 16 * piece, absent_rows(top, tokens), lane);
+    unpack(q, load_piece_rows(shared.q[tile], 16 * warp, piece, lane),
+           {shared.numbers.q_factor[top], shared.numbers.q_factor[top + 8]});
+    unpack(k, load_piece_rows(shared.k[tile], 16 * warp, piece, lane),
+           {shared.numbers.k_factor[top], shared.numbers.k_factor[top + 8]});
+    PieceDecays decays(decay);
+    PairSums sums;
+    add_levels(sums, q, k, decays, DiagonalBlock(shared.dP, warp, lane), DiagonalBlock(shared.Z, warp, lane), lane);
+    return sums;
+}
+
+/// Keeps a piece's decays, joined to 8 tokens, from one loop to the next: those that MiddleFactors need first.
+template <int threads>
+__device__ inline void keep_decays(float4 (&kept)[4][threads], const PieceDecays& decays) {
+    const float *from = decays.from, *to = decays.to;
+    kept[0][threadIdx.x] = make_float4(to[0], to[1], to[4], to[5]);
+    kept[1][threadIdx.x] = make_float4(from[2], from[3], from[6], from[7]);
+    kept[2][threadIdx.x] = make_float4(from[0], from[1], from[4], from[5]);
+    kept[3][threadIdx.x] = make_float4(to[2], to[3], to[6], to[7]);
+}
+/// Of tokens' two halves.
+__device__ inline void interleave(float (&x)[8], const float4& first, const float4& second) {
+    x[0] = first.x, x[1] = first.y, x[4] = first.z, x[5] = first.w;
+    x[2] = second.x, x[3] = second.y, x[6] = second.z, x[7] = second.w;
+}
+/// What MiddleFactors are made of: decays from the middle of the warp's 16 tokens to those behind it, from those before
+/// to the middle.
+template <int threads>
+__device__ inline void kept_from_middle(float (&x)[8], const float4 (&kept)[4][threads]) {
+    interleave(x, kept[0][threadIdx.x], kept[1][threadIdx.x]);
+}
+/// PieceDecays::from and to, joined to 16 tokens.
+template <int dim, int threads>
+__device__ inline void kept_decays(float (&from)[8], float (&to)[8], const float4 (&kept)[4][threads],
+                                   const float (&halves)[8][dim], int channel, int warp, int lane) {
+    interleave(from, kept[2][threadIdx.x], kept[1][threadIdx.x]);
+    interleave(to, kept[0][threadIdx.x], kept[3][threadIdx.x]);
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+        const int c = channel + 8 * h + lane % 4 * 2;
+        const float2 first = *reinterpret_cast<const float2*>(&halves[2 * warp][c]),
+                     second = *reinterpret_cast<const float2*>(&halves[2 * warp + 1][c]);
+        from[4 * h + 2] *= first.x, from[4 * h + 3] *= first.y;
+        to[4 * h] *= second.x, to[4 * h + 1] *= second.y;
     }
 }
 
@@ -135,11 +205,12 @@ __global__ void __launch_bounds__(4 * dim, blocks_at_once<dim>)
         load_tiles<dim, threads>(shared_address(target), rows, start, head * dim, first, time, threadIdx.x);
     };
     load(shared.of.dO, backward.output_gradient);
+    copies_commit();
     load(shared.a, call.a);
     load(shared.k, call.k);
     load(shared.q, call.q);
     copies_commit();
-    copies_wait<0>();
+    copies_wait<1>();  // the products need no more
     publish_shared();
     __syncthreads();
     barrier_wait(shared_address(&shared.loaded[0]), 0);
@@ -201,6 +272,7 @@ __global__ void __launch_bounds__(4 * dim, blocks_at_once<dim>)
     hold(dQ);
     hold(read);
     hold(write);
+    copies_wait<0>();
     __syncthreads();  // from here on the tokens scaled for blocks lie where the operands were
 
     const Gate<bounded> gate(call, head);
@@ -217,69 +289,85 @@ __global__ void __launch_bounds__(4 * dim, blocks_at_once<dim>)
         unpack(q, load_piece_rows(q_tile, 16 * warp, piece, lane), q_factor);
         unpack(k, load_piece_rows(k_tile, 16 * warp, piece, lane), k_factor);
         PieceDecays decays(decay);
-        decays.join_all(lane);
+        decays.join<1>(lane), decays.join<2>(lane), decays.join<4>(lane);
+        keep_decays(shared.pairs.decays[p], decays);
+        if (lane < 4) {
+#pragma unroll
+            for (int j = 0; j < 4; ++j)  // of tokens 8 (j % 2) and on
+                *reinterpret_cast<float2*>(&shared.halves[2 * warp + j % 2][channel + j / 2 * 8 + 2 * lane]) =
+                    make_float2(decays.all[2 * j], decays.all[2 * j + 1]);
+        }
+        decays.join<8>(lane);
         write_block_decays<dim>(shared.blocks, decays, channel, warp, lane);
-        store_piece_rows(shared.scaled.to_k[tile], 16 * warp, piece, scaled(k, decays.to), lane);
-        store_piece_rows(shared.scaled.from_k[tile], 16 * warp, piece, scaled(k, decays.from), lane);
-        store_piece_rows(shared.scaled.from_q[tile], 16 * warp, piece, scaled(q, decays.from), lane);
+        store_piece_rows(shared.pairs.scaled.to_k[tile], 16 * warp, piece, scaled(k, decays.to), lane);
+        store_piece_rows(shared.pairs.scaled.from_k[tile], 16 * warp, piece, scaled(k, decays.from), lane);
+        store_piece_rows(shared.pairs.scaled.from_q[tile], 16 * warp, piece, scaled(q, decays.from), lane);
     }
     __syncthreads();
 
-    const DiagonalBlock dP(shared.dP, warp, lane), Z(shared.Z, warp, lane);
     float own[2];  // dP_ii
 #pragma unroll
     for (int r = 0; r < 2; ++r) own[r] = bf16_at(shared.dP, top + 8 * r, top + 8 * r);
     float along_q[2] = {}, along_k[2] = {};
 #pragma unroll 1
-    for (int p = 0; p < 2; ++p) {
+    for (int p = 0; p < 2; ++p) {  // dQ, read and write begin with this piece
         const int piece = 2 * half + p, channel = 64 * tile + 16 * piece;
-        const auto single = [&] {
-            float decay[8];
-            piece_decays(decay, load_piece_rows(a_tile, 16 * warp, piece, lane), gate, dt_bias, channel, absent, lane);
-            return PieceDecays(decay);
-        };
-        float q[8], k[8];
+        PairSums pairs;
+        {
+            float x[8];
+            kept_from_middle(x, shared.pairs.decays[p]);
+            if (const MiddleFactors middle(x); middle.steep) {
+                // What a call may not keep in registers is put away here, lest all warps spill it.
+                volatile float kept[3][16];
+#pragma unroll
+                for (int i = 0; i < 16; ++i) kept[0][i] = dQ[i], kept[1][i] = read[i], kept[2][i] = write[i];
+                pairs = steep_pairs<dim, bounded>(call, shared, head, tokens, tile, piece);
+#pragma unroll
+                for (int i = 0; i < 16; ++i) dQ[i] = kept[0][i], read[i] = kept[1][i], write[i] = kept[2][i];
+            } else {
+                float q[8], k[8];
+                unpack(q, load_piece_rows(q_tile, 16 * warp, piece, lane), q_factor);
+                unpack(k, load_piece_rows(k_tile, 16 * warp, piece, lane), k_factor);
+                add_diagonal(pairs, q, k, middle, DiagonalBlock(shared.dP, warp, lane),
+                             DiagonalBlock(shared.Z, warp, lane));
+            }
+        }
+        float from[8], to[8], q[8], k[8];
+        kept_decays<dim>(from, to, shared.pairs.decays[p], shared.halves, channel, warp, lane);
+        add_blocks<dim>(pairs, from, to, shared.pairs.scaled, shared.blocks, shared.dP, shared.Z, tile, piece, warp,
+                        lane);
         unpack(q, load_piece_rows(q_tile, 16 * warp, piece, lane), q_factor);
         unpack(k, load_piece_rows(k_tile, 16 * warp, piece, lane), k_factor);
-        PieceDecays decays = single();
-        decays.join<1>(lane), decays.join<2>(lane), decays.join<4>(lane);
-        PairSums pairs;
-        add_diagonal(pairs, q, k, decays, dP, Z, single, lane);
-        decays.join<8>(lane);
-        add_blocks<dim>(pairs, decays, shared.scaled, shared.blocks, shared.dP, shared.Z, tile, piece, warp, lane);
 
         float before[4], behind[4], later[8], writes[8], write_sums[4], d[8], dk[8];
         decays_of_blocks<dim>(before, shared.blocks, 0, warp, channel, lane);
         decays_of_blocks<dim>(behind, shared.blocks, warp + 1, 4, channel, lane);
-        get_piece(d, dQ, p);
 #pragma unroll
         for (int e = 0; e < 8; ++e) {
-            const float dq = call.scale * decays.from[e] * of_channel(before, e) * d[e];
+            const float dq = call.scale * from[e] * of_channel(before, e) * dQ[e];
             later[e] = pairs.later[e] + q[e] * dq;
             d[e] = dq + pairs.q[e] + own[e / 2 % 2] * k[e];
             along_q[e / 2 % 2] += q[e] * d[e];
         }
-        set_piece(dQ, d, p);
-        get_piece(d, write, p);
+        next_piece(dQ, d);
 #pragma unroll
         for (int e = 0; e < 8; ++e) {
-            d[e] *= decays.to[e] * of_channel(behind, e);
+            d[e] = write[e] * (to[e] * of_channel(behind, e));
             writes[e] = k[e] * d[e];
         }
-        get_piece(dk, read, p);
 #pragma unroll
         for (int e = 0; e < 8; ++e) {
-            dk[e] *= -decays.from[e] * of_channel(before, e);
+            dk[e] = read[e] * (-from[e] * of_channel(before, e));
             later[e] += k[e] * dk[e];
             dk[e] += d[e] + pairs.k[e] + own[e / 2 % 2] * q[e];
             along_k[e / 2 % 2] += k[e] * dk[e];
         }
-        set_piece(read, dk, p);
+        next_piece(read, dk);
         sum_from_token(later, lane);
         sum_before_token(writes, write_sums, lane);
 #pragma unroll
         for (int e = 0; e < 8; ++e) d[e] = later[e] + writes[e];
-        set_piece(write, d, p);
+        next_piece(write, d);
         if (lane < 4) {
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
@@ -297,6 +385,24 @@ __global__ void __launch_bounds__(4 * dim, blocks_at_once<dim>)
     }
     __syncthreads();
 
+    {
+        const int w = threadIdx.x / dim, c = threadIdx.x % dim;
+        float rest = 0.0F, chunk_decay = 1.0F;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            rest += shared.state_columns[i][c];
+            chunk_decay *= shared.blocks[i][c];
+        }
+        rest *= chunk_decay;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            if (i > w) rest += shared.later[i][c];
+            if (i < w) rest += shared.writes[i][c];
+        }
+        shared.gates.rest[w][c] = rest;
+    }
+    __syncthreads();
+
     // Normalisation, and the gates' gradients; the results take their inputs' places.
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -311,49 +417,36 @@ __global__ void __launch_bounds__(4 * dim, blocks_at_once<dim>)
 #pragma unroll 1
     for (int p = 0; p < 2; ++p) {
         const int piece = 2 * half + p;
-        float q[8], k[8], d[8], da[8], dt_columns[4] = {};
-        get_piece(d, write, p);
+        float q[8], k[8], da[8], dt_columns[4] = {};
         const Left gates = load_piece_rows(a_tile, 16 * warp, piece, lane);
         unpack(q, load_piece_rows(q_tile, 16 * warp, piece, lane), q_factor);
         unpack(k, load_piece_rows(k_tile, 16 * warp, piece, lane), k_factor);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {  // this thread's channels
             const int c = 64 * tile + 16 * piece + i / 2 * 8 + lane % 4 * 2 + i % 2;
-            float rest = 0.0F, chunk_decay = 1.0F;
-#pragma unroll
-            for (int w = 0; w < 4; ++w) {
-                rest += shared.state_columns[w][c];
-                chunk_decay *= shared.blocks[w][c];
-            }
-            rest *= chunk_decay;
-#pragma unroll
-            for (int w = 0; w < 4; ++w) {
-                if (w > warp) rest += shared.later[w][c];
-                if (w < warp) rest += shared.writes[w][c];
-            }
+            const float rest = shared.gates.rest[warp][c];
 #pragma unroll
             for (int r = 0; r < 2; ++r) {
                 const int e = i / 2 * 4 + 2 * r + i % 2;
                 const uint32_t pair = gates.x[e / 2];
                 const float2 by = gate.derivatives((e % 2 == 0 ? low_half(pair) : high_half(pair)) + dt_bias[c]);
-                const float dg = d[e] + rest;
+                const float dg = write[e] + rest;
                 da[e] = by.x * dg;
                 if (top + 8 * r < tokens) dt_columns[i] += da[e], A_log += by.y * dg;
             }
         }
-        get_piece(d, dQ, p);
 #pragma unroll
-        for (int e = 0; e < 8; ++e) q[e] = q_factor[e / 2 % 2] * (d[e] - q[e] * along_q[e / 2 % 2]);
-        get_piece(d, read, p);
+        for (int e = 0; e < 8; ++e) q[e] = q_factor[e / 2 % 2] * (dQ[e] - q[e] * along_q[e / 2 % 2]);
 #pragma unroll
-        for (int e = 0; e < 8; ++e) k[e] = k_factor[e / 2 % 2] * (d[e] - k[e] * along_k[e / 2 % 2]);
+        for (int e = 0; e < 8; ++e) k[e] = k_factor[e / 2 % 2] * (read[e] - k[e] * along_k[e / 2 % 2]);
         store_piece_rows(q_tile, 16 * warp, piece, packed(q), lane);
         store_piece_rows(k_tile, 16 * warp, piece, packed(k), lane);
         store_piece_rows(a_tile, 16 * warp, piece, packed(da), lane);
+        next_piece(dQ), next_piece(read), next_piece(write);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const float sum = sum_rows(dt_columns[i]);
-            if (lane < 4) shared.dt_columns[warp][64 * tile + 16 * piece + i / 2 * 8 + 2 * lane + i % 2] = sum;
+            if (lane < 4) shared.gates.dt_columns[warp][64 * tile + 16 * piece + i / 2 * 8 + 2 * lane + i % 2] = sum;
         }
     }
     A_log = sum_rows(sum_columns(A_log));
@@ -362,8 +455,8 @@ __global__ void __launch_bounds__(4 * dim, blocks_at_once<dim>)
 
     if (threadIdx.x < dim) {
         const int c = threadIdx.x;
-        backward.dt_bias_sums[n * dim + c] =
-            shared.dt_columns[0][c] + shared.dt_columns[1][c] + (shared.dt_columns[2][c] + shared.dt_columns[3][c]);
+        backward.dt_bias_sums[n * dim + c] = shared.gates.dt_columns[0][c] + shared.gates.dt_columns[1][c] +
+                                             (shared.gates.dt_columns[2][c] + shared.gates.dt_columns[3][c]);
     } else if (threadIdx.x == dim) {
         float sum = 0.0F;
 #pragma unroll

@@ -23,12 +23,17 @@ using Tiles = char[dim / 64][tile_bytes];
 
 constexpr float log2_e = 1.44269504F;
 
+__device__ inline float inverse_fast(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
 /// log(1 + e^z), times log2(e)
 __device__ inline float softplus_log2(float z) {
     return fmaxf(z, 0.0F) * log2_e + __log2f(1.0F + exp2_fast(-fabsf(z) * log2_e));
 }
 __device__ inline float sigmoid_fast(float z) {
-    return __fdividef(1.0F, 1.0F + exp2_fast(-z * log2_e));
+    return inverse_fast(1.0F + exp2_fast(-z * log2_e));
 }
 
 /// The gate of one head: log decays bound sigmoid(rate z) where `bounded`, else -rate softplus(z), with z = a +
@@ -92,9 +97,6 @@ struct PieceDecays {
             all[e] *= other[e];
         }
     }
-    __device__ void join_all(int lane) {
-        join<1>(lane), join<2>(lane), join<4>(lane), join<8>(lane);
-    }
 };
 
 /// The decays of one token each of a piece, from its raw gates. `channel` is the piece's first, `absent` from
@@ -125,13 +127,20 @@ struct MiddleFactors {
     bool steep;
     /// `decays` joined to 8 tokens. The same answer for all lanes.
     __device__ explicit MiddleFactors(const PieceDecays& decays) {
+        float x[8];
+#pragma unroll
+        for (int e = 0; e < 8; ++e) x[e] = e / 2 % 2 == 1 ? decays.from[e] : decays.to[e];
+        *this = MiddleFactors(x);
+    }
+    /// From decays between the middle and a token.
+    __device__ explicit MiddleFactors(const float (&x)[8]) {
         float least = 1.0F;
 #pragma unroll
         for (int e = 0; e < 8; ++e) {
-            const float x = e / 2 % 2 == 1 ? decays.from[e] : decays.to[e], inverse = __fdividef(1.0F, x);
-            row[e] = e / 2 % 2 == 1 ? x : inverse;
-            column[e] = e / 2 % 2 == 1 ? inverse : x;
-            least = fminf(least, x);
+            const float inverse = inverse_fast(x[e]);
+            row[e] = e / 2 % 2 == 1 ? x[e] : inverse;
+            column[e] = e / 2 % 2 == 1 ? inverse : x[e];
+            least = fminf(least, x[e]);
         }
         steep = __any_sync(~0U, least < 2.168404e-19F);
     }
@@ -186,6 +195,14 @@ __device__ inline Left packed(const float (&x)[8]) {
 __device__ inline Left scaled(const float (&x)[8], const float (&factor)[8]) {
     return {{pack(x[0] * factor[0], x[1] * factor[1]), pack(x[2] * factor[2], x[3] * factor[3]),
              pack(x[4] * factor[4], x[5] * factor[5]), pack(x[6] * factor[6], x[7] * factor[7])}};
+}
+
+/// With a factor a channel.
+__device__ inline Left scaled(const float (&x)[8], const float (&factor)[4]) {
+    float y[8];
+#pragma unroll
+    for (int e = 0; e < 8; ++e) y[e] = x[e] * of_channel(factor, e);
+    return packed(y);
 }
 
 /// d += a b for 16 x 16 and 16 x 8 blocks, b as two registers.

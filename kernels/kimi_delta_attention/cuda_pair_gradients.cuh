@@ -88,19 +88,18 @@ __device__ inline void add_level(PairSums& sums, const float (&q)[8], const floa
     decays.join<size>(lane);
 }
 
-/// Pairs among this warp's 16 tokens, each with others; `decays` joined to 8 tokens, `single()` those of one token.
-template <class Single>
-__device__ void add_diagonal(PairSums& sums, const float (&q)[8], const float (&k)[8], const PieceDecays& decays,
-                             const DiagonalBlock& dP, const DiagonalBlock& Z, Single single, int lane) {
-    const MiddleFactors middle(decays);
-    if (middle.steep) {
-        PieceDecays again = single();
-        add_level<1>(sums, q, k, again, dP, Z, lane);
-        add_level<2>(sums, q, k, again, dP, Z, lane);
-        add_level<4>(sums, q, k, again, dP, Z, lane);
-        add_level<8>(sums, q, k, again, dP, Z, lane);
-        return;
-    }
+/// Pairs among this warp's 16 tokens, each with others, whatever their decays; `decays` of one token each.
+__device__ inline void add_levels(PairSums& sums, const float (&q)[8], const float (&k)[8], PieceDecays& decays,
+                                  const DiagonalBlock& dP, const DiagonalBlock& Z, int lane) {
+    add_level<1>(sums, q, k, decays, dP, Z, lane);
+    add_level<2>(sums, q, k, decays, dP, Z, lane);
+    add_level<4>(sums, q, k, decays, dP, Z, lane);
+    add_level<8>(sums, q, k, decays, dP, Z, lane);
+}
+
+/// The same where no decay is steep.
+__device__ inline void add_diagonal(PairSums& sums, const float (&q)[8], const float (&k)[8],
+                                    const MiddleFactors& middle, const DiagonalBlock& dP, const DiagonalBlock& Z) {
     const Left row_q = scaled(q, middle.row), row_k = scaled(k, middle.row), column_k = scaled(k, middle.column);
     {
         const Left right = transpose(column_k);
@@ -119,15 +118,17 @@ __device__ void add_diagonal(PairSums& sums, const float (&q)[8], const float (&
 
 /// Pairs of this warp's tokens with those of other blocks. `p` is the piece of the tile, decays joined to 16 tokens.
 template <int dim>
-__device__ inline void add_blocks(PairSums& sums, const PieceDecays& decays, const BlockTiles<dim>& scaled,
-                                  const BlockDecays<dim>& decays_between, const char* dP, const char* Z, int tile,
-                                  int p, int warp, int lane) {
-    const int channel = 64 * tile + 16 * p;
+__device__ inline void add_blocks(PairSums& sums, const float (&from)[8], const float (&to)[8],
+                                  const BlockTiles<dim>& scaled, const BlockDecays<dim>& decays_between, const char* dP,
+                                  const char* Z, int tile, int p, int warp, int lane) {
+    const float* between = &decays_between[0][64 * tile + 16 * p + lane % 4 * 2];
     const auto pass = [&](float(&x)[8], int block) {
-        float between[4];
-        decays_of_blocks<dim>(between, decays_between, block, block + 1, channel, lane);
 #pragma unroll
-        for (int e = 0; e < 8; ++e) x[e] *= of_channel(between, e);
+        for (int h = 0; h < 2; ++h) {
+            const float2 decay = *reinterpret_cast<const float2*>(between + block * dim + 8 * h);
+#pragma unroll
+            for (int r = 0; r < 2; ++r) x[4 * h + 2 * r] *= decay.x, x[4 * h + 2 * r + 1] *= decay.y;
+        }
     };
     {
         float x[8] = {}, y[8] = {};
@@ -138,8 +139,8 @@ __device__ inline void add_blocks(PairSums& sums, const PieceDecays& decays, con
             multiply_rows(x, load_piece_rows(dP, 16 * warp, block, lane), right);
             multiply_rows(y, load_piece_rows(Z, 16 * warp, block, lane), right);
         }
-        add_product(sums.q, sums.later, 1.0F, x, load_piece_rows(scaled.from_q[tile], 16 * warp, p, lane), decays.from);
-        add_product(sums.k, sums.later, 1.0F, y, load_piece_rows(scaled.from_k[tile], 16 * warp, p, lane), decays.from);
+        add_product(sums.q, sums.later, 1.0F, x, load_piece_rows(scaled.from_q[tile], 16 * warp, p, lane), from);
+        add_product(sums.k, sums.later, 1.0F, y, load_piece_rows(scaled.from_k[tile], 16 * warp, p, lane), from);
     }
     float x[8] = {};
 #pragma unroll 1
@@ -150,7 +151,7 @@ __device__ inline void add_blocks(PairSums& sums, const PieceDecays& decays, con
         multiply_rows(x, load_block_transposed(Z, 16 * block, warp, lane),
                       load_piece_transposed(scaled.from_k[tile], 16 * block, p, lane));
     }
-    add_product(sums.k, sums.later, -1.0F, x, load_piece_rows(scaled.to_k[tile], 16 * warp, p, lane), decays.to);
+    add_product(sums.k, sums.later, -1.0F, x, load_piece_rows(scaled.to_k[tile], 16 * warp, p, lane), to);
 }
 
 }  // namespace amalgam::kernels::kimi_delta

@@ -85,6 +85,22 @@ __device__ void add_steep_pairs(float (&qk)[8], float (&kk)[8], const float (&q)
     }
 }
 
+/// By values: a choice between two objects would put them in memory.
+__device__ Left choose(bool first, const Left& x, const Left& y) {
+    return {{first ? x.x[0] : y.x[0], first ? x.x[1] : y.x[1], first ? x.x[2] : y.x[2], first ? x.x[3] : y.x[3]}};
+}
+
+/// As halve, with products.
+template <int half, int size>
+__device__ void halve_product(float (&x)[size], int lane, int bit) {
+    const bool upper = (lane & bit) != 0;
+#pragma unroll
+    for (int i = 0; i < half; ++i) {
+        const float given = upper ? x[i] : x[i + half], kept = upper ? x[i + half] : x[i];
+        x[i] = kept * __shfl_xor_sync(~0U, given, bit);
+    }
+}
+
 /// Zero above the diagonal of a 16 x 16 result, and on it where `strict`.
 template <bool strict>
 __device__ void keep_lower(float (&d)[8], int lane) {
@@ -181,18 +197,10 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
                 squares[i][j % 2] += low * low + high * high;
             }
         }
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            float x[2];
-#pragma unroll
-            for (int c = 0; c < 2; ++c) {
-                x[c] = decay[4 * h + c] * decay[4 * h + 2 + c];
-#pragma unroll
-                for (int step = 4; step < 32; step *= 2) x[c] *= __shfl_xor_sync(~0U, x[c], step);
-            }
-            if (lane < 4)
-                *reinterpret_cast<float2*>(&shared.blocks[warp][channel + 8 * h + 2 * lane]) = make_float2(x[0], x[1]);
-        }
+        float x[4] = {decay[0] * decay[2], decay[1] * decay[3], decay[4] * decay[6], decay[5] * decay[7]};
+        halve_product<2>(x, lane, 4), halve_product<1>(x, lane, 8);
+        x[0] *= __shfl_xor_sync(~0U, x[0], 16);
+        if (lane < 16) shared.blocks[warp][channel + (lane & 4) * 2 + lane % 4 * 2 + (lane & 8) / 8] = x[0];
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -244,26 +252,30 @@ __global__ void __launch_bounds__(2 * dim, blocks_at_once<dim>)
         }
         decays.join<8>(lane);
 
-        float before[4], behind[4], neighbour[4], factor[8];
+        // Scaled within the block of 16 tokens, then from there to the chunk's middle, start and end.
+        float q_from[8], k_from[8], k_to[8];
+#pragma unroll
+        for (int e = 0; e < 8; ++e)
+            q_from[e] = q[e] * decays.from[e], k_from[e] = k[e] * decays.from[e], k_to[e] = k[e] * decays.to[e];
+        const Left q_start = packed(q_from), k_start = packed(k_from), k_end = packed(k_to);
+        store_piece_rows(shared.levels.k16[group], 16 * warp, p, choose(warp % 2 == 1, k_start, k_end), lane);
+        if (warp % 2 == 1) store_piece_rows(shared.levels.q[group], 8 * (warp - 1), p, q_start, lane);
+        if (warp == 1 || warp == 2) {  // beside the middle
+            store_piece_rows(shared.levels.k32[group], 16 * warp, p, choose(warp == 2, k_start, k_end), lane);
+            if (warp == 2) store_piece_rows(shared.levels.q[group], 16 * warp, p, q_start, lane);
+        } else {
+            float between[4];
+            decays_of_blocks<dim>(between, shared.blocks, warp == 0 ? 1 : 2, warp == 0 ? 2 : 3, channel, lane);
+            store_piece_rows(shared.levels.k32[group], 16 * warp, p,
+                             warp == 0 ? scaled(k_to, between) : scaled(k_from, between), lane);
+            if (warp == 3) store_piece_rows(shared.levels.q[group], 16 * warp, p, scaled(q_from, between), lane);
+        }
+        float before[4], behind[4];
         decays_of_blocks<dim>(before, shared.blocks, 0, warp, channel, lane);
         decays_of_blocks<dim>(behind, shared.blocks, warp + 1, 4, channel, lane);
-        const int beside = warp == 0 ? 1 : 2;  // the outer blocks reach the chunk's middle through these
-        decays_of_blocks<dim>(neighbour, shared.blocks, beside, warp == 0 || warp == 3 ? beside + 1 : 0, channel, lane);
-#pragma unroll
-        for (int e = 0; e < 8; ++e) factor[e] = warp % 2 == 1 ? decays.from[e] : decays.to[e];
-        store_piece_rows(shared.levels.k16[group], 16 * warp, p, scaled(k, factor), lane);
-        if (warp % 2 == 1) store_piece_rows(shared.levels.q[group], 8 * (warp - 1), p, scaled(q, factor), lane);
-#pragma unroll
-        for (int e = 0; e < 8; ++e) factor[e] = (warp >= 2 ? decays.from[e] : decays.to[e]) * of_channel(neighbour, e);
-        store_piece_rows(shared.levels.k32[group], 16 * warp, p, scaled(k, factor), lane);
-        if (warp >= 2) store_piece_rows(shared.levels.q[group], 16 * warp, p, scaled(q, factor), lane);
-#pragma unroll
-        for (int e = 0; e < 8; ++e) factor[e] = decays.from[e] * of_channel(before, e);
-        store_piece_rows(q_tile, 16 * warp, p, scaled(q, factor), lane);
-        store_piece_rows(k_tile, 16 * warp, p, scaled(k, factor), lane);
-#pragma unroll
-        for (int e = 0; e < 8; ++e) factor[e] = decays.to[e] * of_channel(behind, e);
-        store_piece_rows(a_tile, 16 * warp, p, scaled(k, factor), lane);
+        store_piece_rows(q_tile, 16 * warp, p, scaled(q_from, before), lane);
+        store_piece_rows(k_tile, 16 * warp, p, scaled(k_from, before), lane);
+        store_piece_rows(a_tile, 16 * warp, p, scaled(k_to, behind), lane);
     }
     keep_lower<false>(qk, lane);
     keep_lower<true>(kk, lane);

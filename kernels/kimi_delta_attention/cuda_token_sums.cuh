@@ -6,28 +6,42 @@
 
 namespace amalgam::kernels::kimi_delta {
 
-/// Piece p of the two of a 64 x 32 result. The loops over pieces stay loops: unrolled, their code is larger than the
-/// instruction cache.
-__device__ inline void get_piece(float (&x)[8], const float (&d)[16], int p) {
+/// Goes on to the other of the two pieces of a 64 x 32 result, of which elements 0 .. 7 are at hand. The loops over
+/// pieces stay loops: unrolled, their code is larger than the instruction cache.
+__device__ inline void next_piece(float (&d)[16]) {
 #pragma unroll
-    for (int e = 0; e < 8; ++e) x[e] = p == 0 ? d[e] : d[8 + e];
+    for (int e = 0; e < 8; ++e) d[e] = d[8 + e];
 }
-__device__ inline void set_piece(float (&d)[16], const float (&x)[8], int p) {
+/// The same, with `x` for the piece that is left: after both, d is that of the two x.
+__device__ inline void next_piece(float (&d)[16], const float (&x)[8]) {
+    next_piece(d);
 #pragma unroll
-    for (int e = 0; e < 8; ++e) d[e] = p == 0 ? x[e] : d[e], d[8 + e] = p == 0 ? d[8 + e] : x[e];
+    for (int e = 0; e < 8; ++e) d[8 + e] = x[e];
+}
+
+/// x += that of the lane `step` above (below), where there is one.
+template <int step>
+__device__ inline void add_from_above(float& x) {
+    asm volatile("{\n.reg .pred p;\n.reg .f32 y;\nshfl.sync.down.b32 y|p, %0, %1, 31, -1;\n@p add.f32 %0, %0, y;\n}\n"
+                 : "+f"(x)
+                 : "n"(step));
+}
+template <int step>
+__device__ inline void add_from_below(float& x) {
+    asm volatile("{\n.reg .pred p;\n.reg .f32 y;\nshfl.sync.up.b32 y|p, %0, %1, 0, -1;\n@p add.f32 %0, %0, y;\n}\n"
+                 : "+f"(x)
+                 : "n"(step));
 }
 
 /// Of x, sums over the warp's tokens from each one on. The sum of all is that of lanes 0 .. 3 in elements of the first
 /// row.
 __device__ inline void sum_from_token(float (&x)[8], int lane) {
 #pragma unroll
-    for (int step = 4; step < 32; step *= 2) {
+    for (int e = 0; e < 8; ++e) add_from_above<4>(x[e]);
 #pragma unroll
-        for (int e = 0; e < 8; ++e) {
-            const float other = __shfl_down_sync(~0U, x[e], step);
-            if (lane + step < 32) x[e] += other;
-        }
-    }
+    for (int e = 0; e < 8; ++e) add_from_above<8>(x[e]);
+#pragma unroll
+    for (int e = 0; e < 8; ++e) add_from_above<16>(x[e]);
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
 #pragma unroll
@@ -37,13 +51,11 @@ __device__ inline void sum_from_token(float (&x)[8], int lane) {
 /// Of x, sums over the warp's tokens before each one; `all` is the sum of all of a channel.
 __device__ inline void sum_before_token(float (&x)[8], float (&all)[4], int lane) {
 #pragma unroll
-    for (int step = 4; step < 32; step *= 2) {
+    for (int e = 0; e < 8; ++e) add_from_below<4>(x[e]);
 #pragma unroll
-        for (int e = 0; e < 8; ++e) {
-            const float other = __shfl_up_sync(~0U, x[e], step);
-            if (lane >= step) x[e] += other;
-        }
-    }
+    for (int e = 0; e < 8; ++e) add_from_below<8>(x[e]);
+#pragma unroll
+    for (int e = 0; e < 8; ++e) add_from_below<16>(x[e]);
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
 #pragma unroll
