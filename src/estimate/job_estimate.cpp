@@ -9,6 +9,7 @@
 #include "job/job_values.h"
 #include "job/learning_rate_trials.h"
 #include "job/training_plan.h"
+#include "mixers/sequence_pieces.h"
 #include "rules/kept_curve.h"
 #include "system/error.h"
 
@@ -134,6 +135,17 @@ class Estimator {
         return double(share_of_rank(job_, job, sharers).tokens) / double(pieces);
     }
 
+    /// Keys and values of the earlier pieces, on the rank with the last of `pieces`, which has most: of `kept` softmax
+    /// layers until their backward pass; and of the layer at work, the teacher's too, as they came and as they are
+    /// read, or their gradients twice.
+    double keys_before(const TrainingJob& job, double kept, bool with_teacher, int64_t pieces) const {
+        if (pieces == 1 || (kept == 0 && !with_teacher)) return 0;
+        const Share share = share_of_rank(job_, job, sharers());
+        if (share.sequences == 0) return 0;
+        const SequencePiece last = sequence_piece(share.tokens / share.sequences, pieces, pieces - 1);
+        return double(share.sequences) * (kept + 2) * sizes_.keys_before(double(last.first), bytes_);
+    }
+
     /// Logits of `models` for a chunk of the tokens (the gradient takes the student's place), and what the gradient of
     /// the head needs on its way into the sum.
     double logit_bytes(int64_t asked_chunk, double tokens, int models) const {
@@ -155,7 +167,8 @@ class Estimator {
         StageSizes sizes = stage_sizes(job, sharers, kept, sizes_.parameters(kept));
         const double tokens = micro_batch_tokens(job, sharers, pieces);
         sizes.teacher = with_teacher ? teacher() : 0;
-        sizes.activation_bytes = tokens * (block_activations(kept) + 3 * bytes_ * sizes_.hidden());
+        sizes.activation_bytes = tokens * (block_activations(kept) + 3 * bytes_ * sizes_.hidden()) +
+                                 keys_before(job, kept, with_teacher, pieces);
         sizes.logit_bytes = logit_bytes(job.loss_chunk_tokens, tokens, with_teacher ? 2 : 1);
         return sizes;
     }
@@ -187,8 +200,9 @@ class Estimator {
         sizes.trained_block = sizes_.linear_mixer();
         sizes.trained_outside = 0;
         sizes.activation_bytes = micro_batch_tokens(job, sharers(), context()) *
-                                 (sizes_.linear_mixer_activations(bytes_) + sizes_.linear_mixer_gradients(bytes_) +
-                                  (2 * bytes_ + 12) * sizes_.hidden());
+                                     (sizes_.linear_mixer_activations(bytes_) + sizes_.linear_mixer_gradients(bytes_) +
+                                      (2 * bytes_ + 12) * sizes_.hidden()) +
+                                 keys_before(job, 0, true, context());
         shard(stage, sizes, machine_.ranks);
         stage.flops = stage.tokens * TrainingPlan(job).mean_cost([&](int64_t length) {
             return sizes_.block_flops(sizes_.layers(), double(length)) +

@@ -2,6 +2,7 @@
 #include "estimate/model_sizes.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace amalgam {
 
@@ -63,6 +64,16 @@ double ModelSizes::linear_block_activations(double compute) const {
 double ModelSizes::largest_block_activations(double kept, double compute) const {
     return std::max(kept > 0 ? softmax_block_activations(compute) : 0,
                     kept < layers_ ? linear_block_activations(compute) : 0);
+}
+
+double ModelSizes::keys_before(double before, double compute) const {
+    int64_t widest = 0;
+    for (const int64_t window : teacher_.window) {
+        if (window == 0) widest = std::numeric_limits<int64_t>::max();
+        widest = std::max(widest, window);
+    }
+    const double seen = widest > 0 ? std::min(before, double(widest - 1)) : before;
+    return 2 * compute * double(teacher_.key_value_heads * teacher_.head_dim) * seen;
 }
 
 double ModelSizes::activations(double kept, double compute) const {

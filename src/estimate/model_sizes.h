@@ -56,6 +56,10 @@ class ModelSizes {
     double largest_block_activations(double kept, double compute) const;
     double activations(double kept, double compute) const;  // of all blocks
 
+    /// Bytes of the keys and values of `before` tokens before a piece of a sequence that a softmax layer attends to:
+    /// with a sliding window, of those in it (the widest of all layers).
+    double keys_before(double before, double compute) const;
+
   private:
     double block_rest() const { return 3 * hidden_ * intermediate_ + 2 * hidden_; }
     double rest_activations() const { return 4 * hidden_ + 3 * intermediate_; }

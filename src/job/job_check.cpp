@@ -220,9 +220,6 @@ class Check {
         findings_.problem_if(ranks_ >= 1 && ranks_ % context != 0, "sharding.context is ", context, " but there are ",
                              ranks_, " ranks (so many share each sequence) start a multiple of ", context,
                              ", or lower it to a divisor of ", ranks_);
-        findings_.problem_if(
-            job_.device == DeviceChoice::cuda, "sharding.context is ", context,
-            " but device is cuda (pieces of sequences are computed on CPUs only) use sharding.context: 1");
         findings_.note_if(candidates_are_trained(job_),
                           "sharding.context does not divide the sequences of candidates (stage score)");
     }

@@ -335,7 +335,7 @@ void add_sharding(std::vector<JobKey>& schema) {
     keys.add("gather_ahead", &ShardingJob::gather_ahead, "", "weights of the next block while one is computed");
     keys.add("context", &ShardingJob::context, "ranks",
              "that share each sequence of align, distill and finetune, a piece each: for sequences that are too long "
-             "for one; CPUs only")
+             "for one")
         .range = at_least(1);
 }
 

@@ -4,6 +4,8 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
+
 #include "mixers/sequence_pieces.h"
 #include "operations/operations.h"
 
@@ -23,12 +25,17 @@ ContextGroup& kept_in(AutogradContext* ctx) {
     return *reinterpret_cast<ContextGroup*>(intptr_t(ctx->saved_data["context"].toInt()));
 }
 
+/// Of a few tokens of many, to be sent: what is on the way is kept, and the many would be with it.
+at::Tensor copied(const at::Tensor& t) {
+    return t.clone(at::MemoryFormat::Contiguous);
+}
+
 struct InputsBefore : Function<InputsBefore> {
     static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, ContextGroup* context, int64_t count) {
         keep_in(ctx, context);
         ctx->saved_data["count"] = count;
         const std::vector<int64_t> sizes = {x.size(0), count, x.size(2)};
-        if (!context->is_last()) context->send(x.narrow(1, x.size(1) - count, count), context->rank() + 1);
+        if (!context->is_last()) context->send(copied(x.narrow(1, x.size(1) - count, count)), context->rank() + 1);
         const at::Tensor before = context->is_first() ? at::zeros(sizes, x.options())
                                                       : context->receive(sizes, x.options(), context->rank() - 1);
         return at::cat({before, x}, 1);
@@ -38,7 +45,7 @@ struct InputsBefore : Function<InputsBefore> {
         ContextGroup& context = kept_in(ctx);
         const int64_t count = ctx->saved_data["count"].toInt();
         const at::Tensor& d = gradients[0];
-        if (!context.is_first()) context.send(d.narrow(1, 0, count), context.rank() - 1);
+        if (!context.is_first()) context.send(copied(d.narrow(1, 0, count)), context.rank() - 1);
         at::Tensor dx = d.narrow(1, count, d.size(1) - count);
         if (!context.is_last()) {
             dx = dx.clone(at::MemoryFormat::Contiguous);
@@ -114,17 +121,22 @@ struct KeysBefore : Function<KeysBefore> {
         ctx->saved_data["length"] = length;
         ctx->saved_data["window"] = window;
         const SharedKeys shared{*context, length, window};
-        for (int64_t rank = context->rank() + 1; rank < context->ranks(); ++rank) {
+        at::Tensor both;
+        for (int64_t rank = context->rank() + 1, count = -1; rank < context->ranks(); ++rank) {
             const Span span = shared.own_seen(rank);
             if (span.count() == 0) continue;
-            context->send(at::stack({k.narrow(2, span.first, span.count()), v.narrow(2, span.first, span.count())}),
-                          rank);
+            // Without a window all later ranks see the same.
+            if (span.count() != count)
+                both = at::stack({k.narrow(2, span.first, span.count()), v.narrow(2, span.first, span.count())});
+            count = span.count();
+            context->send(both, rank);
         }
         std::vector<at::Tensor> before = {k.new_empty({2, k.size(0), k.size(1), 0, k.size(3)})};
-        for (int64_t rank = 0; rank < context->rank(); ++rank)
+        for (int64_t rank = context->rank() - 1; rank >= 0; --rank)
             if (const Span span = shared.seen(rank, context->rank()); span.count() > 0)
                 before.push_back(
                     context->receive({2, k.size(0), k.size(1), span.count(), k.size(3)}, k.options(), rank));
+        std::reverse(before.begin(), before.end());
         const auto part = [&](int64_t i) {
             std::vector<at::Tensor> of_ranks;
             for (const at::Tensor& both : before) of_ranks.push_back(both.select(0, i));

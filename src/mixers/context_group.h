@@ -7,6 +7,11 @@
 // waits for it. A message is received by the call that stands where its sender's call stood. So ranks need not keep
 // step: in a forward pass each is behind the one before it by what one layer takes to produce its message, not by that
 // for each layer.
+//
+// A transport may send a message only once its receiver is there, and one after the other: the messages of every step
+// have an order that is that of each rank's own calls. Where ranks first send and then receive (keys and values, what
+// convolutions read), they do both with the nearest rank first; the order is then by sender, the one farthest along the
+// direction first. Where they first receive and then send (states), it is by sender along the direction.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -4,8 +4,8 @@
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 
+#include <map>
 #include <mutex>
-#include <set>
 #include <tuple>
 
 #include "system/error.h"
@@ -44,21 +44,26 @@ Kind kind_of(const at::Tensor& q, const at::Tensor& k) {
 
 }  // namespace
 
-void choose_attention_backend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+at::SDPBackend choose_attention_backend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
     static std::mutex mutex;
-    static std::set<Kind> known;
+    static std::map<Kind, at::SDPBackend> known;
     const std::lock_guard lock(mutex);
     if (known.empty()) prefer_cudnn();
-    if (!known.insert(kind_of(q, k)).second) return;
+    const auto [found, is_new] = known.try_emplace(kind_of(q, k));
+    if (!is_new) return found->second;
     const bool grouped = q.size(1) != k.size(1);
-    const auto backend = at::SDPBackend(at::_fused_sdp_choice(q, k, v, {}, 0.0, true, std::nullopt, grouped));
+    const auto backend = found->second =
+        at::SDPBackend(at::_fused_sdp_choice(q, k, v, {}, 0.0, true, std::nullopt, grouped));
     const std::string what =
         text("softmax attention by ", name_of(backend), " (", q.size(1), " + ", k.size(1), " heads of ", q.size(-1),
              ", ", c10::toString(q.scalar_type()), q.requires_grad() ? ", with gradients" : "", ")");
-    if (backend == at::SDPBackend::cudnn_attention) return info(what);
-    if (at::globalContext().deterministicAlgorithms())
-        return info(text(what, ": the job asks for determinism, and cuDNN's gradient is not deterministic"));
-    warn(text(what, " (cuDNN, which is faster, does not take these operands) train in bfloat16"));
+    if (backend == at::SDPBackend::cudnn_attention)
+        info(what);
+    else if (at::globalContext().deterministicAlgorithms())
+        info(text(what, ": the job asks for determinism, and cuDNN's gradient is not deterministic"));
+    else
+        warn(text(what, " (cuDNN, which is faster, does not take these operands) train in bfloat16"));
+    return backend;
 }
 
 }  // namespace amalgam

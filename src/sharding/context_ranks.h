@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// ContextGroup over MPI, for host tensors. Messages are sent by a thread of their own, so that the sender computes on;
-// that takes MPI_THREAD_MULTIPLE. Where MPI offers less, send() returns once the message is on its way.
+// The ContextGroup of a group of ranks: MPI for host tensors, NCCL for device tensors.
 #pragma once
 
 #include <memory>
@@ -10,7 +9,7 @@
 
 namespace amalgam {
 
-/// The ranks of `group` share each sequence, in their order. Collective over `group`.
-std::unique_ptr<ContextGroup> make_context_group(const Communicator& group);
+/// The ranks of `group` share each sequence, in their order, and compute on `device`. Collective over `group`.
+std::unique_ptr<ContextGroup> make_context_group(const Communicator& group, at::Device device);
 
 }  // namespace amalgam

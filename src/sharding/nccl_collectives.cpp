@@ -5,52 +5,24 @@
 #include <ATen/cuda/CUDAEvent.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
-#include <nccl.h>
 
-#include <exception>
 #include <memory>
 #include <optional>
 
-#include "comm/watchdog.h"
+#include "sharding/nccl_link.h"
 #include "system/activity.h"
-#include "system/error.h"
 
 namespace amalgam {
 namespace {
 
-void check_nccl(ncclResult_t result, const char* call) {
-    if (result != ncclSuccess)
-        throw Error(text(call, " failed: ", ncclGetErrorString(result), " (", ncclGetLastError(nullptr), ")"),
-                    ExitCode::communication);
-}
-
-/// Calls block until their work is queued (NCCL's non-blocking mode starts a thread for each, 0.3 ms on the H200
-/// machine of analysis/results/two-gpus). A rank that is missing may leave this one inside NCCL; the watchdog, a thread
-/// of its own, still says so and aborts the communicator before the process ends. It looks for asynchronous errors,
-/// too.
-class NcclCollectives : public TensorCollectives, private WatchedLink {
+class NcclCollectives : public TensorCollectives {
   public:
     NcclCollectives(const Communicator& group, at::Device device) : group_(group), device_(device) {
         if (group_.size() == 1) return;
-        const c10::cuda::CUDAGuard guard(device_);
         ncclUniqueId id{};
-        if (group_.is_root()) check_nccl(ncclGetUniqueId(&id), "ncclGetUniqueId");
+        if (group_.is_root()) id = make_nccl_id();
         group_.broadcast(std::span<char>(reinterpret_cast<char*>(&id), sizeof id));
-        const Waiting waiting("ncclCommInitRank");
-        check_nccl(ncclCommInitRank(&comm_, group_.size(), id, group_.rank()), "ncclCommInitRank");
-        watch();
-    }
-
-    ~NcclCollectives() override {
-        if (!comm_) return;
-        unwatch();
-        // While an exception is on its way other ranks may be missing: nothing may wait for them.
-        if (std::uncaught_exceptions() > 0) {
-            ncclCommAbort(comm_);
-            return;
-        }
-        const Waiting waiting("ncclCommDestroy");
-        ncclCommDestroy(comm_);
+        link_.emplace(id, group_.size(), group_.rank(), device_);
     }
 
     void all_reduce(at::Tensor& t) override {
@@ -71,9 +43,9 @@ class NcclCollectives : public TensorCollectives, private WatchedLink {
         }
         return start([&](cudaStream_t stream) {
             const Waiting waiting("ncclAllGather");
-            check_nccl(
-                ncclAllGather(own.data_ptr(), whole.data_ptr(), size_t(own.numel()), type_of(own), comm_, stream),
-                "ncclAllGather");
+            check_nccl(ncclAllGather(own.data_ptr(), whole.data_ptr(), size_t(own.numel()), type_of(own), link_->get(),
+                                     stream),
+                       "ncclAllGather");
         });
     }
 
@@ -85,25 +57,12 @@ class NcclCollectives : public TensorCollectives, private WatchedLink {
         return start([&](cudaStream_t stream) {
             const Waiting waiting("ncclReduceScatter");
             check_nccl(ncclReduceScatter(whole.data_ptr(), own.data_ptr(), size_t(own.numel()), type_of(own), ncclSum,
-                                         comm_, stream),
+                                         link_->get(), stream),
                        "ncclReduceScatter");
         });
     }
 
   private:
-    ncclResult_t state() const {
-        ncclResult_t result = ncclSuccess;
-        const ncclResult_t asked = ncclCommGetAsyncError(comm_, &result);
-        return asked == ncclSuccess ? result : asked;
-    }
-
-    std::string problem() override {
-        const ncclResult_t result = state();
-        if (result == ncclSuccess || result == ncclInProgress) return {};
-        return text("NCCL reports: ", ncclGetErrorString(result), " (", ncclGetLastError(comm_), ")");
-    }
-    void abort() override { ncclCommAbort(comm_); }
-
     static ncclDataType_t type_of(const at::Tensor& t) {
         if (t.scalar_type() == at::kLong) return ncclInt64;
         return t.scalar_type() == at::kBFloat16 ? ncclBfloat16 : ncclFloat32;
@@ -111,8 +70,9 @@ class NcclCollectives : public TensorCollectives, private WatchedLink {
 
     void sum(at::Tensor& t, cudaStream_t stream) {
         const Waiting waiting("ncclAllReduce");
-        check_nccl(ncclAllReduce(t.data_ptr(), t.data_ptr(), size_t(t.numel()), type_of(t), ncclSum, comm_, stream),
-                   "ncclAllReduce");
+        check_nccl(
+            ncclAllReduce(t.data_ptr(), t.data_ptr(), size_t(t.numel()), type_of(t), ncclSum, link_->get(), stream),
+            "ncclAllReduce");
     }
 
     /// On a stream of its own: after what is queued on the current stream so far, and beside what comes there until the
@@ -132,7 +92,7 @@ class NcclCollectives : public TensorCollectives, private WatchedLink {
 
     Communicator group_;
     at::Device device_;
-    ncclComm_t comm_ = nullptr;
+    std::optional<NcclLink> link_;
     std::optional<c10::cuda::CUDAStream> side_;
 };
 

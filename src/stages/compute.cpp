@@ -84,9 +84,6 @@ Compute set_up_compute(const Job& job, const Communicator& world, const Communic
         at::globalContext().setDeterministicAlgorithms(true, false);
     }
 
-    require(!cuda || job.sharding.context == 1, "sharding.context is ", job.sharding.context,
-            " but this rank has a GPU (pieces of sequences are computed on CPUs only); use device: cpu or "
-            "sharding.context: 1");
     compute.type = world.all(compute_type(job.precision, cuda) == at::kBFloat16) ? at::kBFloat16 : at::kFloat;
     set_product_precision(compute.type);
     compute.description = text(cuda ? "GPU" : "CPU", ", ", compute.type == at::kBFloat16 ? "bfloat16" : "float32", ", ",

@@ -160,7 +160,7 @@ Student Run::make_student(const Layout& layout, const std::vector<const TensorSo
 ContextGroup* Run::context() {
     const int64_t ranks = job.sharding.context;
     if (ranks > 1 && !context_) {
-        context_ = make_context_group(world.split(int(world.rank() / ranks)));
+        context_ = make_context_group(world.split(int(world.rank() / ranks)), compute.device);
         info(text(ranks, " ranks share each sequence"));
     }
     return context_.get();

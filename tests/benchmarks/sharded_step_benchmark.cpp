@@ -13,10 +13,6 @@
 // of one more step of each way, on standard error.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#ifdef AMALGAM_CUDA
-#include <c10/cuda/CUDACachingAllocator.h>
-#include <c10/cuda/CUDAFunctions.h>
-#endif
 
 #include <cstdlib>
 #include <iostream>
@@ -25,6 +21,7 @@
 
 #include "app/memory.h"
 #include "comm/mpi_session.h"
+#include "device_memory.h"
 #include "device_profile.h"
 #include "objectives/distillation.h"
 #include "optimizer/trained_weights.h"
@@ -93,24 +90,7 @@ struct Settings {
     at::Device device = at::kCPU;
 };
 
-/// Bytes of device memory, now and at most since the last call; 0 on CPUs.
-struct DeviceMemory {
-    double now = 0, most = 0;
-};
-
-/// Waits for the device.
-DeviceMemory finish_device_work([[maybe_unused]] at::Device device) {
-#ifdef AMALGAM_CUDA
-    if (device.is_cuda()) {
-        c10::cuda::device_synchronize();
-        namespace allocator = c10::cuda::CUDACachingAllocator;
-        const auto stats = allocator::getDeviceStats(device.index());
-        allocator::resetPeakStats(device.index());
-        return {double(stats.allocated_bytes[0].current), double(stats.allocated_bytes[0].peak)};
-    }
-#endif
-    return {};
-}
+using benchmarks::DeviceMemory, benchmarks::finish_device_work;
 
 void measure(const Way& way, const Settings& s, bool profile, const Communicator& world, Measured& result) {
     const bool none = way.strategy == ShardingStrategy::none;
@@ -172,11 +152,7 @@ void run(int argc, char** argv, const Communicator& world) {
                argument(9, "none,optimizer,full"),
                value_named<Activations>("activations", argument(10, "keep")),
                std::stoll(argument(11, "0"))};
-    if (asks_for_cuda("device", value_named<DeviceChoice>("device", argument(7, "cpu"))))
-        s.device = at::Device(at::kCUDA, c10::DeviceIndex(world.split_by_node().rank()));
-#ifdef AMALGAM_CUDA
-    if (s.device.is_cuda()) c10::cuda::set_device(s.device.index());
-#endif
+    s.device = benchmarks::device_named(argument(7, "cpu"), world);
     keep_freed_memory();
     at::set_num_threads(1);
     at::manual_seed(uint64_t(world.rank()));

@@ -21,7 +21,7 @@ mkdir -p "$carry/lib"
 
 there='^(linux-vdso|ld-linux|libc|libm|libdl|librt|libutil|libresolv|libpthread|libstdc\+\+|libgcc_s|libgomp)\.|^(libmpi|libopen-rte|libopen-pal|libhwloc|libevent|libudev)|^(libtorch|libc10|libcud|libcu|libnccl|libnv)'
 for program in "$build/src/amalgam" "$build/tests/benchmarks/training_step_benchmark" \
-    "$build/tests/benchmarks/sharded_step_benchmark" "$build"/tests/{operations,mixers,model,optimizer,objectives,training}/*_test; do
+    "$build"/tests/benchmarks/{sharded_step,context}_benchmark "$build/tests/sharding/context_test" "$build"/tests/{operations,mixers,model,optimizer,objectives,training}/*_test; do
     [ -x "$program" ] || { echo "$program: not there, not packed" >&2; continue; }
     strip -o "$carry/$(basename "$program")" "$program"
     # libcurl begins like CUDA's libraries but is none of them.

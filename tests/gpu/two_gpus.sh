@@ -5,6 +5,7 @@
 #
 # usage: tests/gpu/two_gpus.sh correctness|speed FOLDER [SHAPE:SEQUENCES:WAYS:ACTIVATIONS:RANKS ...]
 #        speed: each case with sequences of 4096 a rank (default: below)
+#        tests/gpu/two_gpus.sh context FOLDER [TIMES [WORKS]]: one sequence that both share, against one GPU
 # Environment: DEVICE=cpu, TIME (tokens of a sequence) and START (in place of start.sh) try the script without GPUs.
 set -euo pipefail
 
@@ -15,7 +16,7 @@ mkdir -p "$2"
 folder=$(realpath "$2")
 shift 2
 cases=("$@")
-[ ${#cases[@]} -gt 0 ] || cases=(qwen2.5-3b:1:none:keep:1 qwen2.5-3b:1:none,optimizer,full:keep:2 qwen2.5-7b:1:full:keep:2)
+[ ${#cases[@]} -gt 0 ] || [ "$part" = context ] || cases=(qwen2.5-3b:1:none:keep:1 qwen2.5-3b:1:none,optimizer,full:keep:2 qwen2.5-7b:1:full:keep:2)
 cd "$here/../.."
 start=${START:-$here/start.sh} device=${DEVICE:-cuda}
 
@@ -25,6 +26,15 @@ if [ "$part" = speed ]; then
         RANKS=$ranks "$start" sharded_step_benchmark "$sequences" "${TIME:-4096}" bf16 0 2 3 "$device" "$shape" "$ways" \
             "$activations" 15 2>> "$folder/two_gpus_profile.txt" || echo "$case: did not run" >&2
     done | tee "$folder/two_gpus_speed.csv"
+    exit
+fi
+
+if [ "$part" = context ]; then
+    times=${cases[0]:-65536,131072} works=${cases[1]:-linear,finetune,distill}
+    for ranks in 2 1; do
+        RANKS=$ranks "$start" context_benchmark "$times" 1 "${ROUNDS:-1}" bf16 0 "${SHAPE:-qwen2.5-1.5b}" "$device" \
+            "$([ "$ranks" = 1 ] || echo check,)$works" "${SOFTMAX:-7}" recompute || echo "context, $ranks ranks: did not run" >&2
+    done | tee "$folder/two_gpus_context.csv"
     exit
 fi
 
@@ -59,6 +69,14 @@ for strategy in none optimizer full; do
         "$(ended run 2 "$strategy" --set sharding.strategy=$strategy --set score.ranks_per_candidate=2)"
 done
 expect "two ranks, candidates apart, end with" 0 "$(ended run 2 apart)"
+expect "two ranks that share sequences end with" 0 \
+    "$(ended run 2 shared --set sharding.context=2 --set score.ranks_per_candidate=2)"
+expect "two ranks that share sequences and weights end with" 0 \
+    "$(ended run 2 shared_full --set sharding.context=2 --set sharding.strategy=full --set sharding.activations=recompute \
+        --set score.ranks_per_candidate=2)"
+# Messages between ranks, beside one rank with whole sequences.
+expect "the tests of ranks that share sequences end with" 0 \
+    "$(AMALGAM_TEST_DEVICE=$device RANKS=2 ended "$start" context_test --gtest_brief=1 2> "$runs/context_test.log" | tail -n 1)"
 
 # Written by two ranks, taken up by one.
 in_background moved --set sharding.strategy=full --set score.ranks_per_candidate=2
@@ -70,7 +88,7 @@ expect "one rank goes on and ends with" 0 "$(ended run 1 moved --set sharding.st
 grep -h "goes on from" "$runs/moved.log" || { echo "FAILED  one rank did not go on from a checkpoint"; failed=1; }
 
 # Largest difference of what was measured, against one rank.
-python3 - "$runs" one none optimizer full apart moved <<'PYTHON' | tee "$folder/two_gpus_differences.csv"
+python3 - "$runs" one none optimizer full apart moved shared shared_full <<'PYTHON' | tee "$folder/two_gpus_differences.csv"
 import sys
 from pathlib import Path
 

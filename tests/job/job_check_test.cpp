@@ -121,10 +121,6 @@ TEST_F(JobCheck, ranks_that_share_sequences) {
     ranks_ = 6;
     job_.align.batch_sequences = 96;
     EXPECT_TRUE(contains(problem(), "sharding.context is 4 but there are 6 ranks (so many share each sequence)"));
-    ranks_ = 8;
-    job_.device = DeviceChoice::cuda;
-    EXPECT_TRUE(contains(problem(), "device is cuda (pieces of sequences are computed on CPUs only)"));
-    job_.device = DeviceChoice::cpu;
     ranks_ = job_.sharding.context = 256;
     EXPECT_EQ(problem(),
               "sharding.context is 256 but align.sequence_length is 512 (each rank needs at least 3 tokens) use longer "

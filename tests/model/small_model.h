@@ -4,6 +4,7 @@
 #pragma once
 
 #include <ATen/ATen.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <cmath>
 #include <cstdlib>
@@ -18,10 +19,19 @@
 
 namespace amalgam::test {
 
-/// Where tests compute: the CPU, or what AMALGAM_TEST_DEVICE names ("cuda"). fp64 references are computed there too.
+/// Where tests compute: the CPU, or what AMALGAM_TEST_DEVICE names ("cuda": under mpirun each rank of a node its own).
+/// fp64 references are computed there too.
 inline at::Device device() {
-    const char* name = std::getenv("AMALGAM_TEST_DEVICE");
-    return at::Device(name ? name : "cpu");
+    static const at::Device chosen = [] {
+        const char* name = std::getenv("AMALGAM_TEST_DEVICE");
+        at::Device device(name ? name : "cpu");
+        if (device.is_cpu() || device.has_index()) return device;
+        const char* rank = std::getenv("OMPI_COMM_WORLD_LOCAL_RANK");
+        device.set_index(c10::DeviceIndex(rank ? std::atoi(rank) : 0));
+        c10::impl::VirtualGuardImpl(device.type()).setDevice(device);
+        return device;
+    }();
+    return chosen;
 }
 
 inline at::TensorOptions on_device(at::ScalarType type) {

@@ -6,6 +6,7 @@
 #include "optimizer/gradients.h"
 #include "sharded_student.h"
 #include "sharding/context_ranks.h"
+#include "synchronous_context.h"
 
 namespace amalgam {
 namespace {
@@ -38,12 +39,12 @@ class ContextTraining : public test::TrainingTest {
     Sums accumulate(const MakeObjective& make, ContextGroup* group) {
         const auto student = mixed_student();
         const auto objective = make(*student, group);
-        Gradients gradients(objective->trained(), at::kCPU, false);
+        Gradients gradients(objective->trained(), test::device(), false);
         Sums sums;
         sums.losses.assign(size_t(objective->losses()), 0.0);
         objective->accumulate(test::random_tokens(2, 150, vocabulary, 3), 0, 0.7, gradients, sums.losses);
         if (group) {
-            const auto collectives = make_tensor_collectives(world, at::kCPU);
+            const auto collectives = make_tensor_collectives(world, test::device());
             gradients.reduce(*collectives);
             world.sum_in_place(sums.losses);
         }
@@ -61,7 +62,8 @@ class ContextTraining : public test::TrainingTest {
     /// The run of small_training.h on the ranks of `group`, `ranks` of which share each sequence.
     Result trained(const Communicator& group, int64_t ranks, bool deterministic,
                    const std::optional<ShardingOptions>& sharding = {}, Activations activations = Activations::keep) {
-        const auto shared = ranks > 1 ? make_context_group(group.split(int(group.rank() / ranks))) : nullptr;
+        const auto shared =
+            ranks > 1 ? make_context_group(group.split(int(group.rank() / ranks)), test::device()) : nullptr;
         auto student = new_student();
         std::unique_ptr<test::ShardedCopy> student_copy, teacher_copy;
         if (sharding) {
@@ -87,7 +89,7 @@ class ContextTraining : public test::TrainingTest {
             EXPECT_NEAR(found.losses[s] / expected.losses[s], 1.0, 1e-4) << what << ", step " << s;
     }
 
-    const std::unique_ptr<ContextGroup> context = make_context_group(world);
+    const std::unique_ptr<ContextGroup> context = make_context_group(world, test::device());
 };
 
 TEST_F(ContextTraining, gradients_of_the_divergence) {
@@ -98,6 +100,19 @@ TEST_F(ContextTraining, gradients_of_the_divergence) {
         expect_gradients_of_whole_sequences([&](CausalLM& student, ContextGroup* group) {
             return std::make_unique<Distillation>(student, states, plan, activations, group);
         });
+}
+
+TEST_F(ContextTraining, needs_no_message_to_be_sent_before_it_is_received) {
+    if (!test::device().is_cpu()) GTEST_SKIP() << "the order of messages is that of the CPU's";
+    const auto mixed = mixed_teacher();
+    TeacherStates states(*mixed, 0);
+    test::SynchronousContext synchronous(world);
+    for (const Activations activations : {Activations::keep, Activations::recompute}) {
+        const MakeObjective make = [&](CausalLM& student, ContextGroup* group) {
+            return std::make_unique<Distillation>(student, states, plan, activations, group);
+        };
+        EXPECT_TRUE(at::equal(accumulate(make, &synchronous).gradients, accumulate(make, context.get()).gradients));
+    }
 }
 
 TEST_F(ContextTraining, gradients_of_the_next_token_loss) {
@@ -139,6 +154,7 @@ TEST_F(ContextTraining, goes_with_uneven_micro_batches) {
 }
 
 TEST_F(ContextTraining, repeats_bit_for_bit_however_many_groups_share_the_batch) {
+    if (!test::device().is_cpu()) GTEST_SKIP() << "LibTorch's operations on GPUs repeat only where a job asks for it";
     const Result first = trained(world, world.size(), true),
                  again = trained(world, world.size(), true, {}, Activations::recompute);
     EXPECT_EQ(again.losses, first.losses);

@@ -135,6 +135,8 @@ at::Tensor gated_delta_mixing(const at::Tensor& projected, const at::Tensor& a_l
 
 MixedPiece gated_delta_mixing_of_piece(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
                                        const at::Tensor& norm, const GatedDeltaShape& shape, const at::Tensor& before) {
+    if (runs_on_cuda_kernels(projected, shape))
+        return gated_delta_mixing_of_piece_on_cuda(projected, a_log, dt_bias, norm, shape, before);
     if (runs_on_cpu_kernels(projected)) {
         const tensor_list both = mix_on_cpu(projected, a_log, dt_bias, norm, before, shape);
         return {both[0], both[1]};

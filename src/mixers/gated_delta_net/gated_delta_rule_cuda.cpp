@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <mutex>
 #include <stdexcept>
 
@@ -42,6 +43,11 @@ at::Tensor gated_delta_mixing_on_cuda(const at::Tensor&, const at::Tensor&, cons
     throw std::logic_error("gated delta rule: this build has no CUDA kernels; ask runs_on_cuda_kernels first");
 }
 
+MixedPiece gated_delta_mixing_of_piece_on_cuda(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                               const at::Tensor&, const GatedDeltaShape&, const at::Tensor&) {
+    throw std::logic_error("gated delta rule: this build has no CUDA kernels; ask runs_on_cuda_kernels first");
+}
+
 void gated_delta_decode_on_cuda(const GatedDeltaCall&, const at::Tensor&, const at::Tensor&) {
     throw std::logic_error("gated delta rule: this build has no CUDA kernels; ask runs_on_cuda_kernels first");
 }
@@ -75,18 +81,24 @@ at::Tensor norm_and_gate(const at::Tensor& o, const at::Tensor& projected, const
 }
 
 struct GatedDeltaMixingOnCuda : Function<GatedDeltaMixingOnCuda> {
-    static at::Tensor forward(AutogradContext* ctx, const at::Tensor& input, const at::Tensor& a_log,
-                              const at::Tensor& dt_bias, const std::optional<at::Tensor>& given_norm, int64_t heads,
-                              int64_t head_dim, bool gate, bool activation, double eps) {
-        const at::Tensor norm = given_norm.value_or(at::Tensor());
+    /// -> the mixed tokens and, where a state enters, the state that leaves.
+    static tensor_list forward(AutogradContext* ctx, const at::Tensor& input, const at::Tensor& a_log,
+                               const at::Tensor& dt_bias, const std::optional<at::Tensor>& given_norm,
+                               const std::optional<at::Tensor>& given_before, int64_t heads, int64_t head_dim,
+                               bool gate, bool activation, double eps) {
+        const at::Tensor norm = given_norm.value_or(at::Tensor()),
+                         before = given_before ? given_before->contiguous() : at::Tensor(),
+                         after = before.defined() ? at::empty_like(before) : at::Tensor();
         const GatedDeltaShape shape{heads, head_dim, gate, activation, eps};
         const at::Tensor projected = input.contiguous();
         at::Tensor workspace, rstd;
-        const at::Tensor o =
-            run_rule(GatedDeltaCall(projected, a_log, dt_bias, shape), projected, nullptr, true, workspace);
+        GatedDeltaCall call(projected, a_log, dt_bias, shape);
+        call.inputs.initial_state = data_or_null(before);
+        const at::Tensor o = run_rule(call, projected, data_or_null(after), true, workspace);
         const at::Tensor y = norm_and_gate(o, projected, norm, shape, rstd);
-        GatedDeltaSaved{projected, a_log, dt_bias, norm, o, rstd, workspace, shape}.keep_in(ctx);
-        return y;
+        GatedDeltaSaved{projected, a_log, dt_bias, norm, o, rstd, workspace, shape, before}.keep_in(ctx);
+        if (!after.defined()) return {y};
+        return {y, after};
     }
 
     static tensor_list backward(AutogradContext* ctx, tensor_list gradients) {
@@ -100,19 +112,36 @@ struct GatedDeltaMixingOnCuda : Function<GatedDeltaMixingOnCuda> {
         if (norm.defined()) d_norm = at::empty_like(norm);
         run(o, gated_norm_backward(dy, o, projected, norm, rstd, d_o, d_projected, d_norm, norm_shape(shape)));
 
-        const GatedDeltaCall call(projected, a_log, dt_bias, shape);
+        GatedDeltaCall call(projected, a_log, dt_bias, shape);
         const at::Tensor d_a_log = at::empty_like(a_log), d_dt_bias = at::empty_like(dt_bias);
+        auto call_gradients = GatedDeltaCall::gradients(d_projected, d_a_log, d_dt_bias, shape);
+        at::Tensor d_before, d_after;
+        if (before.defined()) {
+            call.inputs.initial_state = data_or_null(before);
+            d_before = at::empty_like(before);
+            call_gradients.initial_state = data_or_null(d_before);
+            d_after = gradients[1].contiguous();
+        }
         const at::Tensor scratch = device_bytes(projected, kernels::cuda::gated_delta_rule_scratch_bytes(call.shape));
-        kernels::cuda::gated_delta_rule_backward(
-            call.shape, call.options, call.inputs, d_o.data_ptr(), nullptr, workspace.data_ptr(), scratch.data_ptr(),
-            GatedDeltaCall::gradients(d_projected, d_a_log, d_dt_bias, shape), stream_of(projected));
-        return {d_projected,  d_a_log,      d_dt_bias,    d_norm,      at::Tensor(),
-                at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+        kernels::cuda::gated_delta_rule_backward(call.shape, call.options, call.inputs, d_o.data_ptr(),
+                                                 data_or_null(d_after), workspace.data_ptr(), scratch.data_ptr(),
+                                                 call_gradients, stream_of(projected));
+        return {d_projected,  d_a_log,      d_dt_bias,    d_norm,       d_before,
+                at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
     }
 };
 
-bool wants_gradient(const at::Tensor& t) {
-    return t.defined() && t.requires_grad();
+bool wants_gradient(std::initializer_list<at::Tensor> inputs) {
+    return at::GradMode::is_enabled() && std::any_of(inputs.begin(), inputs.end(), [](const at::Tensor& t) {
+               return t.defined() && t.requires_grad();
+           });
+}
+
+tensor_list mix_with_gradients(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
+                               const at::Tensor& norm, const std::optional<at::Tensor>& before,
+                               const GatedDeltaShape& shape) {
+    return GatedDeltaMixingOnCuda::apply(projected, a_log, dt_bias, if_defined(norm), before, shape.heads,
+                                         shape.head_dim, shape.gate, shape.activation, shape.norm_eps);
 }
 
 }  // namespace
@@ -131,11 +160,8 @@ bool runs_on_cuda_kernels(const at::Tensor& projected, const GatedDeltaShape& sh
 
 at::Tensor gated_delta_mixing_on_cuda(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
                                       const at::Tensor& norm, const GatedDeltaShape& shape, at::Tensor* state) {
-    const bool differentiate = at::GradMode::is_enabled() && (wants_gradient(projected) || wants_gradient(a_log) ||
-                                                              wants_gradient(dt_bias) || wants_gradient(norm));
-    if (!state && differentiate)
-        return GatedDeltaMixingOnCuda::apply(projected, a_log, dt_bias, if_defined(norm), shape.heads, shape.head_dim,
-                                             shape.gate, shape.activation, shape.norm_eps);
+    if (!state && wants_gradient({projected, a_log, dt_bias, norm}))
+        return mix_with_gradients(projected, a_log, dt_bias, norm, std::nullopt, shape)[0];
     const at::Tensor contiguous = projected.contiguous();
     GatedDeltaCall call(contiguous, a_log, dt_bias, shape);
     at::Tensor workspace, rstd;
@@ -143,6 +169,18 @@ at::Tensor gated_delta_mixing_on_cuda(const at::Tensor& projected, const at::Ten
     if (state) call.inputs.initial_state = state->const_data_ptr<float>();
     const at::Tensor o = run_rule(call, contiguous, state ? state->data_ptr<float>() : nullptr, false, workspace);
     return norm_and_gate(o, contiguous, norm, shape, rstd);
+}
+
+MixedPiece gated_delta_mixing_of_piece_on_cuda(const at::Tensor& projected, const at::Tensor& a_log,
+                                               const at::Tensor& dt_bias, const at::Tensor& norm,
+                                               const GatedDeltaShape& shape, const at::Tensor& before) {
+    if (wants_gradient({projected, a_log, dt_bias, norm, before})) {
+        const tensor_list both = mix_with_gradients(projected, a_log, dt_bias, norm, before, shape);
+        return {both[0], both[1]};
+    }
+    at::Tensor state = before.clone(at::MemoryFormat::Contiguous);
+    const at::Tensor y = gated_delta_mixing_on_cuda(projected, a_log, dt_bias, norm, shape, &state);
+    return {y, state};
 }
 
 void gated_delta_decode_on_cuda(const GatedDeltaCall& call, const at::Tensor& states, const at::Tensor& o) {

@@ -15,6 +15,11 @@ bool runs_on_cuda_kernels(const at::Tensor& projected, const GatedDeltaShape& sh
 at::Tensor gated_delta_mixing_on_cuda(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
                                       const at::Tensor& norm, const GatedDeltaShape& shape, at::Tensor* state);
 
+/// As gated_delta_mixing_of_piece; only where runs_on_cuda_kernels.
+MixedPiece gated_delta_mixing_of_piece_on_cuda(const at::Tensor& projected, const at::Tensor& a_log,
+                                               const at::Tensor& dt_bias, const at::Tensor& norm,
+                                               const GatedDeltaShape& shape, const at::Tensor& before);
+
 /// A token of each sequence by the decoding kernel; only where runs_on_cuda_kernels.
 void gated_delta_decode_on_cuda(const GatedDeltaCall& call, const at::Tensor& states, const at::Tensor& o);
 

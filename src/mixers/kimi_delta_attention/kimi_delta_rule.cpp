@@ -114,6 +114,8 @@ at::Tensor kimi_delta_rule(const KimiDeltaTokens& tokens, const at::Tensor& a_lo
 
 MixedPiece kimi_delta_rule_of_piece(const KimiDeltaTokens& tokens, const at::Tensor& a_log, const at::Tensor& dt_bias,
                                     const KimiDeltaShape& shape, const at::Tensor& before) {
+    if (runs_on_cuda_kernels(tokens, shape))
+        return kimi_delta_rule_of_piece_on_cuda(tokens, a_log, dt_bias, shape, before);
     if (runs_on_cpu_kernels(tokens.qkv)) {
         const tensor_list both = rule_on_cpu(tokens, a_log, dt_bias, before, shape);
         return {both[0], both[1]};

@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <mutex>
 #include <stdexcept>
 
@@ -39,6 +40,11 @@ at::Tensor kimi_delta_rule_on_cuda(const KimiDeltaTokens&, const at::Tensor&, co
     throw std::logic_error("Kimi Delta Attention: this build has no CUDA kernels; ask runs_on_cuda_kernels first");
 }
 
+MixedPiece kimi_delta_rule_of_piece_on_cuda(const KimiDeltaTokens&, const at::Tensor&, const at::Tensor&,
+                                            const KimiDeltaShape&, const at::Tensor&) {
+    throw std::logic_error("Kimi Delta Attention: this build has no CUDA kernels; ask runs_on_cuda_kernels first");
+}
+
 void kimi_delta_decode_on_cuda(const KimiDeltaCall&, const at::Tensor&, const at::Tensor&) {
     throw std::logic_error("Kimi Delta Attention: this build has no CUDA kernels; ask runs_on_cuda_kernels first");
 }
@@ -63,30 +69,57 @@ at::Tensor run_rule(const KimiDeltaCall& call, const at::Tensor& like, float* fi
 }
 
 struct KimiDeltaRuleOnCuda : Function<KimiDeltaRuleOnCuda> {
-    static at::Tensor forward(AutogradContext* ctx, const at::Tensor& qkv, const at::Tensor& a, const at::Tensor& b,
-                              const at::Tensor& a_log, const at::Tensor& dt_bias, int64_t heads, int64_t head_dim,
-                              bool activation, double lower_bound) {
+    /// -> o and, where a state enters, the state that leaves.
+    static tensor_list forward(AutogradContext* ctx, const at::Tensor& qkv, const at::Tensor& a, const at::Tensor& b,
+                               const at::Tensor& a_log, const at::Tensor& dt_bias,
+                               const std::optional<at::Tensor>& given_before, int64_t heads, int64_t head_dim,
+                               bool activation, double lower_bound) {
         const KimiDeltaShape shape{heads, head_dim, activation, lower_bound};
         const KimiDeltaTokens tokens = collapsible({qkv, a, b});
+        const at::Tensor before = given_before ? given_before->contiguous() : at::Tensor(),
+                         after = before.defined() ? at::empty_like(before) : at::Tensor();
+        KimiDeltaCall call(tokens, a_log, dt_bias, shape);
+        call.inputs.initial_state = data_or_null(before);
         at::Tensor workspace;
-        const at::Tensor o = run_rule(KimiDeltaCall(tokens, a_log, dt_bias, shape), qkv, nullptr, true, workspace);
-        KimiDeltaSaved{tokens, a_log, dt_bias, workspace, shape}.keep_in(ctx);
-        return o;
+        const at::Tensor o = run_rule(call, qkv, data_or_null(after), true, workspace);
+        KimiDeltaSaved{tokens, a_log, dt_bias, workspace, shape, before}.keep_in(ctx);
+        if (!after.defined()) return {o};
+        return {o, after};
     }
 
     static tensor_list backward(AutogradContext* ctx, tensor_list output_gradients) {
         const auto [tokens, a_log, dt_bias, workspace, shape, before] = KimiDeltaSaved::kept_in(ctx);
         const at::Tensor d_o = output_gradients[0].contiguous();
-        const KimiDeltaCall call(tokens, a_log, dt_bias, shape);
+        KimiDeltaCall call(tokens, a_log, dt_bias, shape);
         const KimiDeltaGradients gradients(tokens, a_log, dt_bias);
+        auto call_gradients = gradients.call(shape);
+        at::Tensor d_before, d_after;
+        if (before.defined()) {
+            call.inputs.initial_state = data_or_null(before);
+            d_before = at::empty_like(before);
+            call_gradients.initial_state = data_or_null(d_before);
+            d_after = output_gradients[1].contiguous();
+        }
         const at::Tensor scratch = device_bytes(d_o, kernels::cuda::kimi_delta_attention_scratch_bytes(call.shape));
         kernels::cuda::kimi_delta_attention_backward(call.shape, call.options, call.inputs, d_o.const_data_ptr(),
-                                                     nullptr, workspace.const_data_ptr(), scratch.data_ptr(),
-                                                     gradients.call(shape), stream_of(d_o));
-        return {gradients.tokens.qkv, gradients.tokens.a, gradients.tokens.b, gradients.a_log, gradients.dt_bias,
-                at::Tensor(),         at::Tensor(),       at::Tensor(),       at::Tensor()};
+                                                     data_or_null(d_after), workspace.const_data_ptr(),
+                                                     scratch.data_ptr(), call_gradients, stream_of(d_o));
+        return {gradients.tokens.qkv, gradients.tokens.a, gradients.tokens.b, gradients.a_log,
+                gradients.dt_bias,    d_before,           at::Tensor(),       at::Tensor(),
+                at::Tensor(),         at::Tensor()};
     }
 };
+
+bool wants_gradient(std::initializer_list<at::Tensor> inputs) {
+    return at::GradMode::is_enabled() &&
+           std::any_of(inputs.begin(), inputs.end(), [](const at::Tensor& t) { return t.requires_grad(); });
+}
+
+tensor_list rule_with_gradients(const KimiDeltaTokens& tokens, const at::Tensor& a_log, const at::Tensor& dt_bias,
+                                const std::optional<at::Tensor>& before, const KimiDeltaShape& shape) {
+    return KimiDeltaRuleOnCuda::apply(tokens.qkv, tokens.a, tokens.b, a_log, dt_bias, before, shape.heads,
+                                      shape.head_dim, shape.activation, shape.lower_bound);
+}
 
 }  // namespace
 
@@ -105,18 +138,26 @@ bool runs_on_cuda_kernels(const KimiDeltaTokens& tokens, const KimiDeltaShape& s
 
 at::Tensor kimi_delta_rule_on_cuda(const KimiDeltaTokens& tokens, const at::Tensor& a_log, const at::Tensor& dt_bias,
                                    const KimiDeltaShape& shape, at::Tensor* state) {
-    bool differentiate = false;
-    for (const at::Tensor& t : {tokens.qkv, tokens.a, tokens.b, a_log, dt_bias})
-        differentiate = differentiate || (at::GradMode::is_enabled() && t.requires_grad());
-    if (!state && differentiate)
-        return KimiDeltaRuleOnCuda::apply(tokens.qkv, tokens.a, tokens.b, a_log, dt_bias, shape.heads, shape.head_dim,
-                                          shape.activation, shape.lower_bound);
+    if (!state && wants_gradient({tokens.qkv, tokens.a, tokens.b, a_log, dt_bias}))
+        return rule_with_gradients(tokens, a_log, dt_bias, std::nullopt, shape)[0];
     const KimiDeltaTokens rows = collapsible(tokens);
     KimiDeltaCall call(rows, a_log, dt_bias, shape);
     // Every block reads its initial state before it writes the final one.
     if (state) call.inputs.initial_state = state->const_data_ptr<float>();
     at::Tensor workspace;
     return run_rule(call, tokens.qkv, state ? state->data_ptr<float>() : nullptr, false, workspace);
+}
+
+MixedPiece kimi_delta_rule_of_piece_on_cuda(const KimiDeltaTokens& tokens, const at::Tensor& a_log,
+                                            const at::Tensor& dt_bias, const KimiDeltaShape& shape,
+                                            const at::Tensor& before) {
+    if (wants_gradient({tokens.qkv, tokens.a, tokens.b, a_log, dt_bias, before})) {
+        const tensor_list both = rule_with_gradients(tokens, a_log, dt_bias, before, shape);
+        return {both[0], both[1]};
+    }
+    at::Tensor state = before.clone(at::MemoryFormat::Contiguous);
+    const at::Tensor o = kimi_delta_rule_on_cuda(tokens, a_log, dt_bias, shape, &state);
+    return {o, state};
 }
 
 void kimi_delta_decode_on_cuda(const KimiDeltaCall& call, const at::Tensor& states, const at::Tensor& o) {

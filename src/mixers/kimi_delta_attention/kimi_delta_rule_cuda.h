@@ -14,6 +14,11 @@ bool runs_on_cuda_kernels(const KimiDeltaTokens& tokens, const KimiDeltaShape& s
 at::Tensor kimi_delta_rule_on_cuda(const KimiDeltaTokens& tokens, const at::Tensor& a_log, const at::Tensor& dt_bias,
                                    const KimiDeltaShape& shape, at::Tensor* state);
 
+/// As kimi_delta_rule_of_piece; only where runs_on_cuda_kernels.
+MixedPiece kimi_delta_rule_of_piece_on_cuda(const KimiDeltaTokens& tokens, const at::Tensor& a_log,
+                                            const at::Tensor& dt_bias, const KimiDeltaShape& shape,
+                                            const at::Tensor& before);
+
 /// A token of each sequence by the decoding kernel; only where runs_on_cuda_kernels.
 void kimi_delta_decode_on_cuda(const KimiDeltaCall& call, const at::Tensor& states, const at::Tensor& o);
 
