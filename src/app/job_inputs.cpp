@@ -6,7 +6,7 @@
 #include <fstream>
 #include <iterator>
 
-#include "evaluation/recall_questions.h"
+#include "questions/recall_questions.h"
 #include "evaluation/requests.h"
 #include "exports/tokenizer_files.h"
 #include "job/training_plan.h"

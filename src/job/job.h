@@ -94,7 +94,7 @@ struct DistillJob : TrainingJob {
 };
 
 /// Questions about a fact that was told earlier, which the program makes itself from the validation tokens and the
-/// wording in their file (evaluation/recall_questions.h).
+/// wording in their file (questions/recall_questions.h).
 struct RecallJob {
     int64_t questions = 0;  // of each kind, length and depth; 0: none
     std::vector<std::string> kinds = {"noise", "text", "four_keys", "pairs"};
