@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """The wording of recall questions as tokens of a tokenizer: the group /recall of a token file, from which the program
-makes its questions (src/evaluation/recall_questions.h). tokenise.py writes it by itself; for files without it:
+makes its questions (src/questions/recall_questions.h). tokenise.py writes it by itself; for files without it:
 
     python inputs/recall_wording.py --tokenizer MODEL_FOLDER validation.h5
 

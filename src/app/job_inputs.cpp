@@ -6,11 +6,12 @@
 #include <fstream>
 #include <iterator>
 
-#include "evaluation/recall_questions.h"
 #include "evaluation/requests.h"
 #include "exports/tokenizer_files.h"
 #include "job/training_plan.h"
 #include "model/teacher_folder.h"
+#include "questions/question_sequences.h"
+#include "questions/recall_questions.h"
 #include "specification/hugging_face_config.h"
 #include "stages/run_folder.h"
 #include "stages/training_stage.h"
@@ -153,6 +154,19 @@ JobInputs look_at_inputs(const Job& job) {
     if (asks_candidates) ask_of_validation("score.recall", job.score.recall);
     if (asks_candidates && gates_are_trained(job))
         ask("score.recall", job.score.recall, job.data.training, "data.training");
+    const auto train_on_questions = [&](const std::string& stage, const TrainingJob& training) {
+        if (!trains_on_questions(training)) return;
+        look(job.data.training, [&] {
+            const TokenFile text(job.data.training);
+            const auto wording =
+                read_recall_wording(job.data.validation, training.question_kinds, QuestionKeys::of_training(stage));
+            QuestionSequences(training, wording, text, uint64_t(job.seed), stage);
+        });
+    };
+    train_on_questions("align", job.align);
+    if (candidates_are_trained(job)) train_on_questions("score", job.score);
+    train_on_questions("distill", job.distill);
+    train_on_questions("finetune", job.finetune);
     if (complete) inputs.counts = counts;
     return inputs;
 }

@@ -5,9 +5,9 @@
 #pragma once
 
 #include "comm/communicator.h"
-#include "evaluation/recall_questions.h"
 #include "evaluation/statistics.h"
 #include "model/causal_lm.h"
+#include "questions/recall_questions.h"
 
 namespace amalgam {
 

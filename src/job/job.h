@@ -67,6 +67,9 @@ struct TrainingJob {
     /// One after another under one schedule of learning rates; `tokens` is their sum. Empty: the four above are all.
     std::vector<TrainingPhase> phases;
     double repeat_fraction = 0.0;  // of a sequence's tokens: copies of passages from earlier in it
+    /// Of the sequences: recall questions in place of text (questions/question_sequences.h), of these kinds.
+    double question_fraction = 0.0;
+    std::vector<std::string> question_kinds = {"noise", "text", "four_keys", "pairs"};
     OptimizerJob optimizer;
 };
 
@@ -94,7 +97,7 @@ struct DistillJob : TrainingJob {
 };
 
 /// Questions about a fact that was told earlier, which the program makes itself from the validation tokens and the
-/// wording in their file (evaluation/recall_questions.h).
+/// wording in their file (questions/recall_questions.h).
 struct RecallJob {
     int64_t questions = 0;  // of each kind, length and depth; 0: none
     std::vector<std::string> kinds = {"noise", "text", "four_keys", "pairs"};

@@ -198,6 +198,8 @@ class Check {
                                  " steps (at most one measurement per step) lower it");
         } else if (has_score_stage(job_)) {
             note_length("score", job_.score.sequence_length);
+            findings_.note_if(job_.score.question_fraction > 0.0,
+                              "score.question_fraction is not used: candidates are not trained");
         }
         check_training("distill", job_.distill, sharers(), job_.sharding.context);
         check_training("finetune", job_.finetune, sharers(), job_.sharding.context);

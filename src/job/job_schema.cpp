@@ -186,6 +186,12 @@ void add_training(std::vector<JobKey>& schema, const std::string& section, Stage
              "of a sequence's tokens that are replaced by copies of passages from earlier in it, which only recall "
              "predicts")
         .range = {.low = 0, .high = 0.5};
+    keys.add("question_fraction", &TrainingJob::question_fraction, "",
+             "of the sequences: recall questions with their answers, made as evaluate.recall's, in place of text")
+        .range = below_one();
+    JobKey& kinds = keys.add("question_kinds", &TrainingJob::question_kinds, "",
+                             "of these questions: as evaluate.recall.kinds; passages alone needs no wording");
+    kinds.choices = names_of<RecallKind>();
 }
 
 template <class Stage>

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "job/training_check.h"
 
+#include <set>
+
 #include "job/training_plan.h"
 #include "mixers/sequence_pieces.h"
 #include "system/error.h"
@@ -39,6 +41,7 @@ class TrainingCheck {
                               stage_.phases.size(), " phases");
         }
         check_schedule();
+        if (trains_on_questions(stage_)) check_questions();
     }
 
   private:
@@ -84,6 +87,16 @@ class TrainingCheck {
                                  " but a rank's share is ", share,
                                  " sequences (it is cut into equal parts) use a divisor of ", share);
         }
+    }
+
+    void check_questions() {
+        const std::string key = name_ + ".question_kinds";
+        findings_.problem_if(stage_.question_kinds.empty(), key, " is empty but ", name_, ".question_fraction is ",
+                             stage_.question_fraction, " (no question could be asked) name some, or set ", name_,
+                             ".question_fraction: 0");
+        std::set<std::string> distinct;
+        for (const std::string& kind : stage_.question_kinds)
+            findings_.problem_if(!distinct.insert(kind).second, key, " names ", kind, " twice (a mistake?) remove one");
     }
 
     void check_schedule() {

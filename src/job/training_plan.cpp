@@ -25,6 +25,10 @@ bool candidates_are_trained(const Job& job) {
     return has_score_stage(job) && selection_rule(job.select.rule).scorer->distils;
 }
 
+bool trains_on_questions(const TrainingJob& stage) {
+    return stage.tokens > 0 && stage.question_fraction > 0.0;
+}
+
 TrainingPlan::TrainingPlan(const TrainingJob& stage) {
     std::vector<TrainingPhase> phases = stage.phases;
     if (phases.empty())

@@ -15,6 +15,9 @@ namespace amalgam {
 /// Does the job's selection rule choose by scores that can be made? Else the stage score is left out.
 bool has_score_stage(const Job& job);
 
+/// Are there recall questions among the stage's training sequences?
+bool trains_on_questions(const TrainingJob& stage);
+
 /// Does that stage train its candidates before it measures them?
 bool candidates_are_trained(const Job& job);
 

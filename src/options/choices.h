@@ -124,7 +124,7 @@ template <>
 inline constexpr auto enum_names<ReductionPrecision> = std::to_array<NamedValue<ReductionPrecision>>(
     {{ReductionPrecision::float32, "float32"}, {ReductionPrecision::bfloat16, "bfloat16"}});
 
-/// evaluate.recall.kinds: where the fact that a question asks for is hidden (evaluation/recall_questions.h).
+/// evaluate.recall.kinds: where the fact that a question asks for is hidden (questions/recall_questions.h).
 enum class RecallKind {
     noise,      // in a few sentences that repeat
     text,       // in validation tokens

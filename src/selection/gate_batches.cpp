@@ -13,12 +13,18 @@ namespace {
 
 constexpr const char* stream_name = "score.gates";
 
+/// Questions have batches of their own here.
+TrainingJob without_questions(TrainingJob job) {
+    job.question_fraction = 0.0;
+    return job;
+}
+
 }  // namespace
 
 GateBatches::GateBatches(const TokenFile& text, const ScoreJob& job, const RecallWording& wording, int64_t seed)
     : job_(job),
       micro_batch_(gate_micro_batch(job)),
-      sequences_(text, job, uint64_t(seed), stream_name),
+      sequences_(text, without_questions(job), uint64_t(seed), stream_name),
       order_of_cells_(RandomStream(uint64_t(seed), stream_name).bits(0)) {
     if (job.recall.questions == 0) return;
     RecallJob asked = job.recall;

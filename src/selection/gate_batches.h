@@ -5,7 +5,7 @@
 
 #include <memory>
 
-#include "evaluation/recall_questions.h"
+#include "questions/recall_questions.h"
 #include "training/batches.h"
 
 namespace amalgam {

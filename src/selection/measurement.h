@@ -8,7 +8,7 @@
 
 #include "checkpoints/checkpoint.h"
 #include "evaluation/held_out.h"
-#include "evaluation/recall_questions.h"
+#include "questions/recall_questions.h"
 #include "rules/scorers.h"
 #include "selection/score_file.h"
 #include "sharding/student.h"

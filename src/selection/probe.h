@@ -7,7 +7,7 @@
 #include <map>
 
 #include "evaluation/held_out.h"
-#include "evaluation/recall_questions.h"
+#include "questions/recall_questions.h"
 
 namespace amalgam {
 

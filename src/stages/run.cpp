@@ -8,6 +8,7 @@
 #include "job/job_values.h"
 #include "job/job_writer.h"
 #include "job/student_spec.h"
+#include "job/training_plan.h"
 #include "model/transfer.h"
 #include "selection/selection.h"
 #include "sharding/context_ranks.h"
@@ -99,6 +100,13 @@ const TokenFile& Run::training_tokens() {
 const TokenFile& Run::validation_tokens() {
     if (!validation_) world.together([&] { validation_ = std::make_unique<TokenFile>(job.data.validation); });
     return *validation_;
+}
+
+Batches Run::batches(const std::string& stage, const TrainingJob& training, const std::string& order) {
+    RecallWording wording;
+    if (trains_on_questions(training))
+        wording = read_recall_wording(job.data.validation, training.question_kinds, QuestionKeys::of_training(stage));
+    return {training_tokens(), training, uint64_t(job.seed), order, wording};
 }
 
 HeldOutSet Run::held_out(int64_t sequences, int64_t sequence_length) {

@@ -39,6 +39,9 @@ class Run {
     const HuggingFaceSource& teacher_source();
     const TokenFile& training_tokens();
     const TokenFile& validation_tokens();
+    /// The sequences that a stage trains on, in the order of this name: the stage's, or another of its own. Of one
+    /// rank: all of them have asked for training_tokens() before. Throws what Batches and read_recall_wording() throw.
+    Batches batches(const std::string& stage, const TrainingJob& training, const std::string& order);
     HeldOutSet held_out(int64_t sequences, int64_t sequence_length);
 
     ModelSpec student_spec(const Layout& layout);

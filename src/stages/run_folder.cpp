@@ -9,6 +9,7 @@
 #include "job/job_reader.h"
 #include "job/job_schema.h"
 #include "job/job_writer.h"
+#include "job/training_plan.h"
 #include "rules/kept_curve.h"
 #include "selection/score_file.h"
 #include "selection/selection.h"
@@ -142,12 +143,16 @@ bool has_results(const fs::path& folder, const std::string& except = "") {
 }
 
 /// Were results made of the inputs of this key?
-bool is_used(const fs::path& folder, const std::string& key) {
+bool is_used(const Job& job, const std::string& key) {
+    const fs::path folder = job.run_folder();
     const bool scored = has_results(folder / "candidates") || fs::exists(folder / "scores.h5");
     const bool evaluated = fs::exists(folder / "evaluation.h5");
     if (key == "teacher.path" || key == "student.start") return has_results(folder / "checkpoints");
     if (key == "data.training") return scored || has_results(folder / "checkpoints", "transfer.h5");
-    if (key == "data.validation") return scored || evaluated;
+    const bool worded = trains_on_questions(job.align) || trains_on_questions(job.distill) ||
+                        trains_on_questions(job.finetune);  // by what the file has of questions
+    if (key == "data.validation")
+        return scored || evaluated || (worded && has_results(folder / "checkpoints", "transfer.h5"));
     if (key == "evaluate.requests") return evaluated;
     std::error_code ignored;
     for (const auto& entry : fs::directory_iterator(folder, ignored))
@@ -155,18 +160,17 @@ bool is_used(const fs::path& folder, const std::string& key) {
     return false;
 }
 
-void expect_same_inputs(const fs::path& folder, const std::vector<InputFile>& before,
-                        const std::vector<InputFile>& now) {
+void expect_same_inputs(const Job& job, const std::vector<InputFile>& before, const std::vector<InputFile>& now) {
     std::string used;
     for (const std::string& key : input_keys()) {
         const std::string changed = difference(before, now, key);
         if (changed.empty()) continue;
-        if (is_used(folder, key))
+        if (is_used(job, key))
             used += changed;
         else
             info(text("an input has changed since the run began, before anything was made of it:", changed));
     }
-    require(used.empty(), folder.string(),
+    require(used.empty(), job.run_folder(),
             ": inputs have changed since results were made of them (the rest would be made of others, and no number "
             "would mean anything); restore them, or choose another name for the run:",
             used);
@@ -188,7 +192,8 @@ void take_over(const Job& job, const std::vector<InputFile>& inputs) {
     const auto changed = [&](const std::string& key) {
         return made_from ? difference(*made_from, inputs, key) : std::string();
     };
-    const std::string other = changed("teacher.path") + changed("data.training") + changed("student.start");
+    const std::string other = changed("teacher.path") + changed("data.training") + changed("student.start") +
+                              (trains_on_questions(job.align) ? changed("data.validation") : "");
     require(other.empty(), "reuse: ", source.string(),
             " was made from other inputs (its results would be mixed with those of these); restore them, or run "
             "without reuse:",
@@ -260,13 +265,13 @@ void open_run_folder(const Job& job) {
             differs.empty(), folder.string(),
             " holds a run of another job (results would be mixed); choose another name or remove the folder:", differs);
         made_from = read_inputs(folder);
-        if (!made_from && is_used(folder, "teacher.path"))
+        if (!made_from && is_used(job, "teacher.path"))
             warn(text(folder.string(),
                       ": does not say what it was made from (an earlier version of the program began "
                       "the run); its inputs are taken for unchanged"));
     }
     const std::vector<InputFile> inputs = look_at_input_files(job);
-    if (made_from) expect_same_inputs(folder, *made_from, inputs);
+    if (made_from) expect_same_inputs(job, *made_from, inputs);
     if (!made_from || *made_from != inputs) write_inputs(folder, inputs);
     write_record(job_file, job);
     give_selection_its_file(job);

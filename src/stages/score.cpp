@@ -101,8 +101,8 @@ StageOutcome score(Run& run) {
         const auto optimizer = rates_of_candidates(run, scorer, groups, teacher, *all_linear, sharding);
         if (!optimizer) return StageOutcome::stopped;
         job.optimizer = *optimizer;
-        const TokenFile& tokens = run.training_tokens();
-        run.world.together([&] { batches = std::make_unique<Batches>(tokens, job, uint64_t(run.job.seed), "score"); });
+        run.training_tokens();
+        run.world.together([&] { batches = std::make_unique<Batches>(run.batches("score", job, "score")); });
     } else {
         questions = questions_of_candidates(run);
     }

@@ -10,7 +10,8 @@
 
 namespace amalgam {
 
-Batches::Batches(const TokenFile& file, const TrainingJob& job, uint64_t seed, const std::string& stage)
+Batches::Batches(const TokenFile& file, const TrainingJob& job, uint64_t seed, const std::string& stage,
+                 const RecallWording& wording)
     : file_(file),
       plan_(job),
       blocks_(file.sequences(plan_.block_length())),
@@ -20,6 +21,7 @@ Batches::Batches(const TokenFile& file, const TrainingJob& job, uint64_t seed, c
       key_of_parts_(RandomStream(seed, stage + " parts").bits(0)) {
     require(blocks_ > 0, "data.training: the token file holds ", file.size(), " tokens (less than one sequence of ",
             plan_.block_length(), ")");
+    if (job.question_fraction > 0.0) questions_.emplace(job, wording, file, seed, stage);
 }
 
 at::Tensor Batches::sequences(int64_t cursor, int64_t count) const {
@@ -28,6 +30,10 @@ at::Tensor Batches::sequences(int64_t cursor, int64_t count) const {
     at::Tensor tokens = at::empty({count, length}, at::kLong);
     for (int64_t i = 0; i < count; ++i) {
         const std::span<int64_t> row(tokens.data_ptr<int64_t>() + i * length, size_t(length));
+        if (questions_ && questions_->has(cursor + i)) {
+            std::ranges::copy(questions_->make(cursor + i, length).tokens, row.begin());
+            continue;
+        }
         file_.read(first_token(phase, cursor + i), row);
         repeat_passages(row, repeat_fraction_, repeats_, uint64_t(cursor + i));
     }

@@ -8,11 +8,16 @@
 // fit, and reads these in the order of a permutation of its own, so that no batch is made of few blocks; where the
 // blocks are of two epochs, first those of the first. So nothing is read again before every block was read, whatever
 // the phases. Not read is what is left of a block: nothing where the longest length is a multiple of the others.
+//
+// A sequence of recall questions takes the place of one of text, which is not read in this epoch.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
+
 #include "job/training_plan.h"
+#include "questions/question_sequences.h"
 #include "storage/token_file.h"
 #include "system/random.h"
 
@@ -20,12 +25,14 @@ namespace amalgam {
 
 class Batches {
   public:
-    /// `stage` separates the orders of stages. `job`: its phases, sequence_length and repeat_fraction count. Throws
-    /// Error(bad_input) if the file holds less than one of the longest sequences.
-    Batches(const TokenFile& file, const TrainingJob& job, uint64_t seed, const std::string& stage);
+    /// `stage` separates the orders of stages. `job`: its phases, sequence_length, repeat_fraction, question_fraction
+    /// and question_kinds count. `wording`: of the questions, if there are any. Throws Error(bad_input) if the file
+    /// holds less than one of the longest sequences, or as QuestionSequences does.
+    Batches(const TokenFile& file, const TrainingJob& job, uint64_t seed, const std::string& stage,
+            const RecallWording& wording = {});
 
     /// Sequences [cursor, cursor + count) of the endless order, which are of one phase: int64 [count, its
-    /// sequence_length] on the CPU.
+    /// sequence_length] on the CPU. Throws Error(bad_input) as QuestionSequences::make does.
     at::Tensor sequences(int64_t cursor, int64_t count) const;
 
   private:
@@ -37,6 +44,7 @@ class Batches {
     int64_t blocks_;  // of the file
     double repeat_fraction_;
     RandomStream repeats_;
+    std::optional<QuestionSequences> questions_;
     uint64_t key_, key_of_parts_;
 };
 

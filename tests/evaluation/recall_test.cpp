@@ -6,12 +6,12 @@
 
 #include "../generation/whole_passes.h"
 #include "../model/small_model.h"
+#include "../questions/recall_contents.h"
 #include "../sharding/sharded_student.h"
 #include "../storage/temporary_folder.h"
 #include "../training/small_corpus.h"
 #include "evaluation/continuations.h"
 #include "model/transfer.h"
-#include "recall_contents.h"
 #include "specification/hugging_face_config.h"
 
 namespace amalgam {

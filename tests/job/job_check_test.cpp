@@ -248,6 +248,21 @@ TEST_F(JobCheck, recall) {
     EXPECT_TRUE(contains(problem(), "evaluate.recall.questions is 5 but evaluate.sequences is 0"));
 }
 
+TEST_F(JobCheck, questions_among_training_sequences) {
+    job_.distill.question_kinds = {};
+    EXPECT_TRUE(check().problems.empty()) << "nothing is asked";
+    job_.distill.question_fraction = 0.1;
+    EXPECT_TRUE(contains(problem(), "distill.question_kinds is empty but distill.question_fraction is 0.1"));
+    job_.distill.question_kinds = {"noise", "text", "noise"};
+    EXPECT_TRUE(contains(problem(), "distill.question_kinds names noise twice"));
+    job_.distill.question_kinds = {"noise"};
+    EXPECT_TRUE(check().problems.empty());
+    job_.score.question_fraction = 0.1;
+    EXPECT_FALSE(has_note("score.question_fraction is not used"));
+    job_.select.rule = "recall_guided";
+    EXPECT_TRUE(has_note("score.question_fraction is not used"));
+}
+
 TEST_F(JobCheck, selection) {
     job_.select.options["budget"] = "29";
     EXPECT_TRUE(contains(problem(), "select.budget is 29 but the teacher has 28 layers"));

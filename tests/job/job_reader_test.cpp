@@ -135,6 +135,7 @@ TEST(JobReader, wrong_types_name_file_line_key_found_and_allowed) {
 TEST(JobReader, wrong_ranges_are_errors) {
     EXPECT_TRUE(contains(problem("align: {tokens: -1}\n"), "\"-1\" (must be an integer, at least 0"));
     EXPECT_TRUE(contains(problem("align: {optimizer: {beta2: 1}}\n"), "at least 0 and below 1"));
+    EXPECT_TRUE(contains(problem("distill: {question_fraction: 1}\n"), "at least 0 and below 1"));
     EXPECT_TRUE(contains(problem("align: {optimizer: {epsilon: 0}}\n"), "above 0"));
     EXPECT_TRUE(contains(problem("align: {optimizer: {schedule: cosin}}\n"),
                          "\"cosin\" (must be a text, one of constant, cosine, linear, warmup_stable_decay)"));

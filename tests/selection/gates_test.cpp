@@ -3,8 +3,8 @@
 // gradients against differences in fp64, and their training.
 #include <algorithm>
 
-#include "../evaluation/recall_contents.h"
 #include "../model/small_model.h"
+#include "../questions/recall_contents.h"
 #include "../storage/temporary_folder.h"
 #include "../training/small_corpus.h"
 #include "selection/assembled_model.h"

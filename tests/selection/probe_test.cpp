@@ -3,8 +3,8 @@
 // against the measurements of finished students.
 #include "selection/probe.h"
 
-#include "../evaluation/recall_contents.h"
 #include "../model/small_model.h"
+#include "../questions/recall_contents.h"
 #include "../storage/temporary_folder.h"
 #include "../training/small_corpus.h"
 #include "evaluation/recall.h"

@@ -73,6 +73,16 @@ TEST_F(ChangedInputs, of_the_corpora_are_refused_once_something_was_made_of_them
     expect_refused({"data.validation: validation.h5"});
 }
 
+TEST_F(ChangedInputs, of_the_wording_of_questions_are_refused_once_they_were_trained_on) {
+    job.align.question_fraction = 0.1;
+    leave({"checkpoints/transfer.h5"});
+    flip_last_byte(folder / "validation.h5");
+    EXPECT_NO_THROW(open_run_folder(job));
+    leave({"checkpoints/align-00000002.h5"});
+    flip_last_byte(folder / "validation.h5");
+    expect_refused({"data.validation: validation.h5"});
+}
+
 TEST_F(ChangedInputs, of_requests_and_of_texts_are_refused_once_they_were_used) {
     job.evaluate.requests = (folder / "requests.h5").string();
     const fs::path settings = folder / "teacher" / "tokenizer_config.json";

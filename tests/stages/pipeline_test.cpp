@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The whole pipeline as users start it, on one rank and on several.
+#include "../questions/recall_contents.h"
 #include "../selection/made_up_scores.h"
 #include "checkpoints/checkpoint.h"
 #include "evaluation/statistics.h"
@@ -168,6 +169,38 @@ TEST_F(Pipeline, finetune_follows_distill) {
     test::set_steps(job.finetune, 2);
     expect_end(run(2), 0, {"finetune: finished"});
     EXPECT_EQ(Checkpoint(result("checkpoints/finetune.h5")).state().stage, "finetune");
+}
+
+/// Every training stage has questions among its sequences.
+TEST_F(Pipeline, questions_are_trained_on_by_any_number_of_ranks) {
+    test::set_steps(job.finetune, 2);
+    for (TrainingJob* stage : {static_cast<TrainingJob*>(&job.align), static_cast<TrainingJob*>(&job.score),
+                               static_cast<TrainingJob*>(&job.distill), static_cast<TrainingJob*>(&job.finetune)}) {
+        stage->question_fraction = 0.5;
+        stage->question_kinds = {"noise", "text"};
+        stage->sequence_length *= 2;
+        stage->tokens *= 2;
+    }
+    job.name = "one";
+    expect_end(run(1), 2,
+               {"align.question_fraction asks some", "score.question_fraction", "distill.question_fraction",
+                "finetune.question_fraction", "inputs/recall_wording.py"});
+    test::write_wording(job.data.validation, test::small_wording());
+    expect_end(run(1), 0, {"finetune: finished"});
+    const auto one = run_folder();
+    job.name = "two";
+    expect_end(run(2), 0, {"finetune: finished"});
+    for (const char* file : {"checkpoints/align.h5", "checkpoints/distill.h5", "checkpoints/finetune.h5"})
+        EXPECT_EQ(differing_datasets(one / file, result(file)), std::vector<std::string>{}) << file;
+    EXPECT_EQ(differing_datasets(one / "scores.h5", result("scores.h5"), test::times_and_places),
+              std::vector<std::string>{});
+    job.name = "text";
+    job.distill.question_fraction = 0.0;
+    expect_end(run(1), 0, {"finetune: finished"});
+    EXPECT_EQ(differing_datasets(one / "checkpoints/align.h5", result("checkpoints/align.h5")),
+              std::vector<std::string>{});
+    EXPECT_NE(differing_datasets(one / "checkpoints/distill.h5", result("checkpoints/distill.h5")),
+              std::vector<std::string>{});
 }
 
 TEST_F(Pipeline, groups_of_ranks_may_share_a_candidate) {

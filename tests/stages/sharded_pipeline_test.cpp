@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whole runs whose models are spread over ranks, and candidates trained in step, against runs without either.
-#include "../evaluation/recall_contents.h"
 #include "../evaluation/request_contents.h"
+#include "../questions/recall_contents.h"
 #include "small_run.h"
 
 namespace amalgam {

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "../model/small_model.h"
+#include "../questions/recall_contents.h"
 #include "../storage/temporary_folder.h"
 #include "small_corpus.h"
 
@@ -146,6 +147,45 @@ TEST_F(BatchOrder, repeats_belong_to_the_cursor) {
     EXPECT_FALSE(at::equal(plain.sequences(0, 6), whole));
     const auto where = [&](int64_t row) { return whole[row].ne(plain.sequences(0, 6)[row]); };
     EXPECT_FALSE(at::equal(where(0), where(1)));
+}
+
+/// One of three sequences of 39 tokens is questions; the others are as without.
+TEST_F(BatchOrder, questions_belong_to_the_cursor_and_leave_other_sequences_as_they_are) {
+    TrainingJob asking = plan(39);
+    asking.question_fraction = 0.34;
+    asking.question_kinds = {"noise", "pairs"};
+    const Batches asked(*file, asking, 1, "align", test::small_wording()), plain(*file, plan(39), 1, "align");
+    const at::Tensor whole = asked.sequences(0, 9), text = plain.sequences(0, 9);
+    EXPECT_TRUE(at::equal(at::cat({asked.sequences(0, 1), asked.sequences(1, 4), asked.sequences(5, 4)}), whole));
+    const QuestionSequences questions(asking, test::small_wording(), *file, 1, "align");
+    int64_t count = 0;
+    for (int64_t i = 0; i < 9; ++i) {
+        count += questions.has(i);
+        const auto made = questions.make(i, 39).tokens;
+        const at::Tensor expected = questions.has(i) ? at::tensor(at::ArrayRef<int32_t>(made), at::kLong) : text[i];
+        EXPECT_TRUE(at::equal(whole[i], expected)) << i;
+    }
+    EXPECT_EQ(count, 3);
+    asking.repeat_fraction = 0.25;
+    const at::Tensor both = Batches(*file, asking, 1, "align", test::small_wording()).sequences(0, 9);
+    for (int64_t i = 0; i < 9; ++i) EXPECT_TRUE(!questions.has(i) || at::equal(both[i], whole[i])) << i;
+    EXPECT_FALSE(at::equal(both, whole));
+}
+
+TEST_F(PhaseOrder, questions_have_the_length_of_their_phase) {
+    TrainingJob asking;
+    asking.phases = {{240, 20, 4, 0}, {160, 40, 2, 0}};
+    asking.question_fraction = 0.5;
+    asking.question_kinds = {"noise"};
+    const Batches order(*file, asking, 1, "align", test::small_wording());
+    const at::Tensor shorter = order.sequences(0, 12), longer = order.sequences(12, 4);
+    EXPECT_EQ(shorter.size(1), 20);
+    EXPECT_EQ(longer.size(1), 40);
+    for (const at::Tensor& rows : {shorter, longer})
+        for (int64_t i = 1; i < rows.size(0); i += 2) {
+            EXPECT_EQ(rows[i][0].item<int64_t>(), 1) << "the wording's start";
+            EXPECT_GT(rows[i].eq(26).sum().item<int64_t>(), 0) << "a question";
+        }
 }
 
 TEST_F(BatchOrder, held_out_sequences_keep_the_files_order) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Training in phases: one schedule and one optimizer over all of them, the same bits on any number of ranks and
 // wherever it was stopped.
+#include "../questions/recall_contents.h"
 #include "small_training.h"
 
 namespace amalgam {
@@ -19,7 +20,7 @@ class TrainingInPhases : public test::TrainingTest {
         plan.phases = phases;
         plan.tokens = 0;
         for (const TrainingPhase& phase : phases) plan.tokens += phase.tokens;
-        batches = std::make_unique<Batches>(*file, plan, 5, "distill");
+        batches = std::make_unique<Batches>(*file, plan, 5, "distill", test::small_wording());
     }
 
     /// Stops after `after` steps, then goes on to the end with a student of other weights.
@@ -104,6 +105,36 @@ TEST_F(TrainingInPhases, have_one_schedule_and_count_their_own_tokens) {
     // Step 5 is the last of three of 6 x 16 tokens; two of 6 x 40 are left, at 40 / 16 of the cost of a token.
     const double of_step = 96.0 / logged[4].tokens_per_second;
     EXPECT_NEAR(logged[4].seconds_left, 2 * 2.5 * 2.5 * of_step, 1e-9 * of_step);
+}
+
+/// The same steps; two of five sequences are recall questions.
+class TrainingOnQuestions : public TrainingInPhases {
+  protected:
+    void SetUp() override {
+        TrainingInPhases::SetUp();
+        plan.question_kinds = {"noise", "text", "pairs"};
+        plan.question_fraction = 0.4;
+        set_phases({{2 * 12 * 24, 24, 12, 0}, {3 * 6 * 32, 32, 6, 0}, {2 * 6 * 64, 64, 6, 0}});
+    }
+};
+
+TEST_F(TrainingOnQuestions, goes_on_with_the_same_bits) {
+    const auto student = new_student(), of_text = new_student();
+    run(*student, world, setup(true));
+    const auto expected = test::weights_of(*student);
+    for (const int64_t after : {1, 2, 4})
+        EXPECT_EQ(test::first_difference(interrupted(after), expected), "") << "stopped after step " << after;
+    plan.question_fraction = 0.0;
+    set_phases(plan.phases);
+    run(*of_text, world, setup(true));
+    EXPECT_NE(test::first_difference(test::weights_of(*of_text), expected), "");
+}
+
+TEST_F(TrainingOnQuestions, any_number_of_ranks_gives_the_same_bits_if_deterministic) {
+    const auto alone = new_student(), together = new_student();
+    const auto expected = run(*alone, Communicator(), setup(true)), found = run(*together, world, setup(true));
+    EXPECT_EQ(found.step_losses, expected.step_losses);
+    EXPECT_EQ(test::first_difference(test::weights_of(*together), test::weights_of(*alone)), "");
 }
 
 }  // namespace

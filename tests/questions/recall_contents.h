@@ -2,7 +2,7 @@
 // A wording of recall questions in a vocabulary of 61 tokens, and texts to hide facts in.
 #pragma once
 
-#include "evaluation/recall_wording.h"
+#include "questions/recall_wording.h"
 #include "storage/hdf5.h"
 #include "system/random.h"
 

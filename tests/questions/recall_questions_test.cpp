@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What recall questions are made of, and that they are the same wherever they are made.
-#include "evaluation/recall_questions.h"
+#include "questions/recall_questions.h"
 
 #include <algorithm>
 #include <cmath>

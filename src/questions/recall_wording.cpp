@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "evaluation/recall_wording.h"
+#include "questions/recall_wording.h"
 
 #include <algorithm>
 #include <set>
@@ -12,13 +12,11 @@ namespace {
 
 class WordingReader {
   public:
-    WordingReader(const std::filesystem::path& path, const std::string& section) : file_(H5File::open(path)) {
+    WordingReader(const std::filesystem::path& path, const QuestionKeys& keys) : file_(H5File::open(path)) {
         require(file_.has("/recall"), "data.validation: ", path.string(), " has no wording of recall questions (",
-                section,
-                ".questions asks some) add it: python "
-                "inputs/recall_wording.py --tokenizer TEACHER_FOLDER ",
-                path.string(), "; or ask for what needs none: ", section, ".kinds: [passages]; or set ", section,
-                ".questions: 0");
+                keys.amount, " asks some) add it: python inputs/recall_wording.py --tokenizer TEACHER_FOLDER ",
+                path.string(), "; or ask for what needs none: ", keys.kinds, ": [passages]; or set ", keys.amount,
+                ": 0");
         vocabulary_ = file_.integer_attribute("/", "vocabulary_size");
     }
 
@@ -99,11 +97,24 @@ class WordingReader {
 
 }  // namespace
 
+QuestionKeys QuestionKeys::of_recall(const std::string& section, const std::string& text) {
+    return {section + ".questions", section + ".kinds", section + ".lengths", text};
+}
+
+QuestionKeys QuestionKeys::of_training(const std::string& stage) {
+    return {stage + ".question_fraction", stage + ".question_kinds", stage + ".sequence_length", "data.training"};
+}
+
 RecallWording read_recall_wording(const std::filesystem::path& token_file, const RecallJob& job,
                                   const std::string& section) {
+    return read_recall_wording(token_file, job.kinds, QuestionKeys::of_recall(section));
+}
+
+RecallWording read_recall_wording(const std::filesystem::path& token_file, const std::vector<std::string>& kinds,
+                                  const QuestionKeys& keys) {
     const std::vector<std::string> passages = {std::string(name_of(RecallKind::passages))};
-    if (job.kinds == passages && !H5File::open(token_file).has("/recall")) return {};
-    const WordingReader reader(token_file, section);
+    if (kinds == passages && !H5File::open(token_file).has("/recall")) return {};
+    const WordingReader reader(token_file, keys);
     RecallWording wording;
     wording.start = reader.tokens("start");
     wording.noise = reader.pieces("noise", 1);

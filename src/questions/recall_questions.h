@@ -18,9 +18,8 @@
 // models that are asked with the same settings are compared question by question.
 #pragma once
 
-#include "evaluation/recall_wording.h"
 #include "job/job.h"
-#include "storage/token_file.h"
+#include "questions/question_maker.h"
 
 namespace amalgam {
 
@@ -36,7 +35,7 @@ class RecallQuestions {
     /// text. Throws Error(bad_input) naming the key if a length has no room for a question, or the text is shorter than
     /// one.
     RecallQuestions(const RecallJob& job, RecallWording wording, const TokenFile& text,
-                    std::string section = "evaluate.recall", std::string text_key = "data.validation");
+                    const std::string& section = "evaluate.recall", const std::string& text_key = "data.validation");
 
     const RecallJob& job() const { return job_; }
     int64_t size() const;
@@ -53,7 +52,7 @@ class RecallQuestions {
     RecallJob job_;
     RecallWording wording_;
     const TokenFile& text_;
-    std::string section_, text_key_;
+    QuestionKeys keys_;
 };
 
 }  // namespace amalgam

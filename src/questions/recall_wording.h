@@ -34,9 +34,25 @@ struct RecallWording {
     std::vector<int32_t> left_out_of_text;  // tokens between documents; sorted
 };
 
-/// Throws Error(bad_input) naming the command that writes the group if the file has none and a kind of `job` needs it,
+/// Keys of the job that messages about questions name.
+struct QuestionKeys {
+    std::string amount;  // how much is asked, 0: nothing
+    std::string kinds;
+    std::string length;  // of a question
+    std::string text;    // where facts are hidden
+
+    /// Of "evaluate.recall" or "score.recall", about a text of the data.
+    static QuestionKeys of_recall(const std::string& section, const std::string& text = "data.validation");
+    /// Of a training stage.
+    static QuestionKeys of_training(const std::string& stage);
+};
+
+/// Throws Error(bad_input) naming the command that writes the group if the file has none and one of `kinds` needs it,
 /// Error(damaged_file) naming the dataset if a part of it is not what it should be.
-/// `section`: of the job, which asks.
+RecallWording read_recall_wording(const std::filesystem::path& token_file, const std::vector<std::string>& kinds,
+                                  const QuestionKeys& keys);
+
+/// The same for `section` of the job.
 RecallWording read_recall_wording(const std::filesystem::path& token_file, const RecallJob& job,
                                   const std::string& section = "evaluate.recall");
 
