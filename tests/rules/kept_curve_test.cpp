@@ -39,7 +39,7 @@ Options automatic(double recall_at_least, double kl_at_most) {
 }
 
 TEST(KeptCurve, is_measured_once_for_every_number_of_layers) {
-    for (const char* name : {"recall_guided", "removal_rounds", "joint_gates"}) {
+    for (const char* name : {"recall_guided", "removal_rounds", "addition_rounds", "joint_gates"}) {
         const SelectionRule& rule = selection_rule(name);
         const Options options = automatic(0.5, 0.0);
         const Scored scored = all_measured(name, options);
