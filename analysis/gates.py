@@ -26,6 +26,8 @@ def by_step(run, size=plots.WIDE):
     below.plot(np.arange(steps), gates.kl, color=plots.RUNS[0], label="text")
     if gates.recall_kl is not None:
         below.plot(np.arange(steps), gates.recall_kl, color=plots.RUNS[1], label="answers")
+    if gates.far_kl is not None:
+        below.plot(np.arange(steps), gates.far_kl, color=plots.RUNS[2], label="far context")
     below.set_xlabel("step")
     below.set_ylabel("KL to the teacher (nat/token)")
     below.legend()

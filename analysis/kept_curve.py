@@ -11,7 +11,8 @@ import plots
 def by_kept(run, size=plots.WIDE):
     """KL, recall, and bytes of keys and values a token, against the number of kept layers."""
     curve = run.selection.curve
-    series = [("KL (nat/token)", curve.kl), ("recall", curve.recall), ("keys and values (bytes/token)", curve.cache_bytes)]
+    far = [] if curve.far_kl is None else [("KL of far context (nat/token)", curve.far_kl)]
+    series = [("KL (nat/token)", curve.kl), *far, ("recall", curve.recall), ("keys and values (bytes/token)", curve.cache_bytes)]
     series = [(name, values) for name, values in series if np.isfinite(values).any()]
     plt.rcParams.update(plots.STYLE)
     figure, all_axes = plt.subplots(1, len(series), figsize=size, layout="constrained", squeeze=False)

@@ -153,7 +153,8 @@ def label_importance(axes, all_scores):
     removal = {bool(scores.of_removal()) for scores in all_scores}
     if removal == {True}:
         axes.set_xlabel("layer that alone is linear")
-        axes.set_ylabel("importance = KL of text and answers (nat/token)")
+        far = any(scores.weighs_far_context for scores in all_scores)
+        axes.set_ylabel(f"importance = KL of {'text, answers, far context' if far else 'text and answers'} (nat/token)")
     elif removal == {False}:
         axes.set_xlabel("layer whose softmax attention is restored")
         axes.set_ylabel("importance = −KL (nat/token)")

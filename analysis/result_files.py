@@ -42,6 +42,7 @@ class KeptCurve:
     kl: np.ndarray  # nat/token
     recall: np.ndarray  # NaN if nothing was asked
     cache_bytes: np.ndarray  # of a token
+    far_kl: Optional[np.ndarray] = None  # nat/token, of tokens that need far context
 
 
 @dataclass
@@ -61,6 +62,7 @@ class Gates:
     value: np.ndarray  # [T + 1, L], between 0, linear, and 1, softmax
     kl: np.ndarray  # [T]
     recall_kl: Optional[np.ndarray]  # [T], of the answers
+    far_kl: Optional[np.ndarray]  # [T], of tokens that need far context
     seconds: float
     tokens: int
 
@@ -87,6 +89,7 @@ class Scores:
     complete: bool  # False while it is put together from candidate files
     provenance: Provenance
     gates: Optional[Gates] = None  # where layers are chosen by them
+    weighs_far_context: bool = False  # besides text and answers
 
     def of_removal(self):
         """Whether layers are judged by what is lost without their softmax attention, not by what is won with it."""
@@ -256,8 +259,9 @@ def read_selection(path):
     def reader(file):
         curve = None
         if "curve" in file:
-            expect_shapes(file["curve"], {name: "P" for name in CURVE})
-            curve = KeptCurve(**{name: file["curve"][name][:] for name in CURVE})
+            names = CURVE + (("far_kl",) if "far_kl" in file["curve"] else ())
+            expect_shapes(file["curve"], {name: "P" for name in names})
+            curve = KeptCurve(**{name: file["curve"][name][:] for name in names})
         return Selection(layers=file["layers"][:], order=file["order"][:], rule=text(file.attrs["rule"]), curve=curve,
                          options=text(file.attrs["options"]), layout=[text(name) for name in file["layout"][:]])
 
@@ -285,10 +289,11 @@ def read_gates(file):
         return None
     group = file["gates"]
     value, kl = group["value"][:], group["kl"][:]
-    recall_kl = group["recall_kl"][:] if "recall_kl" in group else None
-    if value.ndim != 2 or kl.shape != (len(value) - 1,) or (recall_kl is not None and recall_kl.shape != kl.shape):
+    others = {name: group[name][:] if name in group else None for name in ("recall_kl", "far_kl")}
+    if value.ndim != 2 or kl.shape != (len(value) - 1,) or any(
+            other is not None and other.shape != kl.shape for other in others.values()):
         raise ValueError("the datasets of /gates do not fit together")
-    return Gates(value=value, kl=kl, recall_kl=recall_kl, seconds=float(group["seconds"][0]),
+    return Gates(value=value, kl=kl, **others, seconds=float(group["seconds"][0]),
                  tokens=int(group.attrs["tokens"]))
 
 
@@ -302,7 +307,8 @@ def read_scores(path):
             kl=file["kl"][:], kl_mean=file["kl_mean"][:], kl_standard_error=file["kl_standard_error"][:],
             score=file["score"][:], score_standard_error=file["score_standard_error"][:], seconds=file["seconds"][:],
             all_linear_kl=file["all_linear_kl"][:] if "all_linear_kl" in file else None,
-            complete=True, provenance=read_provenance(file), gates=read_gates(file))
+            complete=True, provenance=read_provenance(file), gates=read_gates(file),
+            weighs_far_context="far_weight" in file)
 
     return read_with(path, "amalgam scores", reader)
 

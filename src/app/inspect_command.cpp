@@ -91,9 +91,10 @@ void print_scores(const std::string& path) {
         const CandidateResult& result = table.candidates[place];
         const auto kl = mean_and_error(result.kl.back());
         std::cout << "  " << in_column(scored[place].candidate) << "  " << kl.mean << " +- " << kl.standard_error;
-        if (const auto recall = result.samples.find("recall_kl"); recall != result.samples.end())
-            std::cout << "  of answers " << mean_and_error(recall->second).mean << " +- "
-                      << mean_and_error(recall->second).standard_error;
+        for (const auto& [name, words] : {std::pair("recall_kl", "of answers"), {"far_kl", "of far context"}})
+            if (const auto found = result.samples.find(name); found != result.samples.end())
+                std::cout << "  " << words << " " << mean_and_error(found->second).mean << " +- "
+                          << mean_and_error(found->second).standard_error;
         std::cout << '\n';
     }
     if (const auto selection = selection_in_scores(path, "linear")) print_selection(*selection);

@@ -292,11 +292,19 @@ class Estimator {
         shard(stage, sizes, score.ranks_per_candidate);
         const double candidates = double(most_candidates(selection_rule(job_.select.rule), before_scores()));
         const double groups = std::max<double>(1, double(machine_.ranks) / group);
-        const double before = 4 * of_one;  // every group runs the whole teacher and the whole aligned student once
+        // Every group runs the whole teacher and the whole aligned student once.
+        const double before = 4 * of_one + (score.far_context.weight > 0 ? near_context_flops(text) : 0.0);
         const double at_once = sizes_.layers() / std::ceil(sizes_.layers() / groups);  // of the first round
         stage.flops += candidates * of_one + std::min(groups, sizes_.layers()) * before;
         stage.seconds += seconds(candidates * of_one / at_once + before, group);
         return stage;
+    }
+
+    /// Of the teacher, which predicts so many tokens of text once more with near context alone
+    /// (selection/far_context.h).
+    double near_context_flops(double tokens) const {
+        const auto of_windows = double(2 * job_.score.far_context.window);
+        return tokens * (2 * sizes_.block_flops(sizes_.layers(), of_windows) + 2 * sizes_.head_flops());
     }
 
     /// Forward passes of the teacher and, with both mixers in every block, of the gated model; then a backward pass
@@ -312,10 +320,13 @@ class Estimator {
             flops += sequences * predicted * 3 * sizes_.head_flops();
             most_tokens = std::max(most_tokens, micro_batch * length);
         };
-        add(batch, double(score.sequence_length), double(score.sequence_length));
+        const auto length = double(score.sequence_length);
+        add(batch, length, length);
+        if (score.far_context.weight > 0)
+            flops += batch * length * sizes_.block_flops(layers, length) + near_context_flops(batch * length);
         if (score.recall.questions > 0)
-            for (const int64_t length : score.recall.lengths)
-                add(batch / double(score.recall.lengths.size()), double(length), 0);
+            for (const int64_t asked : score.recall.lengths)
+                add(batch / double(score.recall.lengths.size()), double(asked), 0);
         const double of_token =
             job_.sharding.activations == Activations::keep
                 ? sizes_.activations(layers, bytes_) + layers * sizes_.linear_mixer_activations(bytes_)

@@ -107,6 +107,13 @@ struct RecallJob {
     int64_t questions_of_a_length() const { return questions * int64_t(kinds.size() * depths.size()); }
 };
 
+/// The KL on those tokens of plain text whose prediction needs far context (selection/far_context.h).
+struct FarContextJob {
+    double weight = 0.0;   // of it in the score of candidates that are not distilled; 0: it is not measured
+    int64_t window = 128;  // tokens: far is what lies before the last one to two windows
+    double gain = 0.5;     // nat by which a token's loss falls with the far context, at least
+};
+
 /// Of rules that train a gate in every layer (selection/gate_training.h). Steps see batches of score.batch_sequences
 /// sequences of training text, and as many questions.
 struct GatesJob {
@@ -134,6 +141,7 @@ struct ScoreJob : DistillJob {
         2.0;                     // of a rank's memory for the teacher's states: candidates train on the same batches
     double recall_weight = 1.0;  // of the KL of answers in the score of candidates that are not distilled
     RecallJob recall;            // what such candidates are asked
+    FarContextJob far_context;   // what they are measured on besides
     GatesJob gates;
 };
 

@@ -201,6 +201,7 @@ class Check {
             findings_.note_if(job_.score.question_fraction > 0.0,
                               "score.question_fraction is not used: candidates are not trained");
         }
+        check_far_context();
         check_training("distill", job_.distill, sharers(), job_.sharding.context);
         check_training("finetune", job_.finetune, sharers(), job_.sharding.context);
         if (job_.evaluate.sequences > 0) note_length("evaluate", job_.evaluate.sequence_length);
@@ -211,6 +212,18 @@ class Check {
                           "align.tokens is 0: linear layers start without having seen the teacher's "
                           "attention, which later stages do not make up for");
         findings_.note_if(job_.distill.tokens == 0, "distill.tokens is 0: the selected hybrid is not distilled");
+    }
+
+    void check_far_context() {
+        const FarContextJob& far = job_.score.far_context;
+        if (far.weight == 0.0) return;
+        const bool is_measured = has_score_stage(job_) && !candidates_are_trained(job_);
+        findings_.note_if(!is_measured, "score.far_context.weight is not used by rule ", job_.select.rule);
+        findings_.problem_if(is_measured && job_.score.sequence_length <= 2 * far.window,
+                             "score.far_context.window is ", far.window, " but score.sequence_length is ",
+                             job_.score.sequence_length,
+                             " (no token has anything before its last two windows) use longer sequences or a window "
+                             "below half of them");
     }
 
     /// Of a batch: ranks, or groups of ranks that share sequences.

@@ -268,6 +268,20 @@ void add_recall(std::vector<JobKey>& schema, const std::string& section, Stage J
     recall.add("seed", &RecallJob::seed, "", "of the questions: the same seed asks the same").range = at_least(0);
 }
 
+void add_far_context(std::vector<JobKey>& schema) {
+    SectionKeys<FarContextJob> keys(schema, "score.far_context",
+                                    [](Job& job) -> FarContextJob& { return job.score.far_context; });
+    keys.add("weight", &FarContextJob::weight, "",
+             "of their KL in the score, beside the text's and the answers'; 0: it is not measured")
+        .range = at_least(0);
+    keys.add("window", &FarContextJob::window, "tokens",
+             "near context, with which the teacher predicts once more: the last one to two windows of the sequence")
+        .range = at_least(1);
+    keys.add("gain", &FarContextJob::gain, "nat",
+             "by which the whole context lowers the loss of such a token, at least")
+        .range = above(0);
+}
+
 void add_gates(std::vector<JobKey>& schema) {
     SectionKeys<GatesJob> keys(schema, "score.gates", [](Job& job) -> GatesJob& { return job.score.gates; });
     keys.add("steps", &GatesJob::steps, "steps",
@@ -383,6 +397,7 @@ std::vector<JobKey> make_schema() {
              "of the answers' KL in the score, beside the text's; of rules that measure candidates without training")
         .range = at_least(0);
     add_recall(schema, "score", &Job::score);
+    add_far_context(schema);
     add_gates(schema);
     add_optimizer(schema, "score", &Job::score);
 
@@ -421,6 +436,8 @@ const std::vector<JobSection>& job_sections() {
          "stage: candidates for the student, of which layers keep softmax, are measured; for which and how, the "
          "rule decides"},
         {"score.recall", "questions that candidates are asked by rules that measure them without training"},
+        {"score.far_context",
+         "tokens of plain text whose prediction needs far context, for rules that measure candidates without training"},
         {"score.gates", "gates between both kinds of layers, trained by rules that choose by them"},
         {"score.optimizer", "AdamW"},
         {"select", "stage: which layers keep softmax"},

@@ -37,10 +37,10 @@ bool is_automatic(const Options& options) {
 }
 
 int64_t kept_layers(const std::string& budget, int64_t layers) {
-    require(
-        budget != automatic,
-        "select.budget is auto but the rule has no order of the layers from which as many as are needed could be "
-        "kept (recall_guided, removal_rounds and joint_gates have) write a count such as 7, or a ratio such as 25%");
+    require(budget != automatic,
+            "select.budget is auto but the rule has no order of the layers from which as many as are needed could be "
+            "kept (recall_guided, removal_rounds, addition_rounds and joint_gates have) write a count such as 7, or a "
+            "ratio such as 25%");
     const bool percent = budget.ends_with("%");
     const bool ratio = !percent && budget.find('.') != std::string::npos;
     const std::string number = percent ? budget.substr(0, budget.size() - 1) : budget;

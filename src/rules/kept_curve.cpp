@@ -14,9 +14,13 @@ namespace {
 using Layers = std::vector<int64_t>;
 using Scored = std::vector<ScoredCandidate>;
 
-double number(const ScoredCandidate& one, const std::string& name) {
+std::optional<double> if_measured(const ScoredCandidate& one, const std::string& name) {
     const auto found = one.measured.find(name);
-    return found == one.measured.end() ? std::numeric_limits<double>::quiet_NaN() : found->second;
+    return found == one.measured.end() ? std::nullopt : std::optional(found->second);
+}
+
+double number(const ScoredCandidate& one, const std::string& name) {
+    return if_measured(one, name).value_or(std::numeric_limits<double>::quiet_NaN());
 }
 
 /// The candidate that keeps just the first `count` layers of `order`; null if it was not measured.
@@ -55,7 +59,11 @@ std::vector<CurvePoint> curve_of(const Layers& order, const Scored& scored) {
     std::vector<CurvePoint> curve;
     for (int64_t count = 0; count <= int64_t(order.size()); ++count)
         if (const ScoredCandidate* one = with_first(order, count, scored))
-            curve.push_back({count, number(*one, "kl"), number(*one, "recall_kl"), number(*one, "recall")});
+            curve.push_back({.kept = count,
+                             .kl = number(*one, "kl"),
+                             .recall_kl = number(*one, "recall_kl"),
+                             .recall = number(*one, "recall"),
+                             .far_kl = if_measured(*one, "far_kl")});
     return curve;
 }
 

@@ -9,11 +9,12 @@
 namespace amalgam {
 
 struct CurvePoint {
-    int64_t kept = 0;          // softmax layers
-    double kl = 0.0;           // of text, nat/token
-    double recall_kl = 0.0;    // of answers, nat/token; NaN if nothing was asked
-    double recall = 0.0;       // share of questions that are answered right; likewise
-    double cache_bytes = 0.0;  // of a token of a sequence: keys and values of the kept layers
+    int64_t kept = 0;                   // softmax layers
+    double kl = 0.0;                    // of text, nat/token
+    double recall_kl = 0.0;             // of answers, nat/token; NaN if nothing was asked
+    double recall = 0.0;                // share of questions that are answered right; likewise
+    double cache_bytes = 0.0;           // of a token of a sequence: keys and values of the kept layers
+    std::optional<double> far_kl = {};  // of tokens that need far context; nothing: they had no weight
     bool operator==(const CurvePoint&) const = default;
 };
 

@@ -19,16 +19,20 @@ Candidates restored_layers(int64_t layers, const std::string& mixer) {
     return candidates;
 }
 
-/// `layout` with `mixer` in each of its softmax layers in turn. The last one first: what stands below the changed layer
-/// was then computed for the candidate before (selection/assembled_model.h).
-Candidates each_removed(const Layout& layout, const std::string& mixer) {
+/// `layout` with `mixer` in each of `layers` in turn. The last one first: what stands below the changed layer was then
+/// computed for the candidate before (selection/assembled_model.h).
+Candidates each_changed(const Layout& layout, const std::vector<int64_t>& layers, const std::string& mixer) {
     Candidates candidates;
-    const std::vector<int64_t> kept = softmax_layers(layout);
-    for (auto layer = kept.rbegin(); layer != kept.rend(); ++layer) {
+    for (auto layer = layers.rbegin(); layer != layers.rend(); ++layer) {
         candidates.push_back({layout, {}});
         candidates.back().layout[size_t(*layer)] = mixer;
     }
     return candidates;
+}
+
+Candidates each_removed(int64_t layers, const std::string& mixer) {
+    const Layout layout = all_softmax(layers);
+    return each_changed(layout, softmax_layers(layout), mixer);
 }
 
 Candidates restored_once(const ScoresSoFar& so_far) {
@@ -36,24 +40,44 @@ Candidates restored_once(const ScoresSoFar& so_far) {
 }
 
 Candidates removed_once(const ScoresSoFar& so_far) {
-    return so_far.scored.empty() ? each_removed(all_softmax(so_far.layers), so_far.mixer) : Candidates();
+    return so_far.scored.empty() ? each_removed(so_far.layers, so_far.mixer) : Candidates();
 }
 
 Candidates both_once(const ScoresSoFar& so_far) {
     if (!so_far.scored.empty()) return {};
     Candidates both = restored_layers(so_far.layers, so_far.mixer);
-    for (const Candidate& removed : each_removed(all_softmax(so_far.layers), so_far.mixer)) both.push_back(removed);
+    for (const Candidate& removed : each_removed(so_far.layers, so_far.mixer)) both.push_back(removed);
     return both;
 }
 
 Candidates ablated_once(const ScoresSoFar& so_far) {
-    return so_far.scored.empty() ? each_removed(all_softmax(so_far.layers), ablated_mixer) : Candidates();
+    return so_far.scored.empty() ? each_removed(so_far.layers, ablated_mixer) : Candidates();
 }
 
+/// Layers that rounds have changed in `layout`.
+std::vector<int64_t> changed_layers(Round round, const Layout& layout) {
+    std::vector<int64_t> changed;
+    for (size_t layer = 0; layer < layout.size(); ++layer)
+        if ((layout[layer] == softmax_mixer) == (round == Round::gives_softmax)) changed.push_back(int64_t(layer));
+    return changed;
+}
+
+std::vector<int64_t> all_but(const std::vector<int64_t>& left_out, int64_t layers) {
+    std::vector<int64_t> rest;
+    for (int64_t layer = 0; layer < layers; ++layer)
+        if (std::find(left_out.begin(), left_out.end(), layer) == left_out.end()) rest.push_back(layer);
+    return rest;
+}
+
+template <Round round>
 Candidates next_round(const ScoresSoFar& so_far) {
-    Layout layout = all_softmax(so_far.layers);
-    for (const int64_t layer : removed_by_rounds(so_far.layers, so_far.scored)) layout[size_t(layer)] = so_far.mixer;
-    return softmax_layers(layout).size() > 1 ? each_removed(layout, so_far.mixer) : Candidates();
+    const bool gives = round == Round::gives_softmax;
+    const std::string mixer = gives ? softmax_mixer : so_far.mixer;
+    Layout layout = gives ? all_linear(so_far.layers, so_far.mixer) : all_softmax(so_far.layers);
+    const std::vector<int64_t> changed = changed_by_rounds(round, so_far.layers, so_far.scored);
+    for (const int64_t layer : changed) layout[size_t(layer)] = mixer;
+    const std::vector<int64_t> rest = all_but(changed, so_far.layers);
+    return rest.size() > 1 ? each_changed(layout, rest, mixer) : Candidates();
 }
 
 Candidates nested_once(const ScoresSoFar& so_far) {
@@ -123,7 +147,14 @@ const Scorer& ablated_layer_scorer() {
 }
 
 const Scorer& removal_rounds_scorer() {
-    static const Scorer scorer = {.name = "removal_rounds", .distils = false, .next = next_round, .count = of_rounds};
+    static const Scorer scorer = {
+        .name = "removal_rounds", .distils = false, .next = next_round<Round::takes_softmax>, .count = of_rounds};
+    return scorer;
+}
+
+const Scorer& addition_rounds_scorer() {
+    static const Scorer scorer = {
+        .name = "addition_rounds", .distils = false, .next = next_round<Round::gives_softmax>, .count = of_rounds};
     return scorer;
 }
 
@@ -154,24 +185,23 @@ std::vector<int64_t> order_of_nested(int64_t layers, const Scored& scored) {
     return order;
 }
 
-std::vector<int64_t> removed_by_rounds(int64_t layers, const Scored& scored) {
-    std::vector<int64_t> kept(static_cast<size_t>(layers)), removed;
-    std::iota(kept.begin(), kept.end(), int64_t{0});
-    auto rest = scored.begin();
-    while (kept.size() > 1 && size_t(scored.end() - rest) >= kept.size()) {
-        const Scored round(rest, rest + std::ptrdiff_t(kept.size()));
-        rest += std::ptrdiff_t(kept.size());
-        const auto left = softmax_layers(round[ranking(round).front()].candidate.layout);
-        const auto gone = std::find_if(kept.begin(), kept.end(), [&](int64_t layer) {
-            return std::find(left.begin(), left.end(), layer) == left.end();
+std::vector<int64_t> changed_by_rounds(Round round, int64_t layers, const Scored& scored) {
+    std::vector<int64_t> changed, rest = all_but({}, layers);
+    auto next = scored.begin();
+    while (rest.size() > 1 && size_t(scored.end() - next) >= rest.size()) {
+        const Scored tried(next, next + std::ptrdiff_t(rest.size()));
+        next += std::ptrdiff_t(rest.size());
+        const std::vector<int64_t> after = changed_layers(round, tried[ranking(tried).front()].candidate.layout);
+        const auto found = std::find_if(rest.begin(), rest.end(), [&](int64_t layer) {
+            return std::binary_search(after.begin(), after.end(), layer);
         });
-        if (gone == kept.end() || left.size() + 1 != kept.size())
-            throw Error(text("scores: candidate ", rest - scored.begin() - 1, " does not fit the rounds before it"),
+        if (found == rest.end() || after.size() != changed.size() + 1)
+            throw Error(text("scores: candidate ", next - scored.begin() - 1, " does not fit the rounds before it"),
                         ExitCode::damaged_file);
-        removed.push_back(*gone);
-        kept.erase(gone);
+        changed.push_back(*found);
+        rest.erase(found);
     }
-    return removed;
+    return changed;
 }
 
 }  // namespace amalgam

@@ -51,6 +51,11 @@ const Scorer& ablated_layer_scorer();
 /// beside those that will still be there, so a circuit of layers is kept or given up as a whole.
 const Scorer& removal_rounds_scorer();
 
+/// From the all-linear student up to all but one layer: the twin of removal_rounds_scorer(). A round tries softmax in
+/// each layer that is still linear; the layer that raises the score most keeps it. Greedy forward selection: a layer is
+/// judged beside those that were chosen before, so what does nothing without a second one is found late.
+const Scorer& addition_rounds_scorer();
+
 /// The candidates of aligned_removed_layer_scorer(); then the set of layers that recall_guided would keep of them;
 /// then, in rounds, the best set so far with one of its layers exchanged for another one, in every way that was not
 /// measured yet, until no exchange raises the score or select.swap_rounds were done (swaps.cpp).
@@ -65,8 +70,12 @@ const Scorer& joint_gates_scorer();
 /// candidates.
 std::vector<int64_t> order_of_nested(int64_t layers, const std::vector<ScoredCandidate>& scored);
 
-/// Layers in the order in which the rounds of removal_rounds_scorer() took softmax from them; those of finished rounds.
-/// Throws Error(damaged_file) if `scored` are no such rounds.
-std::vector<int64_t> removed_by_rounds(int64_t layers, const std::vector<ScoredCandidate>& scored);
+/// What a round does to one more layer.
+enum class Round { takes_softmax, gives_softmax };
+
+/// Layers in the order in which the rounds of removal_rounds_scorer() took softmax from them, or those of
+/// addition_rounds_scorer() gave it to them; those of finished rounds. Throws Error(damaged_file) if `scored` are no
+/// such rounds.
+std::vector<int64_t> changed_by_rounds(Round round, int64_t layers, const std::vector<ScoredCandidate>& scored);
 
 }  // namespace amalgam

@@ -8,9 +8,10 @@
 
 namespace amalgam {
 
-// Each in the file of its name.
+// Each in the file of its name; both kinds of rounds in rounds.cpp.
 std::vector<SelectionRule> one_layer_rules();
 SelectionRule removal_rounds_rule();
+SelectionRule addition_rounds_rule();
 SelectionRule joint_gates_rule();
 SelectionRule swaps_rule();
 SelectionRule uniform_rule();
@@ -21,8 +22,9 @@ SelectionRule all_linear_rule();
 const std::vector<SelectionRule>& selection_rules() {
     static const std::vector<SelectionRule> rules = [] {
         std::vector<SelectionRule> all = one_layer_rules();
-        for (const SelectionRule& rule : {removal_rounds_rule(), joint_gates_rule(), swaps_rule(), uniform_rule(),
-                                          random_rule(), explicit_rule(), all_linear_rule()})
+        for (const SelectionRule& rule :
+             {removal_rounds_rule(), addition_rounds_rule(), joint_gates_rule(), swaps_rule(), uniform_rule(),
+              random_rule(), explicit_rule(), all_linear_rule()})
             all.push_back(rule);
         return all;
     }();

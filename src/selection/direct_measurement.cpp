@@ -4,7 +4,9 @@
 #include "selection/assembled_model.h"
 #include "selection/probe.h"
 #include "system/clock.h"
+#include "system/error.h"
 #include "system/fault_injection.h"
+#include "system/log.h"
 
 namespace amalgam {
 namespace {
@@ -17,7 +19,11 @@ class DirectMeasurement : public Measurement {
               setup_.make_student(all_linear(setup_.teacher.config().layers, setup_.mixer), {setup_.all_linear.get()})),
           model_(setup_.teacher, *aligned_.model, int64_t(setup_.cache_bytes())),
           probe_(setup_.teacher, setup_.held_out, setup_.questions.get(), setup_.job.loss_chunk_tokens,
-                 int64_t(setup_.cache_bytes()), setup_.group) {}
+                 int64_t(setup_.cache_bytes()), setup_.group, setup_.job.far_context) {
+        if (setup_.job.far_context.weight > 0.0)
+            info(text("score: ", probe_.far_tokens(), " of ", setup_.held_out.tokens.numel(),
+                      " held-out tokens need far context"));
+    }
 
     std::vector<double> all_linear_kl() override {
         return measure(all_linear(setup_.teacher.config().layers, setup_.mixer)).at("kl");
@@ -49,6 +55,7 @@ class DirectMeasurement::Measured : public CandidateInTraining {
         result_.number = number;
         result_.candidate = candidate;
         result_.recall_weight = measurement.setup_.job.recall_weight;
+        result_.far_weight = measurement.setup_.job.far_context.weight;
         result_.rank = measurement.setup_.world.rank() - measurement.setup_.group.rank();
     }
     bool is_done() const override { return !result_.kl.empty(); }

@@ -43,6 +43,7 @@ void write_course(H5File& file, const GateCourse& course) {
     write_doubles(file, "value", {int64_t(course.gates.size()), int64_t(course.latest().size())}, flat);
     write_row(file, "kl", course.kl);
     if (!course.recall_kl.empty()) write_row(file, "recall_kl", course.recall_kl);
+    if (!course.far_kl.empty()) write_row(file, "far_kl", course.far_kl);
     write_row(file, "penalty", {course.penalty});
     write_row(file, "seconds", {course.seconds});
     file.set_attribute(group, "tokens", course.tokens);
@@ -62,10 +63,13 @@ std::optional<GateCourse> read_course(const H5File& file) {
     for (auto row = flat.begin(); row != flat.end(); row += shape[1]) course.gates.emplace_back(row, row + shape[1]);
     course.kl = file.read_doubles(group + "/kl");
     expect(course.steps() == shape[0] - 1, "kl");
-    if (file.has(group + "/recall_kl")) {
-        course.recall_kl = file.read_doubles(group + "/recall_kl");
-        expect(course.recall_kl.size() == course.kl.size(), "recall_kl");
-    }
+    const auto optional = [&](const char* name, std::vector<double>& values) {
+        if (!file.has(group + "/" + name)) return;
+        values = file.read_doubles(group + "/" + name);
+        expect(values.size() == course.kl.size(), name);
+    };
+    optional("recall_kl", course.recall_kl);
+    optional("far_kl", course.far_kl);
     const auto number = [&](const char* name) {
         const std::vector<double> values = file.read_doubles(group + "/" + name);
         expect(values.size() == 1, name);

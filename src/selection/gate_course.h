@@ -15,6 +15,8 @@ struct GateCourse {
     std::vector<std::vector<double>> gates;  // [step][layer]: at the beginning, and after every step
     std::vector<double> kl, recall_kl;  // on the batch of every step, before it, nat/token; of the answers: empty if
                                         // nothing was asked
+    std::vector<double> far_kl;         // likewise, on tokens that need far context: empty if they have no weight; 0 of
+                                        // a batch without them
     double penalty = 0.0;               // on a gate in the last step, nat
     int64_t tokens = 0;                 // seen so far
     double seconds = 0.0;

@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "objectives/chunked_losses.h"
+#include "selection/far_context.h"
 #include "selection/gated_pass.h"
 #include "system/activity.h"
 #include "system/clock.h"
@@ -22,9 +23,9 @@ namespace {
 
 constexpr double penalty_range = 1000.0;  // of the last step's to the first step's
 
-/// Of a whole batch: means over its tokens, and the gradient of kl + recall_weight * recall_kl.
+/// Of a whole batch: means over its tokens, and the gradient of their weighted sum. Zero where it has no such tokens.
 struct BatchLoss {
-    double kl = 0.0, recall_kl = 0.0;
+    double kl = 0.0, recall_kl = 0.0, far_kl = 0.0;
     std::vector<double> d_gates;
 };
 
@@ -62,7 +63,8 @@ class GateTraining {
         const BatchLoss closed = loss_of(0, std::vector<double>(size_t(layers_), 0.0), /*with_gradient=*/false);
         state_.course.penalty = setup_.job.gates.penalty * total(closed) / double(layers_);
         info(text("score: ", setup_.job.gates.steps, " steps of gates; with all of them closed the KL is ", closed.kl,
-                  ", of answers ", closed.recall_kl, " nat/token"));
+                  ", of answers ", closed.recall_kl,
+                  weighs_far_context() ? text(", of far context ", closed.far_kl) : "", " nat/token"));
     }
 
     /// A damaged state is begun again, as a damaged candidate is.
@@ -86,10 +88,12 @@ class GateTraining {
         course.gates.resize(steps + 1, std::vector<double>(size_t(layers_)));
         course.kl.resize(steps);
         course.recall_kl.resize(setup_.job.recall.questions > 0 ? steps : 0);
+        course.far_kl.resize(weighs_far_context() ? steps : 0);
         state_.first_moment.resize(size_t(layers_));
         state_.second_moment.resize(size_t(layers_));
         for (auto& row : course.gates) setup_.world.broadcast(std::span<double>(row));
-        for (auto* values : {&course.kl, &course.recall_kl, &state_.first_moment, &state_.second_moment})
+        for (auto* values :
+             {&course.kl, &course.recall_kl, &course.far_kl, &state_.first_moment, &state_.second_moment})
             setup_.world.broadcast(std::span<double>(*values));
         std::array<double, 2> rest = {course.penalty, course.seconds};
         setup_.world.broadcast(std::span<double>(rest));
@@ -102,7 +106,11 @@ class GateTraining {
         setup_.world.on_root([&] { write_gate_state(setup_.file, state_, setup_.provenance); });
     }
 
-    double total(const BatchLoss& loss) const { return loss.kl + setup_.job.recall_weight * loss.recall_kl; }
+    bool weighs_far_context() const { return setup_.job.far_context.weight > 0.0; }
+
+    double total(const BatchLoss& loss) const {
+        return loss.kl + setup_.job.recall_weight * loss.recall_kl + setup_.job.far_context.weight * loss.far_kl;
+    }
 
     void step() {
         GateCourse& course = state_.course;
@@ -112,6 +120,7 @@ class GateTraining {
         course.gates.push_back(updated(number, loss.d_gates));
         course.kl.push_back(loss.kl);
         if (setup_.job.recall.questions > 0) course.recall_kl.push_back(loss.recall_kl);
+        if (weighs_far_context()) course.far_kl.push_back(loss.far_kl);
     }
 
     double penalty_at(int64_t step) const {
@@ -141,18 +150,19 @@ class GateTraining {
     BatchLoss loss_of(int64_t step, const std::vector<double>& gates, bool with_gradient) {
         std::vector<GateBatch> batches;
         setup_.world.together([&] { batches = setup_.batches.of_step(step); });  // making a question may fail
-        double of_text = 0.0, of_answers = 0.0;
+        Counts tokens;
         for (const GateBatch& batch : batches) {
-            (batch.is_text ? of_text : of_answers) += double(batch.places.numel());
+            (batch.is_text ? tokens.of_text : tokens.of_answers) += double(batch.places.numel());
             if (with_gradient) state_.course.tokens += batch.tokens.numel();
         }
-        const size_t width = gates.size() + 2, ranks = size_t(setup_.world.size());
+        std::vector<at::Tensor> far(batches.size());
+        if (weighs_far_context()) tokens.of_far = look_for_far_tokens(batches, far);
+        const size_t width = gates.size() + 3, ranks = size_t(setup_.world.size());
         std::vector<double> parts(batches.size() * width);
         for (size_t first = 0; first < batches.size(); first += ranks) {
             const size_t mine = first + size_t(setup_.world.rank());
             if (mine < batches.size()) {
-                const GateBatch& batch = batches[mine];
-                add(batch, gates, batch.is_text ? of_text : of_answers, with_gradient, &parts[mine * width]);
+                add(batches[mine], far[mine], gates, tokens, with_gradient, &parts[mine * width]);
             } else if (setup_.teacher.weights_on_demand() || setup_.aligned.weights_on_demand()) {
                 pass_nothing(gates, with_gradient);
             }
@@ -168,16 +178,50 @@ class GateTraining {
         loss.d_gates.resize(gates.size());
         for (auto part = parts.begin(); part != parts.end(); part += std::ptrdiff_t(width)) {
             for (size_t layer = 0; layer < gates.size(); ++layer) loss.d_gates[layer] += part[std::ptrdiff_t(layer)];
-            loss.kl += part[std::ptrdiff_t(width) - 2];
-            loss.recall_kl += part[std::ptrdiff_t(width) - 1];
+            loss.kl += part[std::ptrdiff_t(width) - 3];
+            loss.recall_kl += part[std::ptrdiff_t(width) - 2];
+            loss.far_kl += part[std::ptrdiff_t(width) - 1];
         }
         return loss;
     }
 
-    /// `part`: the gradient of each gate, then the KL of text and of answers, divided by the `tokens` that are counted
-    /// in the whole batch.
-    void add(const GateBatch& batch, const std::vector<double>& gates, double tokens, bool with_gradient,
-             double* part) const {
+    /// In this rank's micro-batches of text, the places of those tokens (`far`, by micro-batch); their number on all
+    /// ranks.
+    double look_for_far_tokens(const std::vector<GateBatch>& batches, std::vector<at::Tensor>& far) const {
+        const at::NoGradGuard no_grad;
+        const HeldOuterWeights outer(setup_.teacher);
+        const auto ranks = size_t(setup_.world.size());
+        double found = 0.0;
+        for (size_t first = 0; first < batches.size(); first += ranks) {
+            const size_t mine = first + size_t(setup_.world.rank());
+            const bool has_text = mine < batches.size() && batches[mine].is_text;
+            if (!has_text && setup_.teacher.weights_on_demand() == nullptr) continue;
+            const at::Tensor tokens = has_text ? batches[mine].tokens.to(setup_.teacher.device()) : empty_batch();
+            const at::Tensor places = at::nonzero(
+                needs_far_context(setup_.teacher, outer.head(), tokens, setup_.teacher.hidden(tokens).flatten(0, 1),
+                                  setup_.job.far_context, setup_.job.loss_chunk_tokens));
+            found += double(places.numel());
+            if (has_text) far[mine] = places.flatten();
+        }
+        std::vector<double> sum = {found};
+        setup_.world.sum_in_place(std::span<double>(sum));
+        return sum[0];
+    }
+
+    at::Tensor empty_batch() const {
+        return at::empty({0, 1}, at::TensorOptions(at::kLong).device(setup_.teacher.device()));
+    }
+
+    /// Of a whole batch.
+    struct Counts {
+        double of_text = 0.0, of_answers = 0.0, of_far = 0.0;
+    };
+
+    /// `part`: the gradient of each gate, then the KL of text, of answers and of the tokens at `far` (undefined: none),
+    /// each divided by their number in the whole batch.
+    void add(const GateBatch& batch, const at::Tensor& far, const std::vector<double>& gates, const Counts& counts,
+             bool with_gradient, double* part) const {
+        const double tokens = batch.is_text ? counts.of_text : counts.of_answers;
         const at::Device device = setup_.teacher.device();
         const at::Tensor inputs = batch.tokens.to(device), places = batch.places.to(device);
         at::Tensor states;
@@ -191,14 +235,22 @@ class GateTraining {
         const auto kl = chunked_kl_divergence(hidden.index_select(0, places), pass.outer().head(), states,
                                               pass.outer().head(), 1.0, weight, setup_.job.loss_chunk_tokens, {});
         part[gates.size() + (batch.is_text ? 0 : 1)] = kl.loss / tokens;
+        const at::Tensor d_hidden = at::zeros_like(hidden).index_copy_(0, places, kl.d_hidden);
+        if (far.defined() && far.numel() > 0) {  // a text's places are all there are
+            const auto far_kl = chunked_kl_divergence(
+                hidden.index_select(0, far), pass.outer().head(), states.index_select(0, far), pass.outer().head(), 1.0,
+                setup_.job.far_context.weight / counts.of_far, setup_.job.loss_chunk_tokens, {});
+            part[gates.size() + 2] = far_kl.loss / counts.of_far;
+            d_hidden.index_add_(0, far, far_kl.d_hidden);
+        }
         if (!with_gradient) return;
-        const auto d_gates = pass.backward(at::zeros_like(hidden).index_copy_(0, places, kl.d_hidden));
+        const auto d_gates = pass.backward(d_hidden);
         std::copy(d_gates.begin(), d_gates.end(), part);
     }
 
     /// What a rank without a micro-batch does while others have one, where models are sharded.
     void pass_nothing(const std::vector<double>& gates, bool with_gradient) const {
-        const at::Tensor empty = at::empty({0, 1}, at::TensorOptions(at::kLong).device(setup_.teacher.device()));
+        const at::Tensor empty = empty_batch();
         setup_.teacher.hidden(empty);
         GatedPass pass(setup_.teacher, setup_.aligned, gates, empty, setup_.activations);
         if (with_gradient) pass.backward({});
@@ -208,7 +260,8 @@ class GateTraining {
         const GateCourse& course = state_.course;
         const double open = std::accumulate(course.latest().begin(), course.latest().end(), 0.0);
         info(text("score: gates, step ", course.steps(), "/", setup_.job.gates.steps, ": KL ", course.kl.back(),
-                  course.recall_kl.empty() ? "" : text(", of answers ", course.recall_kl.back()), ", gates add up to ",
+                  course.recall_kl.empty() ? "" : text(", of answers ", course.recall_kl.back()),
+                  course.far_kl.empty() ? "" : text(", of far context ", course.far_kl.back()), ", gates add up to ",
                   open, " of ", layers_));
     }
 

@@ -2,10 +2,11 @@
 // Joint gates, after FlashMorph (arXiv 2606.30562): one gate a layer between the teacher's attention and the aligned
 // linear mixer (gated_pass.h), all trained at once from 1 (all softmax) down, everything else frozen. A step lowers
 //
-//     KL of text + recall_weight * KL of answers + p(step) * (sum of the gates)
+//     KL of text + recall_weight * KL of answers + far_context.weight * KL of tokens that need far context
+//         + p(step) * (sum of the gates)
 //
 // by Adam, gates held in [0, 1]. The penalty p rises by the same factor every step, 1000-fold in all, up to
-// penalty * R / L: R is what the first two terms are on the first batch with all gates 0, L the number of layers. So
+// penalty * R / L: R is what all other terms are on the first batch with all gates 0, L the number of layers. So
 // gates close in the order of what they are worth beside those that are still open, over the whole range from all to
 // nearly none, however large the losses of a model are. (A path of solutions on a geometric grid of penalties is how
 // lasso problems are solved: Friedman, Hastie, Tibshirani, J. Stat. Softw. 33, 2010.) The published method has the

@@ -4,11 +4,13 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "evaluation/continuations.h"
 #include "evaluation/recall.h"
 #include "objectives/chunked_losses.h"
 #include "system/activity.h"
+#include "system/error.h"
 
 namespace amalgam {
 namespace {
@@ -18,10 +20,18 @@ std::vector<double> on_host(const at::Tensor& values) {
     return {host.const_data_ptr<double>(), host.const_data_ptr<double>() + host.numel()};
 }
 
+/// From sums over so many tokens of each sequence to values whose mean is that over all tokens, and whose standard
+/// error is that mean's (probe.h).
+void as_parts_of_a_ratio(std::vector<double>& sums, const std::vector<double>& counts) {
+    const double all = std::accumulate(counts.begin(), counts.end(), 0.0);
+    const double mean = std::accumulate(sums.begin(), sums.end(), 0.0) / all;
+    for (size_t i = 0; i < sums.size(); ++i) sums[i] = mean + (sums[i] - mean * counts[i]) * double(sums.size()) / all;
+}
+
 }  // namespace
 
 Probe::Probe(const CausalLM& teacher, const HeldOutSet& text, const RecallQuestions* questions, int64_t loss_chunk,
-             int64_t cache_bytes, const Communicator& group)
+             int64_t cache_bytes, const Communicator& group, const FarContextJob& far_context)
     : teacher_(teacher),
       group_(group),
       loss_chunk_(loss_chunk),
@@ -32,6 +42,7 @@ Probe::Probe(const CausalLM& teacher, const HeldOutSet& text, const RecallQuesti
     std::vector<std::function<Batch()>> all;
     for (int64_t first = 0; first < sequences_; first += held_out_micro_batch)
         all.emplace_back([&, first] { return text_batch(text, first); });
+    const size_t of_text = all.size();
     if (questions)
         for (const auto& numbers : recall_batches(*questions))
             all.emplace_back([this, questions, numbers] { return question_batch(*questions, numbers); });
@@ -40,7 +51,51 @@ Probe::Probe(const CausalLM& teacher, const HeldOutSet& text, const RecallQuesti
         for (size_t b = size_t(group.rank()); b < all.size(); b += ranks) batches_.push_back(all[b]());
     });
     passes_ = int64_t((all.size() + ranks - 1) / ranks);
+    text_passes_ = int64_t((of_text + ranks - 1) / ranks);
     cached_.resize(batches_.size());
+    if (far_context.weight > 0.0) look_for_far_tokens(far_context);
+}
+
+int64_t Probe::far_tokens() const {
+    return int64_t(std::accumulate(far_of_sequence_.begin(), far_of_sequence_.end(), 0.0));
+}
+
+void Probe::look_for_far_tokens(const FarContextJob& far_context) {
+    const at::NoGradGuard no_grad;
+    const bool in_step = teacher_.weights_on_demand() != nullptr;
+    const HeldOuterWeights outer(teacher_);
+    far_of_sequence_.assign(size_t(sequences_), 0.0);
+    for (int64_t pass = 0; pass < text_passes_; ++pass) {
+        const auto mine = size_t(pass);
+        if (mine < batches_.size() && batches_[mine].is_text) {
+            Batch& batch = batches_[mine];
+            const at::Tensor far = needs_far_context(teacher_, outer.head(), batch.tokens, teacher_states(batch, mine),
+                                                     far_context, loss_chunk_)
+                                       .to(at::kCPU);
+            const bool* values = far.const_data_ptr<bool>();
+            batch.far.assign(values, values + far.numel());
+            for (size_t i = 0; i < batch.rows.size(); ++i)
+                if (batch.far[i]) ++far_of_sequence_[size_t(batch.numbers[batch.rows[i]])];
+        } else if (in_step) {
+            const at::Tensor nothing = empty_batch();
+            needs_far_context(teacher_, outer.head(), nothing, teacher_.hidden(nothing).flatten(0, 1), far_context,
+                              loss_chunk_);
+        }
+        mark_progress();
+    }
+    group_.sum_in_place(std::span<double>(far_of_sequence_));
+    if (far_tokens() == 0)  // the same on all ranks
+        throw SharedError(
+            text("score.far_context.gain: the whole context lowers the loss of none of the held-out tokens "
+                 "by ",
+                 far_context.gain,
+                 " nat (there is nothing to measure) use longer or more sequences "
+                 "(score.sequence_length, score.validation_sequences), a smaller window or a smaller gain"),
+            ExitCode::bad_input);
+}
+
+at::Tensor Probe::empty_batch() const {
+    return at::empty({0, 1}, at::TensorOptions(at::kLong).device(teacher_.device()));
 }
 
 Probe::Batch Probe::text_batch(const HeldOutSet& text, int64_t first) const {
@@ -89,6 +144,7 @@ ProbeSamples Probe::measure(const Forward& model) const {
     const at::NoGradGuard no_grad;
     ProbeSamples samples;
     for (const char* name : {"kl", "loss", "accuracy", "hidden_state_error"}) samples[name].resize(size_t(sequences_));
+    if (!far_of_sequence_.empty()) samples["far_kl"].resize(size_t(sequences_));
     if (questions_ > 0)
         for (const char* name : {"recall_kl", "recall_loss", "recall"}) samples[name].resize(size_t(questions_));
     const bool in_step = teacher_.weights_on_demand() != nullptr;
@@ -101,14 +157,14 @@ ProbeSamples Probe::measure(const Forward& model) const {
             const at::Tensor hidden = model(batch.tokens, pass).flatten(0, 1).index_select(0, batch.places);
             add(batch, hidden, of_teacher, outer.head(), samples);
         } else if (in_step) {
-            const at::Tensor empty = at::empty({0, 1}, at::TensorOptions(at::kLong).device(teacher_.device()));
-            teacher_.hidden(empty);
-            model(empty, pass);
+            teacher_.hidden(empty_batch());
+            model(empty_batch(), pass);
         }
         mark_progress();
     }
     for (auto& [name, values] : samples)  // every entry is nonzero on one rank only: exact
         group_.sum_in_place(std::span<double>(values));
+    if (!far_of_sequence_.empty()) as_parts_of_a_ratio(samples["far_kl"], far_of_sequence_);
     return samples;
 }
 
@@ -118,11 +174,12 @@ void Probe::add(const Batch& batch, const at::Tensor& hidden, const at::Tensor& 
     const TokenLosses losses = token_cross_entropy(hidden, head, batch.targets, loss_chunk_);
     const auto loss = on_host(losses.loss), correct = on_host(losses.correct);
     const size_t rows = batch.numbers.size();
-    std::vector<double> tokens(rows), predicted(rows), kl_sum(rows), loss_sum(rows), right(rows);
+    std::vector<double> tokens(rows), predicted(rows), kl_sum(rows), far_sum(rows), loss_sum(rows), right(rows);
     for (size_t i = 0; i < batch.rows.size(); ++i) {
         const size_t row = batch.rows[i];
         ++tokens[row];
         kl_sum[row] += kl[i];
+        if (!batch.far.empty() && batch.far[i]) far_sum[row] += kl[i];
         if (!batch.predicted[i]) continue;
         ++predicted[row];
         loss_sum[row] += loss[i];
@@ -144,6 +201,7 @@ void Probe::add(const Batch& batch, const at::Tensor& hidden, const at::Tensor& 
     for (size_t row = 0; row < rows; ++row) {
         const auto sequence = size_t(batch.numbers[row]);
         samples["kl"][sequence] = kl_sum[row] / tokens[row];
+        if (!batch.far.empty()) samples["far_kl"][sequence] = far_sum[row];
         samples["loss"][sequence] = loss_sum[row] / predicted[row];
         samples["accuracy"][sequence] = right[row] / predicted[row];
         samples["hidden_state_error"][sequence] = error_sum[row] / tokens[row];

@@ -8,6 +8,7 @@
 
 #include "evaluation/held_out.h"
 #include "questions/recall_questions.h"
+#include "selection/far_context.h"
 
 namespace amalgam {
 
@@ -16,16 +17,24 @@ namespace amalgam {
 ///     loss                of the next token, mean, nat/token
 ///     accuracy            share of next tokens that have the largest logit
 ///     hidden_state_error  |h_T - h|^2 / |h_T|^2 of the states before the head, mean over tokens
-///     recall_kl, recall_loss  the same as kl and loss, over the tokens of a question's answer
-///     recall              1: greedy decoding gives the answer; else 0
+///     far_kl              KL on the tokens that need far context (far_context.h), nat/token; only where it is asked
+///     for recall_kl, recall_loss  the same as kl and loss, over the tokens of a question's answer recall 1: greedy
+///     decoding gives the answer; else 0
+/// A sequence may have few tokens or none that need far context. Its far_kl is therefore M + (sum over its n such
+/// tokens of (KL - M)) / (mean n of the sequences), where M is the mean over all such tokens: so the mean of the values
+/// is M, and their standard error is that of a ratio of sums (W. G. Cochran, Sampling Techniques, 1977, chapter 6).
 using ProbeSamples = std::map<std::string, std::vector<double>>;
 
 class Probe {
   public:
     /// `questions` may be null. The teacher's states are kept as far as `cache_bytes` on this rank allow; it must
-    /// outlive this. Collective over `group`, among whose ranks all is spread.
+    /// outlive this. With a `far_context` of weight 0 its tokens are not looked for. Collective over `group`, among
+    /// whose ranks all is spread. Throws Error(bad_input) if no token needs far context.
     Probe(const CausalLM& teacher, const HeldOutSet& text, const RecallQuestions* questions, int64_t loss_chunk,
-          int64_t cache_bytes, const Communicator& group);
+          int64_t cache_bytes, const Communicator& group, const FarContextJob& far_context = {});
+
+    /// Of the text, those that need far context.
+    int64_t far_tokens() const;
 
     /// What a model makes of batch number `batch`, tokens [sequences, time]: its states before the head
     /// [sequences, time, width]. The batch may be empty where models are sharded (weights_on_demand.h).
@@ -40,11 +49,14 @@ class Probe {
         at::Tensor places, targets;    // int64 [n]: what is predicted where, in tokens.flatten(); target -1: nothing
         std::vector<size_t> rows;      // of each place
         std::vector<bool> predicted;   // at each place: is there a target?
+        std::vector<bool> far;         // likewise: does it need far context? Empty: not looked for
         std::vector<int64_t> numbers;  // of the sequences of text, or of the questions
         bool is_text = false;
     };
     Batch text_batch(const HeldOutSet& text, int64_t first) const;
     Batch question_batch(const RecallQuestions& questions, const std::vector<int64_t>& numbers) const;
+    void look_for_far_tokens(const FarContextJob& far_context);
+    at::Tensor empty_batch() const;
     at::Tensor teacher_states(const Batch& batch, size_t mine) const;
     void add(const Batch& batch, const at::Tensor& hidden, const at::Tensor& of_teacher, const at::Tensor& head,
              ProbeSamples& samples) const;
@@ -52,8 +64,10 @@ class Probe {
     const CausalLM& teacher_;
     const Communicator& group_;
     int64_t loss_chunk_, sequences_, questions_;
-    std::vector<Batch> batches_;  // of this rank; tokens, places and targets on the model's device
-    int64_t passes_ = 0;          // of every rank
+    std::vector<Batch> batches_;           // of this rank; tokens, places and targets on the model's device
+    int64_t passes_ = 0;                   // of every rank
+    int64_t text_passes_ = 0;              // of these, those in which a rank may have text
+    std::vector<double> far_of_sequence_;  // tokens that need far context; empty: not looked for
     double cache_bytes_;
     mutable double cached_bytes_ = 0.0;
     mutable std::vector<at::Tensor> cached_;  // the teacher's states at the places, by batch

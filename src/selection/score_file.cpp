@@ -17,8 +17,9 @@ namespace {
 
 using Shape = std::vector<int64_t>;
 
-constexpr int32_t newest_version = 2, scores_minor_version = 1;  // 2.1 may have gates
-const std::string numbers_group = "/numbers", samples_group = "/samples";
+constexpr int32_t newest_version = 2, candidate_minor_version = 1,  // may have far_kl
+    scores_minor_version = 2;                                       // 2.1 may have gates, 2.2 far_kl
+const std::string numbers_group = "/numbers", samples_group = "/samples", far_kl = "far_kl";
 
 /// Consecutive pieces of `width` values.
 std::vector<std::vector<double>> in_rows(const std::vector<double>& flat, size_t first, size_t count, size_t width) {
@@ -131,6 +132,7 @@ void write_candidates(H5File& file, const std::vector<CandidateResult>& all) {
     write_doubles(file, "/seconds", {c}, seconds);
     write_small_integers(file, "/rank", rank);
     if (!all[0].samples.empty()) write_doubles(file, "/recall_weight", {1}, {all[0].recall_weight});
+    if (all[0].samples.contains(far_kl)) write_doubles(file, "/far_weight", {1}, {all[0].far_weight});
     for (const auto& [name, of_first] : all[0].samples) {
         std::vector<double> values;
         for (const CandidateResult& r : all) {
@@ -193,7 +195,11 @@ std::vector<StepMetrics> read_metrics(const H5File& file, int64_t candidate) {
 void read_samples(const H5File& file, std::vector<CandidateResult>& all) {
     if (!file.has(samples_group)) return;
     const double weight = file.read_doubles("/recall_weight").at(0);
-    for (CandidateResult& r : all) r.recall_weight = weight;
+    const double far_weight = file.has("/far_weight") ? file.read_doubles("/far_weight").at(0) : 0.0;
+    for (CandidateResult& r : all) {
+        r.recall_weight = weight;
+        r.far_weight = far_weight;
+    }
     for (const DatasetInfo& dataset : file.list(samples_group)) {
         const auto values = file.read_doubles(dataset.path);
         if (dataset.shape.size() != 2 || dataset.shape[0] != int64_t(all.size()))
@@ -240,6 +246,7 @@ std::vector<CandidateResult> read_candidates(const H5File& file, const std::func
                        in_rows(loss, c, 1, steps)[0],
                        {},
                        0.0,
+                       0.0,
                        seconds[c],
                        rank[c],
                        {}});
@@ -247,16 +254,24 @@ std::vector<CandidateResult> read_candidates(const H5File& file, const std::func
     return all;
 }
 
+/// What the score takes off for the text, of each held-out sequence.
+std::vector<double> cost_of_text(const CandidateResult& result) {
+    std::vector<double> cost = result.kl.back();
+    if (const auto far = result.samples.find(far_kl); far != result.samples.end())
+        for (size_t i = 0; i < cost.size(); ++i) cost[i] += result.far_weight * far->second.at(i);
+    return cost;
+}
+
 }  // namespace
 
 double CandidateResult::score() const {
-    const double text = mean_and_error(kl.back()).mean;
+    const double text = mean_and_error(cost_of_text(*this)).mean;
     const auto recall = samples.find("recall_kl");
     return recall == samples.end() ? -text : -text - recall_weight * mean_and_error(recall->second).mean;
 }
 
 double CandidateResult::score_error() const {
-    const double text = mean_and_error(kl.back()).standard_error;
+    const double text = mean_and_error(cost_of_text(*this)).standard_error;
     const auto recall = samples.find("recall_kl");
     if (recall == samples.end()) return text;
     return std::hypot(text, recall_weight * mean_and_error(recall->second).standard_error);
@@ -279,7 +294,7 @@ void write_candidate(const std::filesystem::path& path, const CandidateResult& r
                          " is not finite (it diverged, and cannot be ranked)"),
                     ExitCode::diverged);
     write_h5_once(path, [&](H5File& file) {
-        file.describe_file("amalgam candidate", provenance, newest_version);
+        file.describe_file("amalgam candidate", provenance, newest_version, candidate_minor_version);
         write_candidates(file, {result});
         write_metrics(file, result.logged);
     });

@@ -25,13 +25,16 @@ struct CandidateResult {
     std::vector<double> train_loss;                      // of every step; empty: it was measured without training
     std::map<std::string, std::vector<double>> samples;  // what else was measured at the end, by name (probe.h)
     double recall_weight = 0.0;                          // of samples "recall_kl" in the score
+    double far_weight = 0.0;                             // of samples "far_kl"
     double seconds = 0.0;
     int64_t rank = 0;                 // first world rank of its group
     std::vector<StepMetrics> logged;  // its rows of metrics.csv (in its own file only)
 
-    /// Minus the mean KL at the last measurement and recall_weight times that of the answers, nat/token.
+    /// Minus the mean KL at the last measurement, recall_weight times that of the answers and far_weight times that on
+    /// tokens that need far context, nat/token.
     double score() const;
-    double score_error() const;  // standard error
+    /// Its standard error. KL and far KL are of the same sequences: their errors are not independent.
+    double score_error() const;
     /// Means of "kl" at the last measurement and of all samples.
     std::map<std::string, double> measured() const;
     /// Can it be ranked? A candidate whose training diverged cannot.

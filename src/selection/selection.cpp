@@ -37,29 +37,40 @@ const std::vector<std::pair<const char*, double CurvePoint::*>> curve_numbers = 
     {"recall", &CurvePoint::recall},
     {"cache_bytes", &CurvePoint::cache_bytes}};
 
+/// In files since format 1.2, where it was measured.
+constexpr const char* far_kl_of_curve = "/curve/far_kl";
+
 void write_curve(H5File& file, const std::vector<CurvePoint>& curve) {
     std::vector<int64_t> kept;
     for (const CurvePoint& point : curve) kept.push_back(point.kept);
     write_layers(file, "/curve/kept", kept);
-    for (const auto& [name, number] : curve_numbers) {
+    const auto write = [&](const std::string& name, const auto& number) {
         std::vector<double> values;
-        for (const CurvePoint& point : curve) values.push_back(point.*number);
-        file.write(std::string("/curve/") + name, std::vector<int64_t>{int64_t(values.size())},
-                   std::span<const double>(values));
-    }
+        for (const CurvePoint& point : curve) values.push_back(number(point));
+        file.write(name, std::vector<int64_t>{int64_t(values.size())}, std::span<const double>(values));
+    };
+    for (const auto& [name, number] : curve_numbers)
+        write(std::string("/curve/") + name, [n = number](const CurvePoint& point) { return point.*n; });
+    if (curve.front().far_kl) write(far_kl_of_curve, [](const CurvePoint& point) { return point.far_kl.value(); });
 }
 
 std::vector<CurvePoint> read_curve(const H5File& file) {
     std::vector<CurvePoint> curve;
     if (!file.has("/curve")) return curve;
     for (const int64_t kept : file.read_integers("/curve/kept")) curve.push_back({.kept = kept});
-    for (const auto& [name, number] : curve_numbers) {
-        const auto values = file.read_doubles(std::string("/curve/") + name);
+    const auto read = [&](const std::string& name) {
+        auto values = file.read_doubles(name);
         if (values.size() != curve.size())
-            throw Error(text(file.path().string(), ": /curve/", name, ": does not fit /curve/kept"),
-                        ExitCode::damaged_file);
+            throw Error(text(file.path().string(), ": ", name, ": does not fit /curve/kept"), ExitCode::damaged_file);
+        return values;
+    };
+    for (const auto& [name, number] : curve_numbers) {
+        const auto values = read(std::string("/curve/") + name);
         for (size_t i = 0; i < values.size(); ++i) curve[i].*number = values[i];
     }
+    if (!file.has(far_kl_of_curve)) return curve;
+    const auto values = read(far_kl_of_curve);
+    for (size_t i = 0; i < values.size(); ++i) curve[i].far_kl = values[i];
     return curve;
 }
 
@@ -89,7 +100,7 @@ Selection select_layers(const SelectJob& job, int64_t layers, const std::string&
 
 void write_selection(const std::filesystem::path& path, const Selection& selection, const Provenance& provenance) {
     write_h5_once(path, [&](H5File& file) {
-        file.describe_file("amalgam selection", provenance, 1, 1);
+        file.describe_file("amalgam selection", provenance, 1, 2);
         file.set_attribute("/", "rule", selection.rule);
         file.set_attribute("/", "options", selection.options);
         write_layers(file, "/layers", selection.layers());
@@ -112,11 +123,14 @@ Selection read_selection(const std::filesystem::path& path) {
 
 std::string table_of_curve(const Selection& selection) {
     std::ostringstream out;
-    out << "softmax layers: KL, KL of answers, recall, bytes of keys and values a token (before any distillation)";
+    const bool has_far = !selection.curve.empty() && selection.curve.front().far_kl.has_value();
+    out << "softmax layers: KL, " << (has_far ? "KL of far context, " : "")
+        << "KL of answers, recall, bytes of keys and values a token (before any distillation)";
     for (const CurvePoint& point : selection.curve) {
         const bool chosen = point.kept == int64_t(selection.order.size());
         out << "\n  " << (chosen ? "*" : " ") << std::setw(4) << point.kept << std::fixed << std::setprecision(5)
             << std::setw(11) << point.kl;
+        if (has_far) out << std::setw(11) << point.far_kl.value();
         if (std::isfinite(point.recall))
             out << std::setw(11) << point.recall_kl << std::setw(8) << std::setprecision(3) << point.recall;
         out << std::setw(10) << std::setprecision(0) << point.cache_bytes;

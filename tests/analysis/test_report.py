@@ -442,6 +442,21 @@ class ReportTest(unittest.TestCase):
             file["gates/kl"] = np.ones(9)
         self.assertIn("gates", " ".join(read_run_folder(folder).problems))
 
+    def test_far_context(self):
+        folder = FakeRun(self.root / "far", "joint_gates", 4).write()
+        with h5py.File(folder / "scores.h5", "a") as file:
+            file["gates/value"], file["gates/kl"], file["gates/far_kl"] = np.ones((11, 28)), np.ones(10), np.ones(10)
+            file["gates/seconds"] = np.array([30.0])
+            file["gates"].attrs["tokens"] = 5000
+            file["far_weight"] = np.array([2.0])
+        self.assertTrue(read_run_folder(folder).scores.weighs_far_context)
+        self.assertIn("far context", self.page(folder)[0])
+        self.assertFalse(read_run_folder(self.guided).scores.weighs_far_context)
+        with h5py.File(folder / "scores.h5", "a") as file:
+            del file["gates/far_kl"]
+            file["gates/far_kl"] = np.ones(9)
+        self.assertIn("gates", " ".join(read_run_folder(folder).problems))
+
     def test_recall_is_less_where_answers_are_wrong(self):
         run = read_run_folder(self.guided)
         before = table.comparison_row(run)["student recall"]

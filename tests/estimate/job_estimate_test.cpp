@@ -281,6 +281,21 @@ TEST(JobEstimate, candidates_that_are_not_distilled_cost_forward_passes) {
     EXPECT_NEAR(flops() / one.flops, (28 + 29 + 4.0) / 32, 1e-9) << "and every number of kept layers";
 }
 
+/// The teacher runs twice more over the text, in windows, whatever the number of candidates.
+TEST(JobEstimate, far_context_costs_two_passes_of_the_teacher) {
+    Job job = paper_job();
+    job.score.sequence_length = 512;
+    const auto flops = [&](const char* rule, double weight) {
+        job.select.rule = rule;
+        job.score.far_context.weight = weight;
+        return stage(estimate_job(job, qwen_1_5b, {.ranks = 1}), "score").flops;
+    };
+    const double more = flops("recall_guided", 1.0) - flops("recall_guided", 0.0), tokens = 32 * 512;
+    EXPECT_GT(more, tokens * 2 * 2.6e9) << "blocks: 1.3e9 weights, 2 flop each";
+    EXPECT_LT(more, tokens * 2 * 4.0e9);
+    EXPECT_NEAR(flops("removal_rounds", 1.0) - flops("removal_rounds", 0.0), more, 1e-6 * more);
+}
+
 /// As many steps as asked for, each of the teacher's forward pass and of the gated model's, there and back.
 TEST(JobEstimate, gates_cost_their_steps) {
     Job job = paper_job();

@@ -316,6 +316,22 @@ TEST_F(JobCheck, candidates_that_are_not_distilled_need_no_training_tokens) {
     EXPECT_TRUE(contains(problem(), "score.recall.lengths is empty"));
 }
 
+TEST_F(JobCheck, far_context_lies_before_the_last_two_windows) {
+    job_.select.rule = "recall_guided";
+    job_.score.sequence_length = 512;
+    job_.score.far_context = {.weight = 0.0, .window = 256};
+    EXPECT_TRUE(check().problems.empty()) << "not looked for";
+    job_.score.far_context.weight = 1.0;
+    EXPECT_TRUE(contains(problem(), "score.far_context.window is 256 but score.sequence_length is 512"));
+    job_.score.far_context.window = 255;
+    EXPECT_TRUE(check().problems.empty());
+    EXPECT_FALSE(has_note("score.far_context"));
+    job_.select.rule = "kl_guided";
+    job_.score.sequence_length = 128;
+    EXPECT_TRUE(check().problems.empty());
+    EXPECT_TRUE(has_note("score.far_context.weight is not used by rule kl_guided"));
+}
+
 /// Keys of a training that the rule does not ask for neither stop a job nor make it look like one.
 TEST_F(JobCheck, training_of_candidates_is_checked_where_they_are_trained) {
     job_.score.measurements = 1526;

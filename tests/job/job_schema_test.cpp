@@ -115,7 +115,7 @@ TEST(JobSchema, keys_of_the_selection_rules) {
     EXPECT_EQ(find_key("select.rule")->allowed(),
               "one of recall_guided, kl_guided, kl_guided_removal, kl_guided_average, hidden_state_addition, "
               "hidden_state_removal, aligned_addition, perplexity, smart, halo, ablation, ablation_accuracy, "
-              "removal_rounds, joint_gates, swaps, uniform, random, explicit, all_linear");
+              "removal_rounds, addition_rounds, joint_gates, swaps, uniform, random, explicit, all_linear");
     EXPECT_EQ(find_key("select.budget")->type(), "a text");
     EXPECT_EQ(find_key("select.budget")->unit, "layers");
     EXPECT_EQ(find_key("select.phase")->allowed(), "at least 0");

@@ -39,7 +39,7 @@ Options automatic(double recall_at_least, double kl_at_most) {
 }
 
 TEST(KeptCurve, is_measured_once_for_every_number_of_layers) {
-    for (const char* name : {"recall_guided", "removal_rounds", "joint_gates"}) {
+    for (const char* name : {"recall_guided", "removal_rounds", "addition_rounds", "joint_gates"}) {
         const SelectionRule& rule = selection_rule(name);
         const Options options = automatic(0.5, 0.0);
         const Scored scored = all_measured(name, options);
@@ -51,7 +51,16 @@ TEST(KeptCurve, is_measured_once_for_every_number_of_layers) {
         for (int64_t kept = 0; kept <= 4; ++kept) EXPECT_EQ(curve[size_t(kept)].kept, kept);
         EXPECT_NEAR(curve[0].kl, 0.1, 1e-12) << "of all layers";
         EXPECT_EQ(curve[4].kl, 0.0);
+        EXPECT_FALSE(curve[4].far_kl.has_value());
     }
+}
+
+TEST(KeptCurve, has_the_kl_of_far_context_where_it_was_measured) {
+    Scored scored = all_measured("joint_gates", automatic(0.5, 0.0));
+    for (ScoredCandidate& one : scored) one.measured["far_kl"] = 2.0 * one.measured["kl"];
+    const auto curve = curve_of(selection_rule("joint_gates").order(4, scored), scored);
+    ASSERT_EQ(curve.size(), 5U);
+    for (const CurvePoint& point : curve) EXPECT_EQ(point.far_kl, 2.0 * point.kl);
 }
 
 TEST(KeptCurve, is_not_measured_for_a_budget_that_is_given) {

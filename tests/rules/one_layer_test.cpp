@@ -142,21 +142,27 @@ TEST(Smart, allows_the_released_sets) {
     }
 }
 
-TEST(RemovalRounds, keeps_what_was_removed_last) {
+std::vector<ScoredCandidate> all_rounds(const Scorer& scorer) {
     std::vector<ScoredCandidate> scored;
     for (;;) {  // lower layers are worth more
-        const auto next = removal_rounds_scorer().next({4, "linear", scored});
-        if (next.empty()) break;
+        const auto next = scorer.next({4, "linear", scored});
+        if (next.empty()) return scored;
         for (const Candidate& one : next) {
             double worth = 0.0;
             for (const int64_t layer : softmax_layers(one.layout)) worth += double(4 - layer);
             scored.push_back({one, worth, {}});
         }
     }
-    EXPECT_EQ(chosen("removal_rounds", 2, 4, scored), (Layers{0, 1}));
-    EXPECT_EQ(chosen("removal_rounds", 4, 4, scored), (Layers{0, 1, 2, 3}));
-    scored.pop_back();
-    test::expect_error([&] { chosen("removal_rounds", 2, 4, scored); }, ExitCode::damaged_file, {"rounds"});
+}
+
+TEST(Rounds, keep_what_was_removed_last_or_added_first) {
+    for (const char* rule : {"removal_rounds", "addition_rounds"}) {
+        auto scored = all_rounds(*selection_rule(rule).scorer);
+        EXPECT_EQ(chosen(rule, 2, 4, scored), (Layers{0, 1})) << rule;
+        EXPECT_EQ(chosen(rule, 4, 4, scored), (Layers{0, 1, 2, 3})) << rule;
+        scored.pop_back();
+        test::expect_error([&] { chosen(rule, 2, 4, scored); }, ExitCode::damaged_file, {"rounds"});
+    }
 }
 
 }  // namespace

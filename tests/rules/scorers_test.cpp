@@ -41,10 +41,10 @@ double worth(const Layout& layout) {
     return sum + (is_kept(1) && is_kept(4) ? 10.0 : 0.0);
 }
 
-std::vector<ScoredCandidate> all_rounds(int64_t layers) {
+std::vector<ScoredCandidate> all_rounds(int64_t layers, const Scorer& scorer = removal_rounds_scorer()) {
     std::vector<ScoredCandidate> scored;
     for (;;) {
-        const auto next = removal_rounds_scorer().next({layers, linear, scored});
+        const auto next = scorer.next({layers, linear, scored});
         if (next.empty()) return scored;
         for (const Candidate& one : next) scored.push_back({one, worth(one.layout), {}});
     }
@@ -52,19 +52,30 @@ std::vector<ScoredCandidate> all_rounds(int64_t layers) {
 
 TEST(RemovalRounds, keep_layers_that_are_worth_something_together) {
     const auto scored = all_rounds(5);
-    EXPECT_EQ(removed_by_rounds(5, scored), (Layers{2, 3, 0, 4})) << "then 1 is left";
+    EXPECT_EQ(changed_by_rounds(Round::takes_softmax, 5, scored), (Layers{2, 3, 0, 4})) << "then 1 is left";
 }
 
-TEST(RemovalRounds, are_as_many_as_they_say) {
-    for (const int64_t layers : {1, 2, 5, 9}) {
-        std::vector<ScoredCandidate> scored;
-        for (;;) {
-            const auto next = removal_rounds_scorer().next({layers, linear, scored});
-            if (next.empty()) break;
-            for (const Candidate& one : next) scored.push_back({one, 0.0, {}});
+TEST(AdditionRounds, find_what_is_worth_something_by_itself) {
+    const auto scored = all_rounds(5, addition_rounds_scorer());
+    EXPECT_EQ(changed_by_rounds(Round::gives_softmax, 5, scored), (Layers{0, 3, 2, 1}))
+        << "then 4, by which 1 is worth it";
+    for (size_t i = 0; i < 5; ++i)
+        EXPECT_EQ(scored[i].candidate.layout, keep_softmax(5, linear, {4 - int64_t(i)})) << "the last layer first";
+    EXPECT_EQ(scored[5].candidate.layout, keep_softmax(5, linear, {0, 4}));
+    EXPECT_EQ(softmax_layers(scored.back().candidate.layout).size(), 4U);
+}
+
+TEST(Rounds, are_as_many_as_they_say) {
+    for (const Scorer* scorer : {&removal_rounds_scorer(), &addition_rounds_scorer()})
+        for (const int64_t layers : {1, 2, 5, 9}) {
+            std::vector<ScoredCandidate> scored;
+            for (;;) {
+                const auto next = scorer->next({layers, linear, scored});
+                if (next.empty()) break;
+                for (const Candidate& one : next) scored.push_back({one, 0.0, {}});
+            }
+            EXPECT_EQ(int64_t(scored.size()), scorer->count({layers, linear})) << scorer->name;
         }
-        EXPECT_EQ(int64_t(scored.size()), removal_rounds_scorer().count({layers, linear}));
-    }
     for (const Scorer* once : {&restored_layer_scorer(), &restored_and_removed_scorer(), &ablated_layer_scorer()}) {
         const auto all = once->next({7, linear});
         EXPECT_EQ(int64_t(all.size()), once->count({7, linear})) << once->name;
@@ -75,13 +86,15 @@ TEST(RemovalRounds, are_as_many_as_they_say) {
 TEST(RemovalRounds, that_are_not_finished_say_nothing) {
     auto scored = all_rounds(5);
     scored.resize(5 + 3);
-    EXPECT_EQ(removed_by_rounds(5, scored), Layers{2});
+    EXPECT_EQ(changed_by_rounds(Round::takes_softmax, 5, scored), Layers{2});
 }
 
 TEST(RemovalRounds, of_other_candidates_are_refused) {
     auto scored = all_rounds(5);
     for (size_t i = 5; i < 9; ++i) scored[i].candidate.layout = keep_softmax(5, linear, {0, 1, 2, 3, 4});
-    test::expect_error([&] { removed_by_rounds(5, scored); }, ExitCode::damaged_file, {"rounds"});
+    test::expect_error([&] { changed_by_rounds(Round::takes_softmax, 5, scored); }, ExitCode::damaged_file, {"rounds"});
+    test::expect_error([&] { changed_by_rounds(Round::gives_softmax, 5, all_rounds(5)); }, ExitCode::damaged_file,
+                       {"rounds"});
 }
 
 TEST(JointGates, are_measured_with_every_number_of_layers_kept) {

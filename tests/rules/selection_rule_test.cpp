@@ -45,12 +45,28 @@ TEST(SelectionRules, have_these_names_and_keys) {
     using Names = std::vector<std::string>;
     Names names;
     for (const SelectionRule& rule : selection_rules()) names.push_back(rule.name);
-    EXPECT_EQ(names, (Names{"recall_guided", "kl_guided", "kl_guided_removal", "kl_guided_average",
-                            "hidden_state_addition", "hidden_state_removal", "aligned_addition", "perplexity", "smart",
-                            "halo", "ablation", "ablation_accuracy", "removal_rounds", "joint_gates", "swaps",
-                            "uniform", "random", "explicit", "all_linear"}));
+    EXPECT_EQ(names, (Names{"recall_guided",
+                            "kl_guided",
+                            "kl_guided_removal",
+                            "kl_guided_average",
+                            "hidden_state_addition",
+                            "hidden_state_removal",
+                            "aligned_addition",
+                            "perplexity",
+                            "smart",
+                            "halo",
+                            "ablation",
+                            "ablation_accuracy",
+                            "removal_rounds",
+                            "addition_rounds",
+                            "joint_gates",
+                            "swaps",
+                            "uniform",
+                            "random",
+                            "explicit",
+                            "all_linear"}));
     EXPECT_EQ(keys(selection_rule("kl_guided")), Names{"budget"});
-    for (const char* rule : {"recall_guided", "removal_rounds", "joint_gates"})
+    for (const char* rule : {"recall_guided", "removal_rounds", "addition_rounds", "joint_gates"})
         EXPECT_EQ(keys(selection_rule(rule)), (Names{"budget", "recall_at_least", "kl_at_most"})) << rule;
     EXPECT_EQ(keys(selection_rule("uniform")), (Names{"budget", "phase"}));
     EXPECT_EQ(keys(selection_rule("random")), (Names{"budget", "seed"}));
@@ -60,7 +76,8 @@ TEST(SelectionRules, have_these_names_and_keys) {
     for (const SelectionRule& rule : selection_rules())
         EXPECT_EQ(rule.scorer == nullptr, without_scores.contains(rule.name)) << rule.name;
     expect_error([] { selection_rule("best"); }, ExitCode::bad_input,
-                 {"select.rule", "best", "removal_rounds, joint_gates, swaps, uniform, random, explicit, all_linear"});
+                 {"select.rule", "best",
+                  "removal_rounds, addition_rounds, joint_gates, swaps, uniform, random, explicit, all_linear"});
 }
 
 TEST(SelectionRules, share_keys_that_they_declare_alike) {

@@ -162,6 +162,23 @@ TEST_F(Gates, are_the_same_on_any_number_of_ranks) {
     EXPECT_EQ(together.tokens, alone.tokens);
 }
 
+TEST_F(Gates, weigh_far_context) {
+    const GateCourse without = trained(world, "without.h5");
+    EXPECT_TRUE(without.far_kl.empty());
+    job.far_context = {.weight = 2.0, .window = 4, .gain = 0.01};
+    const GateCourse together = trained(world, "together.h5"),
+                     alone = trained(Communicator(), "alone-" + std::to_string(world.rank()) + ".h5");
+    ASSERT_EQ(together.far_kl.size(), 8U);
+    EXPECT_NEAR(together.far_kl[0], 0.0, 1e-6) << "the teacher";
+    EXPECT_GT(together.far_kl[7], 0.0);
+    EXPECT_NE(together.far_kl[7], together.kl[7]);
+    EXPECT_GT(together.penalty, without.penalty) << "of what is lost by closing all gates";
+    EXPECT_NE(together.gates, without.gates);
+    EXPECT_EQ(together.gates, alone.gates);
+    EXPECT_EQ(together.far_kl, alone.far_kl);
+    EXPECT_EQ(read_gate_state(folder / ("alone-" + std::to_string(world.rank()) + ".h5")).course.far_kl, alone.far_kl);
+}
+
 TEST_F(Gates, go_on_from_where_they_were_stopped) {
     const GateCourse whole = trained(world, "whole.h5");
     StopRequest at_once(folder, 1e-9);

@@ -3,11 +3,15 @@
 // against the measurements of finished students.
 #include "selection/probe.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include "../model/small_model.h"
 #include "../questions/recall_contents.h"
 #include "../storage/temporary_folder.h"
 #include "../training/small_corpus.h"
 #include "evaluation/recall.h"
+#include "evaluation/statistics.h"
+#include "model/weights.h"
 #include "rules/scorers.h"
 #include "selection/assembled_model.h"
 
@@ -130,11 +134,139 @@ TEST_F(AssembledModels, the_number_of_ranks_changes_no_bit) {
     EXPECT_EQ(measured(alone, model, layout), measured(together, model, layout));
 }
 
+at::Tensor far_context_of(const CausalLM& teacher, const at::Tensor& tokens, const FarContextJob& job) {
+    const at::NoGradGuard no_grad;
+    const HeldOuterWeights outer(teacher);
+    return needs_far_context(teacher, outer.head(), tokens, teacher.hidden(tokens).flatten(0, 1), job, 0);
+}
+
+/// The loss of the token after each of a sequence, with the last `context` tokens alone.
+std::vector<double> loss_with_context(const CausalLM& model, const at::Tensor& tokens, int64_t context) {
+    std::vector<double> losses;
+    for (int64_t t = 0; t + 1 < tokens.size(0); ++t) {
+        const int64_t first = std::max<int64_t>(0, t + 1 - context);
+        const at::Tensor logits = model.logits(tokens.narrow(0, first, t + 1 - first).unsqueeze(0))[0][-1];
+        losses.push_back(-at::log_softmax(logits.to(at::kDouble), 0)[tokens[t + 1].item<int64_t>()].item<double>());
+    }
+    return losses;
+}
+
+/// The context of a prediction in the second half of a window of 2 W tokens, one of which begins at every W-th token.
+int64_t near_context(int64_t place, int64_t window) {
+    return place < window ? place + 1 : window + place % window + 1;
+}
+
+TEST_F(AssembledModels, that_need_far_context_are_those_whose_loss_falls_with_it) {
+    const at::NoGradGuard no_grad;
+    const FarContextJob job{.weight = 1.0, .window = 5, .gain = 0.01};
+    const at::Tensor found = far_context_of(*teacher, held_out.tokens, job).view_as(held_out.tokens);
+    int64_t far = 0;
+    for (int64_t s = 0; s < held_out.sequences(); ++s) {
+        const at::Tensor tokens = held_out.tokens[s];
+        const auto whole = loss_with_context(*teacher, tokens, 40);
+        for (int64_t t = 0; t + 1 < 40; ++t) {
+            const double near = loss_with_context(*teacher, tokens.narrow(0, 0, t + 2), near_context(t, 5)).back();
+            const double gain = near - whole[size_t(t)];
+            if (std::abs(gain - job.gain) < 1e-5) continue;  // rounding decides
+            EXPECT_EQ(found[s][t].item<bool>(), t >= 10 && gain >= job.gain) << s << ", " << t << ": " << gain;
+            far += t >= 10 && gain >= job.gain;
+        }
+        EXPECT_FALSE(found[s][39].item<bool>()) << "nothing follows";
+    }
+    EXPECT_GT(far, 10);
+    EXPECT_LT(far, 6 * 29 - 10);
+}
+
+/// What the built-in teacher knows of random words is that a passage which began again goes on as before.
+class RepeatedPassages : public testing::Test {
+  protected:
+    static constexpr int64_t window = 48, passage = 40, known = 3;  // tokens after which a passage is recognised
+
+    /// Random words, of which the passage at `first` stands at `again` too.
+    static at::Tensor words(int64_t first, int64_t again) {
+        const at::Tensor tokens = 20 + test::random_tokens(1, 256, 600, 5);
+        tokens.narrow(1, again, passage).copy_(tokens.narrow(1, first, passage).clone());
+        return tokens;
+    }
+
+    /// The share of predictions that need far context among those from `begin` to before `end`.
+    double far(const at::Tensor& tokens, int64_t begin, int64_t end) const {
+        const at::Tensor found = far_context_of(*teacher, tokens, {.weight = 1.0, .window = window});
+        return found.narrow(0, begin, end - begin).to(at::kDouble).mean().item<double>();
+    }
+
+    const std::unique_ptr<CausalLM> teacher =
+        load_teacher(std::string(AMALGAM_BUILTIN_FOLDER) + "/teacher", test::device(), at::kFloat);
+};
+
+TEST_F(RepeatedPassages, need_far_context_where_they_began_far_away) {
+    const int64_t again = 20 + 2 * window + passage;
+    const at::Tensor tokens = words(20, again);
+    EXPECT_GT(far(tokens, again + known, again + passage - 1), 0.7);
+    EXPECT_LT(far(tokens, 0, again), 0.1) << "random words before";
+    EXPECT_LT(far(tokens, again + passage, 255), 0.1) << "and after";
+}
+
+TEST_F(RepeatedPassages, need_no_far_context_where_they_began_near_by) {
+    const int64_t again = 20 + 2 * window + passage;
+    const at::Tensor tokens = words(again - passage - 4, again);
+    EXPECT_LT(far(tokens, again + known, again + passage - 1), 0.1);
+}
+
+TEST_F(AssembledModels, are_measured_on_tokens_that_need_far_context) {
+    const FarContextJob job{.weight = 1.0, .window = 5, .gain = 0.01};
+    const Probe probe(*teacher, held_out, questions.get(), 0, 1 << 30, world, job);
+    AssembledModel model(*teacher, *aligned, 0);
+    const Layout layout = keep_softmax(4, test::linear_mixer, {1});
+    const ProbeSamples found = measured(probe, model, layout);
+    const at::NoGradGuard no_grad;
+    const auto student = with_layout(layout);
+    TeacherStates states(*teacher, 0);
+    const auto kl = measure_tokens(*student, &states, held_out, held_out_micro_batch, 0, world).kl;
+    const at::Tensor far = far_context_of(*teacher, held_out.tokens, job);
+    double sum = 0.0, count = 0.0;
+    for (int64_t i = 0; i < far.numel(); ++i)
+        if (far[i].item<bool>()) sum += kl[size_t(i)], count += 1.0;
+    EXPECT_EQ(probe.far_tokens(), int64_t(count));
+    const auto& samples = found.at("far_kl");
+    ASSERT_EQ(samples.size(), 6U);
+    EXPECT_NEAR(mean_and_error(samples).mean, sum / count, 1e-6);
+    double squares = 0.0;  // the error of a ratio of sums
+    for (int64_t s = 0; s < 6; ++s) {
+        double rest = 0.0;
+        for (int64_t i = 40 * s; i < 40 * (s + 1); ++i)
+            if (far[i].item<bool>()) rest += kl[size_t(i)] - sum / count;
+        squares += rest * rest;
+    }
+    EXPECT_NEAR(mean_and_error(samples).standard_error, std::sqrt(squares / 5.0 / 6.0) / (count / 6.0), 1e-6);
+    for (const double value : measured(probe, model, all_softmax(4)).at("far_kl")) EXPECT_NEAR(value, 0.0, 1e-9);
+}
+
+TEST_F(AssembledModels, the_number_of_ranks_changes_no_bit_of_far_context) {
+    const FarContextJob job{.weight = 1.0, .window = 5, .gain = 0.01};
+    const Layout layout = keep_softmax(4, test::linear_mixer, {0, 2});
+    AssembledModel model(*teacher, *aligned, 0);
+    const Communicator none;
+    const Probe alone(*teacher, held_out, questions.get(), 0, 0, none, job),
+        together(*teacher, held_out, questions.get(), 0, 0, world, job);
+    EXPECT_EQ(alone.far_tokens(), together.far_tokens());
+    EXPECT_EQ(measured(alone, model, layout), measured(together, model, layout));
+}
+
+TEST_F(AssembledModels, no_token_that_needs_far_context_is_an_error) {
+    const FarContextJob far_off{.weight = 1.0, .window = 5, .gain = 50.0}, too_long{.weight = 1.0, .window = 20};
+    for (const FarContextJob& job : {far_off, too_long})
+        test::expect_error([&] { Probe(*teacher, held_out, nullptr, 0, 0, world, job); }, ExitCode::bad_input,
+                           {"score.far_context.gain", "none of the held-out tokens"});
+}
+
 TEST_F(AssembledModels, text_alone_asks_nothing) {
     const Probe probe(*teacher, held_out, nullptr, 0, 0, world);
     AssembledModel model(*teacher, *aligned, 0);
     const ProbeSamples found = measured(probe, model, all_linear(4, test::linear_mixer));
     EXPECT_FALSE(found.contains("recall_kl"));
+    EXPECT_FALSE(found.contains("far_kl"));
+    EXPECT_EQ(probe.far_tokens(), 0);
     EXPECT_EQ(found.at("kl").size(), 6U);
 }
 

@@ -24,6 +24,7 @@ void expect_same(const CandidateResult& found, const CandidateResult& expected) 
     EXPECT_EQ(found.rank, expected.rank);
     EXPECT_EQ(found.samples, expected.samples);
     EXPECT_EQ(found.recall_weight, expected.recall_weight);
+    EXPECT_EQ(found.far_weight, expected.far_weight);
     EXPECT_EQ(found.score(), expected.score());
 }
 
@@ -119,6 +120,27 @@ TEST_F(ScoreFile, the_score_weighs_what_is_recalled) {
     EXPECT_EQ(measured.at("kl"), 2.0);
     EXPECT_EQ(measured.at("loss"), 3.5);
     EXPECT_EQ(measured.at("recall_kl"), 0.25);
+}
+
+/// Text and far context are of the same sequences: where one is hard the other is, and errors do not add up as those of
+/// independent samples do.
+TEST_F(ScoreFile, the_score_weighs_far_context) {
+    ScoreTable table = measured_directly();
+    for (CandidateResult& result : table.candidates) {
+        result.samples["far_kl"] = {3.0, 1.0};  // the KL is larger in the second sequence
+        result.far_weight = 0.25;
+    }
+    EXPECT_EQ(test::scores_of(table),
+              (std::vector<double>{-1.0 - 4.0 * 0.5 - 0.5, -2.0 - 4.0 * 0.25 - 0.5, -3.0 - 0.5}));
+    const double of_text = 0.5 * ((1.5 + 0.25) - (0.5 + 0.75));
+    EXPECT_DOUBLE_EQ(table.candidates[0].score_error(), std::hypot(of_text, 4.0 * 0.25));
+    EXPECT_EQ(table.scored()[1].measured.at("far_kl"), 2.0);
+    write_scores(path, table, Provenance{});
+    expect_same(read_scores(path), table);
+    write_candidate(one, table.candidates[2], Provenance{});
+    expect_same(read_candidate(one, table.candidates[2].candidate), table.candidates[2]);
+    write_scores(path, measured_directly(), Provenance{});
+    EXPECT_FALSE(H5File::open(path).has("/far_weight"));
 }
 
 TEST_F(ScoreFile, a_table_of_restored_layers) {
@@ -232,13 +254,14 @@ TEST_F(ScoreFile, has_the_course_of_gates) {
     ScoreTable table = made_up_scores(3, {0, 1, 2});
     write_scores(path, table, Provenance{});
     EXPECT_FALSE(read_scores(path).gates.has_value());
-    table.gates = GateCourse{{{1.0, 1.0, 1.0}, {0.5, 0.25, 0.75}}, {0.125}, {2.0}, 0.5, 4096, 1.5};
+    table.gates = GateCourse{{{1.0, 1.0, 1.0}, {0.5, 0.25, 0.75}}, {0.125}, {2.0}, {3.0}, 0.5, 4096, 1.5};
     write_scores(path, table, Provenance{});
     const auto found = read_scores(path).gates;
     ASSERT_TRUE(found.has_value());
     EXPECT_EQ(found->gates, table.gates->gates);
     EXPECT_EQ(found->kl, table.gates->kl);
     EXPECT_EQ(found->recall_kl, table.gates->recall_kl);
+    EXPECT_EQ(found->far_kl, table.gates->far_kl);
     EXPECT_EQ(found->penalty, 0.5);
     EXPECT_EQ(found->tokens, 4096);
     EXPECT_EQ(found->seconds, 1.5);

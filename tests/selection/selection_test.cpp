@@ -84,6 +84,12 @@ TEST_F(SelectionFile, has_the_curve_of_a_budget_that_the_scores_decide) {
     EXPECT_EQ(read_selection(path).curve, selection.curve);
     const std::string table = table_of_curve(selection);
     EXPECT_NE(table.find("*   1    0.20000    0.50000   0.333       256"), std::string::npos) << table;
+    EXPECT_FALSE(H5File::open(path).has("/curve/far_kl"));
+    for (CurvePoint& point : selection.curve) point.far_kl = 0.25 * double(point.kept);
+    write_selection(path, selection, Provenance{});
+    EXPECT_EQ(read_selection(path).curve, selection.curve);
+    const std::string with_far = table_of_curve(selection);
+    EXPECT_NE(with_far.find("*   1    0.20000    0.25000    0.50000   0.333       256"), std::string::npos) << with_far;
     {
         H5File file = H5File::update(path);
         const double other = 0.0;

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "selection/far_context.h"
+
+#include <ATen/ATen.h>
+
+#include "objectives/chunked_losses.h"
+#include "objectives/distillation.h"
+
+namespace amalgam {
+namespace {
+
+/// Cuts sequences, from token `first` on, into windows of `width` tokens: [sequences, time] -> [windows, width]. The
+/// last window of each is filled up with `filling`, which no token before it sees.
+at::Tensor cut(const at::Tensor& sequences, int64_t first, int64_t width, int64_t filling) {
+    const int64_t rest = sequences.size(1) - first, missing = (width - rest % width) % width;
+    return at::constant_pad_nd(sequences.narrow(1, first, rest), {0, missing}, filling).reshape({-1, width});
+}
+
+/// Writes the losses of second halves of windows, of which the first one begins at token `first`, into `loss`
+/// [sequences, time].
+void add_losses_of_windows(const CausalLM& teacher, const at::Tensor& head, const at::Tensor& tokens, int64_t window,
+                           int64_t first, int64_t loss_chunk, at::Tensor& loss) {
+    const int64_t sequences = tokens.size(0), rest = tokens.size(1) - first;
+    const auto second_halves = [&](const at::Tensor& windows) { return windows.narrow(1, window, window); };
+    const at::Tensor targets = cut(next_tokens(tokens).view_as(tokens), first, 2 * window, -1);
+    const at::Tensor states = teacher.hidden(cut(tokens, first, 2 * window, 0));
+    const at::Tensor found =
+        token_cross_entropy(second_halves(states).flatten(0, 1), head, second_halves(targets).flatten(), loss_chunk)
+            .loss.view({-1, window});
+    const at::Tensor placed = at::constant_pad_nd(found, {window, 0}).view({sequences, -1});
+    loss.narrow(1, first, rest).add_(placed.narrow(1, 0, rest));
+}
+
+}  // namespace
+
+at::Tensor needs_far_context(const CausalLM& teacher, const at::Tensor& head, const at::Tensor& tokens,
+                             const at::Tensor& states, const FarContextJob& job, int64_t loss_chunk) {
+    const at::NoGradGuard no_grad;
+    const int64_t begins = 2 * job.window;
+    at::Tensor far = at::zeros(tokens.sizes(), tokens.options().dtype(at::kBool));
+    if (tokens.size(0) == 0 || tokens.size(1) <= begins) {
+        const at::Tensor nothing = at::empty({0, 1}, tokens.options());
+        for (int pass = 0; teacher.weights_on_demand() != nullptr && pass < 2; ++pass) teacher.hidden(nothing);
+        return far.flatten();
+    }
+    const at::Tensor whole = token_cross_entropy(states, head, next_tokens(tokens), loss_chunk).loss.view_as(tokens);
+    at::Tensor near = at::zeros_like(whole);
+    for (const int64_t first : {int64_t{0}, job.window})
+        add_losses_of_windows(teacher, head, tokens, job.window, first, loss_chunk, near);
+    const int64_t rest = tokens.size(1) - begins;
+    far.narrow(1, begins, rest).copy_((near - whole).narrow(1, begins, rest) >= job.gain);
+    return far.flatten();
+}
+
+}  // namespace amalgam
