@@ -2,6 +2,7 @@
 #include "app/model_commands.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <iostream>

@@ -2,6 +2,7 @@
 #include "evaluation/held_out.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "objectives/chunked_losses.h"
 #include "system/activity.h"

@@ -2,6 +2,7 @@
 #include "exports/export_check.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "model/block.h"
 #include "operations/operations.h"

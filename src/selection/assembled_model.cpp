@@ -2,6 +2,7 @@
 #include "selection/assembled_model.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 namespace amalgam {
 

@@ -2,6 +2,7 @@
 #include "selection/far_context.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "objectives/chunked_losses.h"
 #include "objectives/distillation.h"

@@ -2,6 +2,7 @@
 #include "selection/gated_pass.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <utility>

@@ -2,6 +2,7 @@
 #include "mixers/kimi_delta_attention/kimi_delta_rule_cuda.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <mutex>
