@@ -38,7 +38,7 @@ bool runs_on_cuda_kernels(const at::Tensor& projected, const GatedDeltaShape&) {
 }
 
 at::Tensor gated_delta_mixing_on_cuda(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                      const GatedDeltaShape&, at::Tensor*) {
+                                      const GatedDeltaShape&, const at::Tensor&, at::Tensor*) {
     throw std::logic_error("gated delta rule: this build has no CUDA kernels; ask runs_on_cuda_kernels first");
 }
 
@@ -60,7 +60,7 @@ at::Tensor run_rule(const GatedDeltaCall& call, const at::Tensor& projected, flo
     workspace = device_bytes(projected, kernels::cuda::gated_delta_rule_workspace_bytes(call.shape, call.options,
                                                                                         call.inputs, for_backward));
     at::Tensor o =
-        at::empty({call.shape.batch, call.shape.time, call.shape.heads, call.shape.value_dim}, projected.options());
+        at::empty({projected.size(0), projected.size(1), call.shape.heads, call.shape.value_dim}, projected.options());
     kernels::cuda::gated_delta_rule_forward(call.shape, call.options, call.inputs, {o.data_ptr(), final_state},
                                             workspace.data_ptr(), for_backward, stream_of(projected));
     return o;
@@ -76,21 +76,23 @@ at::Tensor norm_and_gate(const at::Tensor& o, const at::Tensor& projected, const
 
 struct GatedDeltaMixingOnCuda : Function<GatedDeltaMixingOnCuda> {
     static at::Tensor forward(AutogradContext* ctx, const at::Tensor& input, const at::Tensor& a_log,
-                              const at::Tensor& dt_bias, const std::optional<at::Tensor>& given_norm, int64_t heads,
-                              int64_t head_dim, bool gate, bool activation, double eps) {
-        const at::Tensor norm = given_norm.value_or(at::Tensor());
+                              const at::Tensor& dt_bias, const std::optional<at::Tensor>& given_norm,
+                              const std::optional<at::Tensor>& given_starts, int64_t heads, int64_t head_dim, bool gate,
+                              bool activation, double eps) {
+        const at::Tensor norm = given_norm.value_or(at::Tensor()), starts = given_starts.value_or(at::Tensor());
         const GatedDeltaShape shape{heads, head_dim, gate, activation, eps};
         const at::Tensor projected = input.contiguous();
         at::Tensor workspace, rstd;
         const at::Tensor o =
-            run_rule(GatedDeltaCall(projected, a_log, dt_bias, shape), projected, nullptr, true, workspace);
+            run_rule(GatedDeltaCall(projected, a_log, dt_bias, shape, starts), projected, nullptr, true, workspace);
         const at::Tensor y = norm_and_gate(o, projected, norm, shape, rstd);
-        GatedDeltaSaved{projected, a_log, dt_bias, norm, o, rstd, workspace, shape}.keep_in(ctx);
+        GatedDeltaSaved{projected, a_log, dt_bias, norm, o, rstd, workspace, shape, {}, starts}.keep_in(ctx);
         return y;
     }
 
     static tensor_list backward(AutogradContext* ctx, tensor_list gradients) {
-        const auto [projected, a_log, dt_bias, norm, o, rstd, workspace, shape, before] = GatedDeltaSaved::kept_in(ctx);
+        const auto [projected, a_log, dt_bias, norm, o, rstd, workspace, shape, before, starts] =
+            GatedDeltaSaved::kept_in(ctx);
         const at::Tensor dy = collapsible(gradients[0], 1);
         // Every column that means something is written by one of the two kernels: nothing to add.
         const at::Tensor d_projected = at::empty_like(projected), d_o = at::empty_like(o);
@@ -100,14 +102,14 @@ struct GatedDeltaMixingOnCuda : Function<GatedDeltaMixingOnCuda> {
         if (norm.defined()) d_norm = at::empty_like(norm);
         run(o, gated_norm_backward(dy, o, projected, norm, rstd, d_o, d_projected, d_norm, norm_shape(shape)));
 
-        const GatedDeltaCall call(projected, a_log, dt_bias, shape);
+        const GatedDeltaCall call(projected, a_log, dt_bias, shape, starts);
         const at::Tensor d_a_log = at::empty_like(a_log), d_dt_bias = at::empty_like(dt_bias);
         const at::Tensor scratch = device_bytes(projected, kernels::cuda::gated_delta_rule_scratch_bytes(call.shape));
         kernels::cuda::gated_delta_rule_backward(
             call.shape, call.options, call.inputs, d_o.data_ptr(), nullptr, workspace.data_ptr(), scratch.data_ptr(),
             GatedDeltaCall::gradients(d_projected, d_a_log, d_dt_bias, shape), stream_of(projected));
-        return {d_projected,  d_a_log,      d_dt_bias,    d_norm,      at::Tensor(),
-                at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+        return {d_projected,  d_a_log,      d_dt_bias,    d_norm,       at::Tensor(),
+                at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
     }
 };
 
@@ -130,14 +132,15 @@ bool runs_on_cuda_kernels(const at::Tensor& projected, const GatedDeltaShape& sh
 }
 
 at::Tensor gated_delta_mixing_on_cuda(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
-                                      const at::Tensor& norm, const GatedDeltaShape& shape, at::Tensor* state) {
+                                      const at::Tensor& norm, const GatedDeltaShape& shape, const at::Tensor& starts,
+                                      at::Tensor* state) {
     const bool differentiate = at::GradMode::is_enabled() && (wants_gradient(projected) || wants_gradient(a_log) ||
                                                               wants_gradient(dt_bias) || wants_gradient(norm));
     if (!state && differentiate)
-        return GatedDeltaMixingOnCuda::apply(projected, a_log, dt_bias, if_defined(norm), shape.heads, shape.head_dim,
-                                             shape.gate, shape.activation, shape.norm_eps);
+        return GatedDeltaMixingOnCuda::apply(projected, a_log, dt_bias, if_defined(norm), if_defined(starts),
+                                             shape.heads, shape.head_dim, shape.gate, shape.activation, shape.norm_eps);
     const at::Tensor contiguous = projected.contiguous();
-    GatedDeltaCall call(contiguous, a_log, dt_bias, shape);
+    GatedDeltaCall call(contiguous, a_log, dt_bias, shape, starts);
     at::Tensor workspace, rstd;
     // Every block reads its initial state before it writes the final one.
     if (state) call.inputs.initial_state = state->const_data_ptr<float>();

@@ -35,7 +35,7 @@ bool runs_on_cuda_kernels(const KimiDeltaTokens& tokens, const KimiDeltaShape&) 
 }
 
 at::Tensor kimi_delta_rule_on_cuda(const KimiDeltaTokens&, const at::Tensor&, const at::Tensor&, const KimiDeltaShape&,
-                                   at::Tensor*) {
+                                   const at::Tensor&, at::Tensor*) {
     throw std::logic_error("Kimi Delta Attention: this build has no CUDA kernels; ask runs_on_cuda_kernels first");
 }
 
@@ -64,27 +64,30 @@ at::Tensor run_rule(const KimiDeltaCall& call, const at::Tensor& like, float* fi
 
 struct KimiDeltaRuleOnCuda : Function<KimiDeltaRuleOnCuda> {
     static at::Tensor forward(AutogradContext* ctx, const at::Tensor& qkv, const at::Tensor& a, const at::Tensor& b,
-                              const at::Tensor& a_log, const at::Tensor& dt_bias, int64_t heads, int64_t head_dim,
+                              const at::Tensor& a_log, const at::Tensor& dt_bias,
+                              const std::optional<at::Tensor>& given_starts, int64_t heads, int64_t head_dim,
                               bool activation, double lower_bound) {
         const KimiDeltaShape shape{heads, head_dim, activation, lower_bound};
         const KimiDeltaTokens tokens = collapsible({qkv, a, b});
+        const at::Tensor starts = given_starts.value_or(at::Tensor());
         at::Tensor workspace;
-        const at::Tensor o = run_rule(KimiDeltaCall(tokens, a_log, dt_bias, shape), qkv, nullptr, true, workspace);
-        KimiDeltaSaved{tokens, a_log, dt_bias, workspace, shape}.keep_in(ctx);
+        const at::Tensor o =
+            run_rule(KimiDeltaCall(tokens, a_log, dt_bias, shape, starts), qkv, nullptr, true, workspace);
+        KimiDeltaSaved{tokens, a_log, dt_bias, workspace, shape, {}, starts}.keep_in(ctx);
         return o;
     }
 
     static tensor_list backward(AutogradContext* ctx, tensor_list output_gradients) {
-        const auto [tokens, a_log, dt_bias, workspace, shape, before] = KimiDeltaSaved::kept_in(ctx);
+        const auto [tokens, a_log, dt_bias, workspace, shape, before, starts] = KimiDeltaSaved::kept_in(ctx);
         const at::Tensor d_o = output_gradients[0].contiguous();
-        const KimiDeltaCall call(tokens, a_log, dt_bias, shape);
+        const KimiDeltaCall call(tokens, a_log, dt_bias, shape, starts);
         const KimiDeltaGradients gradients(tokens, a_log, dt_bias);
         const at::Tensor scratch = device_bytes(d_o, kernels::cuda::kimi_delta_attention_scratch_bytes(call.shape));
         kernels::cuda::kimi_delta_attention_backward(call.shape, call.options, call.inputs, d_o.const_data_ptr(),
                                                      nullptr, workspace.const_data_ptr(), scratch.data_ptr(),
                                                      gradients.call(shape), stream_of(d_o));
         return {gradients.tokens.qkv, gradients.tokens.a, gradients.tokens.b, gradients.a_log, gradients.dt_bias,
-                at::Tensor(),         at::Tensor(),       at::Tensor(),       at::Tensor()};
+                at::Tensor(),         at::Tensor(),       at::Tensor(),       at::Tensor(),    at::Tensor()};
     }
 };
 
@@ -104,15 +107,15 @@ bool runs_on_cuda_kernels(const KimiDeltaTokens& tokens, const KimiDeltaShape& s
 }
 
 at::Tensor kimi_delta_rule_on_cuda(const KimiDeltaTokens& tokens, const at::Tensor& a_log, const at::Tensor& dt_bias,
-                                   const KimiDeltaShape& shape, at::Tensor* state) {
+                                   const KimiDeltaShape& shape, const at::Tensor& starts, at::Tensor* state) {
     bool differentiate = false;
     for (const at::Tensor& t : {tokens.qkv, tokens.a, tokens.b, a_log, dt_bias})
         differentiate = differentiate || (at::GradMode::is_enabled() && t.requires_grad());
     if (!state && differentiate)
-        return KimiDeltaRuleOnCuda::apply(tokens.qkv, tokens.a, tokens.b, a_log, dt_bias, shape.heads, shape.head_dim,
-                                          shape.activation, shape.lower_bound);
+        return KimiDeltaRuleOnCuda::apply(tokens.qkv, tokens.a, tokens.b, a_log, dt_bias, if_defined(starts),
+                                          shape.heads, shape.head_dim, shape.activation, shape.lower_bound);
     const KimiDeltaTokens rows = collapsible(tokens);
-    KimiDeltaCall call(rows, a_log, dt_bias, shape);
+    KimiDeltaCall call(rows, a_log, dt_bias, shape, starts);
     // Every block reads its initial state before it writes the final one.
     if (state) call.inputs.initial_state = state->const_data_ptr<float>();
     at::Tensor workspace;
