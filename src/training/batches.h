@@ -13,6 +13,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "job/training_plan.h"
+#include "mixers/documents.h"
 #include "storage/token_file.h"
 #include "system/random.h"
 
@@ -22,11 +23,16 @@ class Batches {
   public:
     /// `stage` separates the orders of stages. `job`: its phases, sequence_length and repeat_fraction count. Throws
     /// Error(bad_input) if the file holds less than one of the longest sequences.
-    Batches(const TokenFile& file, const TrainingJob& job, uint64_t seed, const std::string& stage);
+    Batches(const TokenFile& file, const TrainingJob& job, uint64_t seed, const std::string& stage,
+            DocumentBorders documents = DocumentBorders::joined);
 
     /// Sequences [cursor, cursor + count) of the endless order, which are of one phase: int64 [count, its
     /// sequence_length] on the CPU.
     at::Tensor sequences(int64_t cursor, int64_t count) const;
+    /// Of the same sequences; empty where documents are joined.
+    Borders borders(int64_t cursor, int64_t count) const;
+    /// Sequences, or documents in them where these are separate.
+    int64_t texts(int64_t cursor, int64_t count) const;
 
   private:
     /// Where the sequence of that number in the order begins in the file, tokens.
@@ -36,11 +42,14 @@ class Batches {
     TrainingPlan plan_;
     int64_t blocks_;  // of the file
     double repeat_fraction_;
+    DocumentBorders documents_;
     RandomStream repeats_;
     uint64_t key_, key_of_parts_;
 };
 
 /// Sequences [first, first + count) of the file in their own order: for held-out measurements.
 at::Tensor read_sequences(const TokenFile& file, int64_t sequence_length, int64_t first, int64_t count);
+/// Of the same.
+Borders read_borders(const TokenFile& file, int64_t sequence_length, int64_t first, int64_t count);
 
 }  // namespace amalgam

@@ -148,6 +148,46 @@ TEST_F(BatchOrder, repeats_belong_to_the_cursor) {
     EXPECT_FALSE(at::equal(where(0), where(1)));
 }
 
+TEST_F(BatchOrder, borders_of_documents_belong_to_the_sequences) {
+    const std::vector<int64_t> starts = {2, 5, 6, 40, 43, 44, 101};
+    std::vector<int64_t> tokens(size_t(sequences * length));
+    std::iota(tokens.begin(), tokens.end(), 0);
+    test::write_tokens(folder / "documents.h5", tokens, 1000, {}, "none", starts);
+    const TokenFile documents(folder / "documents.h5");
+    const Batches separate(documents, plan(), 1, "align", DocumentBorders::separate);
+    EXPECT_TRUE(at::equal(separate.sequences(0, 30), batches().sequences(0, 30))) << "the order is the same";
+    const Borders found = separate.borders(0, sequences);
+    ASSERT_EQ(int64_t(found.size()), sequences);
+    int64_t all = 0;
+    for (int64_t i = 0; i < sequences; ++i) {
+        const int64_t first = separate.sequences(i, 1)[0][0].item<int64_t>();
+        std::vector<int64_t> expected;
+        for (const int64_t start : starts)
+            if (start > first && start < first + length) expected.push_back(start - first);
+        EXPECT_EQ(found[size_t(i)], expected) << first;
+        all += int64_t(expected.size());
+    }
+    EXPECT_EQ(all, 5) << "two documents begin with a sequence";
+    EXPECT_EQ(separate.texts(0, sequences), sequences + 5);
+    EXPECT_TRUE(Batches(documents, plan(), 1, "align").borders(0, sequences).empty());
+    EXPECT_EQ(Batches(documents, plan(), 1, "align").texts(0, sequences), sequences);
+    EXPECT_EQ(read_borders(documents, length, 0, 2), (Borders{{2}, {1}}));
+}
+
+TEST_F(BatchOrder, repeats_stay_in_their_document) {
+    TrainingJob repeating = plan(115);  // the whole file
+    repeating.repeat_fraction = 0.5;
+    std::vector<int64_t> tokens(115);
+    std::iota(tokens.begin(), tokens.end(), 0);
+    test::write_tokens(folder / "documents.h5", tokens, 1000, {}, "none", {50});
+    const TokenFile documents(folder / "documents.h5");
+    const at::Tensor joined = Batches(documents, repeating, 1, "align").sequences(0, 20),
+                     separate = Batches(documents, repeating, 1, "align", DocumentBorders::separate).sequences(0, 20);
+    EXPECT_LT(joined.narrow(1, 50, 65).min().item<int64_t>(), 50);
+    EXPECT_EQ(separate.narrow(1, 50, 65).min().item<int64_t>(), 50);
+    EXPECT_FALSE(at::equal(separate, at::arange(115).expand({20, 115})));
+}
+
 TEST_F(BatchOrder, held_out_sequences_keep_the_files_order) {
     EXPECT_TRUE(at::equal(read_sequences(*file, length, 3, 2), at::arange(15, 25, at::kLong).view({2, 5})));
 }
