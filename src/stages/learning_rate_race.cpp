@@ -142,7 +142,8 @@ class Race {
         fill(job.optimizer, rates_at(record_.rule, trial.position));
         if (!job.optimizer.learning_rate_rest) job.optimizer.learning_rate_rest = job.optimizer.learning_rate;
         const Trainee trainee = race_.make();
-        const Batches batches(run_.training_tokens(), job, uint64_t(run_.job.seed), race_.stage + " learning rates");
+        const Batches batches(run_.training_tokens(), job, uint64_t(run_.job.seed), race_.stage + " learning rates",
+                              run_.job.data.documents);
         TrainerSetup setup = run_.trainer_setup(race_.stage + ".trial");
         setup.checkpoints.reset();
         setup.metrics = nullptr;

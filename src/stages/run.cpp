@@ -104,7 +104,7 @@ const TokenFile& Run::validation_tokens() {
 HeldOutSet Run::held_out(int64_t sequences, int64_t sequence_length) {
     HeldOutSet set;
     const TokenFile& file = validation_tokens();
-    world.together([&] { set = read_held_out(file, sequences, sequence_length); });
+    world.together([&] { set = read_held_out(file, sequences, sequence_length, job.data.documents); });
     return set;
 }
 

@@ -102,7 +102,9 @@ StageOutcome score(Run& run) {
         if (!optimizer) return StageOutcome::stopped;
         job.optimizer = *optimizer;
         const TokenFile& tokens = run.training_tokens();
-        run.world.together([&] { batches = std::make_unique<Batches>(tokens, job, uint64_t(run.job.seed), "score"); });
+        run.world.together([&] {
+            batches = std::make_unique<Batches>(tokens, job, uint64_t(run.job.seed), "score", run.job.data.documents);
+        });
     } else {
         questions = questions_of_candidates(run);
     }

@@ -23,7 +23,9 @@ StageOutcome train_stage(Run& run, const std::string& stage, const CausalLM* tea
     const Trainee trainee = make();
     const TokenFile& tokens = run.training_tokens();
     std::unique_ptr<Batches> batches;
-    run.world.together([&] { batches = std::make_unique<Batches>(tokens, with_rates, uint64_t(run.job.seed), stage); });
+    run.world.together([&] {
+        batches = std::make_unique<Batches>(tokens, with_rates, uint64_t(run.job.seed), stage, run.job.data.documents);
+    });
     TrainerSetup setup = run.trainer_setup(stage);
     setup.flops_per_token = flops_per_token;
     setup.context = run.job.sharding.context;
