@@ -109,14 +109,16 @@ JobInputs look_at_inputs(const Job& job) {
     struct Corpus {
         const char* key;
         const std::string& path;
-        int64_t& count;
+        int64_t &count, &documents;
     };
-    for (const auto& [key, path, count] : {Corpus{"data.training", job.data.training, counts.training},
-                                           Corpus{"data.validation", job.data.validation, counts.validation}}) {
+    for (const auto& [key, path, count, documents] :
+         {Corpus{"data.training", job.data.training, counts.training, counts.training_documents},
+          Corpus{"data.validation", job.data.validation, counts.validation, counts.validation_documents}}) {
         const size_t problems = inputs.problems.size();
-        look(path, [&, key = key, &path = path, &count = count] {
+        look(path, [&, key = key, &path = path, &count = count, &documents = documents] {
             const TokenFile file(path);
             count = file.size();
+            documents = file.documents();
             counts.vocabulary_size = std::max(counts.vocabulary_size, needed_vocabulary(key, file, inputs));
             if (job.data.allow_other_tokenizer) return;
             expect_same_tokenizer(key, path, file.tokenizer_sha256(), tokenizer, place);

@@ -13,24 +13,60 @@
 namespace amalgam {
 namespace {
 
-/// Mean over positions [first, last) of row `s` of a [sequences, time] array.
-double mean_of(const std::vector<double>& values, int64_t time, int64_t s, int64_t first, int64_t last) {
-    double sum = 0.0;
-    for (int64_t t = first; t < last; ++t) sum += values[size_t(s * time + t)];
-    return sum / double(last - first);
+/// Of a [sequences, time] array, the positions that count.
+struct Positions {
+    const std::vector<double>& values;
+    std::vector<bool> count;
+    int64_t time;
+
+    /// Mean over those in [first, last) of row `s`; nothing if there are none.
+    std::optional<double> mean(int64_t s, int64_t first, int64_t last) const {
+        double sum = 0.0;
+        int64_t counted = 0;
+        for (int64_t t = first; t < last; ++t) {
+            if (!count[size_t(s * time + t)]) continue;
+            sum += values[size_t(s * time + t)];
+            ++counted;
+        }
+        if (counted == 0) return std::nullopt;
+        return sum / double(counted);
+    }
+    /// The mean of these over all rows that have one; NaN if none has.
+    double mean(int64_t first, int64_t last) const {
+        double sum = 0.0;
+        int64_t rows = 0;
+        for (size_t s = 0; s < count.size() / size_t(time); ++s)
+            if (const auto of_row = mean(int64_t(s), first, last)) {
+                sum += *of_row;
+                ++rows;
+            }
+        return sum / double(rows);
+    }
+};
+
+/// Of predictions that have a target.
+Positions losses_of(const TokenMeasurements& m, const HeldOutSet& set) {
+    return {m.loss, set.predicts(), set.time()};
 }
 
-/// Per sequence: loss over the time - 1 predictions that have a target, KL over all tokens (NaN without a teacher).
+/// Of all tokens.
+Positions kls_of(const TokenMeasurements& m, const HeldOutSet& set) {
+    return {m.kl, std::vector<bool>(m.kl.size(), true), set.time()};
+}
+
+/// A sequence without any prediction, of documents of one token each, loses nothing.
 std::vector<double> loss_per_sequence(const TokenMeasurements& m, const HeldOutSet& set) {
+    const Positions losses = losses_of(m, set);
     std::vector<double> result;
-    for (int64_t s = 0; s < set.sequences(); ++s) result.push_back(mean_of(m.loss, set.time(), s, 0, set.time() - 1));
+    for (int64_t s = 0; s < set.sequences(); ++s) result.push_back(losses.mean(s, 0, set.time()).value_or(0.0));
     return result;
 }
 
 std::vector<double> kl_per_sequence(const TokenMeasurements& m, const HeldOutSet& set) {
     if (m.kl.empty()) return std::vector<double>(size_t(set.sequences()), 0.0);  // the teacher itself
+    const Positions kls = kls_of(m, set);
     std::vector<double> result;
-    for (int64_t s = 0; s < set.sequences(); ++s) result.push_back(mean_of(m.kl, set.time(), s, 0, set.time()));
+    for (int64_t s = 0; s < set.sequences(); ++s) result.push_back(*kls.mean(s, 0, set.time()));
     return result;
 }
 
@@ -128,17 +164,14 @@ void write_evaluation(const std::filesystem::path& path, const std::vector<Evalu
         expect_finite(path, model.name, "perplexity", {&summary.perplexity, 1});
         if (model.recall) expect_finite(path, model.name, "loss of recalled answers", model.recall->loss);
         names.push_back(model.name);
+        const Positions of_loss = losses_of(model.tokens, set), of_kl = kls_of(model.tokens, set);
         for (int64_t b = 0; b < bins; ++b) {
-            double loss_sum = 0.0, kl_sum = 0.0;
-            for (int64_t s = 0; s < sequences; ++s) {
-                loss_sum += mean_of(model.tokens.loss, set.time(), s, edges[size_t(b)], edges[size_t(b + 1)]);
-                if (!model.tokens.kl.empty())
-                    kl_sum += mean_of(model.tokens.kl, set.time(), s, edges[size_t(b)], edges[size_t(b + 1)]);
-            }
-            loss_bins.push_back(loss_sum / double(sequences));
+            const int64_t first = edges[size_t(b)], last = edges[size_t(b + 1)];
+            loss_bins.push_back(of_loss.mean(first, last));
             perplexity_bins.push_back(std::exp(loss_bins.back()));
-            expect_finite(path, model.name, "perplexity", {&perplexity_bins.back(), 1});
-            kl_bins.push_back(kl_sum / double(sequences));
+            if (!std::isnan(loss_bins.back()))  // a range in which nothing is predicted
+                expect_finite(path, model.name, "perplexity", {&perplexity_bins.back(), 1});
+            kl_bins.push_back(model.tokens.kl.empty() ? 0.0 : of_kl.mean(first, last));
         }
         const auto per_sequence = loss_per_sequence(model.tokens, set),
                    kl_sequence = kl_per_sequence(model.tokens, set);

@@ -12,7 +12,7 @@
 namespace amalgam {
 namespace {
 
-/// Calls `work(first, tokens on the device)` for the micro-batches of this rank. Micro-batches are cut without regard
+/// Calls `work(first, batch on the device)` for the micro-batches of this rank. Micro-batches are cut without regard
 /// to the number of ranks, so that their arithmetic is the same on any. `in_step`: a model is sharded, and ranks
 /// with fewer of them go on with empty ones (weights_on_demand.h).
 template <class Work>
@@ -22,11 +22,11 @@ void for_each_micro_batch(const HeldOutSet& set, int64_t micro, const Communicat
     const int64_t begin = batches * group.rank() / group.size(), end = batches * (group.rank() + 1) / group.size();
     for (int64_t b = begin; b < end; ++b) {
         const int64_t first = b * micro, count = std::min(micro, set.sequences() - first);
-        work(first, set.tokens.narrow(0, first, count).to(device));
+        work(first, set.batch(first, count, device));
         mark_progress();
     }
     const int64_t most = (batches + group.size() - 1) / group.size();
-    for (int64_t b = end; in_step && b < begin + most; ++b) work(b, set.tokens.narrow(0, 0, 0).to(device));
+    for (int64_t b = end; in_step && b < begin + most; ++b) work(b, set.batch(0, 0, device));
 }
 
 /// Copies a float or byte tensor to doubles.
@@ -37,15 +37,33 @@ void store(const at::Tensor& values, double* destination) {
 
 }  // namespace
 
-HeldOutSet read_held_out(const TokenFile& file, int64_t sequences, int64_t sequence_length) {
+TokenBatch HeldOutSet::batch(int64_t first, int64_t count, at::Device device) const {
+    const auto begin = borders.begin() + (borders.empty() ? 0 : first);
+    return {tokens.narrow(0, first, count).to(device), Borders(begin, borders.empty() ? begin : begin + count)};
+}
+
+std::vector<bool> HeldOutSet::predicts() const {
+    std::vector<bool> result(size_t(sequences() * time()), true);
+    for (int64_t s = 0; s < sequences(); ++s) {
+        result[size_t((s + 1) * time() - 1)] = false;
+        if (borders.empty()) continue;
+        for (const int64_t border : borders[size_t(s)]) result[size_t(s * time() + border - 1)] = false;
+    }
+    return result;
+}
+
+HeldOutSet read_held_out(const TokenFile& file, int64_t sequences, int64_t sequence_length, DocumentBorders documents) {
     require(file.sequences(sequence_length) >= sequences, "data.validation: holds ", file.sequences(sequence_length),
             " sequences of ", sequence_length, " tokens (", sequences,
             " are asked for); lower the number of sequences");
-    HeldOutSet set{read_sequences(file, sequence_length, 0, sequences), {}};
+    HeldOutSet set{read_sequences(file, sequence_length, 0, sequences), {}, {}};
+    if (documents == DocumentBorders::separate) set.borders = read_borders(file, sequence_length, 0, sequences);
+    const std::vector<bool> predicts = set.predicts();
     for (int64_t s = 0; s < sequences; ++s) {
         std::vector<int64_t> answers;
         for (int64_t position : file.answers(s * sequence_length, sequence_length))
-            if (position > 0) answers.push_back(position);  // nothing before the first token predicts it
+            // Nothing before the first token of a text predicts it.
+            if (position > 0 && predicts[size_t(s * sequence_length + position - 1)]) answers.push_back(position);
         set.answers.push_back(std::move(answers));
     }
     return set;
@@ -57,12 +75,12 @@ std::vector<double> held_out_kl(const CausalLM& student, TeacherStates& teacher,
     std::vector<double> result(set.sequences(), 0.0);
     const bool in_step = student.weights_on_demand() || teacher.model().weights_on_demand();
     for_each_micro_batch(
-        set, micro_batch, group, student.device(), in_step, [&](int64_t first, const at::Tensor& tokens) {
+        set, micro_batch, group, student.device(), in_step, [&](int64_t first, const TokenBatch& batch) {
             const HeldOuterWeights of_teacher(teacher.model()), of_student(student);
-            const at::Tensor states = teacher.hidden(tokens, first), hidden = student.hidden(tokens).flatten(0, 1);
+            const at::Tensor states = teacher.hidden(batch, first), hidden = student.hidden(batch).flatten(0, 1);
             const at::Tensor kl = token_kl_divergence(hidden, of_student.head(), states, of_teacher.head(), loss_chunk);
-            if (tokens.numel() > 0)
-                store(kl.view({tokens.size(0), tokens.size(1)}).mean(1, false, at::kDouble), result.data() + first);
+            if (batch.tokens.numel() > 0)
+                store(kl.view({batch.sequences(), batch.time()}).mean(1, false, at::kDouble), result.data() + first);
         });
     group.sum_in_place(std::span<double>(result));  // every entry is nonzero on one rank only: exact
     return result;
@@ -75,19 +93,18 @@ TokenMeasurements measure_tokens(const CausalLM& model, TeacherStates* teacher, 
     TokenMeasurements m{std::vector<double>(count), std::vector<double>(count),
                         std::vector<double>(teacher ? count : 0)};
     const bool in_step = model.weights_on_demand() || (teacher && teacher->model().weights_on_demand());
-    for_each_micro_batch(
-        set, micro_batch, group, model.device(), in_step, [&](int64_t first, const at::Tensor& tokens) {
-            const HeldOuterWeights of_model(model);
-            const at::Tensor hidden = model.hidden(tokens).flatten(0, 1);
-            const auto losses = token_cross_entropy(hidden, of_model.head(), next_tokens(tokens), loss_chunk);
-            store(losses.loss, m.loss.data() + first * set.time());
-            store(losses.correct, m.correct.data() + first * set.time());
-            if (!teacher) return;
-            const HeldOuterWeights of_teacher(teacher->model());
-            const at::Tensor states = teacher->hidden(tokens, first);
-            store(token_kl_divergence(hidden, of_model.head(), states, of_teacher.head(), loss_chunk),
-                  m.kl.data() + first * set.time());
-        });
+    for_each_micro_batch(set, micro_batch, group, model.device(), in_step, [&](int64_t first, const TokenBatch& batch) {
+        const HeldOuterWeights of_model(model);
+        const at::Tensor hidden = model.hidden(batch).flatten(0, 1);
+        const auto losses = token_cross_entropy(hidden, of_model.head(), next_tokens(batch), loss_chunk);
+        store(losses.loss, m.loss.data() + first * set.time());
+        store(losses.correct, m.correct.data() + first * set.time());
+        if (!teacher) return;
+        const HeldOuterWeights of_teacher(teacher->model());
+        const at::Tensor states = teacher->hidden(batch, first);
+        store(token_kl_divergence(hidden, of_model.head(), states, of_teacher.head(), loss_chunk),
+              m.kl.data() + first * set.time());
+    });
     for (auto* values : {&m.loss, &m.correct, &m.kl}) group.sum_in_place(std::span<double>(*values));
     return m;
 }

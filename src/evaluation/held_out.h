@@ -11,17 +11,24 @@ namespace amalgam {
 
 /// The first sequences of the validation file.
 struct HeldOutSet {
-    at::Tensor tokens;                          // int64 [sequences, time], CPU
-    std::vector<std::vector<int64_t>> answers;  // for each sequence, positions (>= 1) of answer tokens in it
+    at::Tensor tokens;  // int64 [sequences, time], CPU
+    /// For each sequence, positions of answer tokens that something in it predicts.
+    std::vector<std::vector<int64_t>> answers;
+    Borders borders = {};  // empty: documents are joined
     int64_t sequences() const { return tokens.size(0); }
     int64_t time() const { return tokens.size(1); }
+    /// Sequences [first, first + count).
+    TokenBatch batch(int64_t first, int64_t count, at::Device device) const;
+    /// For each position, row-major: does the token there have a next one in its text?
+    std::vector<bool> predicts() const;
 };
 
 /// Sequences in one forward. Fixed, so that the arithmetic is the same on any number of ranks.
 inline constexpr int64_t held_out_micro_batch = 4;
 
 /// Throws Error(bad_input) if the file holds less than `sequences`.
-HeldOutSet read_held_out(const TokenFile& file, int64_t sequences, int64_t sequence_length);
+HeldOutSet read_held_out(const TokenFile& file, int64_t sequences, int64_t sequence_length,
+                         DocumentBorders documents = DocumentBorders::joined);
 
 /// KL(teacher || student) of every sequence, nat per token: mean over its tokens. `teacher` may keep its states between
 /// calls. On every rank of `group` alike.
@@ -29,7 +36,7 @@ std::vector<double> held_out_kl(const CausalLM& student, TeacherStates& teacher,
                                 int64_t micro_batch, int64_t loss_chunk, const Communicator& group);
 
 /// Row-major [sequences, time]. Position t speaks of the prediction made there: of the token at t + 1 (loss, correct;
-/// the last position has none and holds 0) or of the whole distribution (kl; empty without a teacher).
+/// the last position of a text has none and holds 0) or of the whole distribution (kl; empty without a teacher).
 struct TokenMeasurements {
     std::vector<double> loss, correct, kl;
 };

@@ -23,6 +23,7 @@ struct DataJob {
     std::string training;                // HDF5 token file
     std::string validation;              // HDF5 token file, never trained on
     bool allow_other_tokenizer = false;  // than the teacher's in the token files
+    DocumentBorders documents = DocumentBorders::joined;
 };
 
 struct StudentJob {

@@ -224,6 +224,10 @@ class Check {
                              job_.score.sequence_length,
                              " (no token has anything before its last two windows) use longer sequences or a window "
                              "below half of them");
+        findings_.problem_if(
+            is_measured && job_.data.documents == DocumentBorders::separate,
+            "score.far_context.weight is above 0 but data.documents is separate (windows are cut without "
+            "regard to documents) use data.documents: joined, or a weight of 0");
     }
 
     /// Of a batch: ranks, or groups of ranks that share sequences.
@@ -239,7 +243,24 @@ class Check {
                           "sharding.context does not divide the sequences of candidates (stage score)");
     }
 
+    void check_documents() {
+        if (job_.data.documents == DocumentBorders::joined) return;
+        findings_.problem_if(job_.sharding.context > 1, "sharding.context is ", job_.sharding.context,
+                             " but data.documents is separate (pieces of a sequence know of no documents) use "
+                             "sharding.context: 1, or data.documents: joined");
+        findings_.note_if(gates_are_trained(job_),
+                          "data.documents is separate, but gates are trained on joined documents (stage score)");
+        if (!counts_) return;
+        findings_.problem_if(counts_->training_documents < 2,
+                             "data.documents is separate but data.training is one document (nothing tells where others "
+                             "begin) tokenise it again document by document, or use data.documents: joined");
+        findings_.note_if(counts_->validation_documents < 2,
+                          "data.documents is separate: data.validation is one "
+                          "document, so nothing is kept apart there");
+    }
+
     void check_data() {
+        check_documents();
         if (!counts_) return;
         check_corpus("align", job_.align);
         if (candidates_are_trained(job_)) check_corpus("score", job_.score);

@@ -19,6 +19,7 @@ struct TokenCounts {
     int64_t training = 0;         // tokens
     int64_t validation = 0;       // tokens
     int64_t vocabulary_size = 0;  // that the larger one of the two needs; 0: unknown
+    int64_t training_documents = 0, validation_documents = 0;
 };
 
 struct Findings {

@@ -113,6 +113,9 @@ void add_inputs(std::vector<JobKey>& schema) {
     data.add("validation", &DataJob::validation, "", "HDF5 token file that is never trained on").is_path = true;
     data.add("allow_other_tokenizer", &DataJob::allow_other_tokenizer, "",
              "train on token files of another tokenizer.json than the teacher's");
+    data.add("documents", &DataJob::documents, "",
+             "in one sequence, when training and measuring; separate: tokens see their own document only, and no loss "
+             "crosses a border");
 }
 
 /// Every option of a linear mixer once, whichever mixers have it.

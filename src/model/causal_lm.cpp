@@ -4,6 +4,8 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <stdexcept>
+
 #include "mixers/sequence_pieces.h"
 #include "operations/operations.h"
 #include "operations/products.h"
@@ -47,8 +49,10 @@ at::Tensor CausalLM::through_blocks(const at::Tensor& tokens, Mix mix) const {
     return outer.final_norm(x);
 }
 
-SequencePlaces CausalLM::places(int64_t length, ContextGroup* context) const {
-    if (!context) return {rotary(0, length)};
+SequencePlaces CausalLM::places(const TokenBatch& batch, ContextGroup* context) const {
+    const int64_t length = batch.time();
+    if (!context) return {.rotary = rotary(0, length), .documents = batch.documents};
+    if (batch.documents) throw std::logic_error("pieces of sequences know of no documents; check_job refuses the two");
     const SequencePiece piece = sequence_piece(length, context->ranks(), context->rank());
     return {rotary(piece.first, piece.count, length), context, length};
 }
@@ -59,16 +63,16 @@ at::Tensor own_piece(const at::Tensor& tokens, const ContextGroup* context) {
     return tokens.narrow(1, piece.first, piece.count);
 }
 
-at::Tensor CausalLM::hidden(const at::Tensor& tokens, ContextGroup* context) const {
-    const SequencePlaces here = places(tokens.size(1), context);
-    return through_blocks(own_piece(tokens, context), [&](const Block& block, int64_t, const at::Tensor& x) {
+at::Tensor CausalLM::hidden(const TokenBatch& batch, ContextGroup* context) const {
+    const SequencePlaces here = places(batch, context);
+    return through_blocks(own_piece(batch.tokens, context), [&](const Block& block, int64_t, const at::Tensor& x) {
         return block.mixer().forward(x, here);
     });
 }
 
-at::Tensor CausalLM::logits(const at::Tensor& tokens) const {
+at::Tensor CausalLM::logits(const TokenBatch& batch) const {
     const HeldOuterWeights outer(*this);
-    return linear_map(hidden(tokens), outer.head());
+    return linear_map(hidden(batch), outer.head());
 }
 
 ModelCache CausalLM::make_cache(const CacheSize& size) const {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "model/block.h"
+#include "model/token_batch.h"
 #include "parameters/weights_on_demand.h"
 
 namespace amalgam {
@@ -50,13 +51,13 @@ class CausalLM {
     /// Tables of positions [first, first + count) in a context of `length` tokens (0: first + count). Keeps the latest,
     /// since training asks for the same positions at every step.
     RotaryTables rotary(int64_t first, int64_t count, int64_t length = 0) const;
-    /// Of sequences of `length` tokens, or of this rank's piece of them.
-    SequencePlaces places(int64_t length, ContextGroup* context = nullptr) const;
+    /// Of whole sequences, or of this rank's piece of them.
+    SequencePlaces places(const TokenBatch& batch, ContextGroup* context = nullptr) const;
 
-    /// tokens [batch, time] int64 -> hidden states after the final norm, [batch, time, hidden]: what the head reads.
-    /// The batch may be empty (weights_on_demand.h). With `context` only those of this rank's piece of the sequences.
-    at::Tensor hidden(const at::Tensor& tokens, ContextGroup* context = nullptr) const;
-    at::Tensor logits(const at::Tensor& tokens) const;
+    /// -> hidden states after the final norm, [sequences, time, hidden]: what the head reads. The batch may be empty
+    /// (weights_on_demand.h). With `context` only those of this rank's piece of the sequences.
+    at::Tensor hidden(const TokenBatch& batch, ContextGroup* context = nullptr) const;
+    at::Tensor logits(const TokenBatch& batch) const;
 
     ModelCache make_cache(const CacheSize& size) const;
     /// Bytes of a slot of `capacity` tokens.

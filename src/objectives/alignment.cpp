@@ -77,12 +77,12 @@ at::Tensor Alignment::train_layer(const Block& block, int64_t layer, const at::T
     return loss;
 }
 
-void Alignment::accumulate(const at::Tensor& tokens, int64_t, double whole_weight, GradientSink& gradients,
+void Alignment::accumulate(const TokenBatch& batch, int64_t, double whole_weight, GradientSink& gradients,
                            std::vector<double>& losses) {
     const int64_t layers = teacher_.config().layers;
-    const SequencePlaces places = teacher_.places(tokens.size(1), context_);
-    const at::Tensor own = own_piece(tokens, context_);
-    const double weight = whole_weight * double(own.size(1)) / double(tokens.size(1));
+    const SequencePlaces places = teacher_.places(batch, context_);
+    const at::Tensor own = own_piece(batch.tokens, context_);
+    const double weight = whole_weight * double(own.size(1)) / double(batch.time());
     at::Tensor x = HeldOuterWeights(teacher_, 0).embed(own);
     std::vector<at::Tensor> layer_losses(static_cast<size_t>(layers));  // read at the end: reading waits for the device
     for (int64_t layer = 0; layer < layers; ++layer) {

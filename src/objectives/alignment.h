@@ -16,7 +16,7 @@ class Alignment : public Objective {
     /// Is `parameter` of a student of this kind trained?
     static bool trains(const ModelSpec& student, const Parameter& parameter);
     int64_t losses() const override { return 1 + teacher_.config().layers; }
-    void accumulate(const at::Tensor& tokens, int64_t cursor, double weight, GradientSink& gradients,
+    void accumulate(const TokenBatch& batch, int64_t cursor, double weight, GradientSink& gradients,
                     std::vector<double>& losses) override;
 
   private:

@@ -11,12 +11,12 @@ at::Tensor leaf(const at::Tensor& x) {
     return x.detach().requires_grad_(true);
 }
 
-BlockwiseForward::BlockwiseForward(CausalLM& student, const at::Tensor& tokens, Activations activations,
+BlockwiseForward::BlockwiseForward(CausalLM& student, const TokenBatch& batch, Activations activations,
                                    ContextGroup* context)
     : student_(student),
-      tokens_(own_piece(tokens, context)),
+      tokens_(own_piece(batch.tokens, context)),
       activations_(activations),
-      places_(student.places(tokens.size(1), context)),
+      places_(student.places(batch, context)),
       of_layer_(size_t(student.config().layers)),
       outer_(student, 0) {
     for (const Parameter& p : student_.parameters().all())

@@ -19,8 +19,8 @@ at::Tensor leaf(const at::Tensor& x);
 
 class BlockwiseForward {
   public:
-    /// tokens [sequences, time]; with `context` of the whole sequences, of which this rank computes its piece.
-    BlockwiseForward(CausalLM& student, const at::Tensor& tokens, Activations activations,
+    /// With `context` of the whole sequences, of which this rank computes its piece.
+    BlockwiseForward(CausalLM& student, const TokenBatch& batch, Activations activations,
                      ContextGroup* context = nullptr);
 
     /// Embedding, norm and head, as long as this lives.

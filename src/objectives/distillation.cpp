@@ -14,15 +14,15 @@ std::optional<at::Tensor> TeacherStates::find(const Key& key) const {
     return std::nullopt;
 }
 
-at::Tensor TeacherStates::hidden(const at::Tensor& tokens, int64_t cursor, ContextGroup* context) {
-    const Key key = {cursor, tokens.size(0)};
+at::Tensor TeacherStates::hidden(const TokenBatch& batch, int64_t cursor, ContextGroup* context) {
+    const Key key = {cursor, batch.sequences()};
     // Ranks that share a sharded teacher compute together, or not at all.
     WeightsOnDemand* weights = teacher_.weights_on_demand();
     const auto everywhere = [&](bool value) { return weights ? weights->everywhere(value) : value; };
     const auto found = find(key);
     if (everywhere(found.has_value())) return *found;
     const at::NoGradGuard no_grad;
-    const at::Tensor states = teacher_.hidden(tokens, context).flatten(0, 1);
+    const at::Tensor states = teacher_.hidden(batch, context).flatten(0, 1);
     ++computed_;
     if (keeps_) kept_[key] = states;
     const int64_t bytes = states.numel() * states.element_size();
@@ -30,21 +30,22 @@ at::Tensor TeacherStates::hidden(const at::Tensor& tokens, int64_t cursor, Conte
     return states;
 }
 
-void Distillation::accumulate(const at::Tensor& tokens, int64_t cursor, double weight, GradientSink& gradients,
+void Distillation::accumulate(const TokenBatch& batch, int64_t cursor, double weight, GradientSink& gradients,
                               std::vector<double>& losses) {
     const HeldOuterWeights teacher(teacher_.model(), 0);
     // The student's first weights have all the time of the teacher's pass to arrive.
     if (WeightsOnDemand* student = student_.weights_on_demand())
         for (const int64_t layer : {WeightsOnDemand::outside_blocks, int64_t{0}}) student->prefetch(layer);
-    const at::Tensor states = teacher_.hidden(tokens, cursor, context_);
-    BlockwiseForward forward(student_, tokens, activations_, context_);
-    const double per_token = tokens.numel() > 0 ? weight / double(tokens.numel()) : 0.0;
+    const at::Tensor states = teacher_.hidden(batch, cursor, context_);
+    BlockwiseForward forward(student_, batch, activations_, context_);
+    const int64_t tokens = batch.tokens.numel();
+    const double per_token = tokens > 0 ? weight / double(tokens) : 0.0;
     const auto result = chunked_kl_divergence(forward.hidden(), forward.outer().head().detach(), states, teacher.head(),
                                               job_.temperature, per_token, job_.loss_chunk_tokens,
                                               gradients.of(student_.head_parameter()));
     losses[0] += per_token * result.loss;
     at::Tensor d_hidden = result.d_hidden;
-    if (job_.hidden_state_weight > 0.0 && tokens.numel() > 0)
+    if (job_.hidden_state_weight > 0.0 && tokens > 0)
         losses[0] += add_hidden_state_loss(forward.hidden(), states, per_token * job_.hidden_state_weight, d_hidden);
     forward.backward(d_hidden, gradients);
 }
@@ -57,21 +58,16 @@ double add_hidden_state_loss(const at::Tensor& student, const at::Tensor& teache
     return weight * (difference.square() / scale).sum(at::kDouble).item<double>();
 }
 
-void NextToken::accumulate(const at::Tensor& tokens, int64_t, double weight, GradientSink& gradients,
+void NextToken::accumulate(const TokenBatch& batch, int64_t, double weight, GradientSink& gradients,
                            std::vector<double>& losses) {
-    BlockwiseForward forward(student_, tokens, activations_, context_);
-    const int64_t predictions = tokens.size(0) * (tokens.size(1) - 1);
+    BlockwiseForward forward(student_, batch, activations_, context_);
+    const int64_t predictions = counted(batch.tokens.numel(), batch.texts());
     const double per_token = predictions > 0 ? weight / double(predictions) : 0.0;
-    const at::Tensor targets = own_piece(next_tokens(tokens).view_as(tokens), context_).flatten();
+    const at::Tensor targets = own_piece(next_tokens(batch).view_as(batch.tokens), context_).flatten();
     const auto result = chunked_cross_entropy(forward.hidden(), forward.outer().head().detach(), targets, per_token,
                                               chunk_, gradients.of(student_.head_parameter()));
     losses[0] += per_token * result.loss;
     forward.backward(result.d_hidden, gradients);
-}
-
-at::Tensor next_tokens(const at::Tensor& tokens) {
-    const at::Tensor none = at::full({tokens.size(0), 1}, -1, tokens.options());
-    return at::cat({tokens.narrow(1, 1, tokens.size(1) - 1), none}, 1).flatten();
 }
 
 }  // namespace amalgam

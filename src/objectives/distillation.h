@@ -20,7 +20,7 @@ class TeacherStates {
     TeacherStates(const CausalLM& teacher, int64_t cache_bytes) : teacher_(teacher), cache_bytes_(cache_bytes) {}
     /// [sequences * time, width] for the micro-batch that starts at global sequence `cursor`.
     /// With `context`, which must be the same each time, of this rank's piece of the sequences.
-    at::Tensor hidden(const at::Tensor& tokens, int64_t cursor, ContextGroup* context = nullptr);
+    at::Tensor hidden(const TokenBatch& batch, int64_t cursor, ContextGroup* context = nullptr);
     /// Keeps everything from now on until forget(), which is to be called after each step of all candidates.
     void keep_until_forgotten() { keeps_ = true; }
     void forget() { kept_.clear(); }
@@ -51,7 +51,7 @@ class Distillation : public Objective {
                  Activations activations = Activations::keep, ContextGroup* context = nullptr)
         : student_(student), teacher_(teacher), job_(job), activations_(activations), context_(context) {}
     std::vector<Parameter*> trained() override { return all_parameters(student_); }
-    void accumulate(const at::Tensor& tokens, int64_t cursor, double weight, GradientSink& gradients,
+    void accumulate(const TokenBatch& batch, int64_t cursor, double weight, GradientSink& gradients,
                     std::vector<double>& losses) override;
 
   private:
@@ -62,13 +62,15 @@ class Distillation : public Objective {
     ContextGroup* context_;
 };
 
+/// The loss of every token that has a next one in its text.
 class NextToken : public Objective {
   public:
     NextToken(CausalLM& student, int64_t chunk, Activations activations = Activations::keep,
               ContextGroup* context = nullptr)
         : student_(student), chunk_(chunk), activations_(activations), context_(context) {}
     std::vector<Parameter*> trained() override { return all_parameters(student_); }
-    void accumulate(const at::Tensor& tokens, int64_t cursor, double weight, GradientSink& gradients,
+    int64_t counted(int64_t tokens, int64_t texts) const override { return tokens - texts; }
+    void accumulate(const TokenBatch& batch, int64_t cursor, double weight, GradientSink& gradients,
                     std::vector<double>& losses) override;
 
   private:
@@ -77,8 +79,5 @@ class NextToken : public Objective {
     Activations activations_;
     ContextGroup* context_;
 };
-
-/// The token after each token of a sequence, -1 after the last: tokens [sequences, time] -> [sequences * time].
-at::Tensor next_tokens(const at::Tensor& tokens);
 
 }  // namespace amalgam

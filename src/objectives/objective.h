@@ -20,10 +20,14 @@ class Objective {
     /// Number of losses; the first is the one trained, others are details (align: one for each layer).
     virtual int64_t losses() const { return 1; }
 
-    /// Adds weight * d loss / d parameter of one micro-batch (tokens int64 [sequences, time], on the model's device) to
-    /// `gradients` and weight * loss to `losses`. `cursor` is the global index of its first sequence. The
-    /// micro-batch may be empty (weights_on_demand.h).
-    virtual void accumulate(const at::Tensor& tokens, int64_t cursor, double weight, GradientSink& gradients,
+    /// Of so many tokens in so many texts (sequences, or documents that are kept apart), those that have a loss. The
+    /// loss of a batch is their mean.
+    virtual int64_t counted(int64_t tokens, int64_t) const { return tokens; }
+
+    /// Adds weight * d loss / d parameter of one micro-batch (on the model's device) to `gradients` and weight * loss
+    /// to `losses`. `cursor` is the global index of its first sequence. The micro-batch may be empty
+    /// (weights_on_demand.h).
+    virtual void accumulate(const TokenBatch& batch, int64_t cursor, double weight, GradientSink& gradients,
                             std::vector<double>& losses) = 0;
 };
 

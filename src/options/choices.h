@@ -38,6 +38,15 @@ inline constexpr auto enum_names<ComputePrecision> =
                                                  {ComputePrecision::float32, "float32"},
                                                  {ComputePrecision::bfloat16, "bfloat16"}});
 
+/// data.documents: of one training sequence.
+enum class DocumentBorders {
+    joined,   // a text like any other: tokens see the documents before their own
+    separate  // tokens see their own document only, and the last one of a document predicts nothing
+};
+template <>
+inline constexpr auto enum_names<DocumentBorders> = std::to_array<NamedValue<DocumentBorders>>(
+    {{DocumentBorders::joined, "joined"}, {DocumentBorders::separate, "separate"}});
+
 /// student.key_value_expansion: how k_proj and v_proj [kv heads * dim, hidden] become [query heads * dim, hidden].
 enum class KeyValueExpansion {
     per_head,  // every query head gets its own copy of its group's head: exact

@@ -12,24 +12,25 @@ AssembledModel::AssembledModel(const CausalLM& teacher, const CausalLM& aligned,
       // Ranks of a sharded model compute the same blocks at the same time, so none of them may begin later.
       kept_bytes_(teacher.weights_on_demand() || aligned.weights_on_demand() ? 0.0 : double(kept_bytes)) {}
 
-AssembledModel::Pass* AssembledModel::kept(const at::Tensor& tokens, int64_t batch) {
-    if (const auto found = passes_.find(batch); found != passes_.end()) return &found->second;
+AssembledModel::Pass* AssembledModel::kept(const at::Tensor& tokens, int64_t number) {
+    if (const auto found = passes_.find(number); found != passes_.end()) return &found->second;
     const ModelConfig& c = teacher_.config();
     const double bytes =
         double(c.layers * tokens.numel() * c.hidden_size) * double(c10::elementSize(teacher_.compute_type()));
     if (bytes_ + bytes > kept_bytes_) return nullptr;
     bytes_ += bytes;
-    Pass& pass = passes_[batch];
+    Pass& pass = passes_[number];
     pass.inputs.resize(size_t(c.layers));
     return &pass;
 }
 
-at::Tensor AssembledModel::hidden(const at::Tensor& tokens, const Layout& layout, int64_t batch) {
+at::Tensor AssembledModel::hidden(const TokenBatch& batch, const Layout& layout, int64_t number) {
     const at::NoGradGuard no_grad;
     const HeldOuterWeights outer(teacher_, 0);
-    const SequencePlaces places = teacher_.places(tokens.size(1));
+    const at::Tensor& tokens = batch.tokens;
+    const SequencePlaces places = teacher_.places(batch);
     const auto layers = int64_t(layout.size());
-    Pass* pass = kept(tokens, batch);
+    Pass* pass = kept(tokens, number);
     int64_t first = 0;
     if (pass && !pass->layout.empty())
         while (first < layers - 1 && layout[size_t(first)] == pass->layout[size_t(first)]) ++first;

@@ -12,9 +12,9 @@ class AssembledModel {
     /// Both must outlive this. States between blocks are kept as far as `kept_bytes` allow.
     AssembledModel(const CausalLM& teacher, const CausalLM& aligned, int64_t kept_bytes);
 
-    /// As CausalLM::hidden, of a model with `layout`. `batch` names these tokens: if they come again with another
-    /// layout, the pass begins at the first block that differs from the one before.
-    at::Tensor hidden(const at::Tensor& tokens, const Layout& layout, int64_t batch);
+    /// As CausalLM::hidden, of a model with `layout`. `number` names this batch: if it comes again with another layout,
+    /// the pass begins at the first block that differs from the one before.
+    at::Tensor hidden(const TokenBatch& batch, const Layout& layout, int64_t number);
 
     /// Blocks that were computed since the beginning.
     int64_t computed_blocks() const { return computed_; }
@@ -25,7 +25,7 @@ class AssembledModel {
         std::vector<at::Tensor> inputs;  // of its blocks
     };
     /// Where the states of a batch may be kept; null: nowhere.
-    Pass* kept(const at::Tensor& tokens, int64_t batch);
+    Pass* kept(const at::Tensor& tokens, int64_t number);
 
     const CausalLM &teacher_, &aligned_;
     double kept_bytes_;

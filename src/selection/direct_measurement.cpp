@@ -38,7 +38,7 @@ class DirectMeasurement : public Measurement {
 
     ProbeSamples measure(const Layout& layout) {
         return probe_.measure(
-            [&](const at::Tensor& tokens, int64_t batch) { return model_.hidden(tokens, layout, batch); });
+            [&](const TokenBatch& batch, int64_t number) { return model_.hidden(batch, layout, number); });
     }
 
     const MeasurementSetup setup_;

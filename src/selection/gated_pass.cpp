@@ -17,7 +17,7 @@ GatedPass::GatedPass(const CausalLM& teacher, const CausalLM& aligned, std::vect
       aligned_(aligned),
       gates_(std::move(gates)),
       tokens_(tokens),
-      places_(teacher.places(tokens.size(1))),
+      places_(teacher.places(tokens)),
       outer_(teacher, 0) {
     const auto layers = int64_t(gates_.size());
     at::Tensor x = outer_.embed(tokens_).detach();

@@ -70,8 +70,8 @@ void Probe::look_for_far_tokens(const FarContextJob& far_context) {
         const auto mine = size_t(pass);
         if (mine < batches_.size() && batches_[mine].is_text) {
             Batch& batch = batches_[mine];
-            const at::Tensor far = needs_far_context(teacher_, outer.head(), batch.tokens, teacher_states(batch, mine),
-                                                     far_context, loss_chunk_)
+            const at::Tensor far = needs_far_context(teacher_, outer.head(), batch.sequences.tokens,
+                                                     teacher_states(batch, mine), far_context, loss_chunk_)
                                        .to(at::kCPU);
             const bool* values = far.const_data_ptr<bool>();
             batch.far.assign(values, values + far.numel());
@@ -101,13 +101,13 @@ at::Tensor Probe::empty_batch() const {
 
 Probe::Batch Probe::text_batch(const HeldOutSet& text, int64_t first) const {
     const int64_t count = std::min(held_out_micro_batch, text.sequences() - first), time = text.time();
-    Batch batch;
-    batch.tokens = text.tokens.narrow(0, first, count).to(teacher_.device());
+    Batch batch{.sequences = text.batch(first, count, teacher_.device())};
     batch.places = at::arange(count * time, at::kLong).to(teacher_.device());
-    batch.targets = next_tokens(batch.tokens);
+    batch.targets = next_tokens(batch.sequences);
+    const std::vector<bool> predicts = text.predicts();
     for (int64_t i = 0; i < count * time; ++i) {
         batch.rows.push_back(size_t(i / time));
-        batch.predicted.push_back(i % time + 1 < time);
+        batch.predicted.push_back(predicts[size_t(first * time + i)]);
     }
     for (int64_t i = 0; i < count; ++i) batch.numbers.push_back(first + i);
     batch.is_text = true;
@@ -120,8 +120,7 @@ Probe::Batch Probe::question_batch(const RecallQuestions& questions, const std::
     std::vector<Continuation> asked;
     for (const RecallQuestion& question : made) asked.push_back({question.tokens, question.context});
     const ContinuationBatch laid_out = lay_out(asked);
-    Batch batch;
-    batch.tokens = laid_out.tokens.to(teacher_.device());
+    Batch batch{.sequences = laid_out.tokens.to(teacher_.device())};
     batch.places = at::tensor(laid_out.places, at::kLong).to(teacher_.device());
     batch.targets = at::tensor(laid_out.targets, at::kLong).to(teacher_.device());
     batch.rows = laid_out.rows;
@@ -132,7 +131,7 @@ Probe::Batch Probe::question_batch(const RecallQuestions& questions, const std::
 
 at::Tensor Probe::teacher_states(const Batch& batch, size_t mine) const {
     if (cached_[mine].defined()) return cached_[mine];
-    const at::Tensor states = teacher_.hidden(batch.tokens).flatten(0, 1).index_select(0, batch.places);
+    const at::Tensor states = teacher_.hidden(batch.sequences).flatten(0, 1).index_select(0, batch.places);
     const auto bytes = double(states.nbytes());
     // A sharded teacher runs in step on all ranks, so all of them keep everything or nothing.
     const bool keeps = !teacher_.weights_on_demand() && cached_bytes_ + bytes <= cache_bytes_;
@@ -155,7 +154,7 @@ ProbeSamples Probe::measure(const Forward& model) const {
         if (mine < batches_.size()) {
             const Batch& batch = batches_[mine];
             const at::Tensor of_teacher = teacher_states(batch, mine);
-            const at::Tensor hidden = model(batch.tokens, pass).flatten(0, 1).index_select(0, batch.places);
+            const at::Tensor hidden = model(batch.sequences, pass).flatten(0, 1).index_select(0, batch.places);
             add(batch, hidden, of_teacher, outer.head(), samples);
         } else if (in_step) {
             teacher_.hidden(empty_batch());
@@ -202,9 +201,10 @@ void Probe::add(const Batch& batch, const at::Tensor& hidden, const at::Tensor& 
     for (size_t row = 0; row < rows; ++row) {
         const auto sequence = size_t(batch.numbers[row]);
         samples["kl"][sequence] = kl_sum[row] / tokens[row];
+        const double predictions = std::max(predicted[row], 1.0);  // there are none in documents of one token each
         if (!batch.far.empty()) samples["far_kl"][sequence] = far_sum[row];
-        samples["loss"][sequence] = loss_sum[row] / predicted[row];
-        samples["accuracy"][sequence] = right[row] / predicted[row];
+        samples["loss"][sequence] = loss_sum[row] / predictions;
+        samples["accuracy"][sequence] = right[row] / predictions;
         samples["hidden_state_error"][sequence] = error_sum[row] / tokens[row];
     }
 }

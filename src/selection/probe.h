@@ -36,21 +36,22 @@ class Probe {
     /// Of the text, those that need far context.
     int64_t far_tokens() const;
 
-    /// What a model makes of batch number `batch`, tokens [sequences, time]: its states before the head
-    /// [sequences, time, width]. The batch may be empty where models are sharded (weights_on_demand.h).
-    using Forward = std::function<at::Tensor(const at::Tensor& tokens, int64_t batch)>;
+    /// What a model makes of the batch of that number: its states before the head [sequences, time, width]. The batch
+    /// may be empty where models are sharded (weights_on_demand.h).
+    using Forward = std::function<at::Tensor(const TokenBatch& batch, int64_t number)>;
 
     /// The model's head is the teacher's. Collective; the same on all ranks, whatever their number.
     ProbeSamples measure(const Forward& model) const;
 
   private:
     struct Batch {
-        at::Tensor tokens;             // int64 [sequences, time]
-        at::Tensor places, targets;    // int64 [n]: what is predicted where, in tokens.flatten(); target -1: nothing
-        std::vector<size_t> rows;      // of each place
-        std::vector<bool> predicted;   // at each place: is there a target?
-        std::vector<bool> far;         // likewise: does it need far context? Empty: not looked for
-        std::vector<int64_t> numbers;  // of the sequences of text, or of the questions
+        TokenBatch sequences;
+        at::Tensor places = {}, targets = {};  // int64 [n]: what is predicted where, in sequences.tokens.flatten();
+                                               // target -1: nothing
+        std::vector<size_t> rows = {};         // of each place
+        std::vector<bool> predicted = {};      // at each place: is there a target?
+        std::vector<bool> far = {};            // likewise: does it need far context? Empty: not looked for
+        std::vector<int64_t> numbers = {};     // of the sequences of text, or of the questions
         bool is_text = false;
     };
     Batch text_batch(const HeldOutSet& text, int64_t first) const;
@@ -64,7 +65,7 @@ class Probe {
     const CausalLM& teacher_;
     const Communicator& group_;
     int64_t loss_chunk_, sequences_, questions_;
-    std::vector<Batch> batches_;           // of this rank; tokens, places and targets on the model's device
+    std::vector<Batch> batches_;           // of this rank; all tensors on the model's device
     int64_t passes_ = 0;                   // of every rank
     int64_t text_passes_ = 0;              // of these, those in which a rank may have text
     std::vector<double> far_of_sequence_;  // tokens that need far context; empty: not looked for

@@ -106,13 +106,13 @@ Batches Run::batches(const std::string& stage, const TrainingJob& training, cons
     RecallWording wording;
     if (trains_on_questions(training))
         wording = read_recall_wording(job.data.validation, training.question_kinds, QuestionKeys::of_training(stage));
-    return {training_tokens(), training, uint64_t(job.seed), order, wording};
+    return {training_tokens(), training, uint64_t(job.seed), order, job.data.documents, wording};
 }
 
 HeldOutSet Run::held_out(int64_t sequences, int64_t sequence_length) {
     HeldOutSet set;
     const TokenFile& file = validation_tokens();
-    world.together([&] { set = read_held_out(file, sequences, sequence_length); });
+    world.together([&] { set = read_held_out(file, sequences, sequence_length, job.data.documents); });
     return set;
 }
 

@@ -21,16 +21,20 @@ DatasetInfo describe_list(const H5File& file, const std::string& name) {
     return info;
 }
 
+constexpr const char* offsets_name = "/document_offsets";
+
 /// Starts at 0, never falls, ends at `tokens`. Read in pieces: a large corpus has very many documents.
-void expect_document_offsets(const H5File& file, int64_t tokens) {
-    const std::string name = "/document_offsets";
+DocumentIndex read_document_index(const H5File& file, int64_t tokens) {
+    const std::string name = offsets_name;
     const DatasetInfo info = describe_list(file, name);
     if (info.type != StoredType::int64) damaged(file, name, ": is not int64");
     const int64_t count = info.shape[0];
     if (count < 2)
         damaged(file, name, ": has ", count, " elements (the starts of the documents plus the end are needed)");
 
+    DocumentIndex index;
     constexpr int64_t piece = 1 << 20;
+    static_assert(piece % DocumentIndex::distance == 0);
     std::vector<int64_t> offsets;
     int64_t previous = 0;
     for (int64_t first = 0; first < count; first += piece) {
@@ -41,10 +45,14 @@ void expect_document_offsets(const H5File& file, int64_t tokens) {
             if (offsets[i] < previous)
                 damaged(file, name, ": falls from ", previous, " to ", offsets[i], " at element ",
                         first + static_cast<int64_t>(i), " (documents follow each other)");
+            if (offsets[i] > previous) ++index.documents;
+            if (i % DocumentIndex::distance == 0) index.offsets.push_back(offsets[i]);
             previous = offsets[i];
         }
     }
     if (previous != tokens) damaged(file, name, ": ends with ", previous, " but /tokens has ", tokens, " elements");
+    index.count = count;
+    return index;
 }
 
 std::vector<int64_t> read_answer_positions(const H5File& file, int64_t tokens) {
@@ -77,7 +85,7 @@ TokenFile::TokenFile(const std::filesystem::path& path) : file_(H5File::open(pat
     if (tokens.type != StoredType::uint16 && tokens.type != StoredType::uint32)
         damaged(file_, "/tokens: is neither uint16 nor uint32");
     size_ = tokens.shape[0];
-    expect_document_offsets(file_, size_);
+    documents_ = read_document_index(file_, size_);
     answer_positions_ = read_answer_positions(file_, size_);
 }
 
@@ -87,6 +95,23 @@ void TokenFile::read(int64_t first, std::span<int64_t> out) const {
         if (out[i] >= vocabulary_size_)
             damaged(file_, "/tokens: token ", first + static_cast<int64_t>(i), " is ", out[i], " (the vocabulary has ",
                     vocabulary_size_, "); does the file belong to another tokenizer?");
+}
+
+std::vector<int64_t> TokenFile::borders(int64_t first, int64_t count) const {
+    // The last of the known offsets at or before `first`.
+    const auto known = std::upper_bound(documents_.offsets.begin(), documents_.offsets.end(), first);
+    const int64_t blocks_before = std::max<int64_t>(known - documents_.offsets.begin() - 1, 0);
+    std::vector<int64_t> result, offsets;
+    for (int64_t at = blocks_before * DocumentIndex::distance; at < documents_.count; at += DocumentIndex::distance) {
+        offsets.resize(static_cast<size_t>(std::min(DocumentIndex::distance, documents_.count - at)));
+        file_.read_rows(offsets_name, StoredType::int64, at, static_cast<int64_t>(offsets.size()), offsets.data());
+        for (const int64_t offset : offsets) {
+            if (offset >= first + count) return result;
+            const bool is_empty = !result.empty() && result.back() == offset - first;  // the document before
+            if (offset > first && !is_empty) result.push_back(offset - first);
+        }
+    }
+    return result;
 }
 
 std::vector<int64_t> TokenFile::answers(int64_t first, int64_t count) const {

@@ -14,6 +14,14 @@
 
 namespace amalgam {
 
+/// Where documents begin: every so many elements of /document_offsets, since a large corpus has very many.
+struct DocumentIndex {
+    static constexpr int64_t distance = 1024;
+    std::vector<int64_t> offsets;  // elements 0, distance, 2 distance, ...
+    int64_t count = 0;             // of all elements
+    int64_t documents = 0;         // with at least one token
+};
+
 class TokenFile {
   public:
     /// Checks type, offsets and attributes. Throws Error(damaged_file) naming file and dataset.
@@ -23,9 +31,14 @@ class TokenFile {
     int64_t vocabulary_size() const { return vocabulary_size_; }  // of the tokenizer
     const std::string& tokenizer_sha256() const { return tokenizer_sha256_; }
     int64_t sequences(int64_t length) const { return size_ / length; }
+    int64_t documents() const { return documents_.documents; }  // with at least one token
 
     /// Tokens [first, first + out.size()). Throws Error(damaged_file) if one is outside the vocabulary, with position.
     void read(int64_t first, std::span<int64_t> out) const;
+
+    /// Where documents begin between the tokens of [first, first + count), relative to `first`: ascending, each once,
+    /// without the first token.
+    std::vector<int64_t> borders(int64_t first, int64_t count) const;
 
     /// Answers within [first, first + count), relative to `first`. Empty if the file marks none.
     std::vector<int64_t> answers(int64_t first, int64_t count) const;
@@ -34,6 +47,7 @@ class TokenFile {
     H5File file_;
     int64_t size_ = 0, vocabulary_size_ = 0;
     std::string tokenizer_sha256_;
+    DocumentIndex documents_;
     std::vector<int64_t> answer_positions_;
 };
 

@@ -11,11 +11,12 @@
 namespace amalgam {
 
 Batches::Batches(const TokenFile& file, const TrainingJob& job, uint64_t seed, const std::string& stage,
-                 const RecallWording& wording)
+                 DocumentBorders documents, const RecallWording& wording)
     : file_(file),
       plan_(job),
       blocks_(file.sequences(plan_.block_length())),
       repeat_fraction_(job.repeat_fraction),
+      documents_(documents),
       repeats_(seed, stage + " repeats"),
       key_(RandomStream(seed, stage).bits(0)),
       key_of_parts_(RandomStream(seed, stage + " parts").bits(0)) {
@@ -28,16 +29,40 @@ at::Tensor Batches::sequences(int64_t cursor, int64_t count) const {
     const PlannedPhase& phase = plan_.phase_of_sequence(cursor);
     const int64_t length = phase.sequence_length;
     at::Tensor tokens = at::empty({count, length}, at::kLong);
+    // What a sequence repeats it has read in the same text.
+    const Borders found = repeat_fraction_ > 0.0 ? borders(cursor, count) : Borders();
     for (int64_t i = 0; i < count; ++i) {
         const std::span<int64_t> row(tokens.data_ptr<int64_t>() + i * length, size_t(length));
-        if (questions_ && questions_->has(cursor + i)) {
+        if (is_questions(cursor + i)) {
             std::ranges::copy(questions_->make(cursor + i, length).tokens, row.begin());
             continue;
         }
         file_.read(first_token(phase, cursor + i), row);
-        repeat_passages(row, repeat_fraction_, repeats_, uint64_t(cursor + i));
+        repeat_passages(row, found.empty() ? std::vector<int64_t>() : found[size_t(i)], repeat_fraction_, repeats_,
+                        uint64_t(cursor + i));
     }
     return tokens;
+}
+
+bool Batches::is_questions(int64_t sequence) const {
+    return questions_ && questions_->has(sequence);
+}
+
+Borders Batches::borders(int64_t cursor, int64_t count) const {
+    Borders found;
+    if (documents_ == DocumentBorders::joined) return found;
+    const PlannedPhase& phase = plan_.phase_of_sequence(cursor);
+    for (int64_t i = 0; i < count; ++i)
+        found.push_back(is_questions(cursor + i)
+                            ? std::vector<int64_t>()
+                            : file_.borders(first_token(phase, cursor + i), phase.sequence_length));
+    return found;
+}
+
+int64_t Batches::texts(int64_t cursor, int64_t count) const {
+    int64_t all = count;
+    for (const auto& of_sequence : borders(cursor, count)) all += int64_t(of_sequence.size());
+    return all;
 }
 
 int64_t Batches::first_token(const PlannedPhase& phase, int64_t sequence) const {
@@ -61,6 +86,12 @@ at::Tensor read_sequences(const TokenFile& file, int64_t sequence_length, int64_
     at::Tensor tokens = at::empty({count, sequence_length}, at::kLong);
     file.read(first * sequence_length, {tokens.data_ptr<int64_t>(), size_t(tokens.numel())});
     return tokens;
+}
+
+Borders read_borders(const TokenFile& file, int64_t sequence_length, int64_t first, int64_t count) {
+    Borders found;
+    for (int64_t s = first; s < first + count; ++s) found.push_back(file.borders(s * sequence_length, sequence_length));
+    return found;
 }
 
 }  // namespace amalgam

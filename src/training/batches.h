@@ -17,6 +17,7 @@
 #include <optional>
 
 #include "job/training_plan.h"
+#include "mixers/documents.h"
 #include "questions/question_sequences.h"
 #include "storage/token_file.h"
 #include "system/random.h"
@@ -29,13 +30,18 @@ class Batches {
     /// and question_kinds count. `wording`: of the questions, if there are any. Throws Error(bad_input) if the file
     /// holds less than one of the longest sequences, or as QuestionSequences does.
     Batches(const TokenFile& file, const TrainingJob& job, uint64_t seed, const std::string& stage,
-            const RecallWording& wording = {});
+            DocumentBorders documents = DocumentBorders::joined, const RecallWording& wording = {});
 
     /// Sequences [cursor, cursor + count) of the endless order, which are of one phase: int64 [count, its
     /// sequence_length] on the CPU. Throws Error(bad_input) as QuestionSequences::make does.
     at::Tensor sequences(int64_t cursor, int64_t count) const;
+    /// Of the same sequences; empty where documents are joined. Questions are one text.
+    Borders borders(int64_t cursor, int64_t count) const;
+    /// Sequences, or documents in them where these are separate.
+    int64_t texts(int64_t cursor, int64_t count) const;
 
   private:
+    bool is_questions(int64_t sequence) const;
     /// Where the sequence of that number in the order begins in the file, tokens.
     int64_t first_token(const PlannedPhase& phase, int64_t sequence) const;
 
@@ -43,6 +49,7 @@ class Batches {
     TrainingPlan plan_;
     int64_t blocks_;  // of the file
     double repeat_fraction_;
+    DocumentBorders documents_;
     RandomStream repeats_;
     std::optional<QuestionSequences> questions_;
     uint64_t key_, key_of_parts_;
@@ -50,5 +57,7 @@ class Batches {
 
 /// Sequences [first, first + count) of the file in their own order: for held-out measurements.
 at::Tensor read_sequences(const TokenFile& file, int64_t sequence_length, int64_t first, int64_t count);
+/// Of the same.
+Borders read_borders(const TokenFile& file, int64_t sequence_length, int64_t first, int64_t count);
 
 }  // namespace amalgam

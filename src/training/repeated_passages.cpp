@@ -5,10 +5,12 @@
 
 namespace amalgam {
 
-void repeat_passages(std::span<int64_t> tokens, double fraction, const RandomStream& stream, uint64_t sequence) {
+namespace {
+
+/// Within one text. `drawn`: numbers that `stream` has given.
+void repeat_in_text(std::span<int64_t> tokens, double fraction, const RandomStream& stream, uint64_t& drawn) {
     const auto time = int64_t(tokens.size());
     const double mean_length = 0.5 * double(shortest_repeat + longest_repeat);
-    uint64_t drawn = sequence << 20;  // numbers of this sequence; no sequence is long enough to draw a million
     // Rounded up or down at random, so that the mean is the asked one for short sequences, too.
     const auto parts = int64_t(fraction * double(time) / mean_length + stream.uniform(drawn++));
     if (parts == 0) return;
@@ -24,6 +26,20 @@ void repeat_passages(std::span<int64_t> tokens, double fraction, const RandomStr
         const int64_t source = draw(0, target - length);
         std::copy_n(tokens.begin() + source, length, tokens.begin() + target);
     }
+}
+
+}  // namespace
+
+void repeat_passages(std::span<int64_t> tokens, const std::vector<int64_t>& borders, double fraction,
+                     const RandomStream& stream, uint64_t sequence) {
+    uint64_t drawn = sequence << 20;  // numbers of this sequence; no sequence is long enough to draw a million
+    int64_t first = 0;
+    const auto end_at = [&](int64_t end) {
+        repeat_in_text(tokens.subspan(size_t(first), size_t(end - first)), fraction, stream, drawn);
+        first = end;
+    };
+    for (const int64_t border : borders) end_at(border);
+    end_at(int64_t(tokens.size()));
 }
 
 }  // namespace amalgam

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "system/random.h"
 
@@ -14,10 +15,12 @@ namespace amalgam {
 /// Tokens of a repeated passage, unless the sequence is too short for it.
 constexpr int64_t shortest_repeat = 16, longest_repeat = 128;
 
-/// Overwrites passages with copies of passages that stand before them in `tokens`, about `fraction` (0 to 0.5) of the
-/// tokens in all: one passage in each of equal parts, of any length between the two above and from any distance. A
+/// Overwrites passages with copies of passages that stand before them in the same text, about `fraction` (0 to 0.5) of
+/// the tokens in all: one passage in each of equal parts, of any length between the two above and from any distance. A
 /// passage takes half of its part at most, so that beyond a quarter of the tokens it becomes less than asked.
-/// `sequence` counts the sequences of `stream`: the same number always repeats the same places.
-void repeat_passages(std::span<int64_t> tokens, double fraction, const RandomStream& stream, uint64_t sequence);
+/// `borders`: where in `tokens` another text begins, ascending. `sequence` counts the sequences of `stream`: the same
+/// number always repeats the same places.
+void repeat_passages(std::span<int64_t> tokens, const std::vector<int64_t>& borders, double fraction,
+                     const RandomStream& stream, uint64_t sequence);
 
 }  // namespace amalgam

@@ -126,7 +126,7 @@ class Trainer::Loop {
     std::vector<double> one_step(const PlannedPhase& phase) {
         const InPhase activity(Phase::step, step_, setup_.candidate.value_or(-1));
         fault_point(setup_.stage + ".step", step_);
-        weights_->begin_step();
+        begin_batch(phase);
         // One row for each piece of a micro-batch, of one rank only: sums over ranks are exact, and rows are added in
         // their order.
         const size_t width = size_t(objective_.losses());
@@ -154,7 +154,7 @@ class Trainer::Loop {
     void expect_finite_result() {
         const InPhase trial(Phase::step, step_, setup_.candidate.value_or(-1));
         const PlannedPhase& phase = plan_.phase_of_step(step_);
-        weights_->begin_step();
+        begin_batch(phase);
         const auto [begin, end] = own_micro_batches(phase);
         double loss[1] = {0.0};
         if (begin < end)
@@ -169,6 +169,11 @@ class Trainer::Loop {
                              " (the training diverged; its result is not kept)", advice()),
                         ExitCode::diverged);
         });
+    }
+
+    void begin_batch(const PlannedPhase& phase) {
+        weights_->begin_step();
+        counted_ = objective_.counted(phase.step_tokens(), batches_.texts(cursor_, phase.batch_sequences));
     }
 
     /// Those of this rank: first and end.
@@ -196,10 +201,11 @@ class Trainer::Loop {
     /// Losses of one micro-batch, whose gradients are added.
     std::vector<double> accumulate(const PlannedPhase& phase, int64_t cursor, int64_t count) {
         std::vector<double> losses(size_t(objective_.losses()), 0.0);
-        const at::Tensor tokens = batches_.sequences(cursor, count).to(model_.device());
+        const TokenBatch batch(batches_.sequences(cursor, count).to(model_.device()), batches_.borders(cursor, count));
+        const int64_t own = objective_.counted(batch.tokens.numel(), batch.texts());
         if (count > 0 && fault_point(setup_.stage + ".gradient", step_))
             weights_->gradients().of(*parameters_.front()).fill_(NAN);
-        objective_.accumulate(tokens, cursor, double(count) / double(phase.batch_sequences), weights_->gradients(),
+        objective_.accumulate(batch, cursor, own > 0 ? double(own) / double(counted_) : 0.0, weights_->gradients(),
                               losses);
         weights_->end_micro_batch();
         mark_progress();
@@ -326,7 +332,8 @@ class Trainer::Loop {
     std::unique_ptr<TrainedWeights> weights_;
     std::unique_ptr<CheckpointSaver> saver_;  // none: nothing is saved
     int64_t steps_, first_step_ = 0, step_ = 0;
-    int64_t cursor_ = 0;  // sequences taken from the stage's order
+    int64_t cursor_ = 0;   // sequences taken from the stage's order
+    int64_t counted_ = 0;  // tokens of the batch that have a loss
     bool stopped_ = false;
     UpdateGuard guard_;
     InThisPhase in_phase_;

@@ -62,6 +62,25 @@ TEST_F(EvaluationFile, file) {
     EXPECT_EQ(file.read_integers("/answer_count"), (std::vector<int64_t>{3}));
 }
 
+/// What stands at the end of a document does not predict the next one.
+TEST_F(EvaluationFile, of_documents_that_are_kept_apart) {
+    set.borders = {{2}, {}};
+    const auto s = summarise(student, set);
+    EXPECT_DOUBLE_EQ(s.loss, 0.5 * (8.0 / 3.0 + 6.5));
+    EXPECT_DOUBLE_EQ(s.kl, 0.55);
+    const auto path = folder / "evaluation.h5";
+    write_evaluation(path, {student}, set, 2, {"softmax"}, Provenance{});
+    EXPECT_EQ(H5File::open(path).read_doubles("/loss_by_position"), (std::vector<double>{3.25, 5.5}));
+    set.borders = {{2}, {2}};
+    std::filesystem::remove(path);
+    write_evaluation(path, {student}, set, 4, {"softmax"}, Provenance{});
+    const auto bins = H5File::open(path).read_doubles("/loss_by_position");
+    EXPECT_EQ(bins[0], 3.0);
+    EXPECT_TRUE(std::isnan(bins[1])) << "a range in which nothing is predicted";
+    EXPECT_EQ(bins[2], 5.0);
+    EXPECT_NO_THROW(look_through_evaluation(path));
+}
+
 TEST_F(EvaluationFile, answers_to_requests) {
     const auto path = folder / "evaluation.h5";
     const double none = std::numeric_limits<double>::quiet_NaN();

@@ -91,5 +91,44 @@ TEST_F(HeldOut, single_tokens_are_measured_where_they_are_predicted) {
     EXPECT_TRUE(measure_tokens(*teacher, nullptr, set, 2, 5, world).kl.empty());
 }
 
+/// Of documents that are kept apart, as of the same documents in sequences of their own.
+TEST_F(HeldOut, documents_are_measured_as_if_they_were_alone) {
+    const std::vector<int64_t> starts = {1, 5, 8, 24, 30, 32, 60};
+    test::write_tokens(folder / "documents.h5", test::simple_text(8 * length, 61, 3), 61, {0, 5, 12, 30, 31}, "none",
+                       starts);
+    const TokenFile documents(folder / "documents.h5");
+    const HeldOutSet separate = read_held_out(documents, sequences, length, DocumentBorders::separate);
+    EXPECT_EQ(separate.borders[0], (std::vector<int64_t>{1, 5, 8}));
+    EXPECT_TRUE(separate.borders[1].empty());
+    EXPECT_TRUE(separate.answers[0].empty()) << "5 begins a document: nothing predicts it";
+    EXPECT_EQ(separate.answers[2], (std::vector<int64_t>{7})) << "30 begins one, 31 does not";
+    EXPECT_TRUE(read_held_out(documents, sequences, length).borders.empty());
+
+    TeacherStates states(*teacher, 0), of_documents(*teacher, 0);
+    const auto found = measure_tokens(*student, &states, separate, 2, 5, world);
+    const auto predicts = separate.predicts();
+    const auto kl = held_out_kl(*student, states, separate, 2, 5, world);
+    for (int64_t s = 0; s < sequences; ++s) {
+        double sum = 0.0;
+        for (int64_t t = 0; t < length; ++t) sum += found.kl[size_t(s * length + t)];
+        EXPECT_NEAR(sum / double(length), kl[size_t(s)], 1e-6);
+        std::vector<int64_t> ends = separate.borders[size_t(s)];
+        ends.push_back(length);
+        int64_t first = 0;
+        for (const int64_t end : ends) {
+            HeldOutSet one{separate.tokens.narrow(0, s, 1).narrow(1, first, end - first), {{}}, {}};
+            const auto expected = measure_tokens(*student, &of_documents, one, 1, 5, Communicator());
+            for (int64_t t = first; t < end; ++t) {
+                const auto here = size_t(s * length + t), there = size_t(t - first);
+                EXPECT_NEAR(found.loss[here], expected.loss[there], 1e-4);
+                EXPECT_EQ(found.correct[here], expected.correct[there]);
+                EXPECT_NEAR(found.kl[here], expected.kl[there], 1e-4);
+                EXPECT_EQ(predicts[here], t + 1 < end);
+            }
+            first = end;
+        }
+    }
+}
+
 }  // namespace
 }  // namespace amalgam

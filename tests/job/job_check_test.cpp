@@ -127,6 +127,26 @@ TEST_F(JobCheck, ranks_that_share_sequences) {
               "sequences, or fewer ranks for each");
 }
 
+TEST_F(JobCheck, documents_that_are_kept_apart) {
+    job_.data.documents = DocumentBorders::separate;
+    counts_->training_documents = counts_->validation_documents = 1000;
+    EXPECT_TRUE(check().problems.empty()) << check().problems.front();
+    EXPECT_FALSE(has_note("data.documents"));
+    job_.select.rule = "joint_gates";
+    EXPECT_TRUE(has_note("gates are trained on joined documents"));
+    job_.select.rule = "kl_guided";
+    counts_->validation_documents = 1;
+    EXPECT_TRUE(has_note("data.validation is one document"));
+    counts_->training_documents = 1;
+    EXPECT_TRUE(contains(problem(), "data.documents is separate but data.training is one document"));
+    counts_->training_documents = 2;
+    job_.sharding.context = 4;
+    EXPECT_TRUE(contains(problem(), "sharding.context is 4 but data.documents is separate"));
+    job_.data.documents = DocumentBorders::joined;
+    counts_->training_documents = 1;
+    EXPECT_TRUE(check().problems.empty()) << check().problems.front();
+}
+
 TEST_F(JobCheck, micro_batch) {
     job_.align.micro_batch_sequences = 5;
     EXPECT_TRUE(contains(problem(), "align.micro_batch_sequences is 5 but a rank's share is 12"));

@@ -36,7 +36,7 @@ class AssembledModels : public test::TemporaryFolder {
 
     ProbeSamples measured(const Probe& probe, AssembledModel& model, const Layout& layout) {
         return probe.measure(
-            [&](const at::Tensor& tokens, int64_t batch) { return model.hidden(tokens, layout, batch); });
+            [&](const TokenBatch& batch, int64_t number) { return model.hidden(batch, layout, number); });
     }
 
     const Communicator world = Communicator::duplicate(MPI_COMM_WORLD);
@@ -114,6 +114,34 @@ TEST_F(AssembledModels, are_measured_as_students_are) {
         EXPECT_NEAR(found.at("recall_loss")[q], answers.loss[q], 1e-5);
         EXPECT_EQ(found.at("recall")[q], answers.right[q]);
         EXPECT_GT(found.at("recall_kl")[q], 0.0);
+    }
+}
+
+TEST_F(AssembledModels, are_measured_as_students_are_on_documents_that_are_kept_apart) {
+    test::write_tokens(folder / "documents.h5", test::sentences(2000), 61, {}, "none",
+                       test::document_borders(2000, 15, 1));
+    const HeldOutSet documents = read_held_out(TokenFile(folder / "documents.h5"), 6, 40, DocumentBorders::separate);
+    const Probe probe(*teacher, documents, nullptr, 0, 1 << 30, world);
+    AssembledModel model(*teacher, *aligned, 1 << 30);
+    const Layout layout = keep_softmax(4, test::linear_mixer, {1});
+    const ProbeSamples found = measured(probe, model, layout);
+    const auto student = with_layout(layout);
+    TeacherStates states(*teacher, 0);
+    const auto kl = held_out_kl(*student, states, documents, held_out_micro_batch, 0, world);
+    const auto tokens = measure_tokens(*student, nullptr, documents, held_out_micro_batch, 0, world);
+    const auto predicts = documents.predicts();
+    for (size_t s = 0; s < kl.size(); ++s) {
+        EXPECT_NEAR(found.at("kl")[s], kl[s], 1e-6);
+        double loss = 0.0, correct = 0.0, predictions = 0.0;
+        for (size_t t = s * 40; t < (s + 1) * 40; ++t) {
+            if (!predicts[t]) continue;
+            loss += tokens.loss[t];
+            correct += tokens.correct[t];
+            ++predictions;
+        }
+        EXPECT_LT(predictions, 39);
+        EXPECT_NEAR(found.at("loss")[s], loss / predictions, 1e-6);
+        EXPECT_NEAR(found.at("accuracy")[s], correct / predictions, 1e-12);
     }
 }
 

@@ -202,10 +202,10 @@ class PoisonedOnce : public Objective {
     PoisonedOnce(Objective& inner, const Parameter& parameter, int64_t cursor)
         : inner_(inner), parameter_(parameter), cursor_(cursor) {}
     std::vector<Parameter*> trained() override { return inner_.trained(); }
-    void accumulate(const at::Tensor& tokens, int64_t cursor, double weight, GradientSink& gradients,
+    void accumulate(const TokenBatch& batch, int64_t cursor, double weight, GradientSink& gradients,
                     std::vector<double>& losses) override {
         if (cursor == cursor_) gradients.of(parameter_).flatten()[0] = NAN;
-        inner_.accumulate(tokens, cursor, weight, gradients, losses);
+        inner_.accumulate(batch, cursor, weight, gradients, losses);
     }
 
   private:

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "temporary_folder.h"
 
 namespace amalgam {
@@ -83,6 +85,40 @@ TEST_F(TokenFiles, answers_are_relative_to_the_range) {
     positions.clear();
     write();
     EXPECT_EQ(TokenFile(path).answers(0, 8), std::vector<int64_t>{});
+}
+
+TEST_F(TokenFiles, borders_are_relative_to_the_range) {
+    write();
+    const TokenFile file(path);
+    EXPECT_EQ(file.documents(), 2) << "the empty one does not count";
+    EXPECT_EQ(file.borders(0, 8), (std::vector<int64_t>{3}));
+    EXPECT_EQ(file.borders(1, 4), (std::vector<int64_t>{2}));
+    EXPECT_TRUE(file.borders(3, 5).empty()) << "a sequence begins a document anyway";
+    EXPECT_TRUE(file.borders(0, 3).empty());
+    offsets = {0, 0, 0, 8, 8};
+    write();
+    EXPECT_EQ(TokenFile(path).documents(), 1);
+    EXPECT_TRUE(TokenFile(path).borders(0, 8).empty());
+}
+
+/// Not all of their offsets are kept in memory.
+TEST_F(TokenFiles, borders_of_many_documents) {
+    constexpr int64_t documents = 5000;
+    positions.clear();
+    offsets = {0};
+    for (int64_t d = 0; d < documents; ++d) offsets.push_back(offsets.back() + d % 4);  // every fourth is empty
+    tokens.assign(size_t(offsets.back()), 1);
+    write();
+    const TokenFile file(path);
+    EXPECT_EQ(file.documents(), documents * 3 / 4);
+    for (const auto& [first, count] : std::vector<std::pair<int64_t, int64_t>>{
+             {0, 7500}, {0, 1}, {1533, 10}, {1536, 3}, {1537, 1000}, {3071, 2}, {7300, 200}, {7499, 1}}) {
+        std::set<int64_t> expected;
+        for (const int64_t offset : offsets)
+            if (offset > first && offset < first + count) expected.insert(offset - first);
+        EXPECT_EQ(file.borders(first, count), std::vector<int64_t>(expected.begin(), expected.end()))
+            << first << ", " << count;
+    }
 }
 
 TEST_F(TokenFiles, token_outside_the_vocabulary_is_named_with_its_position) {

@@ -154,7 +154,8 @@ TEST_F(BatchOrder, questions_belong_to_the_cursor_and_leave_other_sequences_as_t
     TrainingJob asking = plan(39);
     asking.question_fraction = 0.34;
     asking.question_kinds = {"noise", "pairs"};
-    const Batches asked(*file, asking, 1, "align", test::small_wording()), plain(*file, plan(39), 1, "align");
+    const Batches asked(*file, asking, 1, "align", DocumentBorders::joined, test::small_wording()),
+        plain(*file, plan(39), 1, "align");
     const at::Tensor whole = asked.sequences(0, 9), text = plain.sequences(0, 9);
     EXPECT_TRUE(at::equal(at::cat({asked.sequences(0, 1), asked.sequences(1, 4), asked.sequences(5, 4)}), whole));
     const QuestionSequences questions(asking, test::small_wording(), *file, 1, "align");
@@ -167,7 +168,8 @@ TEST_F(BatchOrder, questions_belong_to_the_cursor_and_leave_other_sequences_as_t
     }
     EXPECT_EQ(count, 3);
     asking.repeat_fraction = 0.25;
-    const at::Tensor both = Batches(*file, asking, 1, "align", test::small_wording()).sequences(0, 9);
+    const at::Tensor both =
+        Batches(*file, asking, 1, "align", DocumentBorders::joined, test::small_wording()).sequences(0, 9);
     for (int64_t i = 0; i < 9; ++i) EXPECT_TRUE(!questions.has(i) || at::equal(both[i], whole[i])) << i;
     EXPECT_FALSE(at::equal(both, whole));
 }
@@ -177,7 +179,7 @@ TEST_F(PhaseOrder, questions_have_the_length_of_their_phase) {
     asking.phases = {{240, 20, 4, 0}, {160, 40, 2, 0}};
     asking.question_fraction = 0.5;
     asking.question_kinds = {"noise"};
-    const Batches order(*file, asking, 1, "align", test::small_wording());
+    const Batches order(*file, asking, 1, "align", DocumentBorders::joined, test::small_wording());
     const at::Tensor shorter = order.sequences(0, 12), longer = order.sequences(12, 4);
     EXPECT_EQ(shorter.size(1), 20);
     EXPECT_EQ(longer.size(1), 40);
@@ -186,6 +188,67 @@ TEST_F(PhaseOrder, questions_have_the_length_of_their_phase) {
             EXPECT_EQ(rows[i][0].item<int64_t>(), 1) << "the wording's start";
             EXPECT_GT(rows[i].eq(26).sum().item<int64_t>(), 0) << "a question";
         }
+}
+
+TEST_F(BatchOrder, borders_of_documents_belong_to_the_sequences) {
+    const std::vector<int64_t> starts = {2, 5, 6, 40, 43, 44, 101};
+    std::vector<int64_t> tokens(size_t(sequences * length));
+    std::iota(tokens.begin(), tokens.end(), 0);
+    test::write_tokens(folder / "documents.h5", tokens, 1000, {}, "none", starts);
+    const TokenFile documents(folder / "documents.h5");
+    const Batches separate(documents, plan(), 1, "align", DocumentBorders::separate);
+    EXPECT_TRUE(at::equal(separate.sequences(0, 30), batches().sequences(0, 30))) << "the order is the same";
+    const Borders found = separate.borders(0, sequences);
+    ASSERT_EQ(int64_t(found.size()), sequences);
+    int64_t all = 0;
+    for (int64_t i = 0; i < sequences; ++i) {
+        const int64_t first = separate.sequences(i, 1)[0][0].item<int64_t>();
+        std::vector<int64_t> expected;
+        for (const int64_t start : starts)
+            if (start > first && start < first + length) expected.push_back(start - first);
+        EXPECT_EQ(found[size_t(i)], expected) << first;
+        all += int64_t(expected.size());
+    }
+    EXPECT_EQ(all, 5) << "two documents begin with a sequence";
+    EXPECT_EQ(separate.texts(0, sequences), sequences + 5);
+    EXPECT_TRUE(Batches(documents, plan(), 1, "align").borders(0, sequences).empty());
+    EXPECT_EQ(Batches(documents, plan(), 1, "align").texts(0, sequences), sequences);
+    EXPECT_EQ(read_borders(documents, length, 0, 2), (Borders{{2}, {1}}));
+}
+
+TEST_F(BatchOrder, questions_are_one_text) {
+    std::vector<int64_t> tokens(115);
+    std::iota(tokens.begin(), tokens.end(), 0);
+    test::write_tokens(folder / "documents.h5", tokens, 1000, {}, "none", {20, 60, 100});
+    const TokenFile documents(folder / "documents.h5");
+    TrainingJob asking = plan(38);
+    asking.question_fraction = 0.34;
+    asking.question_kinds = {"noise"};
+    const Batches asked(documents, asking, 1, "align", DocumentBorders::separate, test::small_wording()),
+        plain(documents, plan(38), 1, "align", DocumentBorders::separate);
+    const QuestionSequences questions(asking, test::small_wording(), documents, 1, "align");
+    int64_t count = 0;
+    for (int64_t i = 0; i < 9; ++i) {
+        ASSERT_EQ(plain.borders(i, 1)[0].size(), 1U) << i;
+        EXPECT_EQ(asked.borders(i, 1)[0], questions.has(i) ? std::vector<int64_t>() : plain.borders(i, 1)[0]) << i;
+        count += questions.has(i);
+    }
+    EXPECT_EQ(count, 3);
+    EXPECT_EQ(asked.texts(0, 9), 15);
+}
+
+TEST_F(BatchOrder, repeats_stay_in_their_document) {
+    TrainingJob repeating = plan(115);  // the whole file
+    repeating.repeat_fraction = 0.5;
+    std::vector<int64_t> tokens(115);
+    std::iota(tokens.begin(), tokens.end(), 0);
+    test::write_tokens(folder / "documents.h5", tokens, 1000, {}, "none", {50});
+    const TokenFile documents(folder / "documents.h5");
+    const at::Tensor joined = Batches(documents, repeating, 1, "align").sequences(0, 20),
+                     separate = Batches(documents, repeating, 1, "align", DocumentBorders::separate).sequences(0, 20);
+    EXPECT_LT(joined.narrow(1, 50, 65).min().item<int64_t>(), 50);
+    EXPECT_EQ(separate.narrow(1, 50, 65).min().item<int64_t>(), 50);
+    EXPECT_FALSE(at::equal(separate, at::arange(115).expand({20, 115})));
 }
 
 TEST_F(BatchOrder, held_out_sequences_keep_the_files_order) {

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <numeric>
 #include <vector>
 
@@ -13,7 +14,7 @@ namespace {
 std::vector<int64_t> repeated(int64_t time, double fraction, uint64_t sequence, uint64_t seed = 1) {
     std::vector<int64_t> tokens(static_cast<size_t>(time));
     std::iota(tokens.begin(), tokens.end(), 0);
-    repeat_passages(tokens, fraction, RandomStream(seed, "repeats"), sequence);
+    repeat_passages(tokens, {}, fraction, RandomStream(seed, "repeats"), sequence);
     return tokens;
 }
 
@@ -63,6 +64,23 @@ TEST(RepeatedPassages, a_sequence_always_repeats_the_same_places_and_others_repe
     EXPECT_EQ(repeated(512, 0.1, 7), repeated(512, 0.1, 7));
     EXPECT_NE(repeated(512, 0.1, 7), repeated(512, 0.1, 8));
     EXPECT_NE(repeated(512, 0.1, 7), repeated(512, 0.1, 7, 2));
+}
+
+TEST(RepeatedPassages, copies_come_from_the_same_text) {
+    const std::vector<int64_t> borders = {1, 3, 100, 700, 720, 1500};
+    int64_t copies = 0;
+    for (uint64_t sequence = 0; sequence < 50; ++sequence) {
+        std::vector<int64_t> tokens(2048);
+        std::iota(tokens.begin(), tokens.end(), 0);
+        repeat_passages(tokens, borders, 0.25, RandomStream(1, "repeats"), sequence);
+        int64_t text = 0;
+        for (int64_t i = 0; i < 2048; ++i) {
+            if (std::find(borders.begin(), borders.end(), i) != borders.end()) text = i;
+            ASSERT_GE(tokens[size_t(i)], text) << i;
+            copies += tokens[size_t(i)] != i;
+        }
+    }
+    EXPECT_NEAR(double(copies) / (50 * 2048), 0.25, 0.05);
 }
 
 TEST(RepeatedPassages, nothing_is_repeated_unless_asked_for) {

@@ -20,7 +20,7 @@ class TrainingInPhases : public test::TrainingTest {
         plan.phases = phases;
         plan.tokens = 0;
         for (const TrainingPhase& phase : phases) plan.tokens += phase.tokens;
-        batches = std::make_unique<Batches>(*file, plan, 5, "distill", test::small_wording());
+        batches = std::make_unique<Batches>(*file, plan, 5, "distill", DocumentBorders::joined, test::small_wording());
     }
 
     /// Stops after `after` steps, then goes on to the end with a student of other weights.

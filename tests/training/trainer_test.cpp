@@ -100,10 +100,10 @@ class Poisoned : public Objective {
     Poisoned(Objective& inner, What what, std::set<int64_t> steps, int64_t batch)
         : inner_(inner), what_(what), steps_(std::move(steps)), batch_(batch) {}
     std::vector<Parameter*> trained() override { return inner_.trained(); }
-    void accumulate(const at::Tensor& tokens, int64_t cursor, double weight, GradientSink& gradients,
+    void accumulate(const TokenBatch& batch, int64_t cursor, double weight, GradientSink& gradients,
                     std::vector<double>& losses) override {
-        inner_.accumulate(tokens, cursor, weight, gradients, losses);
-        const bool last_of_batch = (cursor + tokens.size(0)) % batch_ == 0;
+        inner_.accumulate(batch, cursor, weight, gradients, losses);
+        const bool last_of_batch = (cursor + batch.sequences()) % batch_ == 0;
         if (!last_of_batch || !steps_.contains(cursor / batch_)) return;
         if (what_ == What::loss)
             losses[0] = NAN;

@@ -23,10 +23,16 @@ struct GatedDeltaCall {
     kernels::GatedDeltaRuleOptions options;
     kernels::GatedDeltaRuleInputs inputs;
 
+    /// `starts`: where documents begin (mixers/documents.h); undefined: every sequence is one.
     GatedDeltaCall(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
-                   const GatedDeltaShape& s) {
+                   const GatedDeltaShape& s, const at::Tensor& starts = {}) {
         const GatedDeltaColumns column(s);
         shape = {projected.size(0), projected.size(1), s.heads, s.head_dim, s.head_dim};
+        if (starts.defined()) {
+            shape.time *= shape.batch;
+            shape.batch = 1;
+            shape.packed = starts.size(0) - 1;
+        }
         options.element_type = element_type(projected);
         options.silu = s.activation;
         options.threads = kernel_threads();
@@ -38,7 +44,8 @@ struct GatedDeltaCall {
                   part(column.b),
                   a_log.const_data_ptr<float>(),
                   dt_bias.const_data_ptr<float>(),
-                  nullptr};
+                  nullptr,
+                  starts.defined() ? starts.const_data_ptr<int64_t>() : nullptr};
     }
 
     /// Where the gradients of the inputs go: the columns of `d_projected` of the same names.
@@ -66,9 +73,10 @@ struct GatedDeltaSaved {
     at::Tensor projected, a_log, dt_bias, norm, o, rstd, workspace;
     GatedDeltaShape shape;   // norm_eps is in rstd already and does not come back
     at::Tensor before = {};  // the state that entered; undefined: zeros
+    at::Tensor starts = {};  // as GatedDeltaCall has it
 
     void keep_in(torch::autograd::AutogradContext* ctx) const {
-        ctx->save_for_backward({projected, a_log, dt_bias, norm, o, rstd, workspace, before});
+        ctx->save_for_backward({projected, a_log, dt_bias, norm, o, rstd, workspace, before, starts});
         ctx->saved_data["heads"] = shape.heads;
         ctx->saved_data["head_dim"] = shape.head_dim;
         ctx->saved_data["gate"] = shape.gate;
@@ -86,7 +94,8 @@ struct GatedDeltaSaved {
                 saved[6],
                 {ctx->saved_data["heads"].toInt(), ctx->saved_data["head_dim"].toInt(),
                  ctx->saved_data["gate"].toBool(), ctx->saved_data["activation"].toBool(), 0.0},
-                saved[7]};
+                saved[7],
+                saved[8]};
     }
 };
 

@@ -6,6 +6,7 @@
 #include "mixers/first_values.h"
 #include "mixers/gated_delta_net/exports.h"
 #include "mixers/gated_delta_net/gated_delta_rule.h"
+#include "mixers/placed_convolution.h"
 #include "mixers/state_cache.h"
 #include "operations/operations.h"
 #include "operations/padding.h"
@@ -58,12 +59,13 @@ at::Tensor GatedDeltaNet::forward(const at::Tensor& x, const SequencePlaces& pla
     return mix(
         x,
         [&](const at::Tensor& qkv) {
-            return places.context
-                       ? short_convolution_of_piece(*places.context, qkv, convolution_->compute, options_.activation)
-                       : short_convolution(qkv, convolution_->compute, options_.activation, nullptr);
+            return short_convolution(qkv, convolution_->compute, options_.activation, places);
         },
         [&](const at::Tensor& heads) { return rotate(heads, places.rotary); },
         [&](const at::Tensor& projected, const at::Tensor& norm, const GatedDeltaShape& shape) {
+            if (places.documents)
+                return gated_delta_mixing_of_documents(projected, a_log_->compute, dt_bias_->compute, norm, shape,
+                                                       *places.documents);
             if (!places.context)
                 return gated_delta_mixing(projected, a_log_->compute, dt_bias_->compute, norm, shape, nullptr);
             return mix_piece(*places.context, projected, {x.size(0), heads_, head_dim_, head_dim_},

@@ -25,13 +25,14 @@ struct GatedDeltaMixing : Function<GatedDeltaMixing> {
     /// -> the mixed tokens and, where a state enters, the state that leaves.
     static tensor_list forward(AutogradContext* ctx, const at::Tensor& input, const at::Tensor& a_log,
                                const at::Tensor& dt_bias, const std::optional<at::Tensor>& given_norm,
-                               const std::optional<at::Tensor>& given_before, int64_t heads, int64_t head_dim,
+                               const std::optional<at::Tensor>& given_before,
+                               const std::optional<at::Tensor>& given_starts, int64_t heads, int64_t head_dim,
                                bool gate, bool activation, double eps) {
-        const at::Tensor norm = given_norm.value_or(at::Tensor()),
+        const at::Tensor norm = given_norm.value_or(at::Tensor()), starts = given_starts.value_or(at::Tensor()),
                          before = given_before ? given_before->contiguous() : at::Tensor();
         const GatedDeltaShape shape{heads, head_dim, gate, activation, eps};
         const at::Tensor projected = input.contiguous();
-        GatedDeltaCall call(projected, a_log, dt_bias, shape);
+        GatedDeltaCall call(projected, a_log, dt_bias, shape, starts);
         const at::Tensor o = at::empty({projected.size(0), projected.size(1), heads, head_dim}, projected.options());
         const at::Tensor workspace = workspace_for(call);
         const at::Tensor after = before.defined() ? at::empty_like(before) : at::Tensor();
@@ -43,13 +44,14 @@ struct GatedDeltaMixing : Function<GatedDeltaMixing> {
         const at::Tensor rstd = at::empty({o.size(0) * o.size(1), heads}, o.options().dtype(at::kFloat));
         run(o, gated_norm_forward(o, projected, norm, y, rstd, norm_shape(shape), shape.norm_eps));
 
-        GatedDeltaSaved{projected, a_log, dt_bias, norm, o, rstd, workspace, shape, before}.keep_in(ctx);
+        GatedDeltaSaved{projected, a_log, dt_bias, norm, o, rstd, workspace, shape, before, starts}.keep_in(ctx);
         if (!after.defined()) return {y};
         return {y, after};
     }
 
     static tensor_list backward(AutogradContext* ctx, tensor_list gradients) {
-        const auto [projected, a_log, dt_bias, norm, o, rstd, workspace, shape, before] = GatedDeltaSaved::kept_in(ctx);
+        const auto [projected, a_log, dt_bias, norm, o, rstd, workspace, shape, before, starts] =
+            GatedDeltaSaved::kept_in(ctx);
         const at::Tensor dy = collapsible(gradients[0], 1);
         // Every column is written by one of the two kernels: nothing to clear, nothing to add.
         at::Tensor d_projected = at::empty_like(projected);
@@ -58,7 +60,7 @@ struct GatedDeltaMixing : Function<GatedDeltaMixing> {
         if (norm.defined()) d_norm = at::empty_like(norm);
         run(o, gated_norm_backward(dy, o, projected, norm, rstd, d_o, d_projected, d_norm, norm_shape(shape)));
 
-        GatedDeltaCall call(projected, a_log, dt_bias, shape);
+        GatedDeltaCall call(projected, a_log, dt_bias, shape, starts);
         at::Tensor d_a_log = at::empty_like(a_log), d_dt_bias = at::empty_like(dt_bias), d_before, d_after;
         auto call_gradients = GatedDeltaCall::gradients(d_projected, d_a_log, d_dt_bias, shape);
         if (before.defined()) {
@@ -69,15 +71,16 @@ struct GatedDeltaMixing : Function<GatedDeltaMixing> {
         }
         kernels::gated_delta_rule_backward(call.shape, call.options, call.inputs, d_o.data_ptr(), data_or_null(d_after),
                                            workspace.data_ptr(), call_gradients);
-        return {d_projected,  d_a_log,      d_dt_bias,    d_norm,       d_before,
+        return {d_projected,  d_a_log,      d_dt_bias,    d_norm,       d_before,    at::Tensor(),
                 at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
     }
 };
 
 tensor_list mix_on_cpu(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
-                       const at::Tensor& norm, const std::optional<at::Tensor>& before, const GatedDeltaShape& shape) {
-    return GatedDeltaMixing::apply(projected, a_log, dt_bias, if_defined(norm), before, shape.heads, shape.head_dim,
-                                   shape.gate, shape.activation, shape.norm_eps);
+                       const at::Tensor& norm, const std::optional<at::Tensor>& before,
+                       const std::optional<at::Tensor>& starts, const GatedDeltaShape& shape) {
+    return GatedDeltaMixing::apply(projected, a_log, dt_bias, if_defined(norm), before, starts, shape.heads,
+                                   shape.head_dim, shape.gate, shape.activation, shape.norm_eps);
 }
 
 /// On CPUs: continues from `state` and overwrites it.
@@ -102,7 +105,8 @@ at::Tensor norm_and_gate(const at::Tensor& o, const at::Tensor& projected, const
 }
 
 at::Tensor mix_with_operations(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
-                               const at::Tensor& norm, const GatedDeltaShape& shape, at::Tensor* state) {
+                               const at::Tensor& norm, const GatedDeltaShape& shape, at::Tensor* state,
+                               const Documents* documents = nullptr) {
     std::vector<int64_t> sizes(shape.gate ? 4 : 3, shape.width());
     sizes.insert(sizes.end(), {shape.heads, shape.heads});
     const auto parts = at::split_with_sizes(projected.narrow(-1, 0, shape.columns()), sizes, -1);
@@ -113,7 +117,8 @@ at::Tensor mix_with_operations(const at::Tensor& projected, const at::Tensor& a_
     };
     auto unit = [](const at::Tensor& t) { return t * at::rsqrt(t.square().sum(-1, true) + 1e-6); };
     const size_t gates = sizes.size() - 2;
-    const auto g = -a_log.exp() * at::softplus(parts[gates].to(math_type) + dt_bias);
+    at::Tensor g = -a_log.exp() * at::softplus(parts[gates].to(math_type) + dt_bias);
+    if (documents) g = documents->forgetting(g);
     const auto beta = at::sigmoid(parts[gates + 1].to(math_type));
     at::Tensor none;
     const at::Tensor o = gated_delta_rule_chunked(unit(qkv(0)) / std::sqrt(double(shape.head_dim)), unit(qkv(1)),
@@ -126,9 +131,9 @@ at::Tensor mix_with_operations(const at::Tensor& projected, const at::Tensor& a_
 at::Tensor gated_delta_mixing(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
                               const at::Tensor& norm, const GatedDeltaShape& shape, at::Tensor* state) {
     if (runs_on_cuda_kernels(projected, shape))
-        return gated_delta_mixing_on_cuda(projected, a_log, dt_bias, norm, shape, state);
+        return gated_delta_mixing_on_cuda(projected, a_log, dt_bias, norm, shape, {}, state);
     if (!runs_on_cpu_kernels(projected)) return mix_with_operations(projected, a_log, dt_bias, norm, shape, state);
-    if (!state) return mix_on_cpu(projected, a_log, dt_bias, norm, std::nullopt, shape)[0];
+    if (!state) return mix_on_cpu(projected, a_log, dt_bias, norm, std::nullopt, std::nullopt, shape)[0];
     const at::Tensor contiguous = projected.contiguous();
     return norm_and_gate(continue_on_cpu(contiguous, a_log, dt_bias, shape, *state), contiguous, norm, shape);
 }
@@ -138,12 +143,23 @@ MixedPiece gated_delta_mixing_of_piece(const at::Tensor& projected, const at::Te
     if (runs_on_cuda_kernels(projected, shape))
         return gated_delta_mixing_of_piece_on_cuda(projected, a_log, dt_bias, norm, shape, before);
     if (runs_on_cpu_kernels(projected)) {
-        const tensor_list both = mix_on_cpu(projected, a_log, dt_bias, norm, before, shape);
+        const tensor_list both = mix_on_cpu(projected, a_log, dt_bias, norm, before, std::nullopt, shape);
         return {both[0], both[1]};
     }
     at::Tensor state = before;
     const at::Tensor y = mix_with_operations(projected, a_log, dt_bias, norm, shape, &state);
     return {y, state};
+}
+
+at::Tensor gated_delta_mixing_of_documents(const at::Tensor& projected, const at::Tensor& a_log,
+                                           const at::Tensor& dt_bias, const at::Tensor& norm,
+                                           const GatedDeltaShape& shape, const Documents& documents) {
+    const at::Tensor& starts = documents.starts();
+    if (runs_on_cuda_kernels(projected, shape))
+        return gated_delta_mixing_on_cuda(projected, a_log, dt_bias, norm, shape, starts, nullptr);
+    if (runs_on_cpu_kernels(projected))
+        return mix_on_cpu(projected, a_log, dt_bias, norm, std::nullopt, starts, shape)[0];
+    return mix_with_operations(projected, a_log, dt_bias, norm, shape, nullptr, &documents);
 }
 
 at::Tensor gated_delta_step(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "mixers/context_exchange.h"
+#include "mixers/documents.h"
 
 namespace amalgam {
 
@@ -31,6 +32,11 @@ at::Tensor gated_delta_mixing(const at::Tensor& projected, const at::Tensor& a_l
 /// `projected` is) [batch, heads, head_dim, head_dim].
 MixedPiece gated_delta_mixing_of_piece(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
                                        const at::Tensor& norm, const GatedDeltaShape& shape, const at::Tensor& before);
+
+/// The same where the sequences hold documents that are kept apart.
+at::Tensor gated_delta_mixing_of_documents(const at::Tensor& projected, const at::Tensor& a_log,
+                                           const at::Tensor& dt_bias, const at::Tensor& norm,
+                                           const GatedDeltaShape& shape, const Documents& documents);
 
 /// The same for one new token of each of several sequences, projected [batch, 1, columns]: they continue `states` fp32
 /// [slots, heads, head_dim, head_dim] in slots [batch] (int32, on the device), in place. No gradients.

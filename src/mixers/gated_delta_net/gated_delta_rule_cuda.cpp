@@ -39,7 +39,7 @@ bool runs_on_cuda_kernels(const at::Tensor& projected, const GatedDeltaShape&) {
 }
 
 at::Tensor gated_delta_mixing_on_cuda(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                      const GatedDeltaShape&, at::Tensor*) {
+                                      const GatedDeltaShape&, const at::Tensor&, at::Tensor*) {
     throw std::logic_error("gated delta rule: this build has no CUDA kernels; ask runs_on_cuda_kernels first");
 }
 
@@ -66,7 +66,7 @@ at::Tensor run_rule(const GatedDeltaCall& call, const at::Tensor& projected, flo
     workspace = device_bytes(projected, kernels::cuda::gated_delta_rule_workspace_bytes(call.shape, call.options,
                                                                                         call.inputs, for_backward));
     at::Tensor o =
-        at::empty({call.shape.batch, call.shape.time, call.shape.heads, call.shape.value_dim}, projected.options());
+        at::empty({projected.size(0), projected.size(1), call.shape.heads, call.shape.value_dim}, projected.options());
     kernels::cuda::gated_delta_rule_forward(call.shape, call.options, call.inputs, {o.data_ptr(), final_state},
                                             workspace.data_ptr(), for_backward, stream_of(projected));
     return o;
@@ -84,25 +84,27 @@ struct GatedDeltaMixingOnCuda : Function<GatedDeltaMixingOnCuda> {
     /// -> the mixed tokens and, where a state enters, the state that leaves.
     static tensor_list forward(AutogradContext* ctx, const at::Tensor& input, const at::Tensor& a_log,
                                const at::Tensor& dt_bias, const std::optional<at::Tensor>& given_norm,
-                               const std::optional<at::Tensor>& given_before, int64_t heads, int64_t head_dim,
+                               const std::optional<at::Tensor>& given_before,
+                               const std::optional<at::Tensor>& given_starts, int64_t heads, int64_t head_dim,
                                bool gate, bool activation, double eps) {
-        const at::Tensor norm = given_norm.value_or(at::Tensor()),
+        const at::Tensor norm = given_norm.value_or(at::Tensor()), starts = given_starts.value_or(at::Tensor()),
                          before = given_before ? given_before->contiguous() : at::Tensor(),
                          after = before.defined() ? at::empty_like(before) : at::Tensor();
         const GatedDeltaShape shape{heads, head_dim, gate, activation, eps};
         const at::Tensor projected = input.contiguous();
         at::Tensor workspace, rstd;
-        GatedDeltaCall call(projected, a_log, dt_bias, shape);
+        GatedDeltaCall call(projected, a_log, dt_bias, shape, starts);
         call.inputs.initial_state = data_or_null(before);
         const at::Tensor o = run_rule(call, projected, data_or_null(after), true, workspace);
         const at::Tensor y = norm_and_gate(o, projected, norm, shape, rstd);
-        GatedDeltaSaved{projected, a_log, dt_bias, norm, o, rstd, workspace, shape, before}.keep_in(ctx);
+        GatedDeltaSaved{projected, a_log, dt_bias, norm, o, rstd, workspace, shape, before, starts}.keep_in(ctx);
         if (!after.defined()) return {y};
         return {y, after};
     }
 
     static tensor_list backward(AutogradContext* ctx, tensor_list gradients) {
-        const auto [projected, a_log, dt_bias, norm, o, rstd, workspace, shape, before] = GatedDeltaSaved::kept_in(ctx);
+        const auto [projected, a_log, dt_bias, norm, o, rstd, workspace, shape, before, starts] =
+            GatedDeltaSaved::kept_in(ctx);
         const at::Tensor dy = collapsible(gradients[0], 1);
         // Every column that means something is written by one of the two kernels: nothing to add.
         const at::Tensor d_projected = at::empty_like(projected), d_o = at::empty_like(o);
@@ -112,7 +114,7 @@ struct GatedDeltaMixingOnCuda : Function<GatedDeltaMixingOnCuda> {
         if (norm.defined()) d_norm = at::empty_like(norm);
         run(o, gated_norm_backward(dy, o, projected, norm, rstd, d_o, d_projected, d_norm, norm_shape(shape)));
 
-        GatedDeltaCall call(projected, a_log, dt_bias, shape);
+        GatedDeltaCall call(projected, a_log, dt_bias, shape, starts);
         const at::Tensor d_a_log = at::empty_like(a_log), d_dt_bias = at::empty_like(dt_bias);
         auto call_gradients = GatedDeltaCall::gradients(d_projected, d_a_log, d_dt_bias, shape);
         at::Tensor d_before, d_after;
@@ -126,7 +128,7 @@ struct GatedDeltaMixingOnCuda : Function<GatedDeltaMixingOnCuda> {
         kernels::cuda::gated_delta_rule_backward(call.shape, call.options, call.inputs, d_o.data_ptr(),
                                                  data_or_null(d_after), workspace.data_ptr(), scratch.data_ptr(),
                                                  call_gradients, stream_of(projected));
-        return {d_projected,  d_a_log,      d_dt_bias,    d_norm,       d_before,
+        return {d_projected,  d_a_log,      d_dt_bias,    d_norm,       d_before,    at::Tensor(),
                 at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
     }
 };
@@ -139,8 +141,8 @@ bool wants_gradient(std::initializer_list<at::Tensor> inputs) {
 
 tensor_list mix_with_gradients(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
                                const at::Tensor& norm, const std::optional<at::Tensor>& before,
-                               const GatedDeltaShape& shape) {
-    return GatedDeltaMixingOnCuda::apply(projected, a_log, dt_bias, if_defined(norm), before, shape.heads,
+                               const std::optional<at::Tensor>& starts, const GatedDeltaShape& shape) {
+    return GatedDeltaMixingOnCuda::apply(projected, a_log, dt_bias, if_defined(norm), before, starts, shape.heads,
                                          shape.head_dim, shape.gate, shape.activation, shape.norm_eps);
 }
 
@@ -159,11 +161,12 @@ bool runs_on_cuda_kernels(const at::Tensor& projected, const GatedDeltaShape& sh
 }
 
 at::Tensor gated_delta_mixing_on_cuda(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
-                                      const at::Tensor& norm, const GatedDeltaShape& shape, at::Tensor* state) {
+                                      const at::Tensor& norm, const GatedDeltaShape& shape, const at::Tensor& starts,
+                                      at::Tensor* state) {
     if (!state && wants_gradient({projected, a_log, dt_bias, norm}))
-        return mix_with_gradients(projected, a_log, dt_bias, norm, std::nullopt, shape)[0];
+        return mix_with_gradients(projected, a_log, dt_bias, norm, std::nullopt, if_defined(starts), shape)[0];
     const at::Tensor contiguous = projected.contiguous();
-    GatedDeltaCall call(contiguous, a_log, dt_bias, shape);
+    GatedDeltaCall call(contiguous, a_log, dt_bias, shape, starts);
     at::Tensor workspace, rstd;
     // Every block reads its initial state before it writes the final one.
     if (state) call.inputs.initial_state = state->const_data_ptr<float>();
@@ -175,11 +178,11 @@ MixedPiece gated_delta_mixing_of_piece_on_cuda(const at::Tensor& projected, cons
                                                const at::Tensor& dt_bias, const at::Tensor& norm,
                                                const GatedDeltaShape& shape, const at::Tensor& before) {
     if (wants_gradient({projected, a_log, dt_bias, norm, before})) {
-        const tensor_list both = mix_with_gradients(projected, a_log, dt_bias, norm, before, shape);
+        const tensor_list both = mix_with_gradients(projected, a_log, dt_bias, norm, before, std::nullopt, shape);
         return {both[0], both[1]};
     }
     at::Tensor state = before.clone(at::MemoryFormat::Contiguous);
-    const at::Tensor y = gated_delta_mixing_on_cuda(projected, a_log, dt_bias, norm, shape, &state);
+    const at::Tensor y = gated_delta_mixing_on_cuda(projected, a_log, dt_bias, norm, shape, {}, &state);
     return {y, state};
 }
 

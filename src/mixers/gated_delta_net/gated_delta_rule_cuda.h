@@ -11,9 +11,10 @@ namespace amalgam {
 /// build has none, a warning says so once: the operations that run instead are many times slower.
 bool runs_on_cuda_kernels(const at::Tensor& projected, const GatedDeltaShape& shape);
 
-/// As gated_delta_mixing; only where runs_on_cuda_kernels.
+/// As gated_delta_mixing; only where runs_on_cuda_kernels. `starts` as GatedDeltaCall has it; without `state` then.
 at::Tensor gated_delta_mixing_on_cuda(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
-                                      const at::Tensor& norm, const GatedDeltaShape& shape, at::Tensor* state);
+                                      const at::Tensor& norm, const GatedDeltaShape& shape, const at::Tensor& starts,
+                                      at::Tensor* state);
 
 /// As gated_delta_mixing_of_piece; only where runs_on_cuda_kernels.
 MixedPiece gated_delta_mixing_of_piece_on_cuda(const at::Tensor& projected, const at::Tensor& a_log,

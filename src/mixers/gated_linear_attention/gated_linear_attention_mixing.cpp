@@ -25,8 +25,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::tensor_list;
 
-constexpr double gate_logit_normalizer = 16.0;
-
 GatedNormShape norm_shape(const LinearAttentionShape& s) {
     return {s.heads, s.head_dim, s.gate ? 3 * s.width() : -1};
 }

@@ -8,6 +8,9 @@
 
 namespace amalgam {
 
+/// g = log(sigmoid(logit)) / gate_logit_normalizer: of logits far below 0, the logit / gate_logit_normalizer.
+inline constexpr double gate_logit_normalizer = 16.0;
+
 /// How the columns of the fused projection are laid out: q | k | v | gate (if any), each heads * head_dim.
 struct LinearAttentionShape {
     int64_t heads, head_dim;
@@ -16,7 +19,7 @@ struct LinearAttentionShape {
     int64_t width() const { return heads * head_dim; }
 };
 
-/// projected [batch, time, columns], decay [batch, time, width] (logits, before log(sigmoid(x)) / 16), norm fp32
+/// projected [batch, time, columns], decay [batch, time, width] (logits), norm fp32
 /// [head_dim] or undefined (no output norm) -> [batch, time, width]. `state`, where given, is fp32 [batch, heads,
 /// head_dim, head_dim]: read, and overwritten with the state after the last token (generation; no gradients then).
 at::Tensor gated_linear_attention_mixing(const at::Tensor& projected, const at::Tensor& decay, const at::Tensor& norm,
@@ -34,8 +37,8 @@ at::Tensor gated_linear_attention_step(const at::Tensor& projected, const at::Te
                                        const LinearAttentionShape& shape, const at::Tensor& states,
                                        const at::Tensor& slots);
 
-/// The rule itself in LibTorch operations, differentiable by autograd, any device and type (math in fp32 or fp64). q, k,
-/// v [batch, time, heads, dim], q scaled by dim^-1/2; g, the log decays, like k; state [batch, heads, key dim, value
+/// The rule itself in LibTorch operations, differentiable by autograd, any device and type (math in fp32 or fp64). q,
+/// k, v [batch, time, heads, dim], q scaled by dim^-1/2; g, the log decays, like k; state [batch, heads, key dim, value
 /// dim] or undefined (zero). Returns o and, in `state` where it was defined, the final state. Chunk form of Yang et al.
 /// (arXiv 2312.06635), C = 64.
 at::Tensor gated_linear_attention_chunked(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,

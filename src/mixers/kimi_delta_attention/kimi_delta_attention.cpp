@@ -7,6 +7,7 @@
 #include "mixers/kimi_delta_attention/exports.h"
 #include "mixers/kimi_delta_attention/kimi_delta_rule.h"
 #include "mixers/kimi_delta_attention/start.h"
+#include "mixers/placed_convolution.h"
 #include "mixers/state_cache.h"
 #include "operations/operations.h"
 #include "operations/padding.h"
@@ -47,12 +48,11 @@ at::Tensor KimiDeltaAttention::mix(const at::Tensor& x, Convolve convolve, Rule 
 
 at::Tensor KimiDeltaAttention::forward(const at::Tensor& x, const SequencePlaces& places) const {
     return mix(
-        x,
-        [&](const at::Tensor& qkv) {
-            return places.context ? short_convolution_of_piece(*places.context, qkv, convolution_->compute, true)
-                                  : short_convolution(qkv, convolution_->compute, true, nullptr);
-        },
+        x, [&](const at::Tensor& qkv) { return short_convolution(qkv, convolution_->compute, true, places); },
         [&](const KimiDeltaTokens& tokens, const KimiDeltaShape& shape) {
+            if (places.documents)
+                return kimi_delta_rule_of_documents(tokens, a_log_->compute, dt_bias_->compute, shape,
+                                                    *places.documents);
             if (!places.context) return kimi_delta_rule(tokens, a_log_->compute, dt_bias_->compute, shape, nullptr);
             return mix_piece(*places.context, tokens.qkv, {x.size(0), heads_, head_dim_, head_dim_},
                              [&](const at::Tensor& qkv, const at::Tensor& before) {

@@ -20,10 +20,15 @@ struct KimiDeltaCall {
     kernels::KimiDeltaAttentionOptions options;
     kernels::KimiDeltaAttentionInputs inputs;
 
-    /// Of collapsible tokens.
+    /// Of collapsible tokens. `starts`: where documents begin (mixers/documents.h); undefined: every sequence is one.
     KimiDeltaCall(const KimiDeltaTokens& tokens, const at::Tensor& a_log, const at::Tensor& dt_bias,
-                  const KimiDeltaShape& s) {
+                  const KimiDeltaShape& s, const at::Tensor& starts = {}) {
         shape = {tokens.qkv.size(0), tokens.qkv.size(1), s.heads, s.head_dim, s.head_dim};
+        if (starts.defined()) {
+            shape.time *= shape.batch;
+            shape.batch = 1;
+            shape.packed = starts.size(0) - 1;
+        }
         options.element_type = element_type(tokens.qkv);
         options.silu = s.activation;
         options.lower_bound = float(s.lower_bound);
@@ -37,11 +42,14 @@ struct KimiDeltaCall {
                   const_rows(tokens.a, 1),
                   const_rows(tokens.b, 1),
                   a_log.const_data_ptr<float>(),
-                  dt_bias.const_data_ptr<float>()};
+                  dt_bias.const_data_ptr<float>(),
+                  nullptr,
+                  starts.defined() ? starts.const_data_ptr<int64_t>() : nullptr};
     }
 
+    /// `like`: of the tokens.
     at::Tensor make_output(const at::Tensor& like) const {
-        return at::empty({shape.batch, shape.time, shape.heads, shape.value_dim}, like.options());
+        return at::empty({like.size(0), like.size(1), shape.heads, shape.value_dim}, like.options());
     }
 };
 
@@ -78,9 +86,10 @@ struct KimiDeltaSaved {
     at::Tensor a_log, dt_bias, workspace;
     KimiDeltaShape shape;
     at::Tensor before = {};  // the state that entered; undefined: zeros
+    at::Tensor starts = {};  // as KimiDeltaCall has it
 
     void keep_in(torch::autograd::AutogradContext* ctx) const {
-        ctx->save_for_backward({tokens.qkv, tokens.a, tokens.b, a_log, dt_bias, workspace, before});
+        ctx->save_for_backward({tokens.qkv, tokens.a, tokens.b, a_log, dt_bias, workspace, before, starts});
         ctx->saved_data["heads"] = shape.heads;
         ctx->saved_data["head_dim"] = shape.head_dim;
         ctx->saved_data["activation"] = shape.activation;
@@ -95,7 +104,8 @@ struct KimiDeltaSaved {
                 saved[5],
                 {ctx->saved_data["heads"].toInt(), ctx->saved_data["head_dim"].toInt(),
                  ctx->saved_data["activation"].toBool(), ctx->saved_data["lower_bound"].toDouble()},
-                saved[6]};
+                saved[6],
+                saved[7]};
     }
 };
 

@@ -21,13 +21,15 @@ struct KimiDeltaRule : Function<KimiDeltaRule> {
     /// -> o and, where a state enters, the state that leaves.
     static tensor_list forward(AutogradContext* ctx, const at::Tensor& qkv, const at::Tensor& a, const at::Tensor& b,
                                const at::Tensor& a_log, const at::Tensor& dt_bias,
-                               const std::optional<at::Tensor>& given_before, int64_t heads, int64_t head_dim,
+                               const std::optional<at::Tensor>& given_before,
+                               const std::optional<at::Tensor>& given_starts, int64_t heads, int64_t head_dim,
                                bool activation, double lower_bound) {
         const KimiDeltaShape shape{heads, head_dim, activation, lower_bound};
         const KimiDeltaTokens tokens = collapsible({qkv, a, b});
-        const at::Tensor before = given_before ? given_before->contiguous() : at::Tensor(),
+        const at::Tensor starts = given_starts.value_or(at::Tensor()),
+                         before = given_before ? given_before->contiguous() : at::Tensor(),
                          after = before.defined() ? at::empty_like(before) : at::Tensor();
-        KimiDeltaCall call(tokens, a_log, dt_bias, shape);
+        KimiDeltaCall call(tokens, a_log, dt_bias, shape, starts);
         call.inputs.initial_state = data_or_null(before);
         const at::Tensor o = call.make_output(qkv);
         // The kernel wants its workspace aligned to a cache line, as LibTorch's CPU allocations are.
@@ -35,15 +37,15 @@ struct KimiDeltaRule : Function<KimiDeltaRule> {
             at::empty({int64_t(kernels::kimi_delta_attention_workspace_bytes(call.shape, call.options))}, at::kByte);
         kernels::kimi_delta_attention_forward(call.shape, call.options, call.inputs,
                                               {o.data_ptr(), data_or_null(after)}, workspace.data_ptr());
-        KimiDeltaSaved{tokens, a_log, dt_bias, workspace, shape, before}.keep_in(ctx);
+        KimiDeltaSaved{tokens, a_log, dt_bias, workspace, shape, before, starts}.keep_in(ctx);
         if (!after.defined()) return {o};
         return {o, after};
     }
 
     static tensor_list backward(AutogradContext* ctx, tensor_list output_gradients) {
-        const auto [tokens, a_log, dt_bias, workspace, shape, before] = KimiDeltaSaved::kept_in(ctx);
+        const auto [tokens, a_log, dt_bias, workspace, shape, before, starts] = KimiDeltaSaved::kept_in(ctx);
         const at::Tensor d_o = output_gradients[0].contiguous();
-        KimiDeltaCall call(tokens, a_log, dt_bias, shape);
+        KimiDeltaCall call(tokens, a_log, dt_bias, shape, starts);
         const KimiDeltaGradients gradients(tokens, a_log, dt_bias);
         auto call_gradients = gradients.call(shape);
         at::Tensor d_before, d_after;
@@ -57,14 +59,15 @@ struct KimiDeltaRule : Function<KimiDeltaRule> {
                                                data_or_null(d_after), workspace.const_data_ptr(), call_gradients);
         return {gradients.tokens.qkv, gradients.tokens.a, gradients.tokens.b, gradients.a_log,
                 gradients.dt_bias,    d_before,           at::Tensor(),       at::Tensor(),
-                at::Tensor(),         at::Tensor()};
+                at::Tensor(),         at::Tensor(),       at::Tensor()};
     }
 };
 
 tensor_list rule_on_cpu(const KimiDeltaTokens& tokens, const at::Tensor& a_log, const at::Tensor& dt_bias,
-                        const std::optional<at::Tensor>& before, const KimiDeltaShape& shape) {
-    return KimiDeltaRule::apply(tokens.qkv, tokens.a, tokens.b, a_log, dt_bias, before, shape.heads, shape.head_dim,
-                                shape.activation, shape.lower_bound);
+                        const std::optional<at::Tensor>& before, const std::optional<at::Tensor>& starts,
+                        const KimiDeltaShape& shape) {
+    return KimiDeltaRule::apply(tokens.qkv, tokens.a, tokens.b, a_log, dt_bias, before, starts, shape.heads,
+                                shape.head_dim, shape.activation, shape.lower_bound);
 }
 
 /// On CPUs: continues from `state` and overwrites it.
@@ -86,7 +89,7 @@ at::Tensor log_decays(const at::Tensor& a, const at::Tensor& a_log, const at::Te
 }
 
 at::Tensor rule_by_operations(const KimiDeltaTokens& tokens, const at::Tensor& a_log, const at::Tensor& dt_bias,
-                              const KimiDeltaShape& shape, at::Tensor* state) {
+                              const KimiDeltaShape& shape, at::Tensor* state, const Documents* documents = nullptr) {
     const auto type = tokens.qkv.scalar_type(), math_type = type == at::kDouble ? at::kDouble : at::kFloat;
     const auto parts = at::split(tokens.qkv, shape.width(), -1);
     const auto heads = [&](size_t i) {
@@ -94,9 +97,9 @@ at::Tensor rule_by_operations(const KimiDeltaTokens& tokens, const at::Tensor& a
         return shape.activation ? at::silu(t) : t;
     };
     const auto unit = [](const at::Tensor& t) { return t * at::rsqrt(t.square().sum(-1, true) + 1e-6); };
-    at::Tensor none;
-    return kimi_delta_rule_chunked(unit(heads(0)) / std::sqrt(double(shape.head_dim)), unit(heads(1)), heads(2),
-                                   log_decays(tokens.a.to(math_type), a_log, dt_bias, shape),
+    at::Tensor none, g = log_decays(tokens.a.to(math_type), a_log, dt_bias, shape);
+    if (documents) g = documents->forgetting(g);
+    return kimi_delta_rule_chunked(unit(heads(0)) / std::sqrt(double(shape.head_dim)), unit(heads(1)), heads(2), g,
                                    at::sigmoid(tokens.b.to(math_type)), state ? *state : none)
         .to(type);
 }
@@ -105,9 +108,9 @@ at::Tensor rule_by_operations(const KimiDeltaTokens& tokens, const at::Tensor& a
 
 at::Tensor kimi_delta_rule(const KimiDeltaTokens& tokens, const at::Tensor& a_log, const at::Tensor& dt_bias,
                            const KimiDeltaShape& shape, at::Tensor* state) {
-    if (runs_on_cuda_kernels(tokens, shape)) return kimi_delta_rule_on_cuda(tokens, a_log, dt_bias, shape, state);
+    if (runs_on_cuda_kernels(tokens, shape)) return kimi_delta_rule_on_cuda(tokens, a_log, dt_bias, shape, {}, state);
     if (!runs_on_cpu_kernels(tokens.qkv)) return rule_by_operations(tokens, a_log, dt_bias, shape, state);
-    if (!state) return rule_on_cpu(tokens, a_log, dt_bias, std::nullopt, shape)[0];
+    if (!state) return rule_on_cpu(tokens, a_log, dt_bias, std::nullopt, std::nullopt, shape)[0];
     const KimiDeltaTokens rows = collapsible(tokens);
     return continue_on_cpu(KimiDeltaCall(rows, a_log, dt_bias, shape), tokens.qkv, *state);
 }
@@ -117,12 +120,22 @@ MixedPiece kimi_delta_rule_of_piece(const KimiDeltaTokens& tokens, const at::Ten
     if (runs_on_cuda_kernels(tokens, shape))
         return kimi_delta_rule_of_piece_on_cuda(tokens, a_log, dt_bias, shape, before);
     if (runs_on_cpu_kernels(tokens.qkv)) {
-        const tensor_list both = rule_on_cpu(tokens, a_log, dt_bias, before, shape);
+        const tensor_list both = rule_on_cpu(tokens, a_log, dt_bias, before, std::nullopt, shape);
         return {both[0], both[1]};
     }
     at::Tensor state = before;
     const at::Tensor o = rule_by_operations(tokens, a_log, dt_bias, shape, &state);
     return {o, state};
+}
+
+at::Tensor kimi_delta_rule_of_documents(const KimiDeltaTokens& tokens, const at::Tensor& a_log,
+                                        const at::Tensor& dt_bias, const KimiDeltaShape& shape,
+                                        const Documents& documents) {
+    const at::Tensor& starts = documents.starts();
+    if (runs_on_cuda_kernels(tokens, shape))
+        return kimi_delta_rule_on_cuda(tokens, a_log, dt_bias, shape, starts, nullptr);
+    if (runs_on_cpu_kernels(tokens.qkv)) return rule_on_cpu(tokens, a_log, dt_bias, std::nullopt, starts, shape)[0];
+    return rule_by_operations(tokens, a_log, dt_bias, shape, nullptr, &documents);
 }
 
 at::Tensor kimi_delta_step(const KimiDeltaTokens& tokens, const at::Tensor& a_log, const at::Tensor& dt_bias,

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "mixers/context_exchange.h"
+#include "mixers/documents.h"
 
 namespace amalgam {
 
@@ -31,6 +32,11 @@ at::Tensor kimi_delta_rule(const KimiDeltaTokens& tokens, const at::Tensor& a_lo
 /// tokens are) [batch, heads, head_dim, head_dim].
 MixedPiece kimi_delta_rule_of_piece(const KimiDeltaTokens& tokens, const at::Tensor& a_log, const at::Tensor& dt_bias,
                                     const KimiDeltaShape& shape, const at::Tensor& before);
+
+/// The same where the sequences hold documents that are kept apart.
+at::Tensor kimi_delta_rule_of_documents(const KimiDeltaTokens& tokens, const at::Tensor& a_log,
+                                        const at::Tensor& dt_bias, const KimiDeltaShape& shape,
+                                        const Documents& documents);
 
 /// The same for one new token of each of several sequences, [batch, 1, ...]: they continue `states` fp32 [slots, heads,
 /// head_dim, head_dim] in slots [batch] (int32, on the device), in place. No gradients.

@@ -37,7 +37,7 @@ bool runs_on_cuda_kernels(const KimiDeltaTokens& tokens, const KimiDeltaShape&) 
 }
 
 at::Tensor kimi_delta_rule_on_cuda(const KimiDeltaTokens&, const at::Tensor&, const at::Tensor&, const KimiDeltaShape&,
-                                   at::Tensor*) {
+                                   const at::Tensor&, at::Tensor*) {
     throw std::logic_error("Kimi Delta Attention: this build has no CUDA kernels; ask runs_on_cuda_kernels first");
 }
 
@@ -73,25 +73,27 @@ struct KimiDeltaRuleOnCuda : Function<KimiDeltaRuleOnCuda> {
     /// -> o and, where a state enters, the state that leaves.
     static tensor_list forward(AutogradContext* ctx, const at::Tensor& qkv, const at::Tensor& a, const at::Tensor& b,
                                const at::Tensor& a_log, const at::Tensor& dt_bias,
-                               const std::optional<at::Tensor>& given_before, int64_t heads, int64_t head_dim,
+                               const std::optional<at::Tensor>& given_before,
+                               const std::optional<at::Tensor>& given_starts, int64_t heads, int64_t head_dim,
                                bool activation, double lower_bound) {
         const KimiDeltaShape shape{heads, head_dim, activation, lower_bound};
         const KimiDeltaTokens tokens = collapsible({qkv, a, b});
-        const at::Tensor before = given_before ? given_before->contiguous() : at::Tensor(),
+        const at::Tensor starts = given_starts.value_or(at::Tensor()),
+                         before = given_before ? given_before->contiguous() : at::Tensor(),
                          after = before.defined() ? at::empty_like(before) : at::Tensor();
-        KimiDeltaCall call(tokens, a_log, dt_bias, shape);
+        KimiDeltaCall call(tokens, a_log, dt_bias, shape, starts);
         call.inputs.initial_state = data_or_null(before);
         at::Tensor workspace;
         const at::Tensor o = run_rule(call, qkv, data_or_null(after), true, workspace);
-        KimiDeltaSaved{tokens, a_log, dt_bias, workspace, shape, before}.keep_in(ctx);
+        KimiDeltaSaved{tokens, a_log, dt_bias, workspace, shape, before, starts}.keep_in(ctx);
         if (!after.defined()) return {o};
         return {o, after};
     }
 
     static tensor_list backward(AutogradContext* ctx, tensor_list output_gradients) {
-        const auto [tokens, a_log, dt_bias, workspace, shape, before] = KimiDeltaSaved::kept_in(ctx);
+        const auto [tokens, a_log, dt_bias, workspace, shape, before, starts] = KimiDeltaSaved::kept_in(ctx);
         const at::Tensor d_o = output_gradients[0].contiguous();
-        KimiDeltaCall call(tokens, a_log, dt_bias, shape);
+        KimiDeltaCall call(tokens, a_log, dt_bias, shape, starts);
         const KimiDeltaGradients gradients(tokens, a_log, dt_bias);
         auto call_gradients = gradients.call(shape);
         at::Tensor d_before, d_after;
@@ -107,7 +109,7 @@ struct KimiDeltaRuleOnCuda : Function<KimiDeltaRuleOnCuda> {
                                                      scratch.data_ptr(), call_gradients, stream_of(d_o));
         return {gradients.tokens.qkv, gradients.tokens.a, gradients.tokens.b, gradients.a_log,
                 gradients.dt_bias,    d_before,           at::Tensor(),       at::Tensor(),
-                at::Tensor(),         at::Tensor()};
+                at::Tensor(),         at::Tensor(),       at::Tensor()};
     }
 };
 
@@ -117,8 +119,9 @@ bool wants_gradient(std::initializer_list<at::Tensor> inputs) {
 }
 
 tensor_list rule_with_gradients(const KimiDeltaTokens& tokens, const at::Tensor& a_log, const at::Tensor& dt_bias,
-                                const std::optional<at::Tensor>& before, const KimiDeltaShape& shape) {
-    return KimiDeltaRuleOnCuda::apply(tokens.qkv, tokens.a, tokens.b, a_log, dt_bias, before, shape.heads,
+                                const std::optional<at::Tensor>& before, const std::optional<at::Tensor>& starts,
+                                const KimiDeltaShape& shape) {
+    return KimiDeltaRuleOnCuda::apply(tokens.qkv, tokens.a, tokens.b, a_log, dt_bias, before, starts, shape.heads,
                                       shape.head_dim, shape.activation, shape.lower_bound);
 }
 
@@ -138,11 +141,11 @@ bool runs_on_cuda_kernels(const KimiDeltaTokens& tokens, const KimiDeltaShape& s
 }
 
 at::Tensor kimi_delta_rule_on_cuda(const KimiDeltaTokens& tokens, const at::Tensor& a_log, const at::Tensor& dt_bias,
-                                   const KimiDeltaShape& shape, at::Tensor* state) {
+                                   const KimiDeltaShape& shape, const at::Tensor& starts, at::Tensor* state) {
     if (!state && wants_gradient({tokens.qkv, tokens.a, tokens.b, a_log, dt_bias}))
-        return rule_with_gradients(tokens, a_log, dt_bias, std::nullopt, shape)[0];
+        return rule_with_gradients(tokens, a_log, dt_bias, std::nullopt, if_defined(starts), shape)[0];
     const KimiDeltaTokens rows = collapsible(tokens);
-    KimiDeltaCall call(rows, a_log, dt_bias, shape);
+    KimiDeltaCall call(rows, a_log, dt_bias, shape, starts);
     // Every block reads its initial state before it writes the final one.
     if (state) call.inputs.initial_state = state->const_data_ptr<float>();
     at::Tensor workspace;
@@ -153,11 +156,11 @@ MixedPiece kimi_delta_rule_of_piece_on_cuda(const KimiDeltaTokens& tokens, const
                                             const at::Tensor& dt_bias, const KimiDeltaShape& shape,
                                             const at::Tensor& before) {
     if (wants_gradient({tokens.qkv, tokens.a, tokens.b, a_log, dt_bias, before})) {
-        const tensor_list both = rule_with_gradients(tokens, a_log, dt_bias, before, shape);
+        const tensor_list both = rule_with_gradients(tokens, a_log, dt_bias, before, std::nullopt, shape);
         return {both[0], both[1]};
     }
     at::Tensor state = before.clone(at::MemoryFormat::Contiguous);
-    const at::Tensor o = kimi_delta_rule_on_cuda(tokens, a_log, dt_bias, shape, &state);
+    const at::Tensor o = kimi_delta_rule_on_cuda(tokens, a_log, dt_bias, shape, {}, &state);
     return {o, state};
 }
 

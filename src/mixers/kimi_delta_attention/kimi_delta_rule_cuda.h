@@ -10,9 +10,9 @@ namespace amalgam {
 /// build has none, a warning says so once: the operations that run instead are many times slower.
 bool runs_on_cuda_kernels(const KimiDeltaTokens& tokens, const KimiDeltaShape& shape);
 
-/// As kimi_delta_rule; only where runs_on_cuda_kernels.
+/// As kimi_delta_rule; only where runs_on_cuda_kernels. `starts` as KimiDeltaCall has it; without `state` then.
 at::Tensor kimi_delta_rule_on_cuda(const KimiDeltaTokens& tokens, const at::Tensor& a_log, const at::Tensor& dt_bias,
-                                   const KimiDeltaShape& shape, at::Tensor* state);
+                                   const KimiDeltaShape& shape, const at::Tensor& starts, at::Tensor* state);
 
 /// As kimi_delta_rule_of_piece; only where runs_on_cuda_kernels.
 MixedPiece kimi_delta_rule_of_piece_on_cuda(const KimiDeltaTokens& tokens, const at::Tensor& a_log,

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include "mixers/context_exchange.h"
+#include "mixers/softmax_attention/attention_of_documents.h"
 #include "mixers/softmax_attention/exports.h"
 #include "operations/attention_after.h"
 #include "operations/operations.h"
@@ -56,6 +57,7 @@ at::Tensor SoftmaxAttention::mix(const at::Tensor& x, const RotaryTables& rotary
 
 at::Tensor SoftmaxAttention::forward(const at::Tensor& x, const SequencePlaces& places) const {
     return mix(x, places.rotary, [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+        if (places.documents) return attend_within(*places.documents, q, k, v, shape_.window);
         return places.context ? attend_to_piece(q, k, v, places) : attend_to_last(q, k, v, shape_.window);
     });
 }
