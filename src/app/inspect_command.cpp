@@ -2,6 +2,7 @@
 #include "app/inspect_command.h"
 
 #include <algorithm>
+#include <cmath>
 #include <iomanip>
 #include <iostream>
 
@@ -95,6 +96,8 @@ void print_scores(const std::string& path) {
             if (const auto found = result.samples.find(name); found != result.samples.end())
                 std::cout << "  " << words << " " << mean_and_error(found->second).mean << " +- "
                           << mean_and_error(found->second).standard_error;
+        if (result.measured_share < 1.0)
+            std::cout << "  measured on " << std::lround(100.0 * result.measured_share) << " %";
         std::cout << '\n';
     }
     if (const auto selection = selection_in_scores(path, "linear")) print_selection(*selection);

@@ -12,14 +12,14 @@
 
 namespace amalgam {
 
-std::vector<std::vector<int64_t>> recall_batches(const RecallQuestions& questions) {
+std::vector<std::vector<int64_t>> recall_batches(const RecallQuestions& questions, int64_t part, int64_t parts) {
     std::vector<int64_t> order(size_t(questions.size()), 0);
     std::iota(order.begin(), order.end(), int64_t{0});
     std::stable_sort(order.begin(), order.end(),
                      [&](int64_t a, int64_t b) { return questions.length(a) > questions.length(b); });
     std::vector<std::vector<int64_t>> batches;
-    for (const int64_t question : order) {
-        const int64_t length = questions.length(question);
+    for (size_t place = size_t(part); place < order.size(); place += size_t(parts)) {
+        const int64_t question = order[place], length = questions.length(question);
         if (batches.empty() || questions.length(batches.back()[0]) != length ||
             int64_t(batches.back().size()) == recall_batch(length))
             batches.emplace_back();

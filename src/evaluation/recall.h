@@ -22,7 +22,9 @@ struct RecallAnswers {
 /// Numbers of the questions that are looked at in one pass, all of one length. Long ones first, so that the last
 /// batches dealt out are no longer than others. Cut without regard to the number of ranks, so that their arithmetic is
 /// the same on any.
-std::vector<std::vector<int64_t>> recall_batches(const RecallQuestions& questions);
+///
+/// Questions may be divided into `parts`, of which only `part` is cut: each has questions of all kinds and depths.
+std::vector<std::vector<int64_t>> recall_batches(const RecallQuestions& questions, int64_t part = 0, int64_t parts = 1);
 
 /// Questions are spread over the ranks of `group`; the answers are on all of them and do not depend on their number.
 /// The model may be sharded over the group. Collective. Throws what RecallQuestions::make throws, on all ranks.

@@ -100,8 +100,11 @@ Layers choose(const Options& options, int64_t layers, const Scored& scored) {
 }  // namespace
 
 const Scorer& swaps_scorer() {
-    static const Scorer scorer = {
-        .name = "swaps", .distils = false, .depends_on = {"budget", "swap_rounds"}, .next = next, .count = count};
+    static const Scorer scorer = {.name = "swaps",
+                                  .distils = false,
+                                  .depends_on = {"budget", "swap_rounds", "race_errors"},
+                                  .next = next,
+                                  .count = count};
     return scorer;
 }
 
@@ -111,8 +114,16 @@ SelectionRule swaps_rule() {
                            .unit = "",
                            .description = "swaps: exchanges of a layer at most, each the best of all",
                            .range = {.low = 0}};
+    const Option race = {.name = "race_errors",
+                         .default_value = 0.0,
+                         .unit = "",
+                         .description =
+                             "swaps: a set that is worse than the best one so far by so many standard errors of the "
+                             "difference, after a part of text and questions, is measured no further; 0: all are "
+                             "measured to the end",
+                         .range = {.low = 0}};
     return {.name = "swaps",
-            .options = {budget_option(), rounds},
+            .options = {budget_option(), rounds, race},
             .scorer = &swaps_scorer(),
             .kept = kept_by_budget,
             .choose = choose};

@@ -51,6 +51,8 @@ class BriefDistillation : public Measurement {
         return setup_.candidates_that_fit(candidates);
     }
 
+    void expect_better_than(std::optional<int64_t>) override {}
+
     void begin(int64_t candidates) override {
         training_states_.forget();
         if (candidates > 1) training_states_.keep_until_forgotten();

@@ -40,6 +40,9 @@ class Measurement {
     virtual std::vector<double> all_linear_kl() = 0;
     /// How many of `candidates` one group had best train in step. At least 1.
     virtual int64_t in_step(int64_t candidates) const = 0;
+    /// The candidates that are made from now on are only of interest if they are better than that with this number,
+    /// which has its file; nothing: all of them are.
+    virtual void expect_better_than(std::optional<int64_t> number) = 0;
     /// So many candidates are made and trained in step from now on.
     virtual void begin(int64_t candidates) = 0;
     /// Goes on from the state that save() kept, if there is one.
@@ -58,6 +61,7 @@ struct MeasurementSetup {
     std::unique_ptr<Checkpoint> all_linear;  // the student that all candidates start from
     HeldOutSet held_out;
     std::unique_ptr<RecallQuestions> questions;  // for candidates that are not distilled; null: none
+    double race_errors = 0.0;                    // of such candidates (early_exit.h); 0: none leaves early
     std::unique_ptr<Batches> batches;            // for those that are
     Activations activations;
     TrainerSetup trainer;  // as the stage's, for the whole group

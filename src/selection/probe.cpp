@@ -29,30 +29,57 @@ void as_parts_of_a_ratio(std::vector<double>& sums, const std::vector<double>& c
     for (size_t i = 0; i < sums.size(); ++i) sums[i] = mean + (sums[i] - mean * counts[i]) * double(sums.size()) / all;
 }
 
+/// The inverse.
+void as_sums(std::vector<double>& values, const std::vector<double>& counts) {
+    const double all = std::accumulate(counts.begin(), counts.end(), 0.0);
+    const double mean = std::accumulate(values.begin(), values.end(), 0.0) / double(values.size());
+    for (size_t i = 0; i < values.size(); ++i)
+        values[i] = mean * counts[i] + (values[i] - mean) * all / double(values.size());
+}
+
 }  // namespace
 
 Probe::Probe(const CausalLM& teacher, const HeldOutSet& text, const RecallQuestions* questions, int64_t loss_chunk,
-             int64_t cache_bytes, const Communicator& group, const FarContextJob& far_context)
+             int64_t cache_bytes, const Communicator& group, const FarContextJob& far_context, int64_t parts)
     : teacher_(teacher),
       group_(group),
       loss_chunk_(loss_chunk),
       sequences_(text.sequences()),
       questions_(questions ? questions->size() : 0),
+      part_of_sequence_(size_t(sequences_)),
+      part_of_question_(size_t(questions_)),
       cache_bytes_(double(cache_bytes)) {
-    // Batches are cut without regard to the number of ranks, so that their arithmetic is the same on any.
-    std::vector<std::function<Batch()>> all;
-    for (int64_t first = 0; first < sequences_; first += held_out_micro_batch)
-        all.emplace_back([&, first] { return text_batch(text, first); });
-    const size_t of_text = all.size();
-    if (questions)
-        for (const auto& numbers : recall_batches(*questions))
-            all.emplace_back([this, questions, numbers] { return question_batch(*questions, numbers); });
-    const auto ranks = size_t(group.size());
-    group.together([&] {  // making a question may fail
-        for (size_t b = size_t(group.rank()); b < all.size(); b += ranks) batches_.push_back(all[b]());
-    });
-    passes_ = int64_t((all.size() + ranks - 1) / ranks);
-    text_passes_ = int64_t((of_text + ranks - 1) / ranks);
+    const auto ranks = size_t(group.size()), rank = size_t(group.rank());
+    for (int64_t part = 0; part < parts; ++part) {
+        // Batches are cut without regard to the number of ranks, so that their arithmetic is the same on any.
+        std::vector<std::function<Batch()>> all;
+        int64_t tokens = 0;
+        for (int64_t first = part * held_out_micro_batch; first < sequences_; first += parts * held_out_micro_batch) {
+            all.emplace_back([&, first] { return text_batch(text, first); });
+            for (int64_t s = first; s < std::min(first + held_out_micro_batch, sequences_); ++s) {
+                part_of_sequence_[size_t(s)] = part;
+                tokens += text.time();
+            }
+        }
+        const size_t of_text = all.size();
+        if (questions)
+            for (const auto& numbers : recall_batches(*questions, part, parts)) {
+                all.emplace_back([this, questions, numbers] { return question_batch(*questions, numbers); });
+                for (const int64_t question : numbers) {
+                    part_of_question_[size_t(question)] = part;
+                    tokens += questions->length(question);
+                }
+            }
+        group.together([&] {  // making a question may fail
+            for (size_t b = 0; b < all.size(); b += ranks) {
+                batches_.push_back(b + rank < all.size() ? all[b + rank]() : Batch());
+                may_have_text_.push_back(b < of_text);
+            }
+        });
+        first_pass_.push_back(int64_t(batches_.size()));
+        tokens_of_part_.push_back(tokens);
+        tokens_ += tokens;
+    }
     cached_.resize(batches_.size());
     if (far_context.weight > 0.0) look_for_far_tokens(far_context);
 }
@@ -66,18 +93,17 @@ void Probe::look_for_far_tokens(const FarContextJob& far_context) {
     const bool in_step = teacher_.weights_on_demand() != nullptr;
     const HeldOuterWeights outer(teacher_);
     far_of_sequence_.assign(size_t(sequences_), 0.0);
-    for (int64_t pass = 0; pass < text_passes_; ++pass) {
-        const auto mine = size_t(pass);
-        if (mine < batches_.size() && batches_[mine].is_text) {
-            Batch& batch = batches_[mine];
+    for (size_t pass = 0; pass < batches_.size(); ++pass) {
+        Batch& batch = batches_[pass];
+        if (batch.is_text) {
             const at::Tensor far = needs_far_context(teacher_, outer.head(), batch.sequences.tokens,
-                                                     teacher_states(batch, mine), far_context, loss_chunk_)
+                                                     teacher_states(batch, pass), far_context, loss_chunk_)
                                        .to(at::kCPU);
             const bool* values = far.const_data_ptr<bool>();
             batch.far.assign(values, values + far.numel());
             for (size_t i = 0; i < batch.rows.size(); ++i)
                 if (batch.far[i]) ++far_of_sequence_[size_t(batch.numbers[batch.rows[i]])];
-        } else if (in_step) {
+        } else if (in_step && may_have_text_[pass]) {
             const at::Tensor nothing = empty_batch();
             needs_far_context(teacher_, outer.head(), nothing, teacher_.hidden(nothing).flatten(0, 1), far_context,
                               loss_chunk_);
@@ -141,19 +167,33 @@ at::Tensor Probe::teacher_states(const Batch& batch, size_t mine) const {
 }
 
 ProbeSamples Probe::measure(const Forward& model) const {
+    ProbeProgress progress = begin();
+    while (progress.parts < parts()) measure_next(model, progress);
+    return whole(progress);
+}
+
+ProbeProgress Probe::begin() const {
+    ProbeProgress progress;
+    const auto text = size_t(sequences_), asked = size_t(questions_);
+    for (const char* name : {"kl", "loss", "accuracy", "hidden_state_error"}) progress.samples[name].resize(text);
+    if (!far_of_sequence_.empty()) progress.samples["far_kl"].resize(text);
+    if (asked > 0)
+        for (const char* name : {"recall_kl", "recall_loss", "recall"}) progress.samples[name].resize(asked);
+    progress.sequences.resize(text);
+    progress.questions.resize(asked);
+    return progress;
+}
+
+void Probe::measure_next(const Forward& model, ProbeProgress& progress) const {
     const at::NoGradGuard no_grad;
-    ProbeSamples samples;
-    for (const char* name : {"kl", "loss", "accuracy", "hidden_state_error"}) samples[name].resize(size_t(sequences_));
-    if (!far_of_sequence_.empty()) samples["far_kl"].resize(size_t(sequences_));
-    if (questions_ > 0)
-        for (const char* name : {"recall_kl", "recall_loss", "recall"}) samples[name].resize(size_t(questions_));
+    ProbeSamples samples = begin().samples;
     const bool in_step = teacher_.weights_on_demand() != nullptr;
     const HeldOuterWeights outer(teacher_);
-    for (int64_t pass = 0; pass < passes_; ++pass) {
-        const auto mine = size_t(pass);
-        if (mine < batches_.size()) {
-            const Batch& batch = batches_[mine];
-            const at::Tensor of_teacher = teacher_states(batch, mine);
+    const auto part = size_t(progress.parts);
+    for (int64_t pass = first_pass_[part]; pass < first_pass_[part + 1]; ++pass) {
+        const Batch& batch = batches_[size_t(pass)];
+        if (!batch.numbers.empty()) {
+            const at::Tensor of_teacher = teacher_states(batch, size_t(pass));
             const at::Tensor hidden = model(batch.sequences, pass).flatten(0, 1).index_select(0, batch.places);
             add(batch, hidden, of_teacher, outer.head(), samples);
         } else if (in_step) {
@@ -162,9 +202,27 @@ ProbeSamples Probe::measure(const Forward& model) const {
         }
         mark_progress();
     }
-    for (auto& [name, values] : samples)  // every entry is nonzero on one rank only: exact
-        group_.sum_in_place(std::span<double>(values));
-    if (!far_of_sequence_.empty()) as_parts_of_a_ratio(samples["far_kl"], far_of_sequence_);
+    for (auto& [name, values] : samples) {
+        group_.sum_in_place(std::span<double>(values));  // every entry is nonzero on one rank only: exact
+        std::vector<double>& before = progress.samples.at(name);
+        for (size_t i = 0; i < values.size(); ++i) before[i] += values[i];  // and in one part only
+    }
+    for (size_t s = 0; s < part_of_sequence_.size(); ++s)
+        if (part_of_sequence_[s] == progress.parts) progress.sequences[s] = true;
+    for (size_t q = 0; q < part_of_question_.size(); ++q)
+        if (part_of_question_[q] == progress.parts) progress.questions[q] = true;
+    progress.tokens += tokens_of_part_[part];
+    ++progress.parts;
+}
+
+ProbeSamples Probe::whole(const ProbeProgress& progress) const {
+    ProbeSamples samples = progress.samples;
+    if (!far_of_sequence_.empty()) as_parts_of_a_ratio(samples.at("far_kl"), far_of_sequence_);
+    return samples;
+}
+
+ProbeSamples Probe::in_sums(ProbeSamples samples) const {
+    if (!far_of_sequence_.empty()) as_sums(samples.at("far_kl"), far_of_sequence_);
     return samples;
 }
 

@@ -25,16 +25,28 @@ namespace amalgam {
 /// is M, and their standard error is that of a ratio of sums (W. G. Cochran, Sampling Techniques, 1977, chapter 6).
 using ProbeSamples = std::map<std::string, std::vector<double>>;
 
+/// What was measured so far of a model that is measured part by part.
+struct ProbeProgress {
+    ProbeSamples samples;                    // zeros where nothing was measured yet; "far_kl": sums, as below
+    std::vector<bool> sequences, questions;  // which were measured
+    int64_t parts = 0;                       // likewise, the first ones
+    int64_t tokens = 0;                      // of these
+};
+
 class Probe {
   public:
     /// `questions` may be null. The teacher's states are kept as far as `cache_bytes` on this rank allow; it must
-    /// outlive this. With a `far_context` of weight 0 its tokens are not looked for. Collective over `group`, among
-    /// whose ranks all is spread. Throws Error(bad_input) if no token needs far context.
+    /// outlive this. With a `far_context` of weight 0 its tokens are not looked for. Text and questions are divided
+    /// into `parts`, of which each has some of all (but batches of text are not divided). Collective over `group`,
+    /// among whose ranks all is spread. Throws Error(bad_input) if no token needs far context.
     Probe(const CausalLM& teacher, const HeldOutSet& text, const RecallQuestions* questions, int64_t loss_chunk,
-          int64_t cache_bytes, const Communicator& group, const FarContextJob& far_context = {});
+          int64_t cache_bytes, const Communicator& group, const FarContextJob& far_context = {}, int64_t parts = 1);
 
     /// Of the text, those that need far context.
     int64_t far_tokens() const;
+    /// Of text and questions.
+    int64_t tokens() const { return tokens_; }
+    int64_t parts() const { return int64_t(first_pass_.size()) - 1; }
 
     /// What a model makes of the batch of that number: its states before the head [sequences, time, width]. The batch
     /// may be empty where models are sharded (weights_on_demand.h).
@@ -43,15 +55,25 @@ class Probe {
     /// The model's head is the teacher's. Collective; the same on all ranks, whatever their number.
     ProbeSamples measure(const Forward& model) const;
 
+    /// The same part by part: begin(), measure_next() until all parts were measured, then whole().
+    ProbeProgress begin() const;
+    void measure_next(const Forward& model, ProbeProgress& progress) const;
+    ProbeSamples whole(const ProbeProgress& progress) const;
+
+    /// far_kl is measured as sums over the tokens that need far context, one a sequence; in such sums, what whole()
+    /// made of them.
+    ProbeSamples in_sums(ProbeSamples samples) const;
+
   private:
     struct Batch {
-        TokenBatch sequences;
+        TokenBatch sequences = at::Tensor();
         at::Tensor places = {}, targets = {};  // int64 [n]: what is predicted where, in sequences.tokens.flatten();
                                                // target -1: nothing
         std::vector<size_t> rows = {};         // of each place
         std::vector<bool> predicted = {};      // at each place: is there a target?
         std::vector<bool> far = {};            // likewise: does it need far context? Empty: not looked for
-        std::vector<int64_t> numbers = {};     // of the sequences of text, or of the questions
+        std::vector<int64_t> numbers =
+            {};  // of the sequences of text, or of the questions; none: a pass without a batch
         bool is_text = false;
     };
     Batch text_batch(const HeldOutSet& text, int64_t first) const;
@@ -64,14 +86,15 @@ class Probe {
 
     const CausalLM& teacher_;
     const Communicator& group_;
-    int64_t loss_chunk_, sequences_, questions_;
-    std::vector<Batch> batches_;           // of this rank; all tensors on the model's device
-    int64_t passes_ = 0;                   // of every rank
-    int64_t text_passes_ = 0;              // of these, those in which a rank may have text
+    int64_t loss_chunk_, sequences_, questions_, tokens_ = 0;
+    std::vector<Batch> batches_;             // of this rank, by pass; all tensors on the model's device
+    std::vector<bool> may_have_text_;        // in each pass: has any rank text?
+    std::vector<int64_t> first_pass_ = {0};  // of each part, then the number of passes; the same on every rank
+    std::vector<int64_t> part_of_sequence_, part_of_question_, tokens_of_part_;
     std::vector<double> far_of_sequence_;  // tokens that need far context; empty: not looked for
     double cache_bytes_;
     mutable double cached_bytes_ = 0.0;
-    mutable std::vector<at::Tensor> cached_;  // the teacher's states at the places, by batch
+    mutable std::vector<at::Tensor> cached_;  // the teacher's states at the places, by pass
 };
 
 }  // namespace amalgam

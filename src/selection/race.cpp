@@ -36,7 +36,7 @@ class Race {
         for (int64_t round = 0;; ++round) {
             const auto next = next_candidates(setup_.rule, so_far);
             if (next.empty()) break;
-            if (!finish_round(round, next)) return false;
+            if (!finish_round(round, next, so_far.scored)) return false;
             append_scores(table, so_far.scored);
             if (!setup_.rule.scorer->distils) tell_of_round(round, so_far.scored, next.size());
         }
@@ -46,8 +46,21 @@ class Race {
     }
 
   private:
+    /// The best candidate before `next` that keeps as many layers, where the rule races them.
+    std::optional<int64_t> to_beat(const std::vector<ScoredCandidate>& scored,
+                                   const std::vector<Candidate>& next) const {
+        const auto kept = [](const Candidate& one) { return softmax_layers(one.layout).size(); };
+        const size_t count = kept(next[0]);
+        if (!setup_.races) return std::nullopt;
+        for (const Candidate& one : next)
+            if (kept(one) != count) return std::nullopt;
+        for (const size_t place : ranking(scored))
+            if (kept(scored[place].candidate) == count) return int64_t(place);
+        return std::nullopt;
+    }
+
     /// False if a stop was asked for before all of them were done.
-    bool finish_round(int64_t round, const std::vector<Candidate>& next) {
+    bool finish_round(int64_t round, const std::vector<Candidate>& next, const std::vector<ScoredCandidate>& scored) {
         const auto first = int64_t(candidates_.size());
         candidates_.insert(candidates_.end(), next.begin(), next.end());
         diverged_.resize(candidates_.size(), 0.0);
@@ -60,7 +73,7 @@ class Race {
         std::vector<int64_t> own;
         for (size_t i = 0; i < missing.size(); ++i)
             if (int64_t(i) % setup_.groups.count == setup_.groups.mine) own.push_back(missing[i]);
-        if (world_.any(measure(own))) return false;
+        if (world_.any(measure(own, to_beat(scored, next)))) return false;
         expect_none_diverged();
         return true;
     }
@@ -134,13 +147,14 @@ class Race {
 
     /// True if a stop was asked for before all of the group's `own` candidates were done. A rank that fails must not
     /// leave the others waiting at the end of the stage: failures are agreed on there.
-    bool measure(const std::vector<int64_t>& own) {
+    bool measure(const std::vector<int64_t>& own, std::optional<int64_t> to_beat) {
         bool stopped = false;
         std::exception_ptr failure;
         const auto in_step = size_t(measurement_.in_step(int64_t(own.size())));
         if (in_step > 1) info(text("score: ", in_step, " candidates are trained in step"));
         for (size_t first = 0; first < own.size() && !stopped && !failure; first += in_step) {
             try {
+                measurement_.expect_better_than(to_beat);
                 const auto begin = own.begin() + std::ptrdiff_t(first);
                 stopped = !measure_in_step({begin, begin + std::ptrdiff_t(std::min(in_step, own.size() - first))});
             } catch (const SharedError&) {
@@ -243,6 +257,16 @@ class Race {
     }
 
     void gather(const ScoreTable& table) const {
+        double measured = 0.0;
+        int64_t early = 0;
+        for (const CandidateResult& candidate : table.candidates) {
+            measured += candidate.measured_share;
+            early += candidate.measured_share < 1.0;
+        }
+        if (early > 0)
+            info(text("score: ", early, " of ", table.candidates.size(), " candidates left early; ",
+                      int64_t(100.0 * (1.0 - measured / double(table.candidates.size())) + 0.5),
+                      " % of the tokens were left out"));
         for (const CandidateResult& candidate : table.candidates)
             if (candidate.rank != 0)  // the first group writes its rows as it goes
                 for (const StepMetrics& row : candidate.logged) setup_.metrics.append_foreign(row);

@@ -27,6 +27,7 @@ struct RaceSetup {
     const SelectionRule& rule;        // that the candidates are for
     ScoresSoFar start;                // before any candidate
     std::optional<GateCourse> gates;  // that were trained before
+    bool races = false;               // may candidates leave early that are worse than the best one before them?
     const Communicator& world;
     const RaceGroups& groups;
     std::function<std::filesystem::path(int64_t number)> candidate_file;

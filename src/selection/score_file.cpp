@@ -17,8 +17,8 @@ namespace {
 
 using Shape = std::vector<int64_t>;
 
-constexpr int32_t newest_version = 2, candidate_minor_version = 1,  // may have far_kl
-    scores_minor_version = 2;                                       // 2.1 may have gates, 2.2 far_kl
+constexpr int32_t newest_version = 2, candidate_minor_version = 1,  // may have far_kl and /measured_share
+    scores_minor_version = 2;  // 2.1 may have gates, 2.2 far_kl and /measured_share
 const std::string numbers_group = "/numbers", samples_group = "/samples", far_kl = "far_kl";
 
 /// Consecutive pieces of `width` values.
@@ -133,6 +133,11 @@ void write_candidates(H5File& file, const std::vector<CandidateResult>& all) {
     write_small_integers(file, "/rank", rank);
     if (!all[0].samples.empty()) write_doubles(file, "/recall_weight", {1}, {all[0].recall_weight});
     if (all[0].samples.contains(far_kl)) write_doubles(file, "/far_weight", {1}, {all[0].far_weight});
+    if (!all[0].samples.empty()) {
+        std::vector<double> measured;
+        for (const CandidateResult& r : all) measured.push_back(r.measured_share);
+        write_doubles(file, "/measured_share", {c}, measured);
+    }
     for (const auto& [name, of_first] : all[0].samples) {
         std::vector<double> values;
         for (const CandidateResult& r : all) {
@@ -200,6 +205,13 @@ void read_samples(const H5File& file, std::vector<CandidateResult>& all) {
         r.recall_weight = weight;
         r.far_weight = far_weight;
     }
+    if (file.has("/measured_share")) {
+        const auto measured = file.read_doubles("/measured_share");
+        if (measured.size() != all.size())
+            throw Error(text(file.path().string(), ": /measured_share: has another number of candidates"),
+                        ExitCode::damaged_file);
+        for (size_t c = 0; c < all.size(); ++c) all[c].measured_share = measured[c];
+    }
     for (const DatasetInfo& dataset : file.list(samples_group)) {
         const auto values = file.read_doubles(dataset.path);
         if (dataset.shape.size() != 2 || dataset.shape[0] != int64_t(all.size()))
@@ -247,6 +259,7 @@ std::vector<CandidateResult> read_candidates(const H5File& file, const std::func
                        {},
                        0.0,
                        0.0,
+                       1.0,
                        seconds[c],
                        rank[c],
                        {}});

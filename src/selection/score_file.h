@@ -26,6 +26,8 @@ struct CandidateResult {
     std::map<std::string, std::vector<double>> samples;  // what else was measured at the end, by name (probe.h)
     double recall_weight = 0.0;                          // of samples "recall_kl" in the score
     double far_weight = 0.0;                             // of samples "far_kl"
+    double measured_share = 1.0;                         // share of the held-out tokens; of what is left samples are
+                                                         // filled in (early_exit.h)
     double seconds = 0.0;
     int64_t rank = 0;                 // first world rank of its group
     std::vector<StepMetrics> logged;  // its rows of metrics.csv (in its own file only)

@@ -46,6 +46,14 @@ std::unique_ptr<RecallQuestions> questions_of_candidates(Run& run) {
     return questions;
 }
 
+/// Standard errors by which candidates of a rule that races them have to be worse than the best one; 0: they do not
+/// race.
+double race_errors(const SelectJob& select) {
+    for (const Option& own : selection_rule(select.rule).options)
+        if (own.name == "race_errors") return option<double>(select.options, own.name);
+    return 0.0;
+}
+
 /// Nothing if a stop was asked for before the end. Collective.
 std::optional<GateCourse> trained_gates(Run& run, const Communicator& group, const CausalLM& teacher,
                                         const Checkpoint& all_linear, ShardingStrategy sharding) {
@@ -120,6 +128,7 @@ StageOutcome score(Run& run) {
          .all_linear = std::move(all_linear),
          .held_out = std::move(held_out),
          .questions = std::move(questions),
+         .race_errors = race_errors(run.job.select),
          .batches = std::move(batches),
          .activations = run.job.sharding.activations,
          .trainer = trainer,
@@ -137,6 +146,7 @@ StageOutcome score(Run& run) {
     const RaceSetup setup = {.rule = selection_rule(run.job.select.rule),
                              .start = start,
                              .gates = gates,
+                             .races = race_errors(run.job.select) > 0.0,
                              .world = run.world,
                              .groups = groups,
                              .candidate_file = [&](int64_t number) { return run.candidate_file(number); },

@@ -87,6 +87,7 @@ TEST(SelectionRules, share_keys_that_they_declare_alike) {
                                {"recall_at_least", 0.0},
                                {"kl_at_most", 0.0},
                                {"swap_rounds", int64_t{3}},
+                               {"race_errors", 0.0},
                                {"phase", int64_t{0}},
                                {"seed", int64_t{0}},
                                {"layers", Layers()}}));
@@ -96,7 +97,7 @@ TEST(SelectionRules, share_keys_that_they_declare_alike) {
     made_up.options.push_back({.name = "share", .default_value = 0.5, .unit = "", .description = "made up"});
     rules.push_back(made_up);
     EXPECT_EQ(options_of(rules).back().name, "share");
-    EXPECT_EQ(options_of(rules).size(), 8U);
+    EXPECT_EQ(options_of(rules).size(), 9U);
     rules.back().options[1].default_value = int64_t{1};
     EXPECT_THROW(options_of(rules), std::logic_error) << "another default of the key seed";
 }

@@ -5,6 +5,8 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include <set>
+
 #include "../model/small_model.h"
 #include "../questions/recall_contents.h"
 #include "../storage/temporary_folder.h"
@@ -279,6 +281,42 @@ TEST_F(AssembledModels, the_number_of_ranks_changes_no_bit_of_far_context) {
         together(*teacher, held_out, questions.get(), 0, 0, world, job);
     EXPECT_EQ(alone.far_tokens(), together.far_tokens());
     EXPECT_EQ(measured(alone, model, layout), measured(together, model, layout));
+}
+
+/// Questions are then batched in another way, which rounding shows.
+TEST_F(AssembledModels, are_measured_part_by_part_as_at_once) {
+    const FarContextJob job{.weight = 1.0, .window = 5, .gain = 0.01};
+    const Probe at_once(*teacher, held_out, questions.get(), 0, 0, world, job),
+        divided(*teacher, held_out, questions.get(), 0, 0, world, job, 2);
+    EXPECT_EQ(at_once.tokens(), divided.tokens());
+    AssembledModel model(*teacher, *aligned, 0), other(*teacher, *aligned, 0);
+    const Layout layout = keep_softmax(4, test::linear_mixer, {0, 2});
+    const ProbeSamples expected = measured(at_once, model, layout), found = measured(divided, other, layout);
+    ASSERT_EQ(found.size(), expected.size());
+    for (const auto& [name, values] : expected)
+        for (size_t i = 0; i < values.size(); ++i) EXPECT_NEAR(found.at(name)[i], values[i], 1e-5) << name;
+
+    ProbeProgress progress = divided.begin();
+    divided.measure_next([&](const at::Tensor& tokens, int64_t batch) { return other.hidden(tokens, layout, batch); },
+                         progress);
+    EXPECT_EQ(progress.sequences, (std::vector<bool>{true, true, true, true, false, false}));
+    int64_t asked = 0, tokens = 4 * 40;
+    std::set<int64_t> lengths;
+    for (int64_t q = 0; q < questions->size(); ++q) {
+        if (!progress.questions[size_t(q)]) continue;
+        ++asked;
+        tokens += questions->length(q);
+        lengths.insert(questions->length(q));
+        EXPECT_EQ(progress.samples.at("recall_kl")[size_t(q)], found.at("recall_kl")[size_t(q)]);
+    }
+    EXPECT_EQ(asked, questions->size() / 2);
+    EXPECT_EQ(lengths, (std::set<int64_t>{64, 100}));
+    EXPECT_EQ(progress.tokens, tokens);
+    EXPECT_EQ(progress.samples.at("kl")[3], found.at("kl")[3]);
+    EXPECT_EQ(progress.samples.at("kl")[4], 0.0);
+
+    const auto sums = divided.in_sums(found).at("far_kl"), measured_sums = progress.samples.at("far_kl");
+    for (size_t s = 0; s < 4; ++s) EXPECT_NEAR(sums[s], measured_sums[s], 1e-9);
 }
 
 TEST_F(AssembledModels, no_token_that_needs_far_context_is_an_error) {

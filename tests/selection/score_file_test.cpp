@@ -25,6 +25,7 @@ void expect_same(const CandidateResult& found, const CandidateResult& expected) 
     EXPECT_EQ(found.samples, expected.samples);
     EXPECT_EQ(found.recall_weight, expected.recall_weight);
     EXPECT_EQ(found.far_weight, expected.far_weight);
+    EXPECT_EQ(found.measured_share, expected.measured_share);
     EXPECT_EQ(found.score(), expected.score());
 }
 
@@ -99,6 +100,7 @@ ScoreTable measured_directly() {
         result.train_loss.clear();
         result.samples = {{"loss", {3.0, 4.0}}, {"recall_kl", {0.75 - number / 4.0, 0.25 - number / 4.0}}};
         result.recall_weight = 4.0;
+        result.measured_share = 1.0 - number / 8.0;
     }
     table.all_linear_kl = {7.0, 8.0};
     return table;

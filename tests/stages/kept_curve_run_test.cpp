@@ -73,5 +73,36 @@ TEST_F(SetsOfLayers, exchanges_do_not_depend_on_the_number_of_ranks) {
     expect_end(run(1), 0, {"select.budget: swaps measures other candidates with another one"});
 }
 
+TEST_F(SetsOfLayers, that_race_do_not_depend_on_the_number_of_ranks) {
+    job.select.rule = "swaps";
+    job.select.options["budget"] = "2";
+    job.score.validation_sequences = 12;
+    job.score.recall.questions = 8;
+    expect_end(run(1), 0, {"finished in"});
+    const ScoreTable full = read_scores(result("scores.h5"), job.student.mixer);
+    for (const CandidateResult& one : full.candidates) EXPECT_EQ(one.measured_share, 1.0);
+    job.select.options["race_errors"] = 0.5;
+    expect_same_on_two_ranks();
+    const ScoreTable raced = read_scores(result("scores.h5"), job.student.mixer);
+    double best = -HUGE_VAL;
+    int64_t early = 0;
+    for (const CandidateResult& one : raced.candidates) {
+        early += one.measured_share < 1.0;
+        if (softmax_layers(one.candidate.layout).size() == 2) best = std::max(best, one.score());
+    }
+    EXPECT_GT(early, 0);
+    const Layout kept = read_selection(result("selection.h5")).layout;
+    for (const CandidateResult& one : raced.candidates) {
+        if (one.measured_share < 1.0) {
+            EXPECT_LT(one.score(), best);
+        }
+        if (one.candidate.layout == kept) {
+            EXPECT_EQ(one.measured_share, 1.0);
+        }
+    }
+    job.name = "again";
+    expect_end(run(1), 0, {"candidates left early", "% of the tokens were left out"});
+}
+
 }  // namespace
 }  // namespace amalgam
