@@ -30,7 +30,7 @@ if [ "$part" = speed ]; then
 fi
 
 if [ "$part" = context ]; then
-    times=${cases[0]:-65536,131072} works=${cases[1]:-linear,finetune,distill}
+    times=${cases[0]:-65536,131072} works=${cases[1]:-linear,finetune}
     for ranks in 2 1; do
         RANKS=$ranks "$start" context_benchmark "$times" 1 "${ROUNDS:-1}" bf16 0 "${SHAPE:-qwen2.5-1.5b}" "$device" \
             "$([ "$ranks" = 1 ] || echo check,)$works" "${SOFTMAX:-7}" recompute || echo "context, $ranks ranks: did not run" >&2
