@@ -33,7 +33,7 @@ class AlignmentTraining : public testing::Test {
 
     /// Teacher's mixer output and the student's for the same input, of one layer.
     std::pair<at::Tensor, at::Tensor> outputs(int64_t layer) {
-        const SequencePlaces places = teacher->places(tokens.size(1));
+        const SequencePlaces places = teacher->places(tokens);
         at::Tensor x = HeldOuterWeights(*teacher).embed(tokens);
         for (int64_t l = 0; l < layer; ++l) x = HeldBlock(*teacher, l)->forward(x, places);
         const HeldBlock block(*teacher, layer), of_student(*student, layer);
