@@ -1,27 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "job/job_check.h"
 
-#include <algorithm>
 #include <filesystem>
 #include <limits>
-#include <numeric>
 #include <set>
 
-#include "exports/formats.h"
+#include "job/format_check.h"
+#include "job/input_check.h"
 #include "job/job_values.h"
-#include "job/student_spec.h"
+#include "job/selection_check.h"
 #include "job/training_check.h"
 #include "job/training_notes.h"
 #include "job/training_plan.h"
 #include "mixers/declaration.h"
-#include "rules/budget.h"
 #include "system/error.h"
 
 namespace amalgam {
 
 namespace {
-
-namespace fs = std::filesystem;
 
 class Check {
   public:
@@ -31,12 +27,13 @@ class Check {
 
     Findings all() {
         check_run();
-        check_files();
+        check_inputs(job_, findings_);
+        check_questions();
         check_stages();
         check_data();
         check_student();
-        check_selection();
-        check_export();
+        check_selection(job_, ranks_, teacher_ ? std::optional(teacher_->layers) : std::nullopt, findings_);
+        check_formats(job_, teacher_, findings_);
         if (teacher_)
             for (const std::string& note :
                  training_notes(job_, *teacher_, counts_ ? counts_->training : std::numeric_limits<int64_t>::max()))
@@ -45,17 +42,6 @@ class Check {
     }
 
   private:
-    /// Parsers throw; here their text is one finding among others. `otherwise` where they do.
-    template <class Parse>
-    int64_t parsed(Parse parse, int64_t otherwise) {
-        try {
-            return parse();
-        } catch (const Error& error) {
-            findings_.problems.push_back(error.what());
-            return otherwise;
-        }
-    }
-
     void check_run() {
         const bool one_folder = !job_.name.empty() && job_.name.find('/') == std::string::npos && job_.name[0] != '.';
         findings_.problem_if(
@@ -63,66 +49,22 @@ class Check {
             "\" (it names the run folder inside \"output\") use letters, digits, dots, - and _, without \"/\"");
         findings_.problem_if(job_.output.empty(),
                              "output is empty (results need a folder) leave it out for \"outputs\"");
-        findings_.problem_if(is_there(job_.output) && !fs::is_directory(job_.output), "output: ", job_.output,
-                             " is not a folder (results go into one) choose another name");
-        parsed([&] { return walltime_seconds(job_.walltime); }, 0);
+        std::error_code unreadable;  // what cannot be looked at is not there
+        findings_.problem_if(
+            std::filesystem::exists(job_.output, unreadable) && !std::filesystem::is_directory(job_.output, unreadable),
+            "output: ", job_.output, " is not a folder (results go into one) choose another name");
+        findings_.parsed([&] { return walltime_seconds(job_.walltime); }, 0);
         for (const auto& [key, deadline] :
              {std::pair("deadlines.setup", job_.deadlines.setup), std::pair("deadlines.step", job_.deadlines.step),
               std::pair("deadlines.checkpoint", job_.deadlines.checkpoint)})
-            parsed([&] { return int64_t(deadline_seconds(key, deadline)); }, 0);
-        parsed([&] { return int64_t(given_peak_flops(job_.peak_flops).has_value()); }, 0);
+            findings_.parsed([&] { return int64_t(deadline_seconds(key, deadline)); }, 0);
+        findings_.parsed([&] { return int64_t(given_peak_flops(job_.peak_flops).has_value()); }, 0);
         findings_.problem_if(ranks_ < 1, "there are ", ranks_, " ranks (somebody must do the work) give at least 1");
     }
 
-    void check_files() {
-        const fs::path teacher = job_.teacher.path;
-        if (teacher.empty()) {
-            findings_.problem_if(
-                true, "teacher.path is not given (there is nothing to convert) name a Hugging Face model folder");
-        } else if (std::error_code unreadable; !fs::is_directory(teacher, unreadable)) {
-            findings_.problem_if(true, "teacher.path: ", teacher.string(), " is not a folder", relative_hint(teacher));
-        } else {
-            findings_.problem_if(
-                !is_there(teacher / "config.json"), "teacher.path: ", teacher.string(),
-                " has no config.json (sizes are unknown without it) is it a Hugging Face model folder?");
-            bool has_weights = false;
-            std::error_code failed;
-            for (fs::directory_iterator entry(teacher, failed), end; !failed && entry != end; entry.increment(failed))
-                has_weights = has_weights || entry->path().extension() == ".safetensors";
-            findings_.problem_if(bool(failed), "teacher.path: ", teacher.string(), " cannot be read (",
-                                 failed.message(), ") look at its permissions");
-            findings_.problem_if(
-                !failed && !has_weights, "teacher.path: ", teacher.string(),
-                " has no *.safetensors (other weight formats are not read) download or convert the weights");
-            findings_.problem_if(
-                fs::equivalent(teacher, job_.run_folder(), unreadable), "teacher.path: ", teacher.string(),
-                " is the run folder (results would be written among the teacher's files) choose another name");
-            findings_.note_if(!is_there(teacher / "tokenizer.json"), "teacher.path: ", teacher.string(),
-                              " has no tokenizer.json; the exported student will come without a tokenizer");
-        }
-        check_token_file("data.training", job_.data.training);
-        check_token_file("data.validation", job_.data.validation);
-        check_requests();
-        const std::string start = start_of(job_.student);
-        findings_.problem_if(!start.empty() && !is_file(start), "student.start: ", start,
-                             " is not a file (it names the checkpoint of a trained student)", relative_hint(start));
-        findings_.problem_if(job_.evaluate.recall.questions > 0 && job_.evaluate.sequences == 0,
-                             "evaluate.recall.questions is ", job_.evaluate.recall.questions,
-                             " but evaluate.sequences is 0 (the stage would be skipped) give at least 1");
+    void check_questions() {
         check_recall("evaluate.recall", job_.evaluate.recall);
         check_recall("score.recall", job_.score.recall);
-        findings_.problem_if(
-            !job_.data.training.empty() && job_.data.training == job_.data.validation,
-            "data.validation is the training file (scores must come from tokens never trained on) give another");
-    }
-
-    void check_requests() {
-        const std::string& path = job_.evaluate.requests;
-        if (path.empty()) return;
-        findings_.problem_if(!is_file(path), "evaluate.requests: ", path, " is not a file", relative_hint(path));
-        findings_.problem_if(
-            job_.evaluate.sequences == 0,
-            "evaluate.requests is given but evaluate.sequences is 0 (the stage would be skipped) give at least 1");
     }
 
     void check_recall(const std::string& section, const RecallJob& recall) {
@@ -146,29 +88,6 @@ class Check {
         for (const Value& value : values)
             findings_.problem_if(!distinct.insert(value).second, key, " names ", value,
                                  " twice (a mistake?) remove one");
-    }
-
-    void check_token_file(const std::string& key, const std::string& path) {
-        if (path.empty())
-            findings_.problem_if(true, key, " is not given (nothing to train or measure on) name an HDF5 token file");
-        else
-            findings_.problem_if(!is_file(path), key, ": ", path, " is not a file", relative_hint(path));
-    }
-
-    /// What cannot be looked at (permissions) is not there.
-    static bool is_there(const fs::path& path) {
-        std::error_code unreadable;
-        return fs::exists(path, unreadable);
-    }
-    static bool is_file(const fs::path& path) {
-        std::error_code unreadable;
-        return fs::is_regular_file(path, unreadable);
-    }
-
-    static std::string relative_hint(const fs::path& path) {
-        if (path.is_absolute()) return " (the run needs it) check the path";
-        return text(" (relative paths mean the current directory, now ", fs::current_path().string(),
-                    ") check the path");
     }
 
     void note_length(const std::string& stage, int64_t sequence_length) {
@@ -308,128 +227,6 @@ class Check {
         findings_.problem_if(of_variant.name() != student.mixer, "student.mixer is ", student.mixer,
                              " but student.variant ", student.variant, " is a ", of_variant.name(),
                              " (a variant sets the mixer) set student.variant: ", its_variants);
-    }
-
-    void check_selection() {
-        const SelectJob& select = job_.select;
-        const SelectionRule& rule = selection_rule(select.rule);
-        std::string others;  // that need no scores
-        for (const SelectionRule& one : selection_rules())
-            if (one.scorer == nullptr || !one.scorer->distils) others += (others.empty() ? "" : ", ") + one.name;
-        findings_.problem_if(
-            rule.scorer != nullptr && !has_score_stage(job_), "select.rule is ", rule.name,
-            " but score.tokens is 0 (there are no scores to guide it) give score.tokens, or a rule that needs "
-            "none: ",
-            others);
-        findings_.problem_if(rule.needs_recall && job_.score.recall.questions == 0, "select.rule is ", rule.name,
-                             " but score.recall.questions is 0 (it chooses by what candidates recall) ask at least 1");
-        findings_.note_if(rule.scorer == nullptr && job_.score.tokens > 0, "select.rule is ", rule.name,
-                          ": scores are not used, so the stage score is left out");
-        check_unused_options(rule);
-        const std::optional<int64_t> layers = teacher_ ? std::optional(teacher_->layers) : std::nullopt;
-        for (const std::string& problem : rule.problems(select.options, layers)) findings_.problem_if(true, problem);
-        const int64_t enough = std::numeric_limits<int32_t>::max();  // where only the form of a budget can be checked
-        const int64_t kept = parsed([&] { return kept_layers(select, layers.value_or(enough)).value_or(-1); }, -1);
-        if (rule.order != nullptr && is_automatic(select.options)) {
-            findings_.note_if(
-                true,
-                "select: as few layers keep softmax as reach the bounds, measured before any distillation; "
-                "estimates take half of them");
-            findings_.problem_if(
-                job_.score.recall.questions == 0 && option<double>(select.options, "recall_at_least") > 0.0,
-                "select.recall_at_least is given but score.recall.questions is 0 (nothing is recalled) ask at "
-                "least 1");
-        }
-        if (!layers) return;
-        findings_.note_if(kept >= 0, "select: ", kept, " of ", *layers, " layers keep softmax");
-        if (rule.scorer != nullptr) check_candidates(*rule.scorer, *layers);
-    }
-
-    /// Keys of other rules that somebody has set all the same.
-    void check_unused_options(const SelectionRule& rule) {
-        for (const Option& option : options_of(selection_rules())) {
-            const bool is_used = std::any_of(rule.options.begin(), rule.options.end(),
-                                             [&](const Option& own) { return own.name == option.name; });
-            findings_.note_if(!is_used && job_.select.options.at(option.name) != option.default_value, "select.",
-                              option.name, " is not used by rule ", rule.name);
-        }
-    }
-
-    void check_candidates(const Scorer& scorer, int64_t layers) {
-        const int64_t per_group = job_.score.ranks_per_candidate;
-        if (!has_score_stage(job_) || ranks_ < 1 || ranks_ % per_group != 0) return;
-        const int64_t groups = ranks_ / per_group;
-        const auto candidates =
-            int64_t(scorer.next({layers, job_.student.mixer, {}, {}, job_.select.options}).size());  // at a time
-        findings_.note_if(groups > candidates, "score: ", groups, " groups of ranks but ", candidates, " candidates; ",
-                          groups - candidates, " groups have nothing to do (raise score.ranks_per_candidate)");
-    }
-
-    void check_export() {
-        std::set<std::string> distinct;
-        const ModelSpec student = exported_student();
-        note_windows();
-        for (const std::string& format : job_.export_to.formats) {
-            findings_.problem_if(!distinct.insert(format).second, "export.formats names ", format,
-                                 " twice (a mistake?) remove one");
-            const auto refusal = find_export_format(format).refusal(student);
-            findings_.problem_if(refusal.has_value(), "export.formats: ", refusal.value_or(""), "; or take ", format,
-                                 " out of export.formats");
-            findings_.note_if(
-                !teacher_ && job_.student.output_norm_eps == OutputNormEps::reference &&
-                    !find_export_format(format).scales_for_eps(),
-                "export.formats: ", format,
-                " has one eps for all norms, so student.output_norm_eps: reference can be written only if the "
-                "teacher's is 1e-5");
-        }
-    }
-
-    /// Scores may choose a layer that no format can express.
-    void note_windows() {
-        if (!teacher_ || job_.export_to.formats.empty() || selection_rule(job_.select.rule).scorer == nullptr) return;
-        const auto windowed =
-            std::count_if(teacher_->window.begin(), teacher_->window.end(), [](int64_t window) { return window > 0; });
-        findings_.note_if(
-            windowed > 0, "export.formats: ", windowed, " of ", teacher_->window.size(),
-            " layers of the teacher have a sliding window, which no format can express: if the scores choose one of "
-            "them to keep softmax, the run stops before distill");
-    }
-
-    /// What the export will get, as far as it is known: of layouts that the scores will decide, one that can be written
-    /// if any can. Of a teacher that is not there yet nothing is held against the formats.
-    ModelSpec exported_student() {
-        ModelConfig teacher;
-        if (teacher_) {
-            teacher = *teacher_;
-        } else {
-            teacher.hidden_size = teacher.head_dim = 64;
-            teacher.query_heads = teacher.key_value_heads = 1;
-            teacher.layers = 2;
-            teacher.rms_norm_eps = 1e-5;
-            teacher.window = {0, 0};
-        }
-        std::vector<int64_t> kept;
-        try {
-            kept = likely_layers(teacher);
-        } catch (const Error&) {  // a budget that check_selection has refused
-        }
-        return student_spec(job_.student, teacher, keep_softmax(teacher.layers, job_.student.mixer, kept));
-    }
-
-    std::vector<int64_t> likely_layers(const ModelConfig& teacher) const {
-        const SelectionRule& rule = selection_rule(job_.select.rule);
-        std::vector<int64_t> layers;
-        if (rule.scorer == nullptr) {
-            layers = rule.choose(job_.select.options, teacher.layers, {});
-            std::erase_if(layers, [&](int64_t layer) { return layer >= teacher.layers; });
-            return layers;
-        }
-        layers.resize(size_t(teacher.layers));
-        std::iota(layers.begin(), layers.end(), int64_t{0});
-        std::stable_partition(layers.begin(), layers.end(),
-                              [&](int64_t layer) { return teacher.window[size_t(layer)] == 0; });
-        layers.resize(size_t(likely_kept_layers(job_.select, teacher.layers)));
-        return layers;
     }
 
     const Job& job_;

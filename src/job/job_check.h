@@ -34,6 +34,16 @@ struct Findings {
     void note_if(bool worth_saying, const Parts&... parts) {
         if (worth_saying) notes.push_back(text(parts...));
     }
+    /// Parsers throw; here their text is one finding among others. `otherwise` where they do.
+    template <class Parse>
+    int64_t parsed(Parse parse, int64_t otherwise) {
+        try {
+            return parse();
+        } catch (const Error& error) {
+            problems.push_back(error.what());
+            return otherwise;
+        }
+    }
 };
 
 /// Checks `job` on `ranks` ranks. Without `teacher` or `counts` (a file could not be read; the caller says why) the
