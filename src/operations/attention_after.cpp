@@ -29,9 +29,6 @@ at::Tensor unfolded(const at::Tensor& t, int64_t time) {
     return t.unflatten(2, {t.size(2) / time, time}).flatten(1, 2);
 }
 
-at::Tensor for_query_heads(const at::Tensor& t, int64_t heads) {
-    return t.size(1) == heads ? t : t.repeat_interleave(heads / t.size(1), 1);
-}
 at::Tensor sum_of_query_heads(const at::Tensor& t, int64_t kv_heads) {
     return t.size(1) == kv_heads ? t : t.unflatten(1, {kv_heads, t.size(1) / kv_heads}).sum(2);
 }

@@ -350,6 +350,10 @@ bool has_causal_attention_to_more(const at::Tensor& q, const at::Tensor& k) {
            q.size(2) < k.size(2) && !at::GradMode::is_enabled();
 }
 
+at::Tensor for_query_heads(const at::Tensor& t, int64_t heads) {
+    return t.size(1) == heads ? t : t.repeat_interleave(heads / t.size(1), 1);
+}
+
 at::Tensor masked_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& mask) {
     if (is_widened(q)) return masked_attention(widened(q), widened(k), widened(v), mask).to(q.scalar_type());
     return at::scaled_dot_product_attention(q, k, v, mask);

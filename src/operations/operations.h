@@ -35,6 +35,9 @@ at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::
 bool has_causal_attention_to_more(const at::Tensor& q, const at::Tensor& k);
 /// The same with a mask [queries, keys], true where a query sees a key, and as many heads in k and v as in q.
 at::Tensor masked_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& mask);
+/// Keys or values [batch, kv heads, keys, dim] with a head for each of the `heads` of queries: what forms of attention
+/// take that do not know of groups.
+at::Tensor for_query_heads(const at::Tensor& t, int64_t heads);
 
 /// RMSNorm per head (skipped if weight is undefined) times SiLU(gate) (skipped if gate is undefined).
 /// o [batch, time, heads, dim], gate [batch, time, heads * dim] -> [batch, time, heads * dim].

@@ -31,18 +31,13 @@ bool has_kernel(const at::Tensor& t, [[maybe_unused]] const AttentionShape& shap
 /// Queries that share a mask: it stays small beside keys and values, and keys that none of them sees are left out.
 constexpr int64_t masked_queries = 1024;
 
-/// A key and value head for each query head: what LibTorch's fast forms with a mask take.
-at::Tensor for_each_query_head(const at::Tensor& t, int64_t query_heads) {
-    return t.size(1) == query_heads ? t : t.repeat_interleave(query_heads / t.size(1), 1);
-}
-
 }  // namespace
 
 at::Tensor attend_to_last(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t window) {
     const int64_t time = q.size(2), keys = k.size(2);
     const bool windowed = window > 0 && keys > window;
     if (!windowed && (time == keys || has_causal_attention_to_more(q, k))) return causal_attention(q, k, v);
-    const at::Tensor all_keys = for_each_query_head(k, q.size(1)), all_values = for_each_query_head(v, q.size(1));
+    const at::Tensor all_keys = for_query_heads(k, q.size(1)), all_values = for_query_heads(v, q.size(1));
     std::vector<at::Tensor> blocks;
     for (int64_t first = 0; first < time; first += masked_queries) {
         const int64_t count = std::min(masked_queries, time - first), last = keys - time + first;
@@ -170,7 +165,7 @@ at::Tensor KeyValueCache::attend_with_operations(const at::Tensor& projected, co
     at::Tensor mask = positions.le(last);
     if (shape_.window > 0) mask = mask.logical_and(positions.gt(last - shape_.window));
     const auto seen = [&](const at::Tensor& all) {
-        return for_each_query_head(all.narrow(2, 0, longest).index_select(0, slots), shape_.query_heads);
+        return for_query_heads(all.narrow(2, 0, longest).index_select(0, slots), shape_.query_heads);
     };
     return at::scaled_dot_product_attention(q.unsqueeze(2), seen(keys_), seen(values_),
                                             mask.view({batch, 1, 1, longest}))
