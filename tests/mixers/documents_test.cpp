@@ -7,41 +7,27 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "../model/small_model.h"
+#include "mixer_cases.h"
 #include "mixers/implementation.h"
 
 namespace amalgam {
 namespace {
 
-struct Case {
-    std::string name;
-    ModelSpec spec;
-};
-
-std::vector<Case> cases() {
+std::vector<test::MixerCase> cases() {
     const ModelConfig llama = test::small_config("llama", 1), qwen3 = test::small_config("qwen3", 1);
-    ModelConfig windowed = llama;
-    windowed.window = {20};
     ModelConfig wide = llama;  // heads that GPUs have kernels for
     wide.head_dim = 64;
-    return {
-        {"softmax, grouped heads", {llama, {softmax_mixer}, {}}},
-        {"softmax, norms of q and k", {qwen3, {softmax_mixer}, {}}},
-        {"softmax, window", {windowed, {softmax_mixer}, {}}},
-        {"gated delta net", {llama, {"gated_delta_net"}, {}}},
-        {"gated delta net, bare", {llama, {"gated_delta_net"}, {{"output_gate", false}, {"output_norm", false}}}},
-        {"gated delta net, convolution", {llama, {"gated_delta_net"}, {{"short_convolution", true}}}},
-        {"gated delta net, convolution and rotation",
-         {llama, {"gated_delta_net"}, {{"short_convolution", true}, {"rope", true}}}},
-        {"gated linear attention", {llama, {"gated_linear_attention"}, {}}},
-        {"Kimi delta attention", {llama, {"kimi_delta_attention"}, {{"short_convolution", false}}}},
-        {"Kimi delta attention, convolution", {llama, {"kimi_delta_attention"}, {{"short_convolution", true}}}},
-        {"Kimi delta attention, bounded decays",
-         {llama, {"kimi_delta_attention"}, {{"short_convolution", false}, {"lower_bound", -5.0}}}},
-        {"softmax, heads of 64", {wide, {softmax_mixer}, {}}},
-        {"gated delta net, heads of 64", {wide, {"gated_delta_net"}, {{"short_convolution", true}}}},
-        {"gated linear attention, heads of 64", {wide, {"gated_linear_attention"}, {}}},
-        {"Kimi delta attention, heads of 64", {wide, {"kimi_delta_attention"}, {{"short_convolution", true}}}},
-    };
+    std::vector<test::MixerCase> all = test::mixer_cases(llama, qwen3);
+    for (const test::MixerCase& further : std::vector<test::MixerCase>{
+             {"Kimi delta attention, bounded decays",
+              {llama, {"kimi_delta_attention"}, {{"short_convolution", false}, {"lower_bound", -5.0}}}},
+             {"softmax, heads of 64", {wide, {softmax_mixer}, {}}},
+             {"gated delta net, heads of 64", {wide, {"gated_delta_net"}, {{"short_convolution", true}}}},
+             {"gated linear attention, heads of 64", {wide, {"gated_linear_attention"}, {}}},
+             {"Kimi delta attention, heads of 64", {wide, {"kimi_delta_attention"}, {{"short_convolution", true}}}},
+         })
+        all.push_back(further);
+    return all;
 }
 
 /// Of documents of 1, 2, 3 and more tokens, shorter and longer than chunks of 64, some of which begin where chunks do.
@@ -137,7 +123,7 @@ double difference(const Result& a, const Result& b) {
 
 /// The same mathematics, and in narrower types no more rounding.
 TEST(MixersOfDocuments, compute_what_each_document_gives_alone) {
-    for (const Case& c : cases()) {
+    for (const test::MixerCase& c : cases()) {
         const MixersOfDocuments exact(c.spec, at::kDouble);
         const Result expected = exact.alone();
         EXPECT_LT(difference(exact.together(), expected), 1e-12) << c.name;
@@ -154,7 +140,7 @@ TEST(MixersOfDocuments, compute_what_each_document_gives_alone) {
 
 /// Positions run on within the sequence; what attention makes of them depends on distances. Tables are fp32.
 TEST(MixersOfDocuments, a_document_is_the_same_wherever_it_lies) {
-    for (const Case& c : cases()) {
+    for (const test::MixerCase& c : cases()) {
         if (c.spec.layout[0] != softmax_mixer && !c.spec.options.contains("rope")) continue;
         const MixersOfDocuments mixer(c.spec, at::kDouble);
         EXPECT_LT(difference(mixer.together(), mixer.alone(/*from_zero=*/true)), 1e-5) << c.name;

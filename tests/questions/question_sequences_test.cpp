@@ -11,23 +11,15 @@
 #include "../training/small_corpus.h"
 #include "questions/recall_questions.h"
 #include "recall_contents.h"
+#include "text_parts.h"
 
 namespace amalgam {
 namespace {
 
+using test::occurrences;
+using test::part;
+
 constexpr int64_t answer_tokens = 3;
-
-TextPiece part(const TextPiece& tokens, int64_t first, int64_t count) {
-    return {tokens.begin() + first, tokens.begin() + first + count};
-}
-
-int64_t occurrences(const TextPiece& tokens, const TextPiece& wanted) {
-    int64_t count = 0;
-    for (auto at = tokens.begin();; ++at, ++count) {
-        at = std::search(at, tokens.end(), wanted.begin(), wanted.end());
-        if (at == tokens.end()) return count;
-    }
-}
 
 class QuestionSequenceMaking : public test::TemporaryFolder {
   protected:

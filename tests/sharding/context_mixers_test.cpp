@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include "../mixers/mixer_cases.h"
 #include "../model/small_model.h"
 #include "mixers/implementation.h"
 #include "mixers/sequence_pieces.h"
@@ -13,32 +14,14 @@
 namespace amalgam {
 namespace {
 
-struct Case {
-    std::string name;
-    ModelSpec spec;
-};
-
-std::vector<Case> cases() {
+std::vector<test::MixerCase> cases() {
     ModelConfig llama = test::small_config("llama", 1), qwen3 = test::small_config("qwen3", 1);
     if (test::device().is_cuda()) llama.head_dim = qwen3.head_dim = 64;  // the heads that GPU kernels take
-    ModelConfig windowed = llama;
-    windowed.window = {20};
     ModelConfig wide_window = llama;
     wide_window.window = {1000};
-    return {
-        {"softmax, grouped heads", {llama, {softmax_mixer}, {}}},
-        {"softmax, norms of q and k", {qwen3, {softmax_mixer}, {}}},
-        {"softmax, window", {windowed, {softmax_mixer}, {}}},
-        {"softmax, window longer than the sequence", {wide_window, {softmax_mixer}, {}}},
-        {"gated delta net", {llama, {"gated_delta_net"}, {}}},
-        {"gated delta net, bare", {llama, {"gated_delta_net"}, {{"output_gate", false}, {"output_norm", false}}}},
-        {"gated delta net, convolution", {llama, {"gated_delta_net"}, {{"short_convolution", true}}}},
-        {"gated delta net, convolution and rotation",
-         {llama, {"gated_delta_net"}, {{"short_convolution", true}, {"rope", true}}}},
-        {"gated linear attention", {llama, {"gated_linear_attention"}, {}}},
-        {"Kimi delta attention", {llama, {"kimi_delta_attention"}, {{"short_convolution", false}}}},
-        {"Kimi delta attention, convolution", {llama, {"kimi_delta_attention"}, {{"short_convolution", true}}}},
-    };
+    std::vector<test::MixerCase> all = test::mixer_cases(llama, qwen3);
+    all.push_back({"softmax, window longer than the sequence", {wide_window, {softmax_mixer}, {}}});
+    return all;
 }
 
 class MixersOfPieces : public testing::Test {
@@ -121,7 +104,7 @@ constexpr int64_t lengths[] = {256, 267, 17};
 
 /// The same mathematics, and in fp32 no more rounding.
 TEST_F(MixersOfPieces, compute_what_the_whole_sequence_gives) {
-    for (const Case& c : cases())
+    for (const test::MixerCase& c : cases())
         for (const int64_t length : lengths) {
             const Result exact = own_of_whole(c.spec, length, at::kDouble);
             EXPECT_LT(difference(divided(c.spec, length, at::kDouble), exact), 1e-12)
@@ -135,13 +118,13 @@ TEST_F(MixersOfPieces, compute_what_the_whole_sequence_gives) {
 TEST_F(MixersOfPieces, need_no_message_to_be_sent_before_it_is_received) {
     if (!test::device().is_cpu()) GTEST_SKIP() << "the order of messages is that of the CPU's";
     test::SynchronousContext synchronous(world);
-    for (const Case& c : cases())
+    for (const test::MixerCase& c : cases())
         EXPECT_EQ(difference(divided(c.spec, 267, at::kFloat, synchronous), divided(c.spec, 267, at::kFloat)), 0.0)
             << c.name;
 }
 
 TEST_F(MixersOfPieces, take_bfloat16) {
-    for (const Case& c : cases()) {
+    for (const test::MixerCase& c : cases()) {
         const Result exact = own_of_whole(c.spec, 150, at::kDouble);
         const double whole = difference(own_of_whole(c.spec, 150, at::kBFloat16), exact),
                      pieces = difference(divided(c.spec, 150, at::kBFloat16), exact);
