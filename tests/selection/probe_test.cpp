@@ -297,7 +297,7 @@ TEST_F(AssembledModels, are_measured_part_by_part_as_at_once) {
         for (size_t i = 0; i < values.size(); ++i) EXPECT_NEAR(found.at(name)[i], values[i], 1e-5) << name;
 
     ProbeProgress progress = divided.begin();
-    divided.measure_next([&](const at::Tensor& tokens, int64_t batch) { return other.hidden(tokens, layout, batch); },
+    divided.measure_next([&](const TokenBatch& batch, int64_t number) { return other.hidden(batch, layout, number); },
                          progress);
     EXPECT_EQ(progress.sequences, (std::vector<bool>{true, true, true, true, false, false}));
     int64_t asked = 0, tokens = 4 * 40;
