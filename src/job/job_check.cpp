@@ -143,10 +143,6 @@ class Check {
                              job_.score.sequence_length,
                              " (no token has anything before its last two windows) use longer sequences or a window "
                              "below half of them");
-        findings_.problem_if(
-            is_measured && job_.data.documents == DocumentBorders::separate,
-            "score.far_context.weight is above 0 but data.documents is separate (windows are cut without "
-            "regard to documents) use data.documents: joined, or a weight of 0");
     }
 
     /// Of a batch: ranks, or groups of ranks that share sequences.

@@ -17,14 +17,30 @@ at::Tensor cut(const at::Tensor& sequences, int64_t first, int64_t width, int64_
     return at::constant_pad_nd(sequences.narrow(1, first, rest), {0, missing}, filling).reshape({-1, width});
 }
 
+/// Of windows as cut() makes them, where documents are kept apart.
+Borders borders_of_windows(const TokenBatch& batch, int64_t first, int64_t width) {
+    if (!batch.documents) return {};
+    const int64_t of_sequence = (batch.time() - first + width - 1) / width;
+    Borders found(size_t(batch.sequences() * of_sequence));
+    int64_t start = 0;
+    for (const int64_t length : batch.documents->lengths()) {
+        const int64_t sequence = start / batch.time(), place = start % batch.time() - first;
+        if (place > 0 && place % width > 0)
+            found[size_t(sequence * of_sequence + place / width)].push_back(place % width);
+        start += length;
+    }
+    return found;
+}
+
 /// Writes the losses of second halves of windows, of which the first one begins at token `first`, into `loss`
 /// [sequences, time].
-void add_losses_of_windows(const CausalLM& teacher, const at::Tensor& head, const at::Tensor& tokens, int64_t window,
+void add_losses_of_windows(const CausalLM& teacher, const at::Tensor& head, const TokenBatch& batch, int64_t window,
                            int64_t first, int64_t loss_chunk, at::Tensor& loss) {
-    const int64_t sequences = tokens.size(0), rest = tokens.size(1) - first;
+    const int64_t sequences = batch.sequences(), rest = batch.time() - first, width = 2 * window;
     const auto second_halves = [&](const at::Tensor& windows) { return windows.narrow(1, window, window); };
-    const at::Tensor targets = cut(next_tokens(tokens).view_as(tokens), first, 2 * window, -1);
-    const at::Tensor states = teacher.hidden(cut(tokens, first, 2 * window, 0));
+    const at::Tensor targets = cut(next_tokens(batch).view_as(batch.tokens), first, width, -1);
+    const at::Tensor states =
+        teacher.hidden({cut(batch.tokens, first, width, 0), borders_of_windows(batch, first, width)});
     const at::Tensor found =
         token_cross_entropy(second_halves(states).flatten(0, 1), head, second_halves(targets).flatten(), loss_chunk)
             .loss.view({-1, window});
@@ -34,9 +50,10 @@ void add_losses_of_windows(const CausalLM& teacher, const at::Tensor& head, cons
 
 }  // namespace
 
-at::Tensor needs_far_context(const CausalLM& teacher, const at::Tensor& head, const at::Tensor& tokens,
+at::Tensor needs_far_context(const CausalLM& teacher, const at::Tensor& head, const TokenBatch& batch,
                              const at::Tensor& states, const FarContextJob& job, int64_t loss_chunk) {
     const at::NoGradGuard no_grad;
+    const at::Tensor& tokens = batch.tokens;
     const int64_t begins = 2 * job.window;
     at::Tensor far = at::zeros(tokens.sizes(), tokens.options().dtype(at::kBool));
     if (tokens.size(0) == 0 || tokens.size(1) <= begins) {
@@ -44,10 +61,10 @@ at::Tensor needs_far_context(const CausalLM& teacher, const at::Tensor& head, co
         for (int pass = 0; teacher.weights_on_demand() != nullptr && pass < 2; ++pass) teacher.hidden(nothing);
         return far.flatten();
     }
-    const at::Tensor whole = token_cross_entropy(states, head, next_tokens(tokens), loss_chunk).loss.view_as(tokens);
+    const at::Tensor whole = token_cross_entropy(states, head, next_tokens(batch), loss_chunk).loss.view_as(tokens);
     at::Tensor near = at::zeros_like(whole);
     for (const int64_t first : {int64_t{0}, job.window})
-        add_losses_of_windows(teacher, head, tokens, job.window, first, loss_chunk, near);
+        add_losses_of_windows(teacher, head, batch, job.window, first, loss_chunk, near);
     const int64_t rest = tokens.size(1) - begins;
     far.narrow(1, begins, rest).copy_((near - whole).narrow(1, begins, rest) >= job.gain);
     return far.flatten();

@@ -96,7 +96,7 @@ void Probe::look_for_far_tokens(const FarContextJob& far_context) {
     for (size_t pass = 0; pass < batches_.size(); ++pass) {
         Batch& batch = batches_[pass];
         if (batch.is_text) {
-            const at::Tensor far = needs_far_context(teacher_, outer.head(), batch.sequences.tokens,
+            const at::Tensor far = needs_far_context(teacher_, outer.head(), batch.sequences,
                                                      teacher_states(batch, pass), far_context, loss_chunk_)
                                        .to(at::kCPU);
             const bool* values = far.const_data_ptr<bool>();

@@ -164,10 +164,29 @@ TEST_F(AssembledModels, the_number_of_ranks_changes_no_bit) {
     EXPECT_EQ(measured(alone, model, layout), measured(together, model, layout));
 }
 
-at::Tensor far_context_of(const CausalLM& teacher, const at::Tensor& tokens, const FarContextJob& job) {
+at::Tensor far_context_of(const CausalLM& teacher, const TokenBatch& batch, const FarContextJob& job) {
     const at::NoGradGuard no_grad;
     const HeldOuterWeights outer(teacher);
-    return needs_far_context(teacher, outer.head(), tokens, teacher.hidden(tokens).flatten(0, 1), job, 0);
+    return needs_far_context(teacher, outer.head(), batch, teacher.hidden(batch).flatten(0, 1), job, 0);
+}
+
+/// Windows begin at multiples of 4 tokens, as these documents do.
+TEST_F(AssembledModels, far_context_is_that_of_the_same_document) {
+    FarContextJob job;
+    job.window = 4;
+    job.gain = 0.02;
+    const at::Tensor tokens = test::random_tokens(2, 40, 61, 5);
+    const TokenBatch batch(tokens, Borders{{8, 20}, {16}});
+    std::vector<at::Tensor> alone;
+    int64_t first = 0;
+    for (const int64_t length : batch.documents->lengths()) {
+        alone.push_back(far_context_of(*teacher, tokens.flatten().narrow(0, first, length).unsqueeze(0), job));
+        first += length;
+    }
+    const at::Tensor found = far_context_of(*teacher, batch, job);
+    EXPECT_TRUE(at::equal(found, at::cat(alone)));
+    EXPECT_GT(found.sum().item<int64_t>(), 3);
+    EXPECT_FALSE(at::equal(found, far_context_of(*teacher, tokens, job)));
 }
 
 /// The loss of the token after each of a sequence, with the last `context` tokens alone.
