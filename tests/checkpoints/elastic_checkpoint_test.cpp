@@ -110,7 +110,9 @@ TEST_F(ElasticCheckpoint, has_the_same_bytes_and_checksums_whoever_wrote_it) {
         for (const Cut& cut : std::vector<Cut>{even, uneven, all_on_the_last})
             for (const bool reversed : {false, true}) {
                 const auto path = write("many", ranks, cut, reversed);
-                if (world.is_root()) EXPECT_TRUE(datasets_of(path) == expected) << ranks << " ranks";
+                if (world.is_root()) {
+                    EXPECT_TRUE(datasets_of(path) == expected) << ranks << " ranks";
+                }
                 world.barrier();
             }
 }
@@ -199,7 +201,9 @@ TEST_F(ElasticCheckpoint, parts_that_do_not_cover_a_tensor_are_an_error) {
     world.barrier();
     EXPECT_FALSE(std::filesystem::exists(path));
     world.barrier();
-    if (world.is_root()) EXPECT_EQ(std::distance(std::filesystem::directory_iterator(shared), {}), 0);
+    if (world.is_root()) {
+        EXPECT_EQ(std::distance(std::filesystem::directory_iterator(shared), {}), 0);
+    }
 }
 
 TEST_F(ElasticCheckpoint, a_rank_that_cannot_write_is_everybodys_failure_and_spares_the_old_file) {
@@ -225,8 +229,12 @@ TEST(EvenPieces, cover_each_tensor_once_in_equal_stretches) {
             const Pieces part = even_pieces(whole, rank, ranks);
             for (size_t i = 0; i < part.size(); ++i) {
                 ASSERT_EQ(part[i].first, next[i]);
-                if (part[i].values.numel() > 0) EXPECT_EQ(part[i].values[0].item<float>(), float(part[i].first));
-                if (part[i].first < whole_elements(part[i])) EXPECT_EQ(part[i].first % 1024, 0);
+                if (part[i].values.numel() > 0) {
+                    EXPECT_EQ(part[i].values[0].item<float>(), float(part[i].first));
+                }
+                if (part[i].first < whole_elements(part[i])) {
+                    EXPECT_EQ(part[i].first % 1024, 0);
+                }
                 next[i] += part[i].values.numel();
                 mine += part[i].values.numel();
             }

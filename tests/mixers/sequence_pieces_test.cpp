@@ -14,7 +14,9 @@ TEST(SequencePieces, follow_each_other_and_cover_the_sequence) {
             for (int64_t rank = 0; rank < ranks; ++rank) {
                 const SequencePiece piece = sequence_piece(length, ranks, rank);
                 EXPECT_EQ(piece.first, end);
-                if (ranks > 1) EXPECT_GE(piece.count, shortest_piece) << length << " over " << ranks;
+                if (ranks > 1) {
+                    EXPECT_GE(piece.count, shortest_piece) << length << " over " << ranks;
+                }
                 end = piece.end();
             }
             EXPECT_EQ(end, length);

@@ -53,9 +53,10 @@ TEST(AttentionAfter, is_attention_to_all_keys) {
                 }
                 const auto found = with_gradients(inputs, type, after);
                 for (size_t i = 0; i < expected.size(); ++i)
-                    if (expected[i].defined() && expected[i].numel() > 0)
+                    if (expected[i].defined() && expected[i].numel() > 0) {
                         EXPECT_LT(test::relative_error(found[i], expected[i]), most)
                             << kv_heads << " heads of keys, " << before << " before, " << type << ", " << i;
+                    }
             }
         }
 }

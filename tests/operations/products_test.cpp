@@ -56,7 +56,9 @@ TEST(Products, of_few_rows_at_a_time_agree_with_others) {
                 const at::Tensor expected =
                     at::linear(x.to(at::kFloat), weight.to(at::kFloat), added.defined() ? added.to(at::kFloat) : added);
                 const at::NoGradGuard no_grad;
-                if (!is_widened(x)) EXPECT_TRUE(at::equal(linear_map(x, weight, added), at::linear(x, weight, added)));
+                if (!is_widened(x)) {
+                    EXPECT_TRUE(at::equal(linear_map(x, weight, added), at::linear(x, weight, added)));
+                }
                 const FewRowsAtATime few_rows;
                 const at::Tensor found = linear_map(x, weight, added);
                 EXPECT_EQ(found.scalar_type(), type);
