@@ -376,7 +376,7 @@ TEST_F(Export, is_compared_with_the_student_before_it_is_published) {
     const auto model = test::small_model(hybrid, 1, /*trainable=*/true);
     const ModelSource student(*model, "the student");
     const at::Tensor tokens = test::random_tokens(1, 9, hybrid.config.vocabulary_size, 3);
-    const at::Tensor found = logits_block_by_block(student, hybrid, tokens, false);
+    const at::Tensor found = logits_block_by_block(student, hybrid, tokens);
     EXPECT_LT(test::relative_error(found, model->logits(tokens).detach()), 1e-6);
     for (const auto precision : {ExportPrecision::float32, ExportPrecision::bfloat16})
         expect_error([&] { expect_same_logits(student, hybrid, precision, all_logits_alike, student, {}); },

@@ -57,7 +57,7 @@ at::Tensor logits_of_fla(const TensorSource& written, const nlohmann::json& conf
                          const at::Tensor& tokens) {
     ModelSpec as_written = spec;
     as_written.config.rms_norm_eps = as_written.output_norm_eps = config.at("norm_eps");
-    return logits_block_by_block(FlaSource(written), as_written, tokens, /*rounded=*/false);
+    return logits_block_by_block(FlaSource(written), as_written, tokens);
 }
 
 }  // namespace amalgam
