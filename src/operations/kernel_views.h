@@ -4,7 +4,10 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 
+#include <algorithm>
+#include <initializer_list>
 #include <optional>
 
 #include "kernels/element_type.h"
@@ -49,6 +52,13 @@ inline kernels::Rows rows(const at::Tensor& t, int64_t inner) {
 /// For arguments of autograd functions, which must be defined tensors or none at all.
 inline std::optional<at::Tensor> if_defined(const at::Tensor& t) {
     return t.defined() ? std::optional(t) : std::nullopt;
+}
+
+/// Will a backward pass ask for the gradient of any of these? Undefined ones have none.
+inline bool wants_gradient(std::initializer_list<at::Tensor> inputs) {
+    return at::GradMode::is_enabled() && std::any_of(inputs.begin(), inputs.end(), [](const at::Tensor& t) {
+               return t.defined() && t.requires_grad();
+           });
 }
 
 /// Of a contiguous fp32 tensor that a kernel can do without.

@@ -4,7 +4,6 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include <algorithm>
 #include <mutex>
 #include <stdexcept>
 
@@ -132,12 +131,6 @@ struct GatedDeltaMixingOnCuda : Function<GatedDeltaMixingOnCuda> {
                 at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
     }
 };
-
-bool wants_gradient(std::initializer_list<at::Tensor> inputs) {
-    return at::GradMode::is_enabled() && std::any_of(inputs.begin(), inputs.end(), [](const at::Tensor& t) {
-               return t.defined() && t.requires_grad();
-           });
-}
 
 tensor_list mix_with_gradients(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
                                const at::Tensor& norm, const std::optional<at::Tensor>& before,

@@ -2,9 +2,7 @@
 #include "mixers/kimi_delta_attention/kimi_delta_rule_cuda.h"
 
 #include <ATen/ATen.h>
-#include <ATen/core/grad_mode.h>
 
-#include <algorithm>
 #include <mutex>
 #include <stdexcept>
 
@@ -112,11 +110,6 @@ struct KimiDeltaRuleOnCuda : Function<KimiDeltaRuleOnCuda> {
                 at::Tensor(),         at::Tensor(),       at::Tensor()};
     }
 };
-
-bool wants_gradient(std::initializer_list<at::Tensor> inputs) {
-    return at::GradMode::is_enabled() &&
-           std::any_of(inputs.begin(), inputs.end(), [](const at::Tensor& t) { return t.requires_grad(); });
-}
 
 tensor_list rule_with_gradients(const KimiDeltaTokens& tokens, const at::Tensor& a_log, const at::Tensor& dt_bias,
                                 const std::optional<at::Tensor>& before, const std::optional<at::Tensor>& starts,
