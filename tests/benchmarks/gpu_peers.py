@@ -24,17 +24,32 @@ def median_milliseconds(run, repetitions):
     return statistics.median(times[3:])
 
 
-def time_passes(call, sets, repetitions):
+def captured(run):
+    """run(0) and run(1) as CUDA graphs, so that the time to start kernels from Python is not counted."""
+    graphs = [torch.cuda.CUDAGraph() for _ in range(2)]
+    kept = []  # results: freed memory of a graph would be used by the next
+    for i, graph in enumerate(graphs):
+        run(i)
+        with torch.cuda.graph(graph):
+            kept.append(run(i))
+    return lambda i, kept=kept: graphs[i % 2].replay()
+
+
+def time_passes(call, sets, repetitions, in_graph=False):
     """Milliseconds of call(inputs) without gradients, of its backward pass, and of both. `sets`: two lists of inputs that
-    want gradients, of the shape of the output in place 2; taken in turns, so that no cache flatters."""
+    want gradients, of the shape of the output in place 2; taken in turns, so that no cache flatters. `in_graph`: the first and
+    the last in CUDA graphs, the backward pass by itself not at all."""
     gradient = torch.randn_like(sets[0][2])
 
     def forward(i):
         with torch.no_grad():
-            call(sets[i % 2])
+            return call(sets[i % 2])
 
+    both = lambda i: torch.autograd.grad(call(sets[i % 2]), sets[i % 2], gradient)
+    if in_graph:
+        return {name: median_milliseconds(captured(run), repetitions)
+                for name, run in (("forward", forward), ("forward and backward", both))}
     outputs = [call(inputs) for inputs in sets]
     backward = lambda i: torch.autograd.grad(outputs[i % 2], sets[i % 2], gradient, retain_graph=True)
-    both = lambda i: torch.autograd.grad(call(sets[i % 2]), sets[i % 2], gradient)
     return {name: median_milliseconds(run, repetitions)
             for name, run in (("forward", forward), ("backward", backward), ("forward and backward", both))}

@@ -8,9 +8,11 @@ the same time for either. Medians by CUDA events over inputs in different memory
 20 steps in a CUDA graph on both sides. Packed: the lengths of the benchmark program.
 fla's Triton kernels choose among N variants each (--triton-configs); backends that replace them are switched off.
 --warm only compiles them, --check compares fla's output and gradients with the recurrence in fp32; nothing is timed then.
+--graphs times fla's passes in CUDA graphs too ("in a graph"), without the host's time to start kernels from Python.
+--flash-kda adds the forward pass of FlashKDA (package flash_kda; dimension 128, bounded gate; with --check its error).
 
 usage: kimi_delta_attention_cuda_peer.py BENCHMARK_PROGRAM [--csv FILE --triton-configs 3 --shapes 0 1 --gates softplus
-           --warm --check]
+           --warm --check --graphs --flash-kda]
 """
 import argparse
 import csv
@@ -77,6 +79,23 @@ def check(rule, dim, gate):
           flush=True)
 
 
+def check_flash_kda():
+    inputs, options = random_inputs((2, 200, 2, 128, ""), "bounded")
+    expected = recurrence(*inputs, options)
+    error = ((flash_kda_forward(inputs, options).float() - expected).square().mean() / expected.square().mean()).sqrt()
+    print(f"# FlashKDA's error, dim 128, bounded: o {error.item():.4f}", flush=True)
+
+
+def flash_kda_forward(inputs, options):
+    """FlashKDA's forward pass on fla's inputs and options; it knows the bounded gate and dimension 128 alone."""
+    import flash_kda
+    q, k, v, a, b = (x.detach() for x in inputs)
+    output = torch.empty_like(v)
+    flash_kda.fwd(q, k, v, a, b, q.shape[-1] ** -0.5, output, options["A_log"],
+                  options["dt_bias"].view(*a.shape[2:]), options["lower_bound"], cu_seqlens=options.get("cu_seqlens"))
+    return output
+
+
 def time_decoding(rule, shape, gate, repetitions):
     sequences, _, heads, dim, _ = shape
     inputs, options = random_inputs(shape, gate)
@@ -112,6 +131,8 @@ def main():
     parser.add_argument("--gates", nargs="+", choices=GATES, default=list(GATES))
     parser.add_argument("--warm", action="store_true")
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--graphs", action="store_true")
+    parser.add_argument("--flash-kda", action="store_true")
     a = parser.parse_args()
     os.environ.update(FLA_FLASH_KDA="0", FLA_TILELANG="0")
     limit_triton_configs(a.triton_configs)
@@ -120,6 +141,8 @@ def main():
         for dim in (64, 128):
             for gate in a.gates:
                 check(chunk_kda, dim, gate)
+        if a.flash_kda:
+            check_flash_kda()
         return
     rows = []
     for shape in (SHAPES[i] for i in a.shapes):
@@ -134,13 +157,21 @@ def main():
                 for _ in range(2):
                     inputs, options = random_inputs(shape, gate)
                     sets.append([x.requires_grad_() for x in inputs])
-                times = time_passes(lambda x: chunk_kda(*x, **options)[0], sets, repetitions)
-            for operation, time in times.items():
-                if a.warm:
-                    continue
-                rows.append([*shape[:4], f"{operation} packed" if shape[4] == "packed" else operation, f"fla {gate}",
-                             f"{ours[operation] / count:.3f}", f"{time / count:.3f}", f"{time / ours[operation]:.2f}"])
-                print(*rows[-1], sep=",", flush=True)
+                run = lambda x: chunk_kda(*x, **options)[0]
+                times = time_passes(run, sets, repetitions)
+            found = [(f"fla {gate}", times)]
+            if a.graphs and shape[4] != "decode":
+                found.append((f"fla {gate} in a graph", time_passes(run, sets, repetitions, in_graph=True)))
+            if a.flash_kda and gate == "bounded" and shape[3] == 128 and shape[4] != "decode":
+                flash = lambda i: flash_kda_forward(sets[i % 2], options)
+                found.append(("FlashKDA", {"forward": median_milliseconds(flash, repetitions)}))
+            if a.warm:
+                continue
+            for peer, times in found:
+                for operation, time in times.items():
+                    rows.append([*shape[:4], f"{operation} packed" if shape[4] == "packed" else operation, peer,
+                                 f"{ours[operation] / count:.3f}", f"{time / count:.3f}", f"{time / ours[operation]:.2f}"])
+                    print(*rows[-1], sep=",", flush=True)
     if a.csv:
         with open(a.csv, "w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
