@@ -51,6 +51,7 @@ class SharedAttention {
         const auto [k_before, v_before] = joined(keys);
         merge_into(all.narrow(asked, time - asked),
                    {attend(by_, q.narrow(2, asked, time - asked), k_before, v_before, AttentionMask::none)});
+        // Not expected before: a GPU that waits for a message has multiprocessors occupied by that.
         const Attended first = all.narrow(0, asked);
         std::vector<Arrival> answers, log_sums;
         for (const int64_t rank : earlier_) {
@@ -105,6 +106,7 @@ class SharedAttention {
             before = attend_backward(by_, second(d_o), second(q), k_before, v_before, all.narrow(asked, time - asked),
                                      AttentionMask::none);
         }
+        // Expected before the last of this rank's work, during which they come.
         std::vector<Arrival> answers;
         for (const int64_t rank : earlier_) answers.push_back(context_.expect(with_time(q, asked), q.options(), rank));
         for (const int64_t rank : earlier_) {
