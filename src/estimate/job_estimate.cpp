@@ -135,15 +135,32 @@ class Estimator {
         return double(share_of_rank(job_, job, sharers).tokens) / double(pieces);
     }
 
-    /// Keys and values of the earlier pieces, on the rank with the last of `pieces`, which has most: of `kept` softmax
-    /// layers until their backward pass; and of the layer at work, the teacher's too, as they came and as they are
-    /// read, or their gradients twice.
-    double keys_before(const TrainingJob& job, double kept, bool with_teacher, int64_t pieces) const {
+    /// What ranks that share sequences have of each other's, on the rank that has most of it. Keys and values before
+    /// its piece: of `kept` softmax layers until their backward pass; and of the layer at work, the teacher's too, as
+    /// they came and as they are read, or their gradients twice. Where causal attention is shared evenly
+    /// (attention_of_piece.h): outputs of these layers until their backward pass, if their blocks are computed again;
+    /// and of the layer at work half of the queries of its own piece and of later ones (in the backward pass with
+    /// outputs and their gradients), and what earlier ranks found for its own half.
+    double of_other_pieces(const TrainingJob& job, double kept, bool with_teacher, int64_t pieces) const {
         if (pieces == 1 || (kept == 0 && !with_teacher)) return 0;
         const Share share = share_of_rank(job_, job, sharers());
         if (share.sequences == 0) return 0;
-        const SequencePiece last = sequence_piece(share.tokens / share.sequences, pieces, pieces - 1);
-        return double(share.sequences) * (kept + 2) * sizes_.keys_before(double(last.first), bytes_);
+        const int64_t length = share.tokens / share.sequences;
+        const bool evenly = (on_cpu() || bytes_ == 2) && sizes_.has_unwindowed_softmax(length),
+                   again = job_.sharding.activations == Activations::recompute;
+        double most = 0;
+        for (int64_t rank = 0; rank < pieces; ++rank) {
+            const SequencePiece piece = sequence_piece(length, pieces, rank);
+            double bytes = (kept + 2) * sizes_.keys_before(double(piece.first), bytes_);
+            if (evenly) {
+                const double asking = double(length - (rank > 0 ? piece.first : piece.count));
+                bytes += sizes_.queries((again ? kept * double(piece.count) : 0) + (kept > 0 ? 3 : 1) * asking / 2 +
+                                            double(piece.first) / 2,
+                                        bytes_);
+            }
+            most = std::max(most, bytes);
+        }
+        return double(share.sequences) * most;
     }
 
     /// Logits of `models` for a chunk of the tokens (the gradient takes the student's place), and what the gradient of
@@ -168,7 +185,7 @@ class Estimator {
         const double tokens = micro_batch_tokens(job, sharers, pieces);
         sizes.teacher = with_teacher ? teacher() : 0;
         sizes.activation_bytes = tokens * (block_activations(kept) + 3 * bytes_ * sizes_.hidden()) +
-                                 keys_before(job, kept, with_teacher, pieces);
+                                 of_other_pieces(job, kept, with_teacher, pieces);
         sizes.logit_bytes = logit_bytes(job.loss_chunk_tokens, tokens, with_teacher ? 2 : 1);
         return sizes;
     }
@@ -202,7 +219,7 @@ class Estimator {
         sizes.activation_bytes = micro_batch_tokens(job, sharers(), context()) *
                                      (sizes_.linear_mixer_activations(bytes_) + sizes_.linear_mixer_gradients(bytes_) +
                                       (2 * bytes_ + 12) * sizes_.hidden()) +
-                                 keys_before(job, 0, true, context());
+                                 of_other_pieces(job, 0, true, context());
         shard(stage, sizes, machine_.ranks);
         stage.flops = stage.tokens * TrainingPlan(job).mean_cost([&](int64_t length) {
             return sizes_.block_flops(sizes_.layers(), double(length)) +

@@ -76,6 +76,15 @@ double ModelSizes::keys_before(double before, double compute) const {
     return 2 * compute * double(teacher_.key_value_heads * teacher_.head_dim) * seen;
 }
 
+double ModelSizes::queries(double tokens, double compute) const {
+    return compute * double(teacher_.query_heads * teacher_.head_dim) * tokens;
+}
+
+bool ModelSizes::has_unwindowed_softmax(int64_t length) const {
+    return std::any_of(teacher_.window.begin(), teacher_.window.end(),
+                       [&](int64_t window) { return window == 0 || window >= length; });
+}
+
 double ModelSizes::activations(double kept, double compute) const {
     return kept * softmax_block_activations(compute) + (layers_ - kept) * linear_block_activations(compute);
 }

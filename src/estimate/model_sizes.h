@@ -59,6 +59,10 @@ class ModelSizes {
     /// Bytes of the keys and values of `before` tokens before a piece of a sequence that a softmax layer attends to:
     /// with a sliding window, of those in it (the widest of all layers).
     double keys_before(double before, double compute) const;
+    /// Bytes of so many tokens' queries to a softmax layer, or of what they find.
+    double queries(double tokens, double compute) const;
+    /// Whether some softmax layer sees all of sequences of `length` tokens.
+    bool has_unwindowed_softmax(int64_t length) const;
 
   private:
     double block_rest() const { return 3 * hidden_ * intermediate_ + 2 * hidden_; }

@@ -35,10 +35,12 @@ struct InputsBefore : Function<InputsBefore> {
         keep_in(ctx, context);
         ctx->saved_data["count"] = count;
         const std::vector<int64_t> sizes = {x.size(0), count, x.size(2)};
-        if (!context->is_last()) context->send(copied(x.narrow(1, x.size(1) - count, count)), context->rank() + 1);
-        const at::Tensor before = context->is_first() ? at::zeros(sizes, x.options())
-                                                      : context->receive(sizes, x.options(), context->rank() - 1);
-        return at::cat({before, x}, 1);
+        const tensor_list before = context->once([&]() -> tensor_list {
+            if (!context->is_last()) context->send(copied(x.narrow(1, x.size(1) - count, count)), context->rank() + 1);
+            return {context->is_first() ? at::zeros(sizes, x.options())
+                                        : context->receive(sizes, x.options(), context->rank() - 1)};
+        });
+        return at::cat({before[0], x}, 1);
     }
 
     static tensor_list backward(AutogradContext* ctx, tensor_list gradients) {
@@ -60,7 +62,10 @@ struct ReceiveState : Function<ReceiveState> {
     static tensor_list forward(AutogradContext* ctx, const at::Tensor& input, ContextGroup* context,
                                at::IntArrayRef sizes, at::ScalarType type) {
         keep_in(ctx, context);
-        return {input, context->receive(sizes, input.options().dtype(type), context->rank() - 1)};
+        const tensor_list state = context->once([&]() -> tensor_list {
+            return {context->receive(sizes, input.options().dtype(type), context->rank() - 1)};
+        });
+        return {input, state[0]};
     }
 
     static tensor_list backward(AutogradContext* ctx, tensor_list gradients) {
@@ -76,7 +81,10 @@ struct SendState : Function<SendState> {
         keep_in(ctx, context);
         ctx->saved_data["sizes"] = state.sizes();
         ctx->saved_data["type"] = state.scalar_type();
-        context->send(state, context->rank() + 1);
+        context->once([&]() -> tensor_list {
+            context->send(state, context->rank() + 1);
+            return {};
+        });
         return mixed;
     }
 
@@ -120,29 +128,8 @@ struct KeysBefore : Function<KeysBefore> {
         keep_in(ctx, context);
         ctx->saved_data["length"] = length;
         ctx->saved_data["window"] = window;
-        const SharedKeys shared{*context, length, window};
-        at::Tensor both;
-        for (int64_t rank = context->rank() + 1, count = -1; rank < context->ranks(); ++rank) {
-            const Span span = shared.own_seen(rank);
-            if (span.count() == 0) continue;
-            // Without a window all later ranks see the same.
-            if (span.count() != count)
-                both = at::stack({k.narrow(2, span.first, span.count()), v.narrow(2, span.first, span.count())});
-            count = span.count();
-            context->send(both, rank);
-        }
-        std::vector<at::Tensor> before = {k.new_empty({2, k.size(0), k.size(1), 0, k.size(3)})};
-        for (int64_t rank = context->rank() - 1; rank >= 0; --rank)
-            if (const Span span = shared.seen(rank, context->rank()); span.count() > 0)
-                before.push_back(
-                    context->receive({2, k.size(0), k.size(1), span.count(), k.size(3)}, k.options(), rank));
-        std::reverse(before.begin(), before.end());
-        const auto part = [&](int64_t i) {
-            std::vector<at::Tensor> of_ranks;
-            for (const at::Tensor& both : before) of_ranks.push_back(both.select(0, i));
-            return at::cat(of_ranks, 2);
-        };
-        return {k, v, part(0), part(1)};
+        const tensor_list before = context->once([&] { return exchange({*context, length, window}, k, v); });
+        return {k, v, before[0], before[1]};
     }
 
     static tensor_list backward(AutogradContext* ctx, tensor_list gradients) {
@@ -167,6 +154,34 @@ struct KeysBefore : Function<KeysBefore> {
         }
         sum = sum.to(own.scalar_type());
         return {sum.select(0, 0), sum.select(0, 1), at::Tensor(), at::Tensor(), at::Tensor()};
+    }
+
+  private:
+    /// -> k and v before.
+    static tensor_list exchange(const SharedKeys& shared, const at::Tensor& k, const at::Tensor& v) {
+        ContextGroup& context = shared.context;
+        at::Tensor both;
+        for (int64_t rank = context.rank() + 1, count = -1; rank < context.ranks(); ++rank) {
+            const Span span = shared.own_seen(rank);
+            if (span.count() == 0) continue;
+            // Without a window all later ranks see the same.
+            if (span.count() != count)
+                both = at::stack({k.narrow(2, span.first, span.count()), v.narrow(2, span.first, span.count())});
+            count = span.count();
+            context.send(both, rank);
+        }
+        std::vector<at::Tensor> before = {k.new_empty({2, k.size(0), k.size(1), 0, k.size(3)})};
+        for (int64_t rank = context.rank() - 1; rank >= 0; --rank)
+            if (const Span span = shared.seen(rank, context.rank()); span.count() > 0)
+                before.push_back(
+                    context.receive({2, k.size(0), k.size(1), span.count(), k.size(3)}, k.options(), rank));
+        std::reverse(before.begin(), before.end());
+        const auto part = [&](int64_t i) {
+            std::vector<at::Tensor> of_ranks;
+            for (const at::Tensor& both : before) of_ranks.push_back(both.select(0, i));
+            return at::cat(of_ranks, 2);
+        };
+        return {part(0), part(1)};
     }
 };
 

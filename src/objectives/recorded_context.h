@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What came from earlier ranks in a forward pass that is computed again is kept rather than sent again: so a rank need
+// What came from other ranks in a forward pass that is computed again is kept rather than sent again: so a rank need
 // not wait in its backward pass for the forward passes of others.
 #pragma once
 
@@ -18,20 +18,20 @@ class RecordedContext : public ContextGroup {
     /// The same forward pass follows again, then its backward pass.
     void replay() { replays_ = true; }
 
-    void send(const at::Tensor& t, int64_t to) override {
-        if (to < rank() || !replays_) group_.send(t, to);
+    void send(const at::Tensor& t, int64_t to) override { group_.send(t, to); }
+    Arrival expect(at::IntArrayRef sizes, const at::TensorOptions& like, int64_t from) override {
+        return group_.expect(sizes, like, from);
     }
-    at::Tensor receive(at::IntArrayRef sizes, const at::TensorOptions& like, int64_t from) override {
-        if (from > rank()) return group_.receive(sizes, like, from);
-        if (!replays_) return received_.emplace_back(group_.receive(sizes, like, from));
-        at::Tensor t = std::move(received_.front());
-        received_.pop_front();
-        return t;
+    std::vector<at::Tensor> once(const std::function<std::vector<at::Tensor>()>& exchange) override {
+        if (!replays_) return recorded_.emplace_back(exchange());
+        std::vector<at::Tensor> results = std::move(recorded_.front());
+        recorded_.pop_front();
+        return results;
     }
 
   private:
     ContextGroup& group_;
-    std::deque<at::Tensor> received_;
+    std::deque<std::vector<at::Tensor>> recorded_;
     bool replays_ = false;
 };
 

@@ -7,7 +7,9 @@
 #include <deque>
 #include <exception>
 #include <future>
+#include <memory>
 #include <thread>
+#include <vector>
 
 #include "sharding/worker_thread.h"
 #include "system/activity.h"
@@ -38,7 +40,10 @@ class MpiContext : public ContextGroup {
 
     void send(const at::Tensor& t, int64_t to) override {
         const Waiting waiting("sending of a piece's end");
-        const auto work = [this, t = t.contiguous(), to] { exchange(t, to, /*sends=*/true); };
+        const auto work = [this, t = t.contiguous(), to] {
+            Parts parts = begin(t, to, /*sends=*/true);
+            finish(parts, to, /*sends=*/true);
+        };
         if (!threaded_) return work();
         while (!on_the_way_.empty() && (on_the_way_.size() >= most_on_the_way || is_over(on_the_way_.front()))) {
             on_the_way_.front().get();
@@ -47,11 +52,14 @@ class MpiContext : public ContextGroup {
         on_the_way_.push_back(sender_.run(work));
     }
 
-    at::Tensor receive(at::IntArrayRef sizes, const at::TensorOptions& like, int64_t from) override {
-        const Waiting waiting("waiting for the rank with a neighbouring piece");
-        at::Tensor t = at::empty(sizes, like);
-        exchange(t, from, /*sends=*/false);
-        return t;
+    Arrival expect(at::IntArrayRef sizes, const at::TensorOptions& like, int64_t from) override {
+        const at::Tensor t = at::empty(sizes, like);
+        const auto parts = std::make_shared<Parts>(begin(t, from, /*sends=*/false));
+        return [this, t, parts, from] {
+            const Waiting waiting("waiting for the rank with a neighbouring piece");
+            finish(*parts, from, /*sends=*/false);
+            return t;
+        };
     }
 
   private:
@@ -59,27 +67,40 @@ class MpiContext : public ContextGroup {
         return work.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
     }
 
-    void exchange(const at::Tensor& t, int64_t other, bool sends) {
+    /// A tensor on its way: a message of each most_bytes.
+    struct Part {
+        MPI_Request request;
+        int bytes;
+    };
+    using Parts = std::vector<Part>;
+
+    Parts begin(const at::Tensor& t, int64_t other, bool sends) const {
         char* data = static_cast<char*>(t.data_ptr());
+        Parts parts;
         for (size_t first = 0; first < t.nbytes(); first += most_bytes) {
-            const int count = int(std::min(most_bytes, t.nbytes() - first));
-            MPI_Request request = MPI_REQUEST_NULL;
+            Part& part = parts.emplace_back(Part{MPI_REQUEST_NULL, int(std::min(most_bytes, t.nbytes() - first))});
             if (sends)
-                check_mpi(MPI_Isend(data + first, count, MPI_BYTE, int(other), tag, group_.get(), &request),
+                check_mpi(MPI_Isend(data + first, part.bytes, MPI_BYTE, int(other), tag, group_.get(), &part.request),
                           "MPI_Isend");
             else
-                check_mpi(MPI_Irecv(data + first, count, MPI_BYTE, int(other), tag, group_.get(), &request),
+                check_mpi(MPI_Irecv(data + first, part.bytes, MPI_BYTE, int(other), tag, group_.get(), &part.request),
                           "MPI_Irecv");
+        }
+        return parts;
+    }
+
+    void finish(Parts& parts, int64_t other, bool sends) const {
+        for (Part& part : parts) {
             // A blocking call would spin; this leaves the core to the threads that compute.
             MPI_Status status;
             for (int done = 0; !done && !abandoned_; std::this_thread::yield())
-                check_mpi(MPI_Test(&request, &done, &status), sends ? "MPI_Isend" : "MPI_Irecv");
-            if (!sends && !abandoned_) expect(status, count, other);
+                check_mpi(MPI_Test(&part.request, &done, &status), sends ? "MPI_Isend" : "MPI_Irecv");
+            if (!sends && !abandoned_) expect_size(status, part.bytes, other);
         }
     }
 
     /// A message of another size means that the ranks have lost step.
-    void expect(const MPI_Status& status, int bytes, int64_t other) const {
+    void expect_size(const MPI_Status& status, int bytes, int64_t other) const {
         int came = 0;
         check_mpi(MPI_Get_count(&status, MPI_BYTE, &came), "MPI_Get_count");
         if (came != bytes)

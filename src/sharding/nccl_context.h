@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // ContextGroup over NCCL, for device tensors, one GPU a rank: point-to-point messages of a communicator for each pair
-// of ranks, which the program never waits for, except that no more than 256 MiB are on the way.
+// of ranks, which the program never waits for, except that no more than 1 GiB are on the way.
 //
 // A pair has a stream of its own, on both sides. What it sends it reads after the work queued so far on the current
-// stream, which does not wait for it; the tensor is kept until it is sent. What it receives the current stream waits
-// for.
+// stream, which does not wait for it; the tensor is kept until it is sent. What it
+// expects it receives after that work, too, beside what is queued later; the current stream waits for it on arrival.
 //
 // Why no rank waits for ever. NCCL's kernels wait on the device for their peers, and more may wait for them than the
 // program says: operations of one communicator run one after the other, streams may share a queue of the hardware, and

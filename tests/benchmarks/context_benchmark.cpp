@@ -7,6 +7,9 @@
 // TIMES: tokens of the sequence, or several such as 65536,131072. LAYERS: 0: those of the shape. WORKS, with commas
 // between them (default: mixers,distill):
 //     mixers    forward and backward pass of each mixer; they take turns
+//     shares    of softmax attention on CPUs: seconds that each rank's processor computes in LibTorch's attention,
+//     waiting
+//               left out, in a forward and backward pass
 //     distill   a step with the teacher: one sequence, all ranks together
 //     finetune  a step without it
 //     linear    a step without it of the student whose layers are all linear
@@ -19,9 +22,12 @@
 // that one rank alone has no memory for is left out.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/record_function.h>
 #include <c10/util/Exception.h>
+#include <time.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <iostream>
 #include <sstream>
@@ -149,6 +155,66 @@ void time_mixers(const Settings& s, int64_t time, const Communicator& world, Con
         print_row(world, s, names[i], time, benchmarks::median(measured[i]), no_memory);
 }
 
+/// Seconds of the processor in LibTorch's attention since the last reset; backward passes have a thread of their own.
+class AttentionSeconds {
+  public:
+    AttentionSeconds()
+        : handle_(at::addGlobalCallback(at::RecordFunctionCallback(begin, end).scopes({at::RecordScope::FUNCTION}))) {}
+    ~AttentionSeconds() { at::removeCallback(handle_); }
+    AttentionSeconds(const AttentionSeconds&) = delete;
+    AttentionSeconds& operator=(const AttentionSeconds&) = delete;
+
+    static double taken_now() { return sum.exchange(0.0); }
+
+  private:
+    struct Began : at::ObserverContext {
+        double at = 0;
+    };
+    static double now() {
+        timespec t{};
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+        return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
+    }
+    static bool counts(const at::RecordFunction& f) {
+        return std::string_view(f.name()).starts_with("aten::_scaled_dot_product_flash_attention_for_cpu");
+    }
+    static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& f) {
+        if (!counts(f)) return nullptr;
+        auto began = std::make_unique<Began>();
+        began->at = now();
+        return began;
+    }
+    static void end(const at::RecordFunction&, at::ObserverContext* began) {
+        if (began) sum += now() - static_cast<Began*>(began)->at;
+    }
+
+    static inline std::atomic<double> sum = 0;
+    at::CallbackHandle handle_;
+};
+
+std::string by_rank(const Communicator& world, double number) {
+    std::ostringstream text;
+    text.precision(3);
+    const auto all = world.all_gather(std::span<const double>(&number, 1));
+    for (size_t rank = 0; rank < all.size(); ++rank) text << (rank ? "/" : "") << all[rank];
+    return text.str();
+}
+
+void share_attention(const Settings& s, int64_t time, const Communicator& world, ContextGroup* context) {
+    const AttentionSeconds attention;
+    const Layer layer(softmax_mixer, s, time, context);
+    std::vector<double> measured;
+    for (int64_t round = 0; round <= s.rounds; ++round) {
+        AttentionSeconds::taken_now();
+        layer.forward_and_backward();
+        if (round > 0) measured.push_back(AttentionSeconds::taken_now());
+    }
+    const std::string shares = by_rank(world, 1e3 * benchmarks::median(measured));
+    if (world.is_root())
+        std::cout << "shares," << world.size() << ',' << s.threads << ',' << time << ',' << s.type_name() << ','
+                  << shares << std::endl;
+}
+
 /// Gigabytes that `amalgam check` expects of the rank that needs most.
 double expected_gigabytes(const Settings& s, const Layout& layout, int64_t time, int64_t ranks, bool with_teacher) {
     Job job;
@@ -167,14 +233,6 @@ double expected_gigabytes(const Settings& s, const Layout& layout, int64_t time,
     for (const StageEstimate& found : estimate_job(job, s.config, machine).stages)
         if (found.name == (with_teacher ? "distill" : "finetune")) return found.shardings.front().memory.total() / 1e9;
     return 0;
-}
-
-std::string by_rank(const Communicator& world, double gigabytes) {
-    std::ostringstream text;
-    text.precision(3);
-    const auto all = world.all_gather(std::span<const double>(&gigabytes, 1));
-    for (size_t rank = 0; rank < all.size(); ++rank) text << (rank ? "/" : "") << all[rank];
-    return text.str();
 }
 
 void time_steps(const Settings& s, const std::string& what, const Layout& layout, int64_t time,
@@ -318,6 +376,8 @@ void run(int argc, char** argv, const Communicator& world) {
             with_memory_for(work, time, world, [&] {
                 if (work == "mixers")
                     time_mixers(s, time, world, context.get());
+                else if (work == "shares")
+                    share_attention(s, time, world, context.get());
                 else
                     time_steps(s, work, work == "linear" ? benchmarks::layout_of("linear", s.config.layers) : s.layout,
                                time, world, context.get());

@@ -140,12 +140,14 @@ TEST(JobEstimate, ranks_that_share_sequences_keep_a_part_of_the_activations) {
     const Estimate shared = estimate_job(job, qwen_1_5b, {.ranks = 8});
     for (const char* name : {"align", "distill"}) {
         const StageEstimate &a = stage(whole, name), &b = stage(shared, name);
-        // And keys and values of two heads before the second half: of softmax layers, and twice of the one at work.
+        // And keys and values of two heads before the second half: of softmax layers, and twice of the one at work. And
+        // there the first half of the second half's queries, with outputs and their gradients, and what came back.
         const bool align = name == std::string("align");
         const double softmax_layers = align ? 0 : double(shared.kept_layers),
                      before = double(align ? job.align.sequence_length : job.distill.sequence_length) / 2;
         const double keys = 2.0 * 2 * 2 * 128 * before * double(b.micro_batch_sequences) * (softmax_layers + 2);
-        EXPECT_DOUBLE_EQ(b.sharding().memory.activations, a.sharding().memory.activations / 2 + keys) << name;
+        const double queries = 2.0 * 1536 * before * double(b.micro_batch_sequences) * (align ? 1 + 1 : 3 + 1) / 2;
+        EXPECT_DOUBLE_EQ(b.sharding().memory.activations, a.sharding().memory.activations / 2 + keys + queries) << name;
         EXPECT_EQ(b.micro_batch_sequences, a.micro_batch_sequences) << name;
         EXPECT_DOUBLE_EQ(b.seconds, a.seconds / 2) << name;
     }

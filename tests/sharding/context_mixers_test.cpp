@@ -19,7 +19,10 @@ std::vector<test::MixerCase> cases() {
     if (test::device().is_cuda()) llama.head_dim = qwen3.head_dim = 64;  // the heads that GPU kernels take
     ModelConfig wide_window = llama;
     wide_window.window = {1000};
+    ModelConfig ungrouped = llama;
+    ungrouped.key_value_heads = ungrouped.query_heads;
     std::vector<test::MixerCase> all = test::mixer_cases(llama, qwen3);
+    all.push_back({"softmax, own keys for each head of queries", {ungrouped, {softmax_mixer}, {}}});
     all.push_back({"softmax, window longer than the sequence", {wide_window, {softmax_mixer}, {}}});
     return all;
 }

@@ -20,13 +20,13 @@ class ContextTraining : public test::TrainingTest {
 
     /// All linear mixers beside softmax.
     std::unique_ptr<CausalLM> mixed_student() const {
-        const ModelConfig c = test::small_config("llama", 4);
-        return test::small_model(
-            {c, {"gated_delta_net", softmax_mixer, "kimi_delta_attention", "gated_linear_attention"}, {}}, 2, true);
+        const Layout mixers = {"gated_delta_net", softmax_mixer, "kimi_delta_attention", "gated_linear_attention"};
+        Layout layout;
+        for (int64_t layer = 0; layer < layers; ++layer) layout.push_back(mixers[size_t(layer) % mixers.size()]);
+        return test::small_model({test::small_config("llama", layers), layout, {}}, 2, true);
     }
     std::unique_ptr<CausalLM> mixed_teacher() const {
-        const ModelConfig c = test::small_config("llama", 4);
-        return test::small_model({c, all_softmax(4), {}}, 1);
+        return test::small_model({test::small_config("llama", layers), all_softmax(layers), {}}, 1);
     }
 
     using MakeObjective = std::function<std::unique_ptr<Objective>(CausalLM& student, ContextGroup* context)>;
@@ -89,6 +89,7 @@ class ContextTraining : public test::TrainingTest {
             EXPECT_NEAR(found.losses[s] / expected.losses[s], 1.0, 1e-4) << what << ", step " << s;
     }
 
+    int64_t layers = 4;  // of the mixed models
     const std::unique_ptr<ContextGroup> context = make_context_group(world, test::device());
 };
 
@@ -104,6 +105,7 @@ TEST_F(ContextTraining, gradients_of_the_divergence) {
 
 TEST_F(ContextTraining, needs_no_message_to_be_sent_before_it_is_received) {
     if (!test::device().is_cpu()) GTEST_SKIP() << "the order of messages is that of the CPU's";
+    layers = 13;
     const auto mixed = mixed_teacher();
     TeacherStates states(*mixed, 0);
     test::SynchronousContext synchronous(world);

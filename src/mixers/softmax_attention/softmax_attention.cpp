@@ -5,9 +5,10 @@
 
 #include "mixers/context_exchange.h"
 #include "mixers/softmax_attention/attention_of_documents.h"
+#include "mixers/softmax_attention/attention_of_piece.h"
 #include "mixers/softmax_attention/exports.h"
-#include "operations/attention_after.h"
 #include "operations/operations.h"
+#include "operations/partial_attention.h"
 #include "operations/products.h"
 
 namespace amalgam {
@@ -64,10 +65,10 @@ at::Tensor SoftmaxAttention::forward(const at::Tensor& x, const SequencePlaces& 
 
 at::Tensor SoftmaxAttention::attend_to_piece(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                              const SequencePlaces& places) const {
+    // The same on all ranks: the two ways have different messages.
+    const bool sees_all = shape_.window == 0 || places.length <= shape_.window;
+    if (sees_all && partial_attention_of(q, k, v)) return attention_of_piece(*places.context, q, k, v, places.length);
     const KeysAndValues all = with_keys_before(*places.context, k, v, places.length, shape_.window);
-    const bool sees_all = shape_.window == 0 || all.k_before.size(2) + k.size(2) <= shape_.window;
-    if (sees_all && has_attention_after(q, all.k, all.v))
-        return attention_after(q, all.k, all.v, all.k_before, all.v_before);
     return attend_to_last(q, at::cat({all.k_before, all.k}, 2), at::cat({all.v_before, all.v}, 2), shape_.window);
 }
 
