@@ -139,13 +139,15 @@ TEST_F(JobCheck, ranks_that_share_sequences) {
     job_.align.batch_sequences = 96;
     EXPECT_TRUE(contains(problem(), "sharding.context is 4 but there are 6 ranks (so many share each sequence)"));
     ranks_ = job_.sharding.context = 256;
-    for (const std::string key : {"align.sequence_length", "score.sequence_length", "evaluate.sequence_length"})
+    for (const std::string key : {"align.sequence_length", "evaluate.sequence_length"})
         EXPECT_TRUE(has_problem("sharding.context is 256 but " + key +
                                 " is 512 (each rank needs at least 3 tokens) use longer sequences, or fewer ranks for "
                                 "each"))
             << key;
     job_.select.rule = "recall_guided";
+    job_.score.sequence_length = 500;
     job_.score.recall.lengths = {1024, 300};
+    EXPECT_TRUE(has_problem("sharding.context is 256 but score.sequence_length is 500"));
     EXPECT_TRUE(has_problem("sharding.context is 256 but score.recall.lengths is 300"));
 }
 
