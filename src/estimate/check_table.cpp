@@ -93,8 +93,8 @@ void print_fit(std::ostringstream& out, const Estimate& estimate, const Machine&
         else if (stage.micro_batch_sequences > 1)
             out << "Lower " << stage.name << ".micro_batch_sequences, now " << stage.micro_batch_sequences << ".\n";
         else
-            out << "One sequence at a time is too much: use sharding.activations: recompute, shorter sequences or GPUs "
-                   "with more memory.\n";
+            out << "One sequence at a time is too much: use sharding.activations: recompute, ranks that share "
+                   "each (sharding.context), shorter sequences or GPUs with more memory.\n";
     }
     if (fits) out << "Every stage fits the " << readable_bytes(machine.memory_per_rank) << " of a rank.\n";
 }

@@ -126,13 +126,18 @@ class Estimator {
         return sizes;
     }
 
-    /// Ranks, or groups of ranks that share sequences, of the stages in which these do (sharding.context).
+    /// Ranks, or groups of ranks that share sequences (sharding.context): of a run, and of those that measure a
+    /// candidate.
     int64_t sharers() const { return std::max<int64_t>(machine_.ranks / context(), 1); }
+    int64_t sharers_of_candidate() const { return std::max<int64_t>(group() / context(), 1); }
     int64_t context() const { return job_.sharding.context; }
+    int64_t group() const { return ranks_per_candidate(job_); }
+    /// Those of the ranks that have something to do where work is cut into so many parts.
+    double busy_ranks(double parts) const { return std::min(double(machine_.ranks), parts * double(context())); }
 
-    /// Of a rank that has one of `pieces` of each sequence.
-    double micro_batch_tokens(const TrainingJob& job, int64_t sharers, int64_t pieces = 1) const {
-        return double(share_of_rank(job_, job, sharers).tokens) / double(pieces);
+    /// Of a rank, which may have a piece of each sequence only.
+    double micro_batch_tokens(const TrainingJob& job, int64_t sharers) const {
+        return double(share_of_rank(job_, job, sharers).tokens) / double(context());
     }
 
     /// What ranks that share sequences have of each other's, on the rank that has most of it. Keys and values before
@@ -141,16 +146,18 @@ class Estimator {
     /// (attention_of_piece.h): outputs of these layers until their backward pass, if their blocks are computed again;
     /// and of the layer at work half of the queries of its own piece and of later ones (in the backward pass with
     /// outputs and their gradients), and what earlier ranks found for its own half.
-    double of_other_pieces(const TrainingJob& job, double kept, bool with_teacher, int64_t pieces) const {
-        if (pieces == 1 || (kept == 0 && !with_teacher)) return 0;
-        const Share share = share_of_rank(job_, job, sharers());
-        if (share.sequences == 0) return 0;
-        const int64_t length = share.tokens / share.sequences;
+    double of_other_pieces(const TrainingJob& job, int64_t sharers, double kept, bool with_teacher) const {
+        if (kept == 0 && !with_teacher) return 0;
+        const Share share = share_of_rank(job_, job, sharers);
+        return share.sequences == 0 ? 0 : of_other_pieces(share.sequences, share.tokens / share.sequences, kept);
+    }
+    double of_other_pieces(int64_t sequences, int64_t length, double kept) const {
+        if (context() == 1) return 0;
         const bool evenly = (on_cpu() || bytes_ == 2) && sizes_.has_unwindowed_softmax(length),
                    again = job_.sharding.activations == Activations::recompute;
         double most = 0;
-        for (int64_t rank = 0; rank < pieces; ++rank) {
-            const SequencePiece piece = sequence_piece(length, pieces, rank);
+        for (int64_t rank = 0; rank < context(); ++rank) {
+            const SequencePiece piece = sequence_piece(length, context(), rank);
             double bytes = (kept + 2) * sizes_.keys_before(double(piece.first), bytes_);
             if (evenly) {
                 const double asking = double(length - (rank > 0 ? piece.first : piece.count));
@@ -160,7 +167,30 @@ class Estimator {
             }
             most = std::max(most, bytes);
         }
-        return double(share.sequences) * most;
+        return double(sequences) * most;
+    }
+
+    /// What a rank has of forward passes of teacher and student over so many sequences: the tokens of its piece, and
+    /// the bytes that the blocks need, one at a time.
+    struct Pass {
+        double tokens = 0, bytes = 0;
+    };
+    Pass forward_pass(int64_t sequences, int64_t length) const {
+        const double tokens = double(sequences * length) / double(context());
+        const double of_block =
+            std::max(sizes_.softmax_block_activations(bytes_), sizes_.linear_block_activations(bytes_));
+        return {tokens, tokens * of_block + of_other_pieces(sequences, length, 0)};
+    }
+    Pass held_out_pass(int64_t sequences, int64_t length) const {
+        return forward_pass(std::min(sequences, held_out_batch(length)), length);
+    }
+    double recall_pass(const RecallJob& job) const {
+        double largest = 0;
+        for (const int64_t length : job.lengths) {
+            const int64_t asked = std::min(job.questions_of_a_length(), recall_batch(length));
+            largest = std::max(largest, forward_pass(asked, length).bytes);
+        }
+        return largest;
     }
 
     /// Logits of `models` for a chunk of the tokens (the gradient takes the student's place), and what the gradient of
@@ -179,13 +209,12 @@ class Estimator {
     bool on_cpu() const { return machine_.cpu; }
 
     /// Everything of the student is trained on a loss of its logits.
-    StageSizes whole_student(const DistillJob& job, int64_t sharers, double kept, bool with_teacher,
-                             int64_t pieces = 1) const {
+    StageSizes whole_student(const DistillJob& job, int64_t sharers, double kept, bool with_teacher) const {
         StageSizes sizes = stage_sizes(job, sharers, kept, sizes_.parameters(kept));
-        const double tokens = micro_batch_tokens(job, sharers, pieces);
+        const double tokens = micro_batch_tokens(job, sharers);
         sizes.teacher = with_teacher ? teacher() : 0;
         sizes.activation_bytes = tokens * (block_activations(kept) + 3 * bytes_ * sizes_.hidden()) +
-                                 of_other_pieces(job, kept, with_teacher, pieces);
+                                 of_other_pieces(job, sharers, kept, with_teacher);
         sizes.logit_bytes = logit_bytes(job.loss_chunk_tokens, tokens, with_teacher ? 2 : 1);
         return sizes;
     }
@@ -216,10 +245,10 @@ class Estimator {
         sizes.teacher = teacher();
         sizes.trained_block = sizes_.linear_mixer();
         sizes.trained_outside = 0;
-        sizes.activation_bytes = micro_batch_tokens(job, sharers(), context()) *
+        sizes.activation_bytes = micro_batch_tokens(job, sharers()) *
                                      (sizes_.linear_mixer_activations(bytes_) + sizes_.linear_mixer_gradients(bytes_) +
                                       (2 * bytes_ + 12) * sizes_.hidden()) +
-                                 of_other_pieces(job, 0, true, context());
+                                 of_other_pieces(job, sharers(), 0, true);
         shard(stage, sizes, machine_.ranks);
         stage.flops = stage.tokens * TrainingPlan(job).mean_cost([&](int64_t length) {
             return sizes_.block_flops(sizes_.layers(), double(length)) +
@@ -235,10 +264,12 @@ class Estimator {
         const double candidates = double(most_candidates(selection_rule(job_.select.rule), before_scores())),
                      length = double(score.sequence_length);  // of held-out sequences
         const auto [kept, most_memory] = kept_by_candidates();
-        StageEstimate stage = training_stage("score", score, score.ranks_per_candidate);
+        StageEstimate stage = training_stage("score", score, sharers_of_candidate());
         stage.tokens *= candidates;
-        StageSizes sizes = whole_student(score, score.ranks_per_candidate, most_memory, true);
-        sizes.activation_bytes += kept_teacher_states();
+        StageSizes sizes = whole_student(score, sharers_of_candidate(), most_memory, true);
+        const Pass pass = held_out_pass(score.validation_sequences, score.sequence_length);
+        sizes.activation_bytes = std::max(sizes.activation_bytes, pass.bytes) + kept_teacher_states();
+        sizes.logit_bytes = std::max(sizes.logit_bytes, chunk_bytes(score.loss_chunk_tokens, pass.tokens, 2));
         shard(stage, sizes, score.ranks_per_candidate);
         const double held_out = double(score.validation_sequences) * length;
         // Of the teacher: its blocks where its states are not kept, its head always. Of a token in training: the mean
@@ -259,13 +290,13 @@ class Estimator {
             measured * (sizes_.model_flops(kept, length) + sizes_.head_flops() + (1 - held_out_once) * teacher_blocks);
         const double of_group =
             trained_once * trained_tokens(score) * teacher_blocks_train + held_out_once * held_out * teacher_blocks;
-        const int64_t groups = std::max<int64_t>(1, machine_.ranks / score.ranks_per_candidate);
+        const int64_t groups = std::max<int64_t>(1, machine_.ranks / group());
         const int64_t rounds = (int64_t(candidates) + groups - 1) / groups;
         const double raced = race_tokens("score", score, int64_t(candidates));
         const double of_race = raced * (teacher_trains + linear_trains);
         stage.tokens += raced;
         stage.flops = candidates * of_candidate + std::min(double(groups), candidates) * of_group + of_race;
-        stage.seconds = seconds(double(rounds) * of_candidate + of_group + of_race, double(score.ranks_per_candidate));
+        stage.seconds = seconds(double(rounds) * of_candidate + of_group + of_race, double(group()));
         return stage;
     }
 
@@ -285,12 +316,13 @@ class Estimator {
     /// the blocks are those of a candidate before.
     StageEstimate direct_score() const {
         const ScoreJob& score = job_.score;
-        const double group = double(score.ranks_per_candidate), length = double(score.sequence_length);
+        const double ranks = double(group()), length = double(score.sequence_length);
+        const Pass pass = held_out_pass(score.validation_sequences, score.sequence_length);
         StageEstimate stage{.name = "score"};
-        StageSizes sizes = stage_sizes({}, score.ranks_per_candidate, 0, 0);
+        StageSizes sizes = stage_sizes({}, sharers_of_candidate(), 0, 0);
         sizes.teacher = teacher();
         sizes.micro_batches = 0;
-        sizes.logit_bytes = chunk_bytes(score.loss_chunk_tokens, length, 2);
+        sizes.logit_bytes = chunk_bytes(score.loss_chunk_tokens, pass.tokens, 2);
         const double text = double(score.validation_sequences) * length;
         double tokens = text,
                of_one = text * (sizes_.block_flops(sizes_.layers(), length) / 2 + 2 * sizes_.head_flops());
@@ -300,20 +332,18 @@ class Estimator {
             of_one += asked * sizes_.block_flops(sizes_.layers(), double(length_of_question)) / 2;
         }
         const double most = score.teacher_cache_gib * double(1 << 30);
-        const auto of_a_pass = double(recall_batch(1));  // tokens: passes are about as large whatever the length
-        const double of_teacher = tokens / group * sizes_.hidden() * bytes_;
-        sizes.activation_bytes =
-            std::min(most, of_teacher) + std::min(most, of_teacher * sizes_.layers()) +
-            std::min(tokens, of_a_pass) * sizes_.largest_block_activations(sizes_.layers(), bytes_);
+        const double of_teacher = tokens / ranks * sizes_.hidden() * bytes_;
+        sizes.activation_bytes = std::min(most, of_teacher) + std::min(most, of_teacher * sizes_.layers()) +
+                                 std::max(pass.bytes, recall_pass(score.recall));
         if (scorer().trains_gates) add_gates(stage, sizes);
-        shard(stage, sizes, score.ranks_per_candidate);
+        shard(stage, sizes, group());
         const double candidates = double(most_candidates(selection_rule(job_.select.rule), before_scores()));
-        const double groups = std::max<double>(1, double(machine_.ranks) / group);
+        const double groups = std::max<double>(1, double(machine_.ranks) / ranks);
         // Every group runs the whole teacher and the whole aligned student once.
         const double before = 4 * of_one + (score.far_context.weight > 0 ? near_context_flops(text) : 0.0);
         const double at_once = sizes_.layers() / std::ceil(sizes_.layers() / groups);  // of the first round
         stage.flops += candidates * of_one + std::min(groups, sizes_.layers()) * before;
-        stage.seconds += seconds(candidates * of_one / at_once + before, group);
+        stage.seconds += seconds(candidates * of_one / at_once + before, ranks);
         return stage;
     }
 
@@ -329,13 +359,18 @@ class Estimator {
     void add_gates(StageEstimate& stage, StageSizes& sizes) const {
         const ScoreJob& score = job_.score;
         const auto layers = sizes_.layers(), batch = double(score.batch_sequences);
-        const auto micro_batch = double(gate_micro_batch(score));
-        double flops = 0, most_tokens = 0;
+        double flops = 0, most_bytes = 0;
+        const double of_token =
+            job_.sharding.activations == Activations::keep
+                ? sizes_.activations(layers, bytes_) + layers * sizes_.linear_mixer_activations(bytes_)
+                : layers * bytes_ * sizes_.hidden();
         const auto add = [&](double sequences, double length, double predicted) {
             const double forward = sizes_.block_flops(layers, length) + layers * sizes_.linear_mixer_flops(length);
             flops += sequences * length * (sizes_.block_flops(layers, length) + 2 * forward);
             flops += sequences * predicted * 3 * sizes_.head_flops();
-            most_tokens = std::max(most_tokens, micro_batch * length);
+            const int64_t micro_batch = gate_micro_batch(score);
+            most_bytes = std::max(most_bytes, double(micro_batch) * length / double(context()) * of_token +
+                                                  of_other_pieces(micro_batch, int64_t(length), layers));
         };
         const auto length = double(score.sequence_length);
         add(batch, length, length);
@@ -344,18 +379,14 @@ class Estimator {
         if (score.recall.questions > 0)
             for (const int64_t asked : score.recall.lengths)
                 add(batch / double(score.recall.lengths.size()), double(asked), 0);
-        const double of_token =
-            job_.sharding.activations == Activations::keep
-                ? sizes_.activations(layers, bytes_) + layers * sizes_.linear_mixer_activations(bytes_)
-                : layers * bytes_ * sizes_.hidden();
-        sizes.activation_bytes = std::max(sizes.activation_bytes, most_tokens * of_token);
+        sizes.activation_bytes = std::max(sizes.activation_bytes, most_bytes);
         stage.flops = double(score.gates.steps) * flops;
-        stage.seconds = seconds(stage.flops, double(std::min(machine_.ranks, score.batch_sequences)));
+        stage.seconds = seconds(stage.flops, busy_ranks(batch));
     }
 
     /// Of the teacher's states of so many tokens of the score stage: the part that a group of ranks keeps.
     double kept_part(double tokens) const {
-        const double bytes = tokens / double(job_.score.ranks_per_candidate) * sizes_.hidden() * bytes_;
+        const double bytes = tokens / double(group()) * sizes_.hidden() * bytes_;
         return bytes > 0 ? std::min(1.0, job_.score.teacher_cache_gib * double(1 << 30) / bytes) : 1.0;
     }
 
@@ -363,16 +394,16 @@ class Estimator {
     /// rank's share of the training sequences, and as much again of the held-out ones.
     double kept_teacher_states() const {
         const ScoreJob& score = job_.score;
-        const double most = score.teacher_cache_gib * double(1 << 30), group = double(score.ranks_per_candidate);
+        const double most = score.teacher_cache_gib * double(1 << 30), ranks = double(group());
         const double per_token = sizes_.hidden() * bytes_;
         const double held_out = double(score.validation_sequences) * double(score.sequence_length);
-        return std::min(most, trained_tokens(score) / group * per_token) + std::min(most, held_out / group * per_token);
+        return std::min(most, trained_tokens(score) / ranks * per_token) + std::min(most, held_out / ranks * per_token);
     }
 
     /// All parameters of the selected hybrid are trained; `teacher_forward` flop per token come on top.
     StageEstimate train_hybrid(const std::string& name, const DistillJob& job, bool with_teacher) const {
         StageEstimate stage = training_stage(name, job, sharers());
-        const StageSizes sizes = whole_student(job, sharers(), kept_, with_teacher, context());
+        const StageSizes sizes = whole_student(job, sharers(), kept_, with_teacher);
         shard(stage, sizes, machine_.ranks);
         stage.flops = stage.tokens * TrainingPlan(job).mean_cost([&](int64_t length) {
             return (with_teacher ? teacher_flops(double(length)) : 0) + student_flops(kept_, double(length));
@@ -389,13 +420,15 @@ class Estimator {
     StageEstimate evaluate() const {
         const double length = double(job_.evaluate.sequence_length);
         StageEstimate stage{.name = "evaluate"};
-        StageSizes sizes = stage_sizes({}, machine_.ranks, kept_, 0);
+        const Pass pass = held_out_pass(job_.evaluate.sequences, job_.evaluate.sequence_length);
+        StageSizes sizes = stage_sizes({}, sharers(), kept_, 0);
         sizes.teacher = teacher();
         sizes.micro_batches = 0;
-        sizes.logit_bytes = chunk_bytes(job_.evaluate.loss_chunk_tokens, length, 2);
+        sizes.activation_bytes = pass.bytes;
+        sizes.logit_bytes = chunk_bytes(job_.evaluate.loss_chunk_tokens, pass.tokens, 2);
         const double tokens = double(job_.evaluate.sequences) * length;
         stage.flops = tokens * (teacher_flops(length) + sizes_.model_flops(kept_, length));
-        stage.seconds = seconds(stage.flops, double(std::min(machine_.ranks, job_.evaluate.sequences)));
+        stage.seconds = seconds(stage.flops, busy_ranks(double(job_.evaluate.sequences)));
         if (job_.evaluate.recall.questions > 0) recall(stage, sizes);
         shard(stage, sizes, machine_.ranks);
         return stage;
@@ -404,18 +437,17 @@ class Estimator {
     /// One forward pass of both models over every question; the head sees only the answers.
     void recall(StageEstimate& stage, StageSizes& sizes) const {
         const RecallJob& job = job_.evaluate.recall;
-        double flops = 0, batches = 0, largest = 0;
+        double flops = 0, batches = 0;
         for (const int64_t length : job.lengths) {
             const double tokens = double(job.questions_of_a_length()) * double(length);
             const auto batch = double(recall_batch(length) * length);
             flops += tokens *
                      (sizes_.block_flops(sizes_.layers(), double(length)) + sizes_.block_flops(kept_, double(length)));
             batches += std::ceil(tokens / batch);
-            largest = std::max(largest, std::min(tokens, batch));
         }
-        sizes.activation_bytes = largest * sizes_.largest_block_activations(kept_, bytes_);
+        sizes.activation_bytes = std::max(sizes.activation_bytes, recall_pass(job));
         stage.flops += flops;
-        stage.seconds += seconds(flops, std::min(double(machine_.ranks), batches));
+        stage.seconds += seconds(flops, busy_ranks(batches));
     }
 
     const Job& job_;

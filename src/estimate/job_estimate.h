@@ -6,12 +6,13 @@
 //
 // Activations  distill, score, finetune: of all blocks (with sharding.activations: recompute b H of each, and all of
 //              one), and the hidden states with their gradient and the teacher's, 3 b H per token. align: of one mixer
-//              at a time, 6 b A of its gradients, and 2 b H + 12 H of teacher's and student's outputs. Of the tokens of
-//              a piece where ranks share sequences (sharding.context), and there what they have of each other's: the
-//              keys and values before a piece, 2 b (key and value heads) d per token, layer with softmax and two layers
-//              more; where they share causal attention evenly, b (query heads) d per token of half of the queries of
-//              this piece and of later ones (three times that with a backward pass) and of half of those before, and
-//              with recompute the outputs of a piece per layer with softmax.
+//              at a time, 6 b A of its gradients, and 2 b H + 12 H of teacher's and student's outputs. Forward passes
+//              over held-out sequences and recall questions (score, evaluate): of one block. Of the tokens of a piece
+//              where ranks share sequences (sharding.context), and there what they have of each other's: the keys and
+//              values before a piece, 2 b (key and value heads) d per token, layer with softmax whose backward pass
+//              follows and two layers more; where they share causal attention evenly, b (query heads) d per token of
+//              half of the queries of this piece and of later ones (three times that with a backward pass) and of half
+//              of those before, and with recompute the outputs of a piece per layer with softmax.
 // Logits       b V of student and teacher per token of a loss chunk (on GPUs 4 GiB where the job names no chunk), and
 //              except for bf16 on GPUs the head's gradient of a chunk, b V H. Only where there is a KL or next-token
 //              loss.

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "model/own_piece.h"
 #include "objectives/chunked_losses.h"
 
 namespace amalgam {
@@ -27,19 +28,22 @@ ContinuationBatch lay_out(std::span<const Continuation> batch) {
 }
 
 std::vector<Judgement> judge_continuations(const CausalLM& model, std::span<const Continuation> batch,
-                                           int64_t loss_chunk) {
+                                           int64_t loss_chunk, ContextGroup* context) {
     const at::NoGradGuard no_grad;
     const auto [tokens, places, targets, rows] = lay_out(batch);
     const HeldOuterWeights outer(model);
-    const at::Tensor hidden = model.hidden(tokens.to(model.device())).flatten(0, 1);
+    const at::Tensor hidden = model.hidden(tokens.to(model.device()), context).flatten(0, 1);
     std::vector<Judgement> judgements(batch.size());
-    if (batch.empty()) return judgements;
+    const OwnPlaces own = own_places(places, tokens.size(1), context);
+    if (own.which.empty()) return judgements;
+    std::vector<int64_t> own_targets;
+    for (const size_t k : own.which) own_targets.push_back(targets[k]);
     const TokenLosses losses =
-        token_cross_entropy(hidden.index_select(0, at::tensor(places, at::kLong).to(model.device())), outer.head(),
-                            at::tensor(targets, at::kLong).to(model.device()), loss_chunk);
+        token_cross_entropy(hidden.index_select(0, at::tensor(own.places, at::kLong).to(model.device())), outer.head(),
+                            at::tensor(own_targets, at::kLong).to(model.device()), loss_chunk);
     const at::Tensor loss = losses.loss.to(at::kCPU, at::kDouble), correct = losses.correct.to(at::kCPU, at::kBool);
-    for (size_t k = 0; k < rows.size(); ++k) {
-        Judgement& judgement = judgements[rows[k]];
+    for (size_t k = 0; k < own.which.size(); ++k) {
+        Judgement& judgement = judgements[rows[own.which[k]]];
         judgement.loglikelihood -= loss.const_data_ptr<double>()[k];
         judgement.greedy = judgement.greedy && correct.const_data_ptr<bool>()[k];
     }

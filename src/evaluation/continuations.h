@@ -33,8 +33,8 @@ struct Judgement {
 };
 
 /// The judgement of each continuation of a batch, in one pass. The first is the longest. The batch may be empty
-/// (weights_on_demand.h).
+/// (weights_on_demand.h). With `context`, whose ranks all have the batch: of what this rank's piece predicts alone.
 std::vector<Judgement> judge_continuations(const CausalLM& model, std::span<const Continuation> batch,
-                                           int64_t loss_chunk);
+                                           int64_t loss_chunk, ContextGroup* context = nullptr);
 
 }  // namespace amalgam

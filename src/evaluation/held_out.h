@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Measurements on sequences that were never trained on: KL divergence to the teacher, next-token loss, answer accuracy.
-// Forward only; sequences are spread over the ranks of a group, and the results do not depend on their number.
+// Forward only; sequences, or pieces of them, are spread over the ranks of a group, and the results do not depend on
+// how many ranks, or groups of ranks that share sequences, there are.
 #pragma once
 
-#include "comm/communicator.h"
 #include "objectives/distillation.h"
+#include "sharding/sequence_ranks.h"
 #include "storage/token_file.h"
 
 namespace amalgam {
@@ -23,17 +24,14 @@ struct HeldOutSet {
     std::vector<bool> predicts() const;
 };
 
-/// Sequences in one forward. Fixed, so that the arithmetic is the same on any number of ranks.
-inline constexpr int64_t held_out_micro_batch = 4;
-
 /// Throws Error(bad_input) if the file holds less than `sequences`.
 HeldOutSet read_held_out(const TokenFile& file, int64_t sequences, int64_t sequence_length,
                          DocumentBorders documents = DocumentBorders::joined);
 
 /// KL(teacher || student) of every sequence, nat per token: mean over its tokens. `teacher` may keep its states between
-/// calls. On every rank of `group` alike.
+/// calls. On all ranks alike.
 std::vector<double> held_out_kl(const CausalLM& student, TeacherStates& teacher, const HeldOutSet& set,
-                                int64_t micro_batch, int64_t loss_chunk, const Communicator& group);
+                                int64_t micro_batch, int64_t loss_chunk, const SequenceRanks& ranks);
 
 /// Row-major [sequences, time]. Position t speaks of the prediction made there: of the token at t + 1 (loss, correct;
 /// the last position of a text has none and holds 0) or of the whole distribution (kl; empty without a teacher).
@@ -42,6 +40,6 @@ struct TokenMeasurements {
 };
 
 TokenMeasurements measure_tokens(const CausalLM& model, TeacherStates* teacher, const HeldOutSet& set,
-                                 int64_t micro_batch, int64_t loss_chunk, const Communicator& group);
+                                 int64_t micro_batch, int64_t loss_chunk, const SequenceRanks& ranks);
 
 }  // namespace amalgam

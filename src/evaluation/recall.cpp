@@ -29,40 +29,45 @@ std::vector<std::vector<int64_t>> recall_batches(const RecallQuestions& question
 }
 
 RecallAnswers measure_recall(const CausalLM& model, const RecallQuestions& questions, int64_t loss_chunk,
-                             const Communicator& group) {
+                             const SequenceRanks& ranks) {
     const auto batches = recall_batches(questions);
-    const size_t rank = size_t(group.rank()), ranks = size_t(group.size());
+    const size_t sharer = size_t(ranks.sharer()), sharers = size_t(ranks.sharers());
     std::vector<std::vector<RecallQuestion>> mine;  // made before any pass: what fails here fails on all ranks
-    group.together([&] {
-        for (size_t b = rank; b < batches.size(); b += ranks) {
+    ranks.group.together([&] {
+        for (size_t b = sharer; b < batches.size(); b += sharers) {
             mine.emplace_back();
             for (const int64_t question : batches[b]) mine.back().push_back(questions.make(question));
             mark_progress();
         }
     });
-    const size_t count = size_t(questions.size());
-    RecallAnswers answers{questions.job(), std::vector<double>(count), std::vector<double>(count),
-                          std::vector<double>(count)};
+    enum : size_t { loglikelihood, mistaken, checksum, answer_tokens, width };
+    SumsOfPieces sums(questions.size(), width, ranks);
     // Ranks of a sharded model that have no questions left go on with empty batches (weights_on_demand.h).
     const bool in_step = model.weights_on_demand() != nullptr;
-    const size_t passes = in_step ? (batches.size() + ranks - 1) / ranks : mine.size();
+    const size_t passes = in_step ? (batches.size() + sharers - 1) / sharers : mine.size();
     for (size_t pass = 0; pass < passes; ++pass) {
         std::vector<Continuation> batch;
         if (pass < mine.size())
             for (const RecallQuestion& question : mine[pass]) batch.push_back({question.tokens, question.context});
-        const auto judgements = judge_continuations(model, batch, loss_chunk);
+        const auto judgements = judge_continuations(model, batch, loss_chunk, ranks.context);
         for (size_t i = 0; i < judgements.size(); ++i) {
-            const auto question = size_t(batches[rank + pass * ranks][i]);
+            const auto question = sums.of(batches[sharer + pass * sharers][i]);
+            question[loglikelihood] = judgements[i].loglikelihood;
+            question[mistaken] = judgements[i].greedy ? 0.0 : 1.0;
+            if (ranks.piece() > 0) continue;
             const auto& tokens = batch[i].tokens;
-            answers.right[question] = judgements[i].greedy ? 1.0 : 0.0;
-            answers.loss[question] = -judgements[i].loglikelihood / double(int64_t(tokens.size()) - batch[i].context);
-            answers.checksum[question] = double(crc32_of(tokens.data(), int64_t(tokens.size_bytes())));
+            question[checksum] = double(crc32_of(tokens.data(), int64_t(tokens.size_bytes())));
+            question[answer_tokens] = double(int64_t(tokens.size()) - batch[i].context);
         }
         mark_progress();
     }
-    // Every entry is nonzero on one rank only: sums are exact.
-    for (auto* values : {&answers.right, &answers.loss, &answers.checksum})
-        group.sum_in_place(std::span<double>(*values));
+    const std::vector<double> total = sums.total();
+    RecallAnswers answers{questions.job(), {}, {}, {}};
+    for (auto question = total.begin(); question != total.end(); question += width) {
+        answers.right.push_back(question[mistaken] == 0.0 ? 1.0 : 0.0);
+        answers.loss.push_back(-question[loglikelihood] / question[answer_tokens]);
+        answers.checksum.push_back(question[checksum]);
+    }
     return answers;
 }
 

@@ -4,10 +4,10 @@
 // that a question costs its length in tokens and nothing more.
 #pragma once
 
-#include "comm/communicator.h"
 #include "evaluation/statistics.h"
 #include "model/causal_lm.h"
 #include "questions/recall_questions.h"
+#include "sharding/sequence_ranks.h"
 
 namespace amalgam {
 
@@ -26,10 +26,11 @@ struct RecallAnswers {
 /// Questions may be divided into `parts`, of which only `part` is cut: each has questions of all kinds and depths.
 std::vector<std::vector<int64_t>> recall_batches(const RecallQuestions& questions, int64_t part = 0, int64_t parts = 1);
 
-/// Questions are spread over the ranks of `group`; the answers are on all of them and do not depend on their number.
-/// The model may be sharded over the group. Collective. Throws what RecallQuestions::make throws, on all ranks.
+/// Questions, or pieces of them, are spread over `ranks`; the answers are on all of them and do not depend on how many
+/// ranks, or groups of ranks that share questions, there are. The model may be sharded over the group. Collective.
+/// Throws what RecallQuestions::make throws, on all ranks.
 RecallAnswers measure_recall(const CausalLM& model, const RecallQuestions& questions, int64_t loss_chunk,
-                             const Communicator& group);
+                             const SequenceRanks& ranks);
 
 /// Right answers, over all kinds and depths, to the questions of the length with this place in asked.lengths.
 MeanAndError recall_at_length(const RecallAnswers& answers, size_t length);

@@ -63,12 +63,15 @@ class Check {
     }
 
     void check_questions() {
-        check_recall("evaluate.recall", job_.evaluate.recall);
-        check_recall("score.recall", job_.score.recall);
+        check_recall("evaluate.recall", job_.evaluate.recall, job_.evaluate.sequences > 0);
+        check_recall("score.recall", job_.score.recall, has_score_stage(job_) && !candidates_are_trained(job_));
     }
 
-    void check_recall(const std::string& section, const RecallJob& recall) {
+    void check_recall(const std::string& section, const RecallJob& recall, bool is_used) {
         if (recall.questions == 0) return;
+        if (is_used)
+            for (const int64_t length : recall.lengths)
+                check_pieces(section + ".lengths", length, job_.sharding.context, findings_);
         check_list(section, "kinds", recall.kinds);
         check_list(section, "lengths", recall.lengths);
         check_list(section, "depths", recall.depths);
@@ -105,25 +108,32 @@ class Check {
     void check_stages() {
         check_context();
         check_training("align", job_.align, sharers(), job_.sharding.context);
-        const int64_t group = job_.score.ranks_per_candidate;
-        findings_.problem_if(has_score_stage(job_) && ranks_ >= 1 && ranks_ % group != 0,
+        const int64_t group = ranks_per_candidate(job_), context = job_.sharding.context;
+        findings_.problem_if(has_score_stage(job_) && group % context != 0, "score.ranks_per_candidate is ", group,
+                             " but sharding.context is ", context, " (so many ranks share each sequence) use ",
+                             group / context * context, " or ", (group / context + 1) * context);
+        findings_.problem_if(has_score_stage(job_) && group > context && ranks_ >= 1 && ranks_ % group != 0,
                              "score.ranks_per_candidate is ", group, " but there are ", ranks_,
                              " ranks (candidates need groups of equal size) use a divisor of ", ranks_);
         if (candidates_are_trained(job_)) {
-            check_training("score", job_.score, group, 1);
+            check_training("score", job_.score, group / context, context);
             const int64_t steps = training_steps(job_.score);
             findings_.problem_if(steps > 0 && job_.score.measurements > steps, "score.measurements is ",
                                  job_.score.measurements, " but a candidate trains for ", steps,
                                  " steps (at most one measurement per step) lower it");
         } else if (has_score_stage(job_)) {
             note_length("score", job_.score.sequence_length);
+            check_pieces("score.sequence_length", job_.score.sequence_length, context, findings_);
             findings_.note_if(job_.score.question_fraction > 0.0,
                               "score.question_fraction is not used: candidates are not trained");
         }
         check_far_context();
         check_training("distill", job_.distill, sharers(), job_.sharding.context);
         check_training("finetune", job_.finetune, sharers(), job_.sharding.context);
-        if (job_.evaluate.sequences > 0) note_length("evaluate", job_.evaluate.sequence_length);
+        if (job_.evaluate.sequences > 0) {
+            note_length("evaluate", job_.evaluate.sequence_length);
+            check_pieces("evaluate.sequence_length", job_.evaluate.sequence_length, context, findings_);
+        }
         findings_.problem_if(job_.evaluate.sequences > 0 && job_.evaluate.position_bins > job_.evaluate.sequence_length,
                              "evaluate.position_bins is ", job_.evaluate.position_bins, " but sequences have ",
                              job_.evaluate.sequence_length, " tokens (a bin would be empty) lower it");
@@ -154,8 +164,11 @@ class Check {
         findings_.problem_if(ranks_ >= 1 && ranks_ % context != 0, "sharding.context is ", context, " but there are ",
                              ranks_, " ranks (so many share each sequence) start a multiple of ", context,
                              ", or lower it to a divisor of ", ranks_);
-        findings_.note_if(candidates_are_trained(job_),
-                          "sharding.context does not divide the sequences of candidates (stage score)");
+        findings_.note_if(has_score_stage(job_) && job_.score.ranks_per_candidate < context, "score: ", context,
+                          " ranks measure a candidate, as many as share each sequence (sharding.context)");
+        findings_.note_if(job_.evaluate.sequences > 0 && !job_.evaluate.requests.empty(),
+                          "evaluate.requests: each rank answers them with whole contexts, which sharding.context does "
+                          "not divide");
     }
 
     void check_documents() {

@@ -357,8 +357,7 @@ void add_sharding(std::vector<JobKey>& schema) {
     keys.add("reduce", &ShardingJob::reduce, "", "type of gradients on their way between ranks, if these are sharded");
     keys.add("gather_ahead", &ShardingJob::gather_ahead, "", "weights of the next block while one is computed");
     keys.add("context", &ShardingJob::context, "ranks",
-             "that share each sequence of align, distill and finetune, a piece each: for sequences that are too long "
-             "for one")
+             "that share each sequence of all stages, a piece each: for sequences that are too long for one")
         .range = at_least(1);
 }
 
@@ -384,7 +383,9 @@ std::vector<JobKey> make_schema() {
         .range = at_least(1);
     score.add("measurements", &ScoreJob::measurements, "", "of that KL, evenly spaced; the last one is the score")
         .range = at_least(1);
-    score.add("ranks_per_candidate", &ScoreJob::ranks_per_candidate, "ranks", "that train one candidate together")
+    score
+        .add("ranks_per_candidate", &ScoreJob::ranks_per_candidate, "ranks",
+             "that measure one candidate together; at least as many as share a sequence (sharding.context)")
         .range = at_least(1);
     score
         .add("candidates_in_step", &ScoreJob::candidates_in_step, "",

@@ -63,7 +63,7 @@ class SelectionCheck {
     }
 
     void check_candidates(const Scorer& scorer, int64_t layers) {
-        const int64_t per_group = job_.score.ranks_per_candidate;
+        const int64_t per_group = ranks_per_candidate(job_);
         if (!has_score_stage(job_) || ranks_ < 1 || ranks_ % per_group != 0) return;
         const int64_t groups = ranks_ / per_group;
         const auto candidates =

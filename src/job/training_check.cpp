@@ -66,9 +66,7 @@ class TrainingCheck {
         findings_.note_if(unread > 0, words, ": ", unread, " of every ", plan_.block_length(),
                           " tokens are not read, as the longest sequences are no multiple of ", phase.sequence_length,
                           " tokens");
-        findings_.problem_if(!has_pieces(phase.sequence_length, context_), "sharding.context is ", context_, " but ",
-                             section, ".sequence_length is ", phase.sequence_length, " (each rank needs at least ",
-                             shortest_piece, " tokens) use longer sequences, or fewer ranks for each");
+        check_pieces(section + ".sequence_length", phase.sequence_length, context_, findings_);
         check_shares(section, phase);
     }
 
@@ -125,6 +123,12 @@ class TrainingCheck {
 void check_training(const std::string& name, const TrainingJob& stage, int64_t sharers, int64_t context,
                     int64_t max_positions, Findings& findings) {
     TrainingCheck(name, stage, sharers, context, max_positions, findings).all();
+}
+
+void check_pieces(const std::string& key, int64_t length, int64_t context, Findings& findings) {
+    findings.problem_if(!has_pieces(length, context), "sharding.context is ", context, " but ", key, " is ", length,
+                        " (each rank needs at least ", shortest_piece,
+                        " tokens) use longer sequences, or fewer ranks for each");
 }
 
 void note_positions(const std::string& section, int64_t sequence_length, int64_t max_positions, Findings& findings) {

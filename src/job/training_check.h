@@ -14,6 +14,9 @@ namespace amalgam {
 void check_training(const std::string& name, const TrainingJob& stage, int64_t sharers, int64_t context,
                     int64_t max_positions, Findings& findings);
 
+/// Can `context` ranks share what has so many tokens? `key`: of these.
+void check_pieces(const std::string& key, int64_t length, int64_t context, Findings& findings);
+
 /// Sequences that reach positions which the teacher has never been trained on: its answers there are not worth
 /// learning. `section`: of the key sequence_length.
 void note_positions(const std::string& section, int64_t sequence_length, int64_t max_positions, Findings& findings);

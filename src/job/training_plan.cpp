@@ -9,12 +9,18 @@
 namespace amalgam {
 namespace {
 
+constexpr int64_t pass_tokens = 8192;  // of a forward pass: fills a GPU; little beside what training takes of memory
+
 /// Of a quotient.
 int64_t rounded_up(int64_t dividend, int64_t divisor) {
     return (dividend + divisor - 1) / divisor;
 }
 
 }  // namespace
+
+int64_t ranks_per_candidate(const Job& job) {
+    return std::max(job.score.ranks_per_candidate, job.sharding.context);
+}
 
 bool has_score_stage(const Job& job) {
     const Scorer* scorer = selection_rule(job.select.rule).scorer;
@@ -121,8 +127,11 @@ int64_t automatic_loss_chunk(bool on_cpu, int64_t bytes_per_token) {
 }
 
 int64_t recall_batch(int64_t length) {
-    constexpr int64_t tokens = 8192;  // fills a GPU; little beside what training takes of memory
-    return std::max<int64_t>(tokens / length, 1);
+    return std::max<int64_t>(pass_tokens / length, 1);
+}
+
+int64_t held_out_batch(int64_t length) {
+    return std::clamp<int64_t>(pass_tokens / length, 1, 4);
 }
 
 }  // namespace amalgam

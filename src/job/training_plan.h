@@ -12,6 +12,9 @@
 
 namespace amalgam {
 
+/// Ranks that measure one candidate of the stage score together: at least those that share a sequence.
+int64_t ranks_per_candidate(const Job& job);
+
 /// Does the job's selection rule choose by scores that can be made? Else the stage score is left out.
 bool has_score_stage(const Job& job);
 
@@ -94,8 +97,9 @@ int64_t gate_micro_batch(const ScoreJob& job);
 /// `bytes_per_token`: of the logits of all models in a chunk.
 int64_t automatic_loss_chunk(bool on_cpu, int64_t bytes_per_token);
 
-/// Recall questions of so many tokens that a rank answers in one forward pass. Fixed, so that the arithmetic is the
-/// same on any number of ranks.
+/// Recall questions, or held-out sequences, of so many tokens that a rank, or a group of ranks that share sequences,
+/// looks at in one forward pass. Fixed, so that the arithmetic is the same on any number of them.
 int64_t recall_batch(int64_t length);
+int64_t held_out_batch(int64_t length);
 
 }  // namespace amalgam

@@ -2,6 +2,7 @@
 // How ranks that share a sequence (context parallelism) cut it: into consecutive pieces, one for each, in their order.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "mixers/first_values.h"
@@ -29,6 +30,11 @@ inline SequencePiece sequence_piece(int64_t length, int64_t ranks, int64_t rank)
     const int64_t unit = length / chunk >= ranks ? chunk : 1, units = length / unit;
     const auto first = [&](int64_t r) { return r == ranks ? length : (units * r + ranks - 1) / ranks * unit; };
     return {first(rank), first(rank + 1) - first(rank)};
+}
+
+/// Tokens of the longest piece: the first, or the last with its rest.
+inline int64_t longest_piece(int64_t length, int64_t ranks) {
+    return std::max(sequence_piece(length, ranks, 0).count, sequence_piece(length, ranks, ranks - 1).count);
 }
 
 }  // namespace amalgam

@@ -6,7 +6,7 @@
 
 #include <stdexcept>
 
-#include "mixers/sequence_pieces.h"
+#include "model/own_piece.h"
 #include "operations/operations.h"
 #include "operations/products.h"
 
@@ -53,14 +53,8 @@ SequencePlaces CausalLM::places(const TokenBatch& batch, ContextGroup* context) 
     const int64_t length = batch.time();
     if (!context) return {.rotary = rotary(0, length), .documents = batch.documents};
     if (batch.documents) throw std::logic_error("pieces of sequences know of no documents; check_job refuses the two");
-    const SequencePiece piece = sequence_piece(length, context->ranks(), context->rank());
+    const SequencePiece piece = own_piece(length, context);
     return {rotary(piece.first, piece.count, length), context, length};
-}
-
-at::Tensor own_piece(const at::Tensor& tokens, const ContextGroup* context) {
-    if (!context) return tokens;
-    const SequencePiece piece = sequence_piece(tokens.size(1), context->ranks(), context->rank());
-    return tokens.narrow(1, piece.first, piece.count);
 }
 
 at::Tensor CausalLM::hidden(const TokenBatch& batch, ContextGroup* context) const {

@@ -23,9 +23,6 @@ struct ModelCache {
     void copy(const at::Tensor& from, const at::Tensor& to, int64_t tokens);
 };
 
-/// tokens [batch, length] -> those of this rank's piece; all of them without a context group.
-at::Tensor own_piece(const at::Tensor& tokens, const ContextGroup* context);
-
 /// Parameters get their tensors at once, or from whoever shards the model.
 enum class Allocation { now, later };
 

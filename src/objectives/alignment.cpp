@@ -6,6 +6,7 @@
 #include <c10/core/InferenceMode.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include "model/own_piece.h"
 #include "operations/kernel_calls.h"
 #include "operations/kernel_views.h"
 #include "system/error.h"

@@ -5,6 +5,8 @@
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include "model/own_piece.h"
+
 namespace amalgam {
 
 at::Tensor leaf(const at::Tensor& x) {

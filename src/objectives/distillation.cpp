@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include "model/own_piece.h"
 #include "objectives/chunked_losses.h"
 
 namespace amalgam {
@@ -25,7 +26,8 @@ at::Tensor TeacherStates::hidden(const TokenBatch& batch, int64_t cursor, Contex
     const at::Tensor states = teacher_.hidden(batch, context).flatten(0, 1);
     ++computed_;
     if (keeps_) kept_[key] = states;
-    const int64_t bytes = states.numel() * states.element_size();
+    // Ranks that share sequences find what the others find, though their pieces are not all of one length.
+    const int64_t bytes = most_numbers(batch, states.size(1), context) * states.element_size();
     if (everywhere(bytes <= cache_bytes_) && cache_.emplace(key, states).second) cache_bytes_ -= bytes;
     return states;
 }
@@ -63,7 +65,7 @@ void NextToken::accumulate(const TokenBatch& batch, int64_t, double weight, Grad
     BlockwiseForward forward(student_, batch, activations_, context_);
     const int64_t predictions = counted(batch.tokens.numel(), batch.texts());
     const double per_token = predictions > 0 ? weight / double(predictions) : 0.0;
-    const at::Tensor targets = own_piece(next_tokens(batch).view_as(batch.tokens), context_).flatten();
+    const at::Tensor targets = own_next_tokens(batch, context_);
     const auto result = chunked_cross_entropy(forward.hidden(), forward.outer().head().detach(), targets, per_token,
                                               chunk_, gradients.of(student_.head_parameter()));
     losses[0] += per_token * result.loss;

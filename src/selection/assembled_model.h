@@ -12,9 +12,10 @@ class AssembledModel {
     /// Both must outlive this. States between blocks are kept as far as `kept_bytes` allow.
     AssembledModel(const CausalLM& teacher, const CausalLM& aligned, int64_t kept_bytes);
 
-    /// As CausalLM::hidden, of a model with `layout`. `number` names this batch: if it comes again with another layout,
-    /// the pass begins at the first block that differs from the one before.
-    at::Tensor hidden(const TokenBatch& batch, const Layout& layout, int64_t number);
+    /// As CausalLM::hidden, of a model with `layout`. `number` names this batch, and with `context` this rank's piece
+    /// of it: if it comes again with another layout, the pass begins at the first block that differs from the one
+    /// before.
+    at::Tensor hidden(const TokenBatch& batch, const Layout& layout, int64_t number, ContextGroup* context = nullptr);
 
     /// Blocks that were computed since the beginning.
     int64_t computed_blocks() const { return computed_; }
@@ -24,8 +25,8 @@ class AssembledModel {
         Layout layout;                   // of the latest pass
         std::vector<at::Tensor> inputs;  // of its blocks
     };
-    /// Where the states of a batch may be kept; null: nowhere.
-    Pass* kept(const at::Tensor& tokens, int64_t number);
+    /// Where the states of a batch may be kept; null: nowhere. Ranks that share its sequences keep them alike.
+    Pass* kept(const TokenBatch& batch, int64_t number, const ContextGroup* context);
 
     const CausalLM &teacher_, &aligned_;
     double kept_bytes_;

@@ -38,7 +38,7 @@ class BriefDistillation : public Measurement {
         const Layout layout = all_linear(setup_.teacher.config().layers, setup_.mixer);
         const Student student = setup_.make_student(layout, {setup_.all_linear.get()});
         if (!student.shards) keep_in_memory(*student.model);
-        return measure(*student.model, setup_.world);
+        return measure(*student.model, {setup_.world, setup_.context});
     }
 
     int64_t in_step(int64_t candidates) const override {
@@ -65,8 +65,8 @@ class BriefDistillation : public Measurement {
   private:
     class Distilled;
 
-    std::vector<double> measure(const CausalLM& student, const Communicator& ranks) {
-        return held_out_kl(student, held_out_states_, setup_.held_out, held_out_micro_batch,
+    std::vector<double> measure(const CausalLM& student, const SequenceRanks& ranks) {
+        return held_out_kl(student, held_out_states_, setup_.held_out, held_out_batch(setup_.held_out.time()),
                            setup_.job.loss_chunk_tokens, ranks);
     }
 
@@ -105,8 +105,8 @@ class BriefDistillation::Distilled : public CandidateInTraining {
         result_.number = number;
         result_.candidate = candidate;
         student_ = all.make_student(candidate.layout, {&measurement.start(), &all.teacher_weights});
-        objective_ =
-            std::make_unique<Distillation>(*student_.model, measurement.training_states_, all.job, all.activations);
+        objective_ = std::make_unique<Distillation>(*student_.model, measurement.training_states_, all.job,
+                                                    all.activations, all.context);
         result_.rank = all.world.rank() - all.group.rank();
         trainer_ =
             std::make_unique<Trainer>(*student_.model, *objective_, all.job, *all.batches, all.group, trainer_setup());
@@ -158,6 +158,7 @@ class BriefDistillation::Distilled : public CandidateInTraining {
         setup.candidate = number_;
         setup.announce = result_.rank == 0;  // one group speaks for all: their steps are alike
         setup.stop = nullptr;                // asked once for all candidates that are trained in step
+        setup.context = all.context;
         setup.checkpoints = state_.checkpoints();
         setup.checkpoint = {.every_steps = 0};  // only when the run is stopped
         setup.only_on_the_way = true;
@@ -169,7 +170,7 @@ class BriefDistillation::Distilled : public CandidateInTraining {
             if (std::find(steps.begin(), steps.end(), done) == steps.end()) return;
             if (steps_before_ > 0 && done == steps_before_) return;  // was measured before the run was stopped
             result_.measured_tokens.push_back(plan.tokens(done));
-            result_.kl.push_back(measurement_.measure(*student_.model, measurement_.setup_.group));
+            result_.kl.push_back(measurement_.measure(*student_.model, measurement_.setup_.ranks()));
         };
         return setup;
     }

@@ -24,7 +24,7 @@ class DirectMeasurement : public Measurement {
               setup_.make_student(all_linear(setup_.teacher.config().layers, setup_.mixer), {setup_.all_linear.get()})),
           model_(setup_.teacher, *aligned_.model, int64_t(setup_.cache_bytes())),
           probe_(setup_.teacher, setup_.held_out, setup_.questions.get(), setup_.job.loss_chunk_tokens,
-                 int64_t(setup_.cache_bytes()), setup_.group, setup_.job.far_context,
+                 int64_t(setup_.cache_bytes()), setup_.ranks(), setup_.job.far_context,
                  setup_.race_errors > 0.0 ? parts_of_a_race : 1) {
         if (setup_.job.far_context.weight > 0.0)
             info(text("score: ", probe_.far_tokens(), " of ", setup_.held_out.tokens.numel(),
@@ -48,7 +48,9 @@ class DirectMeasurement : public Measurement {
     class Measured;
 
     Probe::Forward forward(const Layout& layout) {
-        return [this, layout](const TokenBatch& batch, int64_t number) { return model_.hidden(batch, layout, number); };
+        return [this, layout](const TokenBatch& batch, int64_t number) {
+            return model_.hidden(batch, layout, number, setup_.context);
+        };
     }
 
     ProbeSamples measure(const Layout& layout) { return probe_.measure(forward(layout)); }

@@ -4,8 +4,10 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
+
+#include "model/own_piece.h"
 #include "objectives/chunked_losses.h"
-#include "objectives/distillation.h"
 
 namespace amalgam {
 namespace {
@@ -33,12 +35,13 @@ Borders borders_of_windows(const TokenBatch& batch, int64_t first, int64_t width
 }
 
 /// Writes the losses of second halves of windows, of which the first one begins at token `first`, into `loss`
-/// [sequences, time].
-void add_losses_of_windows(const CausalLM& teacher, const at::Tensor& head, const TokenBatch& batch, int64_t window,
-                           int64_t first, int64_t loss_chunk, at::Tensor& loss) {
+/// [sequences, time]. `next`: the next tokens, likewise.
+void add_losses_of_windows(const CausalLM& teacher, const at::Tensor& head, const TokenBatch& batch,
+                           const at::Tensor& next, int64_t window, int64_t first, int64_t loss_chunk,
+                           at::Tensor& loss) {
     const int64_t sequences = batch.sequences(), rest = batch.time() - first, width = 2 * window;
     const auto second_halves = [&](const at::Tensor& windows) { return windows.narrow(1, window, window); };
-    const at::Tensor targets = cut(next_tokens(batch).view_as(batch.tokens), first, width, -1);
+    const at::Tensor targets = cut(next, first, width, -1);
     const at::Tensor states =
         teacher.hidden({cut(batch.tokens, first, width, 0), borders_of_windows(batch, first, width)});
     const at::Tensor found =
@@ -48,25 +51,39 @@ void add_losses_of_windows(const CausalLM& teacher, const at::Tensor& head, cons
     loss.narrow(1, first, rest).add_(placed.narrow(1, 0, rest));
 }
 
+/// The tokens of the windows whose second halves have those of a piece.
+SequencePiece around(const SequencePiece& piece, int64_t window, int64_t time) {
+    const int64_t first = std::max<int64_t>(0, piece.first / window - 1) * window,
+                  end = std::min((piece.end() + window - 1) / window * window, time);
+    return {first, end - first};
+}
+
 }  // namespace
 
 at::Tensor needs_far_context(const CausalLM& teacher, const at::Tensor& head, const TokenBatch& batch,
-                             const at::Tensor& states, const FarContextJob& job, int64_t loss_chunk) {
+                             const at::Tensor& states, const FarContextJob& job, int64_t loss_chunk,
+                             ContextGroup* context) {
     const at::NoGradGuard no_grad;
     const at::Tensor& tokens = batch.tokens;
-    const int64_t begins = 2 * job.window;
-    at::Tensor far = at::zeros(tokens.sizes(), tokens.options().dtype(at::kBool));
-    if (tokens.size(0) == 0 || tokens.size(1) <= begins) {
+    const SequencePiece piece = own_piece(batch.time(), context);
+    at::Tensor far = at::zeros({batch.sequences(), piece.count}, tokens.options().dtype(at::kBool));
+    if (batch.sequences() == 0 || batch.time() <= 2 * job.window) {
         const at::Tensor nothing = at::empty({0, 1}, tokens.options());
         for (int pass = 0; teacher.weights_on_demand() != nullptr && pass < 2; ++pass) teacher.hidden(nothing);
         return far.flatten();
     }
-    const at::Tensor whole = token_cross_entropy(states, head, next_tokens(batch), loss_chunk).loss.view_as(tokens);
-    at::Tensor near = at::zeros_like(whole);
+    const at::Tensor next = next_tokens(batch).view_as(tokens);
+    const at::Tensor targets = own_piece(next, context).flatten();
+    const at::Tensor whole = token_cross_entropy(states, head, targets, loss_chunk).loss.view_as(far);
+    const SequencePiece seen = around(piece, job.window, batch.time());
+    const TokenBatch part = context ? TokenBatch(tokens.narrow(1, seen.first, seen.count)) : batch;
+    at::Tensor near = at::zeros(part.tokens.sizes(), whole.options());
     for (const int64_t first : {int64_t{0}, job.window})
-        add_losses_of_windows(teacher, head, batch, job.window, first, loss_chunk, near);
-    const int64_t rest = tokens.size(1) - begins;
-    far.narrow(1, begins, rest).copy_((near - whole).narrow(1, begins, rest) >= job.gain);
+        add_losses_of_windows(teacher, head, part, next.narrow(1, seen.first, seen.count), job.window, first,
+                              loss_chunk, near);
+    const int64_t begins = std::clamp<int64_t>(2 * job.window - piece.first, 0, piece.count);
+    const at::Tensor gain = near.narrow(1, piece.first - seen.first, piece.count) - whole;
+    far.narrow(1, begins, piece.count - begins).copy_(gain.narrow(1, begins, piece.count - begins) >= job.gain);
     return far.flatten();
 }
 

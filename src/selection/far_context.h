@@ -17,10 +17,12 @@ namespace amalgam {
 
 /// For each token of a batch, bool [sequences * time]: does the prediction made there, of the next token, need far
 /// context? Documents that are kept apart are so in windows too. `states` [sequences * time, width]: the teacher's, of
-/// the batch; `head`: its head, held.
+/// the batch; `head`: its head, held. With `context` states and result are those of this rank's piece; windows are
+/// short, and each rank computes those whole that it needs.
 /// Two forward passes of as many tokens as the sequences have. The batch may be empty (weights_on_demand.h): ranks
 /// of a sharded teacher call this together.
 at::Tensor needs_far_context(const CausalLM& teacher, const at::Tensor& head, const TokenBatch& batch,
-                             const at::Tensor& states, const FarContextJob& job, int64_t loss_chunk);
+                             const at::Tensor& states, const FarContextJob& job, int64_t loss_chunk,
+                             ContextGroup* context = nullptr);
 
 }  // namespace amalgam

@@ -9,9 +9,11 @@
 #include <cmath>
 #include <numeric>
 
+#include "model/own_piece.h"
 #include "objectives/chunked_losses.h"
 #include "selection/far_context.h"
 #include "selection/gated_pass.h"
+#include "sharding/sequence_ranks.h"
 #include "system/activity.h"
 #include "system/clock.h"
 #include "system/error.h"
@@ -32,7 +34,8 @@ struct BatchLoss {
 
 class GateTraining {
   public:
-    explicit GateTraining(const GateSetup& setup) : setup_(setup), layers_(setup.teacher.config().layers) {}
+    explicit GateTraining(const GateSetup& setup)
+        : setup_(setup), ranks_(setup.world, setup.context), layers_(setup.teacher.config().layers) {}
 
     std::optional<GateCourse> run() {
         begin();
@@ -158,18 +161,18 @@ class GateTraining {
         }
         std::vector<at::Tensor> far(batches.size());
         if (weighs_far_context()) tokens.of_far = look_for_far_tokens(batches, far);
-        const size_t width = gates.size() + 3, ranks = size_t(setup_.world.size());
-        std::vector<double> parts(batches.size() * width);
-        for (size_t first = 0; first < batches.size(); first += ranks) {
-            const size_t mine = first + size_t(setup_.world.rank());
+        const size_t width = gates.size() + 3, sharers = size_t(ranks_.sharers());
+        SumsOfPieces found(int64_t(batches.size()), int64_t(width), ranks_);
+        for (size_t first = 0; first < batches.size(); first += sharers) {
+            const size_t mine = first + size_t(ranks_.sharer());
             if (mine < batches.size()) {
-                add(batches[mine], far[mine], gates, tokens, with_gradient, &parts[mine * width]);
+                add(batches[mine], far[mine], gates, tokens, with_gradient, found.of(int64_t(mine)));
             } else if (setup_.teacher.weights_on_demand() || setup_.aligned.weights_on_demand()) {
                 pass_nothing(gates, with_gradient);
             }
             mark_progress();
         }
-        setup_.world.sum_in_place(std::span<double>(parts));  // every entry is nonzero on one rank only: exact
+        const std::vector<double> parts = found.total();
         if (!all_finite(parts))
             throw SharedError(text("score: loss or gradient of the gates is not finite at step ", step,
                                    " (the aligned student's checkpoint is bad); align with a lower "
@@ -191,16 +194,17 @@ class GateTraining {
     double look_for_far_tokens(const std::vector<GateBatch>& batches, std::vector<at::Tensor>& far) const {
         const at::NoGradGuard no_grad;
         const HeldOuterWeights outer(setup_.teacher);
-        const auto ranks = size_t(setup_.world.size());
+        const auto sharers = size_t(ranks_.sharers());
         double found = 0.0;
-        for (size_t first = 0; first < batches.size(); first += ranks) {
-            const size_t mine = first + size_t(setup_.world.rank());
+        for (size_t first = 0; first < batches.size(); first += sharers) {
+            const size_t mine = first + size_t(ranks_.sharer());
             const bool has_text = mine < batches.size() && batches[mine].is_text;
             if (!has_text && setup_.teacher.weights_on_demand() == nullptr) continue;
             const at::Tensor tokens = has_text ? batches[mine].tokens.to(setup_.teacher.device()) : empty_batch();
-            const at::Tensor places = at::nonzero(
-                needs_far_context(setup_.teacher, outer.head(), tokens, setup_.teacher.hidden(tokens).flatten(0, 1),
-                                  setup_.job.far_context, setup_.job.loss_chunk_tokens));
+            ContextGroup* context = has_text ? ranks_.context : nullptr;
+            const at::Tensor places = at::nonzero(needs_far_context(
+                setup_.teacher, outer.head(), tokens, setup_.teacher.hidden(tokens, context).flatten(0, 1),
+                setup_.job.far_context, setup_.job.loss_chunk_tokens, context));
             found += double(places.numel());
             if (has_text) far[mine] = places.flatten();
         }
@@ -218,19 +222,19 @@ class GateTraining {
         double of_text = 0.0, of_answers = 0.0, of_far = 0.0;
     };
 
-    /// `part`: the gradient of each gate, then the KL of text, of answers and of the tokens at `far` (undefined: none),
-    /// each divided by their number in the whole batch.
+    /// `part`, of this rank's piece: the gradient of each gate, then the KL of text, of answers and of the tokens at
+    /// `far` (undefined: none), each divided by their number in the whole batch.
     void add(const GateBatch& batch, const at::Tensor& far, const std::vector<double>& gates, const Counts& counts,
-             bool with_gradient, double* part) const {
+             bool with_gradient, std::span<double> part) const {
         const double tokens = batch.is_text ? counts.of_text : counts.of_answers;
         const at::Device device = setup_.teacher.device();
-        const at::Tensor inputs = batch.tokens.to(device), places = batch.places.to(device);
+        const at::Tensor inputs = batch.tokens.to(device), places = own_places_of(batch).to(device);
         at::Tensor states;
         {
             const at::NoGradGuard no_grad;
-            states = setup_.teacher.hidden(inputs).flatten(0, 1).index_select(0, places);
+            states = setup_.teacher.hidden(inputs, ranks_.context).flatten(0, 1).index_select(0, places);
         }
-        GatedPass pass(setup_.teacher, setup_.aligned, gates, inputs, setup_.activations);
+        GatedPass pass(setup_.teacher, setup_.aligned, gates, inputs, setup_.activations, ranks_.context);
         const at::Tensor hidden = pass.hidden();
         const double weight = (batch.is_text ? 1.0 : setup_.job.recall_weight) / tokens;
         const auto kl = chunked_kl_divergence(hidden.index_select(0, places), pass.outer().head(), states,
@@ -246,7 +250,14 @@ class GateTraining {
         }
         if (!with_gradient) return;
         const auto d_gates = pass.backward(d_hidden);
-        std::copy(d_gates.begin(), d_gates.end(), part);
+        std::copy(d_gates.begin(), d_gates.end(), part.begin());
+    }
+
+    at::Tensor own_places_of(const GateBatch& batch) const {
+        if (!ranks_.context) return batch.places;
+        const int64_t* first = batch.places.const_data_ptr<int64_t>();
+        const std::vector<int64_t> all(first, first + batch.places.numel());
+        return at::tensor(own_places(all, batch.tokens.size(1), ranks_.context).places, at::kLong);
     }
 
     /// What a rank without a micro-batch does while others have one, where models are sharded.
@@ -267,6 +278,7 @@ class GateTraining {
     }
 
     const GateSetup& setup_;
+    const SequenceRanks ranks_;
     const int64_t layers_;
     GateState state_;
 };

@@ -23,7 +23,8 @@ namespace amalgam {
 
 struct GateSetup {
     const ScoreJob& job;
-    const Communicator& world;  // over all of whose ranks batches are spread
+    const Communicator& world;        // over all of whose ranks batches are spread
+    ContextGroup* context = nullptr;  // those of them that share sequences with this one; null: none do
     const CausalLM &teacher, &aligned;
     const GateBatches& batches;
     Activations activations;
@@ -35,8 +36,8 @@ struct GateSetup {
 };
 
 /// Goes on from the state in its file, if there is one. Nothing if a stop was asked for before the end: the state is
-/// saved. The same bits on any number of ranks. Collective over the world. Throws Error(diverged) if loss or gradient
-/// are not finite.
+/// saved. The same bits on any number of ranks, or of groups of ranks that share sequences. Collective over the world.
+/// Throws Error(diverged) if loss or gradient are not finite.
 std::optional<GateCourse> train_gates(const GateSetup& setup);
 
 }  // namespace amalgam

@@ -7,17 +7,18 @@
 
 #include <utility>
 
+#include "model/own_piece.h"
 #include "objectives/blockwise_forward.h"
 
 namespace amalgam {
 
 GatedPass::GatedPass(const CausalLM& teacher, const CausalLM& aligned, std::vector<double> gates,
-                     const at::Tensor& tokens, Activations activations)
+                     const at::Tensor& tokens, Activations activations, ContextGroup* context)
     : teacher_(teacher),
       aligned_(aligned),
       gates_(std::move(gates)),
-      tokens_(tokens),
-      places_(teacher.places(tokens)),
+      tokens_(own_piece(tokens, context)),
+      places_(teacher.places(tokens, context)),
       outer_(teacher, 0) {
     const auto layers = int64_t(gates_.size());
     at::Tensor x = outer_.embed(tokens_).detach();
@@ -25,27 +26,28 @@ GatedPass::GatedPass(const CausalLM& teacher, const CausalLM& aligned, std::vect
         const int64_t next = layer + 1 < layers ? layer + 1 : WeightsOnDemand::nothing;
         const HeldBlock block(teacher_, layer, next), other(aligned_, layer, next);
         if (is_empty()) continue;
-        const at::AutoGradMode graph(activations == Activations::keep);
-        Saved saved = compute(*block, other->mixer(), gates_[size_t(layer)], x);
+        const bool keep = activations == Activations::keep;
+        const at::AutoGradMode graph(keep);
+        Saved& saved = saved_.emplace_back();
+        saved.input = leaf(x);
+        if (context && !keep) saved.context = std::make_unique<RecordedContext>(*context);
+        compute(*block, other->mixer(), gates_[size_t(layer)], saved);
         x = saved.output.detach();
-        if (activations == Activations::recompute) saved = {saved.input, {}, {}, {}, {}};
-        saved_.push_back(saved);
+        if (!keep) saved.soft = saved.linear = saved.mixed = saved.output = at::Tensor();
     }
     const at::AutoGradMode graph(true);
     last_ = leaf(x);
     hidden_ = outer_.final_norm(last_);
 }
 
-GatedPass::Saved GatedPass::compute(const Block& block, const Mixer& other, double gate,
-                                    const at::Tensor& input) const {
-    Saved saved;
-    saved.input = leaf(input);
+void GatedPass::compute(const Block& block, const Mixer& other, double gate, Saved& saved) const {
+    SequencePlaces places = places_;
+    if (saved.context) places.context = saved.context.get();
     const at::Tensor normed = block.mixer_input(saved.input);
-    saved.soft = block.mixer().forward(normed, places_);
-    saved.linear = other.forward(normed, places_);
+    saved.soft = block.mixer().forward(normed, places);
+    saved.linear = other.forward(normed, places);
     saved.mixed = leaf(at::lerp(saved.linear.detach(), saved.soft.detach(), gate));
     saved.output = block.finish(saved.input, saved.mixed);
-    return saved;
 }
 
 at::Tensor GatedPass::backward_block(const Saved& saved, int64_t layer, const at::Tensor& d_output,
@@ -77,7 +79,10 @@ std::vector<double> GatedPass::backward(const at::Tensor& d_hidden) {
         const HeldBlock block(teacher_, layer, next), other(aligned_, layer, next);
         if (is_empty()) continue;
         Saved saved = std::exchange(saved_[size_t(layer)], {});
-        if (!saved.output.defined()) saved = compute(*block, other->mixer(), gates_[size_t(layer)], saved.input);
+        if (!saved.output.defined()) {
+            if (saved.context) saved.context->replay();
+            compute(*block, other->mixer(), gates_[size_t(layer)], saved);
+        }
         d = backward_block(saved, layer, d, d_gates[size_t(layer)]);
     }
     if (is_empty()) return std::vector<double>(gates_.size(), 0.0);

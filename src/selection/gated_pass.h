@@ -4,9 +4,11 @@
 // gates of 0 the aligned all-linear student. Gradients are those of the gates; every weight is frozen.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "model/causal_lm.h"
+#include "objectives/recorded_context.h"
 #include "options/choices.h"
 
 namespace amalgam {
@@ -14,27 +16,30 @@ namespace amalgam {
 class GatedPass {
   public:
     /// Forward, block by block. tokens int64 [sequences, time]; gates in [0, 1], one a layer. Both models have the same
-    /// weights outside the mixers. The batch may be empty (weights_on_demand.h).
+    /// weights outside the mixers. The batch may be empty (weights_on_demand.h). With `context` of the whole sequences,
+    /// of which this rank computes its piece.
     GatedPass(const CausalLM& teacher, const CausalLM& aligned, std::vector<double> gates, const at::Tensor& tokens,
-              Activations activations);
+              Activations activations, ContextGroup* context = nullptr);
 
     /// Embedding, norm and head, as long as this lives.
     const HeldOuterWeights& outer() const { return outer_; }
 
-    /// After the final norm, without a graph: [sequences * time, width].
+    /// After the final norm, without a graph: [sequences * time, width], time being that of the piece.
     at::Tensor hidden() const { return hidden_.detach().flatten(0, 1); }
 
-    /// d loss / d gate of every layer, from d loss / d hidden [sequences * time, width]. Once. Zeros of an empty batch.
+    /// d loss / d gate of every layer, from d loss / d hidden [sequences * time, width]; of a piece, its part of them,
+    /// to be added up. Once. Zeros of an empty batch.
     std::vector<double> backward(const at::Tensor& d_hidden);
 
   private:
     struct Saved {
         at::Tensor input;                        // of the block, a leaf
         at::Tensor soft, linear, mixed, output;  // with graphs, only where activations are kept; `mixed` is a leaf
+        std::unique_ptr<RecordedContext> context = nullptr;  // of a piece that is computed again
     };
     bool is_empty() const { return tokens_.size(0) == 0; }
-    /// With a graph where gradients are enabled.
-    Saved compute(const Block& block, const Mixer& other, double gate, const at::Tensor& input) const;
+    /// Fills in what follows from the input, for the first time or again; with a graph where gradients are enabled.
+    void compute(const Block& block, const Mixer& other, double gate, Saved& saved) const;
     /// Gradient with respect to the block's input; undefined for the first block, which needs none.
     at::Tensor backward_block(const Saved& saved, int64_t layer, const at::Tensor& d_output, at::Tensor& d_gate) const;
 

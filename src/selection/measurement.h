@@ -56,6 +56,7 @@ struct MeasurementSetup {
     const ScoreJob& job;
     std::string mixer;  // of the linear layers
     const Communicator &world, &node, &group;
+    ContextGroup* context;    // the ranks of the group that share sequences with this one; null: none do
     const CausalLM& teacher;  // spread over the group as the students are
     const TensorSource& teacher_weights;
     std::unique_ptr<Checkpoint> all_linear;  // the student that all candidates start from
@@ -73,6 +74,7 @@ struct MeasurementSetup {
     /// Out of so many, those for whose training in step a rank has memory.
     std::function<int64_t(int64_t)> candidates_that_fit;
 
+    SequenceRanks ranks() const { return {group, context}; }
     /// That a rank may keep of states of one kind.
     double cache_bytes() const { return job.teacher_cache_gib * double(1 << 30); }
 };

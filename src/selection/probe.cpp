@@ -9,6 +9,8 @@
 
 #include "evaluation/continuations.h"
 #include "evaluation/recall.h"
+#include "job/training_plan.h"
+#include "model/own_piece.h"
 #include "objectives/chunked_losses.h"
 #include "system/activity.h"
 #include "system/error.h"
@@ -40,23 +42,25 @@ void as_sums(std::vector<double>& values, const std::vector<double>& counts) {
 }  // namespace
 
 Probe::Probe(const CausalLM& teacher, const HeldOutSet& text, const RecallQuestions* questions, int64_t loss_chunk,
-             int64_t cache_bytes, const Communicator& group, const FarContextJob& far_context, int64_t parts)
+             int64_t cache_bytes, const SequenceRanks& ranks, const FarContextJob& far_context, int64_t parts)
     : teacher_(teacher),
-      group_(group),
+      ranks_(ranks),
       loss_chunk_(loss_chunk),
       sequences_(text.sequences()),
       questions_(questions ? questions->size() : 0),
       part_of_sequence_(size_t(sequences_)),
       part_of_question_(size_t(questions_)),
       cache_bytes_(double(cache_bytes)) {
-    const auto ranks = size_t(group.size()), rank = size_t(group.rank());
+    const auto sharers = size_t(ranks.sharers()), sharer = size_t(ranks.sharer());
+    const int64_t of_text_batch = held_out_batch(text.time());
     for (int64_t part = 0; part < parts; ++part) {
         // Batches are cut without regard to the number of ranks, so that their arithmetic is the same on any.
         std::vector<std::function<Batch()>> all;
         int64_t tokens = 0;
-        for (int64_t first = part * held_out_micro_batch; first < sequences_; first += parts * held_out_micro_batch) {
-            all.emplace_back([&, first] { return text_batch(text, first); });
-            for (int64_t s = first; s < std::min(first + held_out_micro_batch, sequences_); ++s) {
+        for (int64_t first = part * of_text_batch; first < sequences_; first += parts * of_text_batch) {
+            const int64_t count = std::min(of_text_batch, sequences_ - first);
+            all.emplace_back([this, &text, first, count] { return text_batch(text, first, count); });
+            for (int64_t s = first; s < first + count; ++s) {
                 part_of_sequence_[size_t(s)] = part;
                 tokens += text.time();
             }
@@ -70,9 +74,9 @@ Probe::Probe(const CausalLM& teacher, const HeldOutSet& text, const RecallQuesti
                     tokens += questions->length(question);
                 }
             }
-        group.together([&] {  // making a question may fail
-            for (size_t b = 0; b < all.size(); b += ranks) {
-                batches_.push_back(b + rank < all.size() ? all[b + rank]() : Batch());
+        ranks.group.together([&] {  // making a question may fail
+            for (size_t b = 0; b < all.size(); b += sharers) {
+                batches_.push_back(b + sharer < all.size() ? all[b + sharer]() : Batch());
                 may_have_text_.push_back(b < of_text);
             }
         });
@@ -96,9 +100,10 @@ void Probe::look_for_far_tokens(const FarContextJob& far_context) {
     for (size_t pass = 0; pass < batches_.size(); ++pass) {
         Batch& batch = batches_[pass];
         if (batch.is_text) {
-            const at::Tensor far = needs_far_context(teacher_, outer.head(), batch.sequences,
-                                                     teacher_states(batch, pass), far_context, loss_chunk_)
-                                       .to(at::kCPU);
+            const at::Tensor far =
+                needs_far_context(teacher_, outer.head(), batch.sequences, teacher_states(batch, pass), far_context,
+                                  loss_chunk_, ranks_.context)
+                    .to(at::kCPU);
             const bool* values = far.const_data_ptr<bool>();
             batch.far.assign(values, values + far.numel());
             for (size_t i = 0; i < batch.rows.size(); ++i)
@@ -110,8 +115,8 @@ void Probe::look_for_far_tokens(const FarContextJob& far_context) {
         }
         mark_progress();
     }
-    group_.sum_in_place(std::span<double>(far_of_sequence_));
-    if (far_tokens() == 0)  // the same on all ranks
+    ranks_.group.sum_in_place(std::span<double>(far_of_sequence_));  // of whole numbers: exact
+    if (far_tokens() == 0)                                           // the same on all ranks
         throw SharedError(
             text("score.far_context.gain: the whole context lowers the loss of none of the held-out tokens "
                  "by ",
@@ -125,16 +130,18 @@ at::Tensor Probe::empty_batch() const {
     return at::empty({0, 1}, at::TensorOptions(at::kLong).device(teacher_.device()));
 }
 
-Probe::Batch Probe::text_batch(const HeldOutSet& text, int64_t first) const {
-    const int64_t count = std::min(held_out_micro_batch, text.sequences() - first), time = text.time();
+Probe::Batch Probe::text_batch(const HeldOutSet& text, int64_t first, int64_t count) const {
     Batch batch{.sequences = text.batch(first, count, teacher_.device())};
-    batch.places = at::arange(count * time, at::kLong).to(teacher_.device());
-    batch.targets = next_tokens(batch.sequences);
+    const SequencePiece piece = own_piece(text.time(), ranks_.context);
+    batch.places = at::arange(count * piece.count, at::kLong).to(teacher_.device());
+    batch.targets = own_next_tokens(batch.sequences, ranks_.context);
+    batch.most_places = most_numbers(batch.sequences, 1, ranks_.context);
     const std::vector<bool> predicts = text.predicts();
-    for (int64_t i = 0; i < count * time; ++i) {
-        batch.rows.push_back(size_t(i / time));
-        batch.predicted.push_back(predicts[size_t(first * time + i)]);
-    }
+    for (int64_t s = 0; s < count; ++s)
+        for (int64_t t = piece.first; t < piece.end(); ++t) {
+            batch.rows.push_back(size_t(s));
+            batch.predicted.push_back(predicts[size_t((first + s) * text.time() + t)]);
+        }
     for (int64_t i = 0; i < count; ++i) batch.numbers.push_back(first + i);
     batch.is_text = true;
     return batch;
@@ -147,9 +154,15 @@ Probe::Batch Probe::question_batch(const RecallQuestions& questions, const std::
     for (const RecallQuestion& question : made) asked.push_back({question.tokens, question.context});
     const ContinuationBatch laid_out = lay_out(asked);
     Batch batch{.sequences = laid_out.tokens.to(teacher_.device())};
-    batch.places = at::tensor(laid_out.places, at::kLong).to(teacher_.device());
-    batch.targets = at::tensor(laid_out.targets, at::kLong).to(teacher_.device());
-    batch.rows = laid_out.rows;
+    const OwnPlaces own = own_places(laid_out.places, laid_out.tokens.size(1), ranks_.context);
+    std::vector<int64_t> targets;
+    for (const size_t i : own.which) {
+        targets.push_back(laid_out.targets[i]);
+        batch.rows.push_back(laid_out.rows[i]);
+    }
+    batch.places = at::tensor(own.places, at::kLong).to(teacher_.device());
+    batch.targets = at::tensor(targets, at::kLong).to(teacher_.device());
+    batch.most_places = int64_t(laid_out.places.size());
     batch.predicted.assign(batch.rows.size(), true);
     batch.numbers = numbers;
     return batch;
@@ -157,9 +170,11 @@ Probe::Batch Probe::question_batch(const RecallQuestions& questions, const std::
 
 at::Tensor Probe::teacher_states(const Batch& batch, size_t mine) const {
     if (cached_[mine].defined()) return cached_[mine];
-    const at::Tensor states = teacher_.hidden(batch.sequences).flatten(0, 1).index_select(0, batch.places);
-    const auto bytes = double(states.nbytes());
-    // A sharded teacher runs in step on all ranks, so all of them keep everything or nothing.
+    const at::Tensor states =
+        teacher_.hidden(batch.sequences, ranks_.context).flatten(0, 1).index_select(0, batch.places);
+    const auto bytes = double(batch.most_places * states.size(1) * states.element_size());
+    // A sharded teacher runs in step on all ranks, so all of them keep everything or nothing; those that share
+    // sequences keep the same ones.
     const bool keeps = !teacher_.weights_on_demand() && cached_bytes_ + bytes <= cache_bytes_;
     if (!keeps) return states;
     cached_bytes_ += bytes;
@@ -186,7 +201,7 @@ ProbeProgress Probe::begin() const {
 
 void Probe::measure_next(const Forward& model, ProbeProgress& progress) const {
     const at::NoGradGuard no_grad;
-    ProbeSamples samples = begin().samples;
+    SumsOfPieces found(sequences_ + questions_, sums, ranks_);
     const bool in_step = teacher_.weights_on_demand() != nullptr;
     const HeldOuterWeights outer(teacher_);
     const auto part = size_t(progress.parts);
@@ -195,22 +210,25 @@ void Probe::measure_next(const Forward& model, ProbeProgress& progress) const {
         if (!batch.numbers.empty()) {
             const at::Tensor of_teacher = teacher_states(batch, size_t(pass));
             const at::Tensor hidden = model(batch.sequences, pass).flatten(0, 1).index_select(0, batch.places);
-            add(batch, hidden, of_teacher, outer.head(), samples);
+            add(batch, hidden, of_teacher, outer.head(), found);
         } else if (in_step) {
             teacher_.hidden(empty_batch());
             model(empty_batch(), pass);
         }
         mark_progress();
     }
-    for (auto& [name, values] : samples) {
-        group_.sum_in_place(std::span<double>(values));  // every entry is nonzero on one rank only: exact
-        std::vector<double>& before = progress.samples.at(name);
-        for (size_t i = 0; i < values.size(); ++i) before[i] += values[i];  // and in one part only
+    const std::vector<double> total = found.total();
+    const auto of_item = [&](size_t item) { return std::span(total).subspan(item * sums, sums); };
+    for (size_t s = 0; s < part_of_sequence_.size(); ++s) {
+        if (part_of_sequence_[s] != progress.parts) continue;
+        keep_sequence(s, of_item(s), progress.samples);
+        progress.sequences[s] = true;
     }
-    for (size_t s = 0; s < part_of_sequence_.size(); ++s)
-        if (part_of_sequence_[s] == progress.parts) progress.sequences[s] = true;
-    for (size_t q = 0; q < part_of_question_.size(); ++q)
-        if (part_of_question_[q] == progress.parts) progress.questions[q] = true;
+    for (size_t q = 0; q < part_of_question_.size(); ++q) {
+        if (part_of_question_[q] != progress.parts) continue;
+        keep_question(q, of_item(part_of_sequence_.size() + q), progress.samples);
+        progress.questions[q] = true;
+    }
     progress.tokens += tokens_of_part_[part];
     ++progress.parts;
 }
@@ -227,44 +245,42 @@ ProbeSamples Probe::in_sums(ProbeSamples samples) const {
 }
 
 void Probe::add(const Batch& batch, const at::Tensor& hidden, const at::Tensor& of_teacher, const at::Tensor& head,
-                ProbeSamples& samples) const {
-    const auto kl = on_host(token_kl_divergence(hidden, head, of_teacher, head, loss_chunk_));
+                SumsOfPieces& found) const {
+    const auto kls = on_host(token_kl_divergence(hidden, head, of_teacher, head, loss_chunk_));
     const TokenLosses losses = token_cross_entropy(hidden, head, batch.targets, loss_chunk_);
-    const auto loss = on_host(losses.loss), correct = on_host(losses.correct);
-    const size_t rows = batch.numbers.size();
-    std::vector<double> tokens(rows), predicted(rows), kl_sum(rows), far_sum(rows), loss_sum(rows), right(rows);
+    const auto loss_of = on_host(losses.loss), correct = on_host(losses.correct);
+    std::vector<double> errors(kls.size());
+    if (batch.is_text) {
+        const at::Tensor t = of_teacher.to(at::kFloat);
+        errors = on_host((hidden.to(at::kFloat) - t).square().sum(1) / t.square().sum(1));
+    }
     for (size_t i = 0; i < batch.rows.size(); ++i) {
-        const size_t row = batch.rows[i];
-        ++tokens[row];
-        kl_sum[row] += kl[i];
-        if (!batch.far.empty() && batch.far[i]) far_sum[row] += kl[i];
+        const int64_t number = batch.numbers[batch.rows[i]];
+        const auto of_row = found.of(batch.is_text ? number : sequences_ + number);
+        ++of_row[measured];
+        of_row[kl] += kls[i];
+        of_row[error] += errors[i];
+        if (!batch.far.empty() && batch.far[i]) of_row[far_kl] += kls[i];
         if (!batch.predicted[i]) continue;
-        ++predicted[row];
-        loss_sum[row] += loss[i];
-        right[row] += correct[i];
+        ++of_row[predicted];
+        of_row[loss] += loss_of[i];
+        of_row[right] += correct[i];
     }
-    if (!batch.is_text) {
-        for (size_t row = 0; row < rows; ++row) {
-            const auto question = size_t(batch.numbers[row]);
-            samples["recall_kl"][question] = kl_sum[row] / tokens[row];
-            samples["recall_loss"][question] = loss_sum[row] / predicted[row];
-            samples["recall"][question] = right[row] == predicted[row] ? 1.0 : 0.0;
-        }
-        return;
-    }
-    const at::Tensor t = of_teacher.to(at::kFloat);
-    const auto error = on_host((hidden.to(at::kFloat) - t).square().sum(1) / t.square().sum(1));
-    std::vector<double> error_sum(rows);
-    for (size_t i = 0; i < batch.rows.size(); ++i) error_sum[batch.rows[i]] += error[i];
-    for (size_t row = 0; row < rows; ++row) {
-        const auto sequence = size_t(batch.numbers[row]);
-        samples["kl"][sequence] = kl_sum[row] / tokens[row];
-        const double predictions = std::max(predicted[row], 1.0);  // there are none in documents of one token each
-        if (!batch.far.empty()) samples["far_kl"][sequence] = far_sum[row];
-        samples["loss"][sequence] = loss_sum[row] / predictions;
-        samples["accuracy"][sequence] = right[row] / predictions;
-        samples["hidden_state_error"][sequence] = error_sum[row] / tokens[row];
-    }
+}
+
+void Probe::keep_sequence(size_t sequence, std::span<const double> found, ProbeSamples& samples) const {
+    const double predictions = std::max(found[predicted], 1.0);  // there are none in documents of one token each
+    samples["kl"][sequence] = found[kl] / found[measured];
+    if (!far_of_sequence_.empty()) samples["far_kl"][sequence] = found[far_kl];
+    samples["loss"][sequence] = found[loss] / predictions;
+    samples["accuracy"][sequence] = found[right] / predictions;
+    samples["hidden_state_error"][sequence] = found[error] / found[measured];
+}
+
+void Probe::keep_question(size_t question, std::span<const double> found, ProbeSamples& samples) const {
+    samples["recall_kl"][question] = found[kl] / found[measured];
+    samples["recall_loss"][question] = found[loss] / found[predicted];
+    samples["recall"][question] = found[right] == found[predicted] ? 1.0 : 0.0;
 }
 
 }  // namespace amalgam

@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <map>
+#include <span>
 
 #include "evaluation/held_out.h"
 #include "questions/recall_questions.h"
@@ -37,10 +38,10 @@ class Probe {
   public:
     /// `questions` may be null. The teacher's states are kept as far as `cache_bytes` on this rank allow; it must
     /// outlive this. With a `far_context` of weight 0 its tokens are not looked for. Text and questions are divided
-    /// into `parts`, of which each has some of all (but batches of text are not divided). Collective over `group`,
-    /// among whose ranks all is spread. Throws Error(bad_input) if no token needs far context.
+    /// into `parts`, of which each has some of all (but batches of text are not divided). All is spread over `ranks`,
+    /// to which this is collective. Throws Error(bad_input) if no token needs far context.
     Probe(const CausalLM& teacher, const HeldOutSet& text, const RecallQuestions* questions, int64_t loss_chunk,
-          int64_t cache_bytes, const Communicator& group, const FarContextJob& far_context = {}, int64_t parts = 1);
+          int64_t cache_bytes, const SequenceRanks& ranks, const FarContextJob& far_context = {}, int64_t parts = 1);
 
     /// Of the text, those that need far context.
     int64_t far_tokens() const;
@@ -48,8 +49,8 @@ class Probe {
     int64_t tokens() const { return tokens_; }
     int64_t parts() const { return int64_t(first_pass_.size()) - 1; }
 
-    /// What a model makes of the batch of that number: its states before the head [sequences, time, width]. The batch
-    /// may be empty where models are sharded (weights_on_demand.h).
+    /// What a model makes of the batch of that number: its states before the head [sequences, time, width], of this
+    /// rank's piece where ranks share sequences. The batch may be empty where models are sharded (weights_on_demand.h).
     using Forward = std::function<at::Tensor(const TokenBatch& batch, int64_t number)>;
 
     /// The model's head is the teacher's. Collective; the same on all ranks, whatever their number.
@@ -67,8 +68,9 @@ class Probe {
   private:
     struct Batch {
         TokenBatch sequences = at::Tensor();
-        at::Tensor places = {}, targets = {};  // int64 [n]: what is predicted where, in sequences.tokens.flatten();
-                                               // target -1: nothing
+        at::Tensor places = {}, targets = {};  // int64 [n]: what is predicted where, in the flattened tokens of this
+                                               // rank's piece; target -1: nothing
+        int64_t most_places = 0;               // of all ranks that share the sequences
         std::vector<size_t> rows = {};         // of each place
         std::vector<bool> predicted = {};      // at each place: is there a target?
         std::vector<bool> far = {};            // likewise: does it need far context? Empty: not looked for
@@ -76,16 +78,22 @@ class Probe {
             {};  // of the sequences of text, or of the questions; none: a pass without a batch
         bool is_text = false;
     };
-    Batch text_batch(const HeldOutSet& text, int64_t first) const;
+    Batch text_batch(const HeldOutSet& text, int64_t first, int64_t count) const;
     Batch question_batch(const RecallQuestions& questions, const std::vector<int64_t>& numbers) const;
     void look_for_far_tokens(const FarContextJob& far_context);
     at::Tensor empty_batch() const;
     at::Tensor teacher_states(const Batch& batch, size_t mine) const;
+    /// What is added up over the tokens of a sequence or of an answer. `measured`: the tokens themselves; `predicted`:
+    /// those that have a next one.
+    enum Sum : size_t { measured, predicted, kl, far_kl, loss, right, error, sums };
+    /// `found`: of the sequences, then of the questions.
     void add(const Batch& batch, const at::Tensor& hidden, const at::Tensor& of_teacher, const at::Tensor& head,
-             ProbeSamples& samples) const;
+             SumsOfPieces& found) const;
+    void keep_sequence(size_t sequence, std::span<const double> found, ProbeSamples& samples) const;
+    void keep_question(size_t question, std::span<const double> found, ProbeSamples& samples) const;
 
     const CausalLM& teacher_;
-    const Communicator& group_;
+    const SequenceRanks ranks_;
     int64_t loss_chunk_, sequences_, questions_, tokens_ = 0;
     std::vector<Batch> batches_;             // of this rank, by pass; all tensors on the model's device
     std::vector<bool> may_have_text_;        // in each pass: has any rank text?

@@ -5,6 +5,7 @@
 
 #include "evaluation/evaluation_file.h"
 #include "evaluation/kept_answers.h"
+#include "job/training_plan.h"
 #include "stages/stages.h"
 #include "system/fault_injection.h"
 #include "system/log.h"
@@ -49,7 +50,8 @@ StageOutcome evaluate(Run& run) {
     CausalLM& teacher = run.teacher(sharding, run.world);
     const Student student = run.make_student(layout, {checkpoint.get()}, run.world, sharding);
     TeacherStates states(teacher, 0);
-    const int64_t chunk = job.loss_chunk_tokens;
+    const int64_t chunk = job.loss_chunk_tokens, batch = held_out_batch(set.time());
+    const SequenceRanks ranks(run.world, run.context());
     std::unique_ptr<RequestFile> requests;
     if (!job.requests.empty()) run.world.together([&] { requests = std::make_unique<RequestFile>(job.requests); });
     const std::filesystem::path kept = run.folder / "answers";
@@ -67,13 +69,13 @@ StageOutcome evaluate(Run& run) {
     }
     const auto recall = [&](const CausalLM& model) -> std::optional<RecallAnswers> {
         if (!questions) return std::nullopt;
-        return measure_recall(model, *questions, chunk, run.world);
+        return measure_recall(model, *questions, chunk, ranks);
     };
     std::vector<EvaluatedModel> models;
     fault_point("evaluate.measure");
-    models.push_back({"teacher", measure_tokens(teacher, nullptr, set, held_out_micro_batch, chunk, run.world),
+    models.push_back({"teacher", measure_tokens(teacher, nullptr, set, batch, chunk, ranks),
                       answers(teacher, "teacher"), recall(teacher)});
-    models.push_back({"student", measure_tokens(*student.model, &states, set, held_out_micro_batch, chunk, run.world),
+    models.push_back({"student", measure_tokens(*student.model, &states, set, batch, chunk, ranks),
                       answers(*student.model, "student"), recall(*student.model)});
     run.world.on_root([&] {
         write_evaluation(run.evaluation_file(), models, set, job.position_bins, checkpoint->spec().layout,

@@ -33,7 +33,7 @@ struct LearningRateRace {
     /// The ranks that train together; those with the run's first rank run the trials, others wait for the outcome.
     const Communicator& group;
     bool runs_trials = true;
-    int64_t context = 1;                // of these ranks that share each sequence
+    ContextGroup* context = nullptr;    // of these ranks that share each sequence, if any do
     const CausalLM* teacher = nullptr;  // of the objective, or null
     std::function<Trainee()> make;      // collective over the group
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Score: measures the candidates that the job's selection rule chooses by (selection/race.h). Those that are distilled
 // all have the same learning rates, which are found before them.
+#include "job/training_plan.h"
 #include "objectives/distillation.h"
 #include "selection/gate_training.h"
 #include "selection/race.h"
@@ -22,12 +23,13 @@ std::optional<OptimizerJob> rates_of_candidates(Run& run, const Scorer& scorer, 
               .candidates = scorer.count({run.teacher_config().layers, run.job.student.mixer}),
               .group = groups.group,
               .runs_trials = groups.mine == 0,
+              .context = run.context(),
               .teacher = &teacher,
               .make = [&] {
                   const Layout layout = amalgam::all_linear(run.teacher_config().layers, run.job.student.mixer);
                   Trainee made{run.make_student(layout, {&all_linear}, groups.group, sharding), nullptr};
                   made.objective = std::make_unique<Distillation>(*made.student.model, trial_states, run.job.score,
-                                                                  run.job.sharding.activations);
+                                                                  run.job.sharding.activations, run.context());
                   return made;
               }});
 }
@@ -71,6 +73,7 @@ std::optional<GateCourse> trained_gates(Run& run, const Communicator& group, con
     const std::filesystem::path file = run.candidate_file(0).parent_path() / "gates.h5";
     return train_gates({.job = job,
                         .world = run.world,
+                        .context = run.context(),
                         .teacher = teacher,
                         .aligned = *aligned.model,
                         .batches = *batches,
@@ -88,12 +91,12 @@ StageOutcome score(Run& run) {
     const Scorer& scorer = *selection_rule(run.job.select.rule).scorer;
     const int64_t layers = run.teacher_config().layers;
     ScoreJob job = run.job.score;
-    const RaceGroups groups = race_groups(run.world, job.ranks_per_candidate);
+    const RaceGroups groups = race_groups(run.world, ranks_per_candidate(run.job));
     const Communicator& group = groups.group;
 
     // Most of this is collective, so the order counts.
     HeldOutSet held_out = run.held_out(job.validation_sequences, job.sequence_length);
-    const ShardingStrategy sharding = run.sharding("score", job.ranks_per_candidate);
+    const ShardingStrategy sharding = run.sharding("score", groups.size);
     const CausalLM& teacher = run.teacher(sharding, group);
     std::unique_ptr<Checkpoint> all_linear = run.all_linear();
     std::unique_ptr<Batches> batches;
@@ -123,6 +126,7 @@ StageOutcome score(Run& run) {
          .world = run.world,
          .node = run.node,
          .group = group,
+         .context = run.context(),
          .teacher = teacher,
          .teacher_weights = run.teacher_source(),
          .all_linear = std::move(all_linear),

@@ -11,12 +11,9 @@ namespace amalgam {
 StageOutcome train_stage(Run& run, const std::string& stage, const CausalLM* teacher, const TrainingJob& job,
                          const std::function<double(int64_t time)>& flops_per_token,
                          const std::function<Trainee()>& make) {
-    const auto optimizer = find_learning_rates(run, {.stage = stage,
-                                                     .job = job,
-                                                     .group = run.world,
-                                                     .context = run.job.sharding.context,
-                                                     .teacher = teacher,
-                                                     .make = make});
+    const auto optimizer = find_learning_rates(
+        run,
+        {.stage = stage, .job = job, .group = run.world, .context = run.context(), .teacher = teacher, .make = make});
     if (!optimizer) return StageOutcome::stopped;
     TrainingJob with_rates = job;
     with_rates.optimizer = *optimizer;
@@ -26,7 +23,7 @@ StageOutcome train_stage(Run& run, const std::string& stage, const CausalLM* tea
     run.world.together([&] { batches = std::make_unique<Batches>(run.batches(stage, with_rates, stage)); });
     TrainerSetup setup = run.trainer_setup(stage);
     setup.flops_per_token = flops_per_token;
-    setup.context = run.job.sharding.context;
+    setup.context = run.context();
     setup.shards = trainee.student.shards.get();
     setup.in_step = trainee.student.shards || (teacher && teacher->weights_on_demand());
     const TrainerOutcome outcome =

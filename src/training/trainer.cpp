@@ -31,10 +31,10 @@ class Trainer::Loop {
           batches_(batches),
           group_(group),
           setup_(setup),
-          sharers_(group.size() / setup.context),
+          ranks_(group, setup.context),
           parameters_(objective.trained()),
           weights_(make_trained_weights(model, setup.shards, parameters_, group,
-                                        {optimizer_, setup.deterministic, most_micro_batches() * setup.context})),
+                                        {optimizer_, setup.deterministic, most_micro_batches() * ranks_.pieces()})),
           steps_(plan_.steps()),
           guard_(setup.spike_guard, setup.max_skipped_updates, steps_) {
         if (setup.checkpoints) saver_ = std::make_unique<CheckpointSaver>(*setup.checkpoints, setup.checkpoint, group);
@@ -127,22 +127,19 @@ class Trainer::Loop {
         const InPhase activity(Phase::step, step_, setup_.candidate.value_or(-1));
         fault_point(setup_.stage + ".step", step_);
         begin_batch(phase);
-        // One row for each piece of a micro-batch, of one rank only: sums over ranks are exact, and rows are added in
-        // their order.
-        const size_t width = size_t(objective_.losses());
-        const int64_t all = micro_batches_of(phase), piece = group_.rank() % setup_.context;
-        std::vector<double> rows(size_t(all * setup_.context) * width, 0.0);
+        const int64_t all = micro_batches_of(phase), sharers = ranks_.sharers();
+        SumsOfPieces parts(all, objective_.losses(), ranks_);
         const auto [begin, end] = own_micro_batches(phase);
         for (int64_t m = begin; m < end; ++m) {
             const std::vector<double> row = accumulate(phase, m);
-            std::copy(row.begin(), row.end(), rows.begin() + (m * setup_.context + piece) * int64_t(width));
+            std::copy(row.begin(), row.end(), parts.of(m).begin());
         }
-        const int64_t most = (all + sharers_ - 1) / sharers_;
+        const int64_t most = (all + sharers - 1) / sharers;
         for (int64_t m = end; setup_.in_step && m < begin + most; ++m) accumulate(phase, cursor_ + m, 0);
         weights_->reduce();
-        group_.sum_in_place(rows);
-        std::vector<double> losses(width, 0.0);
-        for (size_t i = 0; i < rows.size(); ++i) losses[i % width] += rows[i];
+        const std::vector<double> rows = parts.total();
+        std::vector<double> losses(size_t(objective_.losses()), 0.0);
+        for (size_t i = 0; i < rows.size(); ++i) losses[i % losses.size()] += rows[i];
         update(losses);
         ++step_;
         cursor_ += phase.batch_sequences;
@@ -178,12 +175,12 @@ class Trainer::Loop {
 
     /// Those of this rank: first and end.
     std::pair<int64_t, int64_t> own_micro_batches(const PlannedPhase& phase) const {
-        const int64_t sharer = group_.rank() / setup_.context, all = micro_batches_of(phase);
-        return {all * sharer / sharers_, all * (sharer + 1) / sharers_};
+        const int64_t sharer = ranks_.sharer(), sharers = ranks_.sharers(), all = micro_batches_of(phase);
+        return {all * sharer / sharers, all * (sharer + 1) / sharers};
     }
 
     int64_t micro_batches_of(const PlannedPhase& phase) const {
-        return micro_batches(phase, sharers_, setup_.deterministic);
+        return micro_batches(phase, ranks_.sharers(), setup_.deterministic);
     }
 
     int64_t most_micro_batches() const {
@@ -193,7 +190,7 @@ class Trainer::Loop {
     }
 
     std::vector<double> accumulate(const PlannedPhase& phase, int64_t micro_batch) {
-        const int64_t sequences = micro_batch_sequences(phase, sharers_, setup_.deterministic);
+        const int64_t sequences = micro_batch_sequences(phase, ranks_.sharers(), setup_.deterministic);
         const int64_t first = micro_batch * sequences;
         return accumulate(phase, cursor_ + first, std::min(sequences, phase.batch_sequences - first));
     }
@@ -327,7 +324,7 @@ class Trainer::Loop {
     const Batches& batches_;
     const Communicator& group_;
     const TrainerSetup setup_;
-    int64_t sharers_;  // of the batch: ranks, or groups of ranks that share sequences
+    const SequenceRanks ranks_;
     std::vector<Parameter*> parameters_;
     std::unique_ptr<TrainedWeights> weights_;
     std::unique_ptr<CheckpointSaver> saver_;  // none: nothing is saved

@@ -10,6 +10,7 @@
 #include "checkpoints/stage_checkpoints.h"
 #include "job/job.h"
 #include "objectives/objective.h"
+#include "sharding/sequence_ranks.h"
 #include "sharding/sharded_model.h"
 #include "training/batches.h"
 #include "training/metrics.h"
@@ -28,8 +29,9 @@ struct TrainerSetup {
     bool announce = true;               // progress lines and rows in `metrics` (root of the group only)
     MetricsFile* metrics = nullptr;
     StopRequest* stop = nullptr;
-    /// Ranks that share each sequence: consecutive ones of the group, with a piece each (the objective computes it).
-    int64_t context = 1;
+    /// The ranks that share each sequence with this one, if any do: consecutive ones of the group, with a piece each.
+    /// The objective has the same.
+    ContextGroup* context = nullptr;
     /// Of the model, if it is sharded.
     ShardedModel* shards = nullptr;
     /// Student or teacher is sharded: ranks with fewer micro-batches go on with empty ones (weights_on_demand.h).

@@ -48,6 +48,12 @@ class JobCheck : public testing::Test {
         return findings.problems.empty() ? "" : findings.problems.front();
     }
 
+    bool has_problem(const std::string& part) const {
+        for (const std::string& problem : check().problems)
+            if (contains(problem, part)) return true;
+        return false;
+    }
+
     bool has_note(const std::string& part) const {
         for (const std::string& note : check().notes)
             if (contains(note, part)) return true;
@@ -113,7 +119,18 @@ TEST_F(JobCheck, batches_and_ranks) {
 TEST_F(JobCheck, ranks_that_share_sequences) {
     job_.sharding.context = 4;
     EXPECT_TRUE(check().problems.empty()) << check().problems.front();
-    EXPECT_TRUE(has_note("sharding.context does not divide the sequences of candidates"));
+    EXPECT_TRUE(has_note("score: 4 ranks measure a candidate, as many as share each sequence (sharding.context)"));
+    job_.evaluate.requests = "requests.h5";
+    EXPECT_TRUE(has_note("evaluate.requests: each rank answers them with whole contexts"));
+    job_.evaluate.requests.clear();
+    job_.score.ranks_per_candidate = 8;
+    EXPECT_TRUE(check().problems.empty()) << check().problems.front();
+    EXPECT_FALSE(has_note("ranks measure a candidate"));
+    job_.score.ranks_per_candidate = 6;
+    EXPECT_TRUE(contains(check().problems.front(),
+                         "score.ranks_per_candidate is 6 but sharding.context is 4 (so many ranks share each sequence) "
+                         "use 4 or 8"));
+    job_.score.ranks_per_candidate = 1;
     ranks_ = 96 * 4;  // groups of four, one for each of align's sequences
     EXPECT_EQ(problem(),
               "distill.batch_sequences is 32 but 96 groups of ranks share it (every rank needs the same number of "
@@ -122,9 +139,16 @@ TEST_F(JobCheck, ranks_that_share_sequences) {
     job_.align.batch_sequences = 96;
     EXPECT_TRUE(contains(problem(), "sharding.context is 4 but there are 6 ranks (so many share each sequence)"));
     ranks_ = job_.sharding.context = 256;
-    EXPECT_EQ(problem(),
-              "sharding.context is 256 but align.sequence_length is 512 (each rank needs at least 3 tokens) use longer "
-              "sequences, or fewer ranks for each");
+    for (const std::string key : {"align.sequence_length", "evaluate.sequence_length"})
+        EXPECT_TRUE(has_problem("sharding.context is 256 but " + key +
+                                " is 512 (each rank needs at least 3 tokens) use longer sequences, or fewer ranks for "
+                                "each"))
+            << key;
+    job_.select.rule = "recall_guided";
+    job_.score.sequence_length = 500;
+    job_.score.recall.lengths = {1024, 300};
+    EXPECT_TRUE(has_problem("sharding.context is 256 but score.sequence_length is 500"));
+    EXPECT_TRUE(has_problem("sharding.context is 256 but score.recall.lengths is 300"));
 }
 
 TEST_F(JobCheck, documents_that_are_kept_apart) {

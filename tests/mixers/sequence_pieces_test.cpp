@@ -10,7 +10,7 @@ TEST(SequencePieces, follow_each_other_and_cover_the_sequence) {
     for (const int64_t ranks : {1, 2, 3, 4, 7})
         for (int64_t length = 1; length < 1000; ++length) {
             if (!has_pieces(length, ranks)) continue;
-            int64_t end = 0;
+            int64_t end = 0, longest = 0;
             for (int64_t rank = 0; rank < ranks; ++rank) {
                 const SequencePiece piece = sequence_piece(length, ranks, rank);
                 EXPECT_EQ(piece.first, end);
@@ -18,8 +18,10 @@ TEST(SequencePieces, follow_each_other_and_cover_the_sequence) {
                     EXPECT_GE(piece.count, shortest_piece) << length << " over " << ranks;
                 }
                 end = piece.end();
+                longest = std::max(longest, piece.count);
             }
             EXPECT_EQ(end, length);
+            EXPECT_EQ(longest_piece(length, ranks), longest) << length << " over " << ranks;
         }
 }
 

@@ -13,6 +13,7 @@
 #include "../training/small_corpus.h"
 #include "evaluation/recall.h"
 #include "evaluation/statistics.h"
+#include "job/training_plan.h"
 #include "model/weights.h"
 #include "rules/scorers.h"
 #include "selection/assembled_model.h"
@@ -97,8 +98,8 @@ TEST_F(AssembledModels, are_measured_as_students_are) {
     const ProbeSamples found = measured(probe, model, layout);
     const auto student = with_layout(layout);
     TeacherStates states(*teacher, 0);
-    const auto kl = held_out_kl(*student, states, held_out, held_out_micro_batch, 0, world);
-    const auto tokens = measure_tokens(*student, nullptr, held_out, held_out_micro_batch, 0, world);
+    const auto kl = held_out_kl(*student, states, held_out, held_out_batch(40), 0, world);
+    const auto tokens = measure_tokens(*student, nullptr, held_out, held_out_batch(40), 0, world);
     for (size_t s = 0; s < kl.size(); ++s) {
         EXPECT_NEAR(found.at("kl")[s], kl[s], 1e-6);
         double loss = 0.0, correct = 0.0;
@@ -129,8 +130,8 @@ TEST_F(AssembledModels, are_measured_as_students_are_on_documents_that_are_kept_
     const ProbeSamples found = measured(probe, model, layout);
     const auto student = with_layout(layout);
     TeacherStates states(*teacher, 0);
-    const auto kl = held_out_kl(*student, states, documents, held_out_micro_batch, 0, world);
-    const auto tokens = measure_tokens(*student, nullptr, documents, held_out_micro_batch, 0, world);
+    const auto kl = held_out_kl(*student, states, documents, held_out_batch(40), 0, world);
+    const auto tokens = measure_tokens(*student, nullptr, documents, held_out_batch(40), 0, world);
     const auto predicts = documents.predicts();
     for (size_t s = 0; s < kl.size(); ++s) {
         EXPECT_NEAR(found.at("kl")[s], kl[s], 1e-6);
@@ -271,7 +272,7 @@ TEST_F(AssembledModels, are_measured_on_tokens_that_need_far_context) {
     const at::NoGradGuard no_grad;
     const auto student = with_layout(layout);
     TeacherStates states(*teacher, 0);
-    const auto kl = measure_tokens(*student, &states, held_out, held_out_micro_batch, 0, world).kl;
+    const auto kl = measure_tokens(*student, &states, held_out, held_out_batch(40), 0, world).kl;
     const at::Tensor far = far_context_of(*teacher, held_out.tokens, job);
     double sum = 0.0, count = 0.0;
     for (int64_t i = 0; i < far.numel(); ++i)

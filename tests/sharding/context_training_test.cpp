@@ -74,7 +74,7 @@ class ContextTraining : public test::TrainingTest {
         TeacherStates states(sharding ? *teacher_copy->model : *teacher, 0);
         Distillation objective(model, states, plan, activations, shared.get());
         TrainerSetup with = setup(deterministic);
-        with.context = ranks;
+        with.context = shared.get();
         if (sharding) {
             with.shards = student_copy->shards.get();
             with.in_step = true;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whole runs in which ranks share training sequences (sharding.context).
+// Whole runs in which ranks share sequences (sharding.context).
 #include "small_run.h"
 
 namespace amalgam {
@@ -53,13 +53,56 @@ class ContextPipeline : public test::SmallRun {
         EXPECT_GT(compared, 20);
     }
 
+    /// Numbers of two result files; `names`: of the datasets.
+    void expect_near_numbers(const fs::path& found, const fs::path& expected, const Names& names) const {
+        const H5File a = H5File::open(found), b = H5File::open(expected);
+        for (const std::string& name : names) {
+            const std::vector<int64_t> shape = b.describe(name).shape;
+            ASSERT_EQ(a.describe(name).shape, shape) << name;
+            int64_t count = 1;
+            for (const int64_t extent : shape) count *= extent;
+            ASSERT_GT(count, 0) << name;
+            std::vector<double> x(size_t(count), 0.0), y = x;
+            a.read(name, StoredType::float64, x.data());
+            b.read(name, StoredType::float64, y.data());
+            for (size_t i = 0; i < x.size(); ++i)
+                EXPECT_NEAR(x[i], y[i], 1e-3 * std::abs(y[i]) + 1e-6) << name << ' ' << i;
+        }
+    }
+
+    /// Scores of whole sequences on one rank, then of pieces on one group of two ranks and on two such groups, which
+    /// was killed meanwhile.
+    void expect_scores_in_pieces(const Names& names, const std::string& death, const Names& ignored = {}) {
+        job.distill.tokens = job.evaluate.sequences = 0;
+        job.finetune.tokens = 0;
+        job.name = "whole";
+        expect_end(run(1), 0, {"finished in"});
+        const auto whole = run_folder();
+        job.sharding.context = 2;
+        job.name = "pieces";
+        expect_end(run(2), 0, {"1 groups of 2 ranks", "finished in"});
+        const auto pieces = run_folder();
+        expect_near_numbers(pieces / "scores.h5", whole / "scores.h5", names);
+        job.name = "two-groups";
+        setenv("AMALGAM_FAULT", death.c_str(), 1);
+        EXPECT_NE(run(4).status, 0);
+        unsetenv("AMALGAM_FAULT");
+        expect_end(run(4), 0, {"2 groups of 2 ranks", "finished in"});
+        Names not_compared = test::times_and_places;
+        not_compared.insert(not_compared.end(), ignored.begin(), ignored.end());
+        EXPECT_EQ(differing_datasets(pieces / "scores.h5", result("scores.h5"), not_compared), Names{});
+    }
+
     void expect_near(const std::vector<double>& found, const std::vector<double>& expected) const {
         ASSERT_EQ(found.size(), expected.size());
         for (size_t i = 0; i < found.size(); ++i) EXPECT_NEAR(found[i] / expected[i], 1.0, 2e-4) << "row " << i;
     }
 };
 
-TEST_F(ContextPipeline, trains_as_a_run_with_whole_sequences) {
+TEST_F(ContextPipeline, trains_and_evaluates_as_a_run_with_whole_sequences) {
+    job.evaluate.recall.questions = 1;
+    job.evaluate.recall.kinds = {"passages"};  // needs no wording
+    job.evaluate.recall.lengths = {64, 75};
     job.name = "whole";
     expect_end(run(1), 0, {"finished in"});
     const auto whole = run_folder();
@@ -69,6 +112,9 @@ TEST_F(ContextPipeline, trains_as_a_run_with_whole_sequences) {
     const auto pieces = run_folder();
     ASSERT_EQ(losses(whole).size(), 6U * (1 + test::small_layers) + 6U + 3U);
     expect_near(losses(pieces), losses(whole));
+    expect_near_numbers(pieces / "evaluation.h5", whole / "evaluation.h5",
+                        {"/loss_by_position", "/kl_by_position", "/perplexity", "/kl_per_sequence",
+                         "/recall/answer_loss_per_question"});
 
     // The bits depend on how many ranks share a sequence, and on nothing else.
     job.sharding.strategy = ShardingSetting::full;
@@ -95,6 +141,32 @@ TEST_F(ContextPipeline, goes_on_with_other_ranks) {
     job.sharding.strategy = ShardingSetting::optimizer;
     expect_end(run(4), 0, {"align: done before", "distill: goes on from step"});
     expect_near_weights(undisturbed / "checkpoints/finetune.h5", result("checkpoints/finetune.h5"));
+}
+
+TEST_F(ContextPipeline, scores_candidates_that_are_distilled) {
+    test::set_steps(job.score, 4);
+    job.select.rule = "kl_guided";
+    expect_scores_in_pieces({"/kl", "/train_loss", "/all_linear_kl"}, "score.candidate:kill:rank=2:step=3");
+}
+
+TEST_F(ContextPipeline, scores_candidates_as_they_are) {
+    job.select.rule = "recall_guided";
+    job.score.recall.kinds = {"passages"};
+    job.score.recall.lengths = {64, 75};
+    job.score.far_context = {.weight = 1.0, .window = 3, .gain = 1e-3};
+    expect_scores_in_pieces({"/kl", "/samples/loss", "/samples/hidden_state_error", "/samples/recall_kl"},
+                            "score.candidate:kill:rank=3:step=3");
+}
+
+TEST_F(ContextPipeline, trains_gates_for_scores) {
+    job.select.rule = "joint_gates";
+    job.select.options["budget"] = "2";
+    job.score.gates.steps = 6;
+    job.score.gates.learning_rate = 0.2;
+    job.score.recall.kinds = {"passages"};
+    job.score.recall.lengths = {64, 75};
+    job.checkpoint.every_steps = 2;
+    expect_scores_in_pieces({"/gates/value", "/gates/kl"}, "score.gates:kill:rank=1:step=3", {"/gates/seconds"});
 }
 
 TEST_F(ContextPipeline, ranks_that_cannot_share_are_refused) {
