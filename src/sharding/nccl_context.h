@@ -3,8 +3,8 @@
 // of ranks, which the program never waits for, except that no more than 1 GiB are on the way.
 //
 // A pair has a stream of its own, on both sides. What it sends it reads after the work queued so far on the current
-// stream, which does not wait for it; the tensor is kept until it is sent. What it
-// expects it receives after that work, too, beside what is queued later; the current stream waits for it on arrival.
+// stream, which does not wait for it; the tensor is kept until it is sent. What it expects it receives after that work,
+// too, beside what is queued later; the current stream waits for it where its arrival is asked for.
 //
 // Why no rank waits for ever. NCCL's kernels wait on the device for their peers, and more may wait for them than the
 // program says: operations of one communicator run one after the other, streams may share a queue of the hardware, and
