@@ -82,13 +82,25 @@ TEST_F(AutomaticRun, races_for_scores_and_sharded_students_too) {
     job.name = "whole";
     expect_end(run(1), 0, {"score: race of learning rates: at most 6 trials", "distill: race of learning rates"});
     const auto whole = run_folder();
-    EXPECT_GE(record("score").trials.size(), 4u);
+    const auto trials = record("score").trials;
+    EXPECT_GE(trials.size(), 4u);
     EXPECT_GE(record("distill").trials.size(), 4u);
     job.name = "sharded";
     job.sharding.strategy = ShardingSetting::full;
     expect_end(run(2, 170.0), 0, {"distill: sharding full over 2 ranks", "finished in"});
     for (const char* file : {"learning_rates/score.h5", "learning_rates/distill.h5", "checkpoints/distill.h5"})
         EXPECT_EQ(differing_datasets(whole / file, result(file), test::times_and_places), Names{}) << file;
+    job.name = "pieces";
+    job.sharding.strategy = ShardingSetting::automatic;
+    job.sharding.context = 2;
+    job.distill.tokens = 0;
+    expect_end(run(2, 170.0), 0, {"score: race of learning rates: at most 6 trials", "finished in"});
+    const auto in_pieces = record("score").trials;
+    ASSERT_EQ(in_pieces.size(), trials.size());
+    for (size_t i = 0; i < trials.size(); ++i) {
+        EXPECT_EQ(in_pieces[i].position, trials[i].position);
+        EXPECT_NEAR(in_pieces[i].losses[0] / trials[i].losses[0], 1.0, 1e-2) << i;
+    }
 }
 
 TEST_F(AutomaticRun, a_killed_race_does_not_repeat_trials) {
