@@ -143,24 +143,26 @@ TEST(JobEstimate, ranks_that_share_sequences_keep_a_part_of_the_activations) {
     const Estimate shared = estimate_job(job, qwen_1_5b, {.ranks = 8});
     // Keys and values of two heads before the second half.
     const auto keys = [](int64_t length) { return 2.0 * 2 * 2 * 128 * double(length) / 2; };
+    // The first half of the second half's queries.
+    const auto queries = [](int64_t length) { return 2.0 * 1536 * double(length) / 4; };
     for (const char* name : {"align", "score", "distill"}) {
         const StageEstimate &a = stage(whole, name), &b = stage(shared, name);
         // Keys and values of softmax layers, and twice of the one at work. A candidate has one. And of the one at work
-        // the first half of the second half's queries, with outputs and their gradients, and what came back.
+        // queries, with outputs and their gradients, and what came back.
         const bool align = name == std::string("align"), score = name == std::string("score");
         const double softmax_layers = align ? 0 : score ? 1 : double(shared.kept_layers);
         const int64_t length = align ? job.align.sequence_length : job.distill.sequence_length;
-        const double queries = 2.0 * 1536 * double(length) / 2 * (align ? 1 + 1 : 3 + 1) / 2;
         EXPECT_DOUBLE_EQ(b.sharding().memory.activations,
                          a.sharding().memory.activations / 2 +
-                             double(b.micro_batch_sequences) * (keys(length) * (softmax_layers + 2) + queries))
+                             double(b.micro_batch_sequences) *
+                                 (keys(length) * (softmax_layers + 2) + queries(length) * (align ? 1 + 1 : 3 + 1)))
             << name;
         EXPECT_EQ(b.micro_batch_sequences, a.micro_batch_sequences) << name;
         EXPECT_DOUBLE_EQ(b.seconds, a.seconds / 2) << name;
     }
     // One sequence or question at a time, forward only.
     EXPECT_DOUBLE_EQ(stage(shared, "evaluate").sharding().memory.activations,
-                     stage(whole, "evaluate").sharding().memory.activations / 2 + 2 * keys(65536));
+                     stage(whole, "evaluate").sharding().memory.activations / 2 + 2 * (keys(65536) + queries(65536)));
     EXPECT_DOUBLE_EQ(stage(shared, "evaluate").seconds, stage(whole, "evaluate").seconds / 2);
     const auto as_they_are = [&](int64_t context, int64_t ranks) {
         job.select.rule = "recall_guided";
@@ -170,7 +172,7 @@ TEST(JobEstimate, ranks_that_share_sequences_keep_a_part_of_the_activations) {
         return stage(estimate_job(job, qwen_1_5b, {.ranks = ranks}), "score");
     };
     EXPECT_DOUBLE_EQ(as_they_are(2, 8).sharding().memory.activations,
-                     as_they_are(1, 4).sharding().memory.activations / 2 + 2 * keys(32768));
+                     as_they_are(1, 4).sharding().memory.activations / 2 + 2 * (keys(32768) + queries(32768)));
     EXPECT_LT(as_they_are(2, 8).sharding().memory.logits, as_they_are(1, 4).sharding().memory.logits + 1);
 }
 
