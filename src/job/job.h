@@ -24,6 +24,7 @@ struct DataJob {
     std::string validation;              // HDF5 token file, never trained on
     bool allow_other_tokenizer = false;  // than the teacher's in the token files
     DocumentBorders documents = DocumentBorders::joined;
+    DocumentPacking packing = DocumentPacking::none;
 };
 
 struct StudentJob {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "job/job_check.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <limits>
 #include <set>
@@ -171,7 +172,28 @@ class Check {
                           "not divide");
     }
 
+    void check_packing() {
+        if (job_.data.packing == DocumentPacking::none) return;
+        findings_.problem_if(job_.data.documents == DocumentBorders::joined,
+                             "data.packing is best_fit but data.documents is joined (documents that are one text need "
+                             "not be whole) use data.documents: separate, or data.packing: none");
+        check_one_length("align", job_.align);
+        if (candidates_are_trained(job_)) check_one_length("score", job_.score);
+        check_one_length("distill", job_.distill);
+        check_one_length("finetune", job_.finetune);
+    }
+
+    void check_one_length(const std::string& stage, const TrainingJob& training) {
+        if (training.tokens == 0) return;
+        const TrainingPlan plan(training);
+        const auto differs = [&](const PlannedPhase& phase) { return phase.sequence_length != plan.block_length(); };
+        findings_.problem_if(std::ranges::any_of(plan.phases(), differs), "data.packing is best_fit but ", stage,
+                             ".phases have sequences of several lengths (documents are packed into sequences of one "
+                             "length) use one sequence_length in the stage, or data.packing: none");
+    }
+
     void check_documents() {
+        check_packing();
         if (job_.data.documents == DocumentBorders::joined) return;
         findings_.problem_if(job_.sharding.context > 1, "sharding.context is ", job_.sharding.context,
                              " but data.documents is separate (pieces of a sequence know of no documents) use "

@@ -116,6 +116,8 @@ void add_inputs(std::vector<JobKey>& schema) {
     data.add("documents", &DataJob::documents, "",
              "in one sequence, when training and measuring; separate: tokens see their own document only, and no loss "
              "crosses a border");
+    data.add("packing", &DataJob::packing, "",
+             "of documents that are separate into training sequences; best_fit: so that few are cut");
 }
 
 /// Every option of a linear mixer once, whichever mixers have it.

@@ -47,6 +47,15 @@ template <>
 inline constexpr auto enum_names<DocumentBorders> = std::to_array<NamedValue<DocumentBorders>>(
     {{DocumentBorders::joined, "joined"}, {DocumentBorders::separate, "separate"}});
 
+/// data.packing: of the documents that training sequences are made of.
+enum class DocumentPacking {
+    none,     // sequences are cut from the token file as it is
+    best_fit  // documents are put together so that they fill sequences whole where they can (training/best_fit.h)
+};
+template <>
+inline constexpr auto enum_names<DocumentPacking> = std::to_array<NamedValue<DocumentPacking>>(
+    {{DocumentPacking::none, "none"}, {DocumentPacking::best_fit, "best_fit"}});
+
 /// student.key_value_expansion: how k_proj and v_proj [kv heads * dim, hidden] become [query heads * dim, hidden].
 enum class KeyValueExpansion {
     per_head,  // every query head gets its own copy of its group's head: exact

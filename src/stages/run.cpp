@@ -106,7 +106,10 @@ Batches Run::batches(const std::string& stage, const TrainingJob& training, cons
     RecallWording wording;
     if (trains_on_questions(training))
         wording = read_recall_wording(job.data.validation, training.question_kinds, QuestionKeys::of_training(stage));
-    return {training_tokens(), training, uint64_t(job.seed), order, job.data.documents, wording};
+    Batches made(training_tokens(), training, uint64_t(job.seed), order, job.data.documents, wording, job.data.packing);
+    const std::string packing = made.packing_in_words();
+    if (!packing.empty() && order == stage) info(text(stage, ": ", packing));
+    return made;
 }
 
 HeldOutSet Run::held_out(int64_t sequences, int64_t sequence_length) {

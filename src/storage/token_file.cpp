@@ -114,6 +114,13 @@ std::vector<int64_t> TokenFile::borders(int64_t first, int64_t count) const {
     return result;
 }
 
+std::vector<int64_t> TokenFile::group_offsets(int64_t group) const {
+    const int64_t first = group * DocumentIndex::distance;
+    std::vector<int64_t> result(static_cast<size_t>(std::min(DocumentIndex::distance + 1, documents_.count - first)));
+    file_.read_rows(offsets_name, StoredType::int64, first, static_cast<int64_t>(result.size()), result.data());
+    return result;
+}
+
 std::vector<int64_t> TokenFile::answers(int64_t first, int64_t count) const {
     auto begin = std::lower_bound(answer_positions_.begin(), answer_positions_.end(), first);
     auto end = std::lower_bound(begin, answer_positions_.end(), first + count);

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "system/error.h"
 #include "training/repeated_passages.h"
@@ -11,7 +12,7 @@
 namespace amalgam {
 
 Batches::Batches(const TokenFile& file, const TrainingJob& job, uint64_t seed, const std::string& stage,
-                 DocumentBorders documents, const RecallWording& wording)
+                 DocumentBorders documents, const RecallWording& wording, DocumentPacking packing)
     : file_(file),
       plan_(job),
       blocks_(file.sequences(plan_.block_length())),
@@ -23,6 +24,7 @@ Batches::Batches(const TokenFile& file, const TrainingJob& job, uint64_t seed, c
     require(blocks_ > 0, "data.training: the token file holds ", file.size(), " tokens (less than one sequence of ",
             plan_.block_length(), ")");
     if (job.question_fraction > 0.0) questions_.emplace(job, wording, file, seed, stage);
+    if (packing == DocumentPacking::best_fit) packed_.emplace(file, plan_.block_length(), seed, stage);
 }
 
 at::Tensor Batches::sequences(int64_t cursor, int64_t count) const {
@@ -37,7 +39,11 @@ at::Tensor Batches::sequences(int64_t cursor, int64_t count) const {
             std::ranges::copy(questions_->make(cursor + i, length).tokens, row.begin());
             continue;
         }
-        file_.read(first_token(phase, cursor + i), row);
+        int64_t read = 0;
+        for (const TokenRange& piece : pieces(phase, cursor + i)) {
+            file_.read(piece.first, row.subspan(size_t(read), size_t(piece.count)));
+            read += piece.count;
+        }
         repeat_passages(row, found.empty() ? std::vector<int64_t>() : found[size_t(i)], repeat_fraction_, repeats_,
                         uint64_t(cursor + i));
     }
@@ -53,16 +59,38 @@ Borders Batches::borders(int64_t cursor, int64_t count) const {
     if (documents_ == DocumentBorders::joined) return found;
     const PlannedPhase& phase = plan_.phase_of_sequence(cursor);
     for (int64_t i = 0; i < count; ++i)
-        found.push_back(is_questions(cursor + i)
-                            ? std::vector<int64_t>()
-                            : file_.borders(first_token(phase, cursor + i), phase.sequence_length));
+        found.push_back(is_questions(cursor + i) ? std::vector<int64_t>() : borders_in(phase, cursor + i));
     return found;
+}
+
+std::vector<int64_t> Batches::borders_in(const PlannedPhase& phase, int64_t sequence) const {
+    if (!packed_) return file_.borders(first_token(phase, sequence), phase.sequence_length);
+    std::vector<int64_t> ends;
+    for (const TokenRange& piece : packed_->pieces(sequence))
+        ends.push_back((ends.empty() ? 0 : ends.back()) + piece.count);
+    ends.pop_back();
+    return ends;
 }
 
 int64_t Batches::texts(int64_t cursor, int64_t count) const {
     int64_t all = count;
     for (const auto& of_sequence : borders(cursor, count)) all += int64_t(of_sequence.size());
     return all;
+}
+
+std::string Batches::packing_in_words() const {
+    if (!packed_) return "";
+    const PackingCounts& counts = packed_->counts(0);
+    return text("documents packed by best fit, of the first ", counts.documents, ": ", counts.longer,
+                " are longer than a sequence; of the others, and of what the longer ones leave over, ", counts.cut,
+                " are cut, with ", std::round(1000.0 * double(counts.cut_tokens) / double(counts.tokens)) / 10.0,
+                " % of the tokens");
+}
+
+std::vector<TokenRange> Batches::pieces(const PlannedPhase& phase, int64_t sequence) const {
+    if (!packed_) return {{first_token(phase, sequence), phase.sequence_length}};
+    const auto packed = packed_->pieces(sequence);
+    return {packed.begin(), packed.end()};
 }
 
 int64_t Batches::first_token(const PlannedPhase& phase, int64_t sequence) const {

@@ -9,6 +9,8 @@
 // blocks are of two epochs, first those of the first. So nothing is read again before every block was read, whatever
 // the phases. Not read is what is left of a block: nothing where the longest length is a multiple of the others.
 //
+// Where documents are packed, the blocks come from packed_order.h instead, and all phases have one length.
+//
 // A sequence of recall questions takes the place of one of text, which is not read in this epoch.
 #pragma once
 
@@ -21,16 +23,19 @@
 #include "questions/question_sequences.h"
 #include "storage/token_file.h"
 #include "system/random.h"
+#include "training/packed_order.h"
 
 namespace amalgam {
 
 class Batches {
   public:
     /// `stage` separates the orders of stages. `job`: its phases, sequence_length, repeat_fraction, question_fraction
-    /// and question_kinds count. `wording`: of the questions, if there are any. Throws Error(bad_input) if the file
-    /// holds less than one of the longest sequences, or as QuestionSequences does.
+    /// and question_kinds count. `wording`: of the questions, if there are any. Packed documents are separate. Throws
+    /// Error(bad_input) if the file holds less than one of the longest sequences, or as QuestionSequences or
+    /// PackedOrder do.
     Batches(const TokenFile& file, const TrainingJob& job, uint64_t seed, const std::string& stage,
-            DocumentBorders documents = DocumentBorders::joined, const RecallWording& wording = {});
+            DocumentBorders documents = DocumentBorders::joined, const RecallWording& wording = {},
+            DocumentPacking packing = DocumentPacking::none);
 
     /// Sequences [cursor, cursor + count) of the endless order, which are of one phase: int64 [count, its
     /// sequence_length] on the CPU. Throws Error(bad_input) as QuestionSequences::make does.
@@ -39,9 +44,14 @@ class Batches {
     Borders borders(int64_t cursor, int64_t count) const;
     /// Sequences, or documents in them where these are separate.
     int64_t texts(int64_t cursor, int64_t count) const;
+    /// Of the documents of the first sequences, for people; empty where they are not packed.
+    std::string packing_in_words() const;
 
   private:
     bool is_questions(int64_t sequence) const;
+    /// What the sequence of that number in the order consists of.
+    std::vector<TokenRange> pieces(const PlannedPhase& phase, int64_t sequence) const;
+    std::vector<int64_t> borders_in(const PlannedPhase& phase, int64_t sequence) const;
     /// Where the sequence of that number in the order begins in the file, tokens.
     int64_t first_token(const PlannedPhase& phase, int64_t sequence) const;
 
@@ -52,6 +62,7 @@ class Batches {
     DocumentBorders documents_;
     RandomStream repeats_;
     std::optional<QuestionSequences> questions_;
+    mutable std::optional<PackedOrder> packed_;  // keeps what it packed last
     uint64_t key_, key_of_parts_;
 };
 

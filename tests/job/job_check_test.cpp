@@ -171,6 +171,22 @@ TEST_F(JobCheck, documents_that_are_kept_apart) {
     EXPECT_TRUE(check().problems.empty()) << check().problems.front();
 }
 
+TEST_F(JobCheck, packed_documents) {
+    job_.data.packing = DocumentPacking::best_fit;
+    EXPECT_TRUE(contains(problem(), "data.packing is best_fit but data.documents is joined"));
+    job_.data.documents = DocumentBorders::separate;
+    counts_->training_documents = counts_->validation_documents = 1000;
+    EXPECT_TRUE(check().problems.empty()) << check().problems.front();
+    const int64_t tokens = job_.distill.tokens, length = job_.distill.sequence_length;
+    job_.distill.phases = {{tokens / 2, length, 32, 0}, {tokens - tokens / 2, length, 64, 0}};
+    EXPECT_TRUE(check().problems.empty()) << check().problems.front();
+    job_.distill.phases[1].sequence_length = 2 * length;
+    EXPECT_TRUE(contains(problem(), "data.packing is best_fit but distill.phases have sequences of several lengths"));
+    job_.distill.tokens = 0;
+    job_.distill.phases.clear();
+    EXPECT_TRUE(check().problems.empty()) << check().problems.front();
+}
+
 TEST_F(JobCheck, micro_batch) {
     job_.align.micro_batch_sequences = 5;
     EXPECT_TRUE(contains(problem(), "align.micro_batch_sequences is 5 but a rank's share is 12"));

@@ -62,6 +62,28 @@ TEST_F(DocumentsPipeline, is_another_run_than_of_joined_documents) {
     expect_end(run(1), 2, {"data.documents"});
 }
 
+TEST_F(DocumentsPipeline, packed_documents_are_another_run_again_and_go_on_after_a_stop) {
+    job.score.tokens = 0;
+    job.select.rule = "uniform";
+    job.name = "not_packed";
+    expect_end(run(1), 0, {"finished in"});
+    const fs::path not_packed = run_folder();
+    job.data.packing = DocumentPacking::best_fit;
+    expect_end(run(1), 2, {"data.packing: was none, now best_fit"});
+    job.name = "packed";
+    expect_end(run(1), 0, {"align: documents packed by best fit", "distill: documents packed", "finished in"});
+    const fs::path packed = run_folder();
+    EXPECT_NE(differing_datasets(packed / "checkpoints/align.h5", not_packed / "checkpoints/align.h5"), Names{});
+    job.name = "stopped";
+    job.checkpoint.every_steps = 2;
+    setenv("AMALGAM_FAULT", "distill.step:kill:step=3", 1);
+    EXPECT_NE(run(2).status, 0);
+    unsetenv("AMALGAM_FAULT");
+    expect_end(run(2), 0, {"distill: goes on from step", "finished in"});
+    for (const char* file : {"checkpoints/align.h5", "checkpoints/distill.h5", "checkpoints/finetune.h5"})
+        EXPECT_EQ(differing_datasets(packed / file, run_folder() / file, test::times_and_places), Names{}) << file;
+}
+
 TEST_F(DocumentsPipeline, needs_documents_and_whole_sequences) {
     test::write_tokens(folder / "one.h5", test::simple_text(60 * test::small_length, test::small_vocabulary, 1),
                        test::small_vocabulary);

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <numeric>
 #include <set>
 
 #include "temporary_folder.h"
@@ -118,6 +119,29 @@ TEST_F(TokenFiles, borders_of_many_documents) {
             if (offset > first && offset < first + count) expected.insert(offset - first);
         EXPECT_EQ(file.borders(first, count), std::vector<int64_t>(expected.begin(), expected.end()))
             << first << ", " << count;
+    }
+    std::vector<int64_t> joined = {0};
+    for (int64_t group = 0; group < file.document_groups(); ++group) {
+        const auto found = file.group_offsets(group);
+        EXPECT_EQ(found.front(), file.group_start(group));
+        EXPECT_EQ(found.back(), file.group_start(group + 1));
+        joined.insert(joined.end(), found.begin() + 1, found.end());
+    }
+    EXPECT_EQ(joined, offsets);
+}
+
+TEST_F(TokenFiles, groups_of_documents) {
+    positions.clear();
+    for (const int64_t documents : {1, 63, 64, 65, 128}) {
+        offsets.resize(size_t(documents) + 1);
+        std::iota(offsets.begin(), offsets.end(), 0);
+        tokens.assign(size_t(documents), 1);
+        write();
+        const TokenFile file(path);
+        EXPECT_EQ(file.document_groups(), documents <= 64 ? 1 : 2);
+        EXPECT_EQ(file.group_offsets(file.document_groups() - 1).size(),
+                  size_t(documents <= 64 ? documents : documents - 64) + 1);
+        EXPECT_EQ(file.group_start(file.document_groups()), documents);
     }
 }
 

@@ -216,6 +216,42 @@ TEST_F(BatchOrder, borders_of_documents_belong_to_the_sequences) {
     EXPECT_EQ(read_borders(documents, length, 0, 2), (Borders{{2}, {1}}));
 }
 
+/// 13 documents of 40 to 64 tokens, packed into sequences of 128: each text of a sequence is a whole document, unless
+/// it is one of the few that fill the room of others.
+TEST_F(BatchOrder, packed_documents_are_whole) {
+    std::vector<int64_t> starts;
+    for (int64_t d = 0, end = 0; d < 13; ++d) starts.push_back(end += 40 + 2 * d);
+    std::vector<int64_t> tokens(size_t(starts.back()));
+    std::iota(tokens.begin(), tokens.end(), 0);
+    starts.pop_back();
+    test::write_tokens(folder / "documents.h5", tokens, 1000, {}, "none", starts);
+    const TokenFile documents(folder / "documents.h5");
+    const Batches packed(documents, plan(128), 1, "align", DocumentBorders::separate, {}, DocumentPacking::best_fit);
+    const int64_t count = documents.sequences(128);
+    const at::Tensor all = packed.sequences(0, count);
+    const Borders borders = packed.borders(0, count);
+    int64_t whole = 0, texts = 0;
+    std::set<int64_t> seen;
+    for (int64_t s = 0; s < count; ++s) {
+        std::vector<int64_t> ends = borders[size_t(s)];
+        ends.push_back(128);
+        int64_t first = 0;
+        for (const int64_t end : ends) {
+            const int64_t begin = all[s][first].item<int64_t>();
+            EXPECT_TRUE(at::equal(all[s].narrow(0, first, end - first), at::arange(begin, begin + end - first)));
+            for (int64_t token = begin; token < begin + end - first; ++token) EXPECT_TRUE(seen.insert(token).second);
+            whole += documents.borders(begin > 0 ? begin - 1 : 0, end - first + 2).size() == (begin > 0 ? 2U : 1U);
+            ++texts;
+            first = end;
+        }
+    }
+    EXPECT_EQ(packed.texts(0, count), texts);
+    EXPECT_GE(whole, 9);
+    EXPECT_NE(packed.packing_in_words().find("of the first 13: 0 are longer"), std::string::npos);
+    EXPECT_TRUE(at::equal(at::cat({packed.sequences(0, 1), packed.sequences(1, count - 1)}), all));
+    EXPECT_FALSE(at::equal(packed.sequences(count, count), all)) << "the next epoch";
+}
+
 TEST_F(BatchOrder, questions_are_one_text) {
     std::vector<int64_t> tokens(115);
     std::iota(tokens.begin(), tokens.end(), 0);
