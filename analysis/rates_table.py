@@ -13,7 +13,7 @@ def table_of(found):
     for rates in found:
         with_rest = rates.stage != "align"
         how = f"{len(rates.learning_rate)} trials of {rates.trial_steps} steps" if rates.learning_rate.size else \
-            "rule of thumb, too few tokens for a race"
+            "rule of thumb, no trials"
         taken = np.isfinite(rates.chosen).all()
         rows.append([f"<b>{rates.stage}</b>", bold(rate(rates.chosen[0])) if taken else "not chosen yet",
                      bold(rate(rates.chosen[1])) if taken and with_rest else "", how])
