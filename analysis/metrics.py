@@ -70,7 +70,8 @@ def read_metrics(path):
                 continue
             metrics.rows[key] = row
             if np.isfinite(row["time_s"]):
-                timeline.append((key, row["time_s"]))
+                trained = row["tokens"] / row["tokens_per_second"] if row["tokens_per_second"] > 0 else 0.0
+                timeline.append((key, row["time_s"], trained))
     metrics.seconds = wall_time_per_stage(timeline)
     return metrics
 
@@ -88,14 +89,15 @@ def wall_time_per_stage(timeline):
 
     time_s starts again at zero in a restarted process. A restart shows as time going back within one series, or at a
     change of stage; time going back from one candidate to the next is not one, since groups of ranks work side by side.
-    A stage is charged from the latest time seen before its first row, so the work before its first step counts too.
+    A stage is charged from when it began to train: by `trained`, the seconds that its first row has behind it. What
+    lies before that is "other": reading files, and stages that train nothing, such as scores of candidates as they are.
     """
     seconds = {}
     latest_of_series = {}
     latest = 0.0
     stage_start = 0.0
     stage = None
-    for (row_stage, candidate, layer, _), time in timeline:
+    for (row_stage, candidate, layer, _), time, trained in timeline:
         series = (row_stage, candidate, layer)
         restarted = time < latest_of_series.get(series, 0.0) or (row_stage != stage and time < latest)
         if restarted or row_stage != stage:
@@ -104,9 +106,11 @@ def wall_time_per_stage(timeline):
             if restarted:
                 latest_of_series.clear()
                 latest = 0.0
-            stage, stage_start = row_stage, latest
+            begun = max(latest, time - trained)
+            seconds["other"] = seconds.get("other", 0.0) + begun - latest
+            stage, stage_start = row_stage, begun
         latest_of_series[series] = time
         latest = max(latest, time)
     if stage is not None:
         seconds[stage] = seconds.get(stage, 0.0) + latest - stage_start
-    return seconds
+    return {stage: seconds[stage] for stage in (*STAGES, "other") if stage in seconds}

@@ -33,6 +33,7 @@ std::string table_of(const ScoreTable& table, const Selection& selection) {
         const auto kl = mean_and_error(result.kl.back());
         out << "\n  " << (kept ? "*" : " ") << " " << in_column(result.candidate) << "  KL " << kl.mean << " +- "
             << kl.standard_error;
+        if (result.recall_weight > 0 || result.far_weight > 0) out << "  score " << result.score();
     }
     return out.str();
 }

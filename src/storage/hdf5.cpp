@@ -12,6 +12,7 @@
 
 #include "storage/hdf5_detail.h"
 #include "storage/write_once.h"
+#include "system/clock.h"
 
 namespace amalgam {
 
@@ -136,7 +137,7 @@ void H5File::describe_file(const std::string& filetype, const Provenance& proven
     set_attribute("/", "software", std::string("amalgam"));
     set_attribute("/", "software_version", provenance.software_version);
     set_attribute("/", "git_sha", provenance.git_sha);
-    set_attribute("/", "date", provenance.date);
+    set_attribute("/", "date", date_now());
     set_attribute("/", "machine", provenance.machine);
     set_attribute("/", "job_id", provenance.job_id);
     set_attribute("/", "command_line", provenance.command_line);

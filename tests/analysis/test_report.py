@@ -110,7 +110,7 @@ class ReportTest(unittest.TestCase):
         self.assertIn(f"−{-score[layers[0]]:.3f}", strip)
         self.assertIn(f"{accuracy[1]:.3f} / {accuracy[0]:.3f}", text)
         self.assertIn(f"{perplexity[1]:.4g}", text)
-        for fact in ("node001", "0123456789ab", "fake-teacher-28", "Open MPI 4.1.4", "align 4:15"):
+        for fact in ("node001", "0123456789ab", "fake-teacher-28", "Open MPI 4.1.4", "align 3:35"):
             self.assertIn(fact, text)
         self.assertNotIn("not there yet", text)
         # Importance (wide and narrow), two races, six of training, three of evaluation, recall (wide and narrow).
@@ -528,9 +528,13 @@ class ReaderTest(unittest.TestCase):
                 ("score", 0, None, 30.0),
                 ("score", 1, None, 15.0), ("score", 1, None, 31.0), ("distill", None, None, 40.0),
                 ("distill", None, None, 2.0), ("distill", None, None, 9.0), ("finetune", None, None, 1.0)]
-        timeline = [((stage, candidate, layer, next(step)), time) for stage, candidate, layer, time in rows]
+        timeline = [((stage, candidate, layer, next(step)), time, 4.0) for stage, candidate, layer, time in rows]
         seconds = wall_time_per_stage(timeline)
-        self.assertEqual(seconds, {"align": 10.0, "score": 21.0, "distill": 18.0, "finetune": 1.0})
+        self.assertEqual(seconds, {"align": 9.0, "score": 21.0, "distill": 13.0, "finetune": 1.0, "other": 6.0})
+
+    def test_stages_without_rows_are_charged_to_no_other(self):
+        timeline = [(("align", None, None, 10), 20.0, 18.0), (("distill", None, None, 10), 100.0, 15.0)]
+        self.assertEqual(wall_time_per_stage(timeline), {"align": 18.0, "distill": 15.0, "other": 67.0})
 
     def test_job_file(self):
         text = 'name: "demo"  # a comment\nteacher:\n  path: a/b\nalign:\n  optimizer:\n    beta1: 0.9\nseed: 3\n'
