@@ -180,7 +180,7 @@ struct ChunkedRule {
     const ChunkKernelsOf<Options>& select_kernels(const GatedDeltaRuleShape& shape, const Options& options) const {
         const auto fast_dim = [](int64_t dim) { return dim % 8 == 0 && dim <= largest_fast_dim; };
         Isa isa = resolve_isa(options.isa);
-        if (isa == Isa::avx512_bf16 && options.element_type != ElementType::bfloat16) isa = Isa::avx512;
+        if (isa >= Isa::avx512_bf16 && options.element_type != ElementType::bfloat16) isa = Isa::avx512;
         if (!fast_dim(shape.key_dim) || !fast_dim(shape.value_dim)) isa = Isa::reference;
         return variant(isa);
     }

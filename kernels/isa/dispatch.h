@@ -2,7 +2,8 @@
 // The one way from a public function of a kernel to its version for this processor. Sources that kernels/CMakeLists.txt
 // compiles once per instruction set put all they define into a namespace of that name, AMALGAM_ISA: portable, avx2,
 // avx512, avx512_bf16. The file with the public functions declares them for every one with AMALGAM_VARIANTS, and picks
-// one with AMALGAM_VARIANT. It is itself compiled for any processor.
+// one with AMALGAM_VARIANT. It is itself compiled for any processor. For Isa::amx_bf16 the version is that for
+// avx512_bf16; the one operation that has another (few_rows_product) chooses it itself.
 #pragma once
 
 #include "kernels/isa/isa.h"
@@ -18,6 +19,7 @@ Variant& select_variant(Isa isa, Variant& portable, Variant& avx2, Variant& avx5
         case Isa::avx512:
             return avx512;
         case Isa::avx512_bf16:
+        case Isa::amx_bf16:
             return avx512_bf16;
         default:
             return portable;

@@ -6,10 +6,32 @@
 #include <stdexcept>
 #include <string>
 
+#if defined(AMALGAM_KERNELS_X86) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace amalgam::kernels {
 namespace {
 
-constexpr Isa every_isa[] = {Isa::reference, Isa::avx2, Isa::avx512, Isa::avx512_bf16};
+constexpr Isa every_isa[] = {Isa::reference, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx_bf16};
+
+#ifdef AMALGAM_KERNELS_X86
+/// Whether the processor has it and the system lets this process use it. By number: not every compiler and C library
+/// has names for these bits and requests.
+bool gets_amx_bf16() {
+#ifdef __linux__
+    constexpr unsigned bf16 = 1U << 22, tile = 1U << 24;
+    constexpr int request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & bf16) != 0 && (edx & tile) != 0 &&
+           syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+    return false;
+#endif
+}
+#endif
 
 std::string supported_names() {
     std::string names;
@@ -41,6 +63,8 @@ std::string_view isa_name(Isa isa) {
             return "avx512";
         case Isa::avx512_bf16:
             return "avx512_bf16";
+        case Isa::amx_bf16:
+            return "amx_bf16";
     }
     return "unknown";
 }
@@ -53,7 +77,9 @@ std::vector<Isa> supported_isas() {
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     if (avx2) isas.push_back(Isa::avx2);
     if (avx512) isas.push_back(Isa::avx512);
-    if (avx512 && __builtin_cpu_supports("avx512bf16")) isas.push_back(Isa::avx512_bf16);
+    const bool avx512_bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
+    if (avx512_bf16) isas.push_back(Isa::avx512_bf16);
+    if (avx512_bf16 && gets_amx_bf16()) isas.push_back(Isa::amx_bf16);
 #endif
     return isas;
 }

@@ -110,15 +110,20 @@ struct WidenedMap : Function<WidenedMap> {
     }
 };
 
-/// Of more rows LibTorch's products are as fast: they reuse weights from the cache.
-constexpr int64_t most_streamed_rows = 16;
+/// Of more rows LibTorch's products are as fast: they reuse weights from the cache. In AMX tiles 64 rows take less than
+/// twice the time of one.
+int64_t most_streamed_rows(at::ScalarType type) {
+    static const bool in_tiles = kernels::resolve_isa(kernels::Isa::automatic) == kernels::Isa::amx_bf16;
+    return in_tiles && type == at::kBFloat16 ? 64 : 16;
+}
 
 thread_local int few_rows_at_a_time = 0;  // that live
 
 /// Whether the time of a product is that of reading the weights, on a CPU: kernels/few_rows_product.
 bool streams_weights(const at::Tensor& x, const at::Tensor& weight, int64_t rows) {
-    return few_rows_at_a_time > 0 && x.dim() > 1 && rows > 0 && rows <= most_streamed_rows && runs_on_cpu_kernels(x) &&
-           !at::GradMode::is_enabled() && weight.scalar_type() == x.scalar_type() && weight.stride(1) == 1;
+    return few_rows_at_a_time > 0 && x.dim() > 1 && rows > 0 && rows <= most_streamed_rows(x.scalar_type()) &&
+           runs_on_cpu_kernels(x) && !at::GradMode::is_enabled() && weight.scalar_type() == x.scalar_type() &&
+           weight.stride(1) == 1;
 }
 
 at::Tensor streamed_map(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias, int64_t rows) {
@@ -150,7 +155,7 @@ FewRowsAtATime::~FewRowsAtATime() {
 }
 
 bool cpu_multiplies_bfloat16() {
-    static const bool answer = kernels::resolve_isa(kernels::Isa::automatic) == kernels::Isa::avx512_bf16 &&
+    static const bool answer = kernels::resolve_isa(kernels::Isa::automatic) >= kernels::Isa::avx512_bf16 &&
                                !is_held_down_by("ONEDNN_MAX_CPU_ISA") && !is_held_down_by("DNNL_MAX_CPU_ISA");
     return answer;
 }

@@ -23,8 +23,9 @@ Matrix run(ElementType type, std::int64_t rows, std::int64_t in, std::int64_t ou
 
 TEST(FewRowsProduct, agrees_with_the_reference_and_does_not_depend_on_threads_or_other_rows) {
     for (const ElementType type : both_types)
-        for (const std::int64_t rows : {1, 2, 3, 5, 8, 9, 17})
-            for (const auto& [in, out] : {std::pair<std::int64_t, std::int64_t>{1, 1}, {15, 2}, {33, 7}, {576, 320}})
+        for (const std::int64_t rows : {1, 2, 3, 5, 8, 9, 16, 17, 53})
+            for (const auto& [in, out] :
+                 {std::pair<std::int64_t, std::int64_t>{1, 1}, {15, 2}, {33, 7}, {40, 45}, {576, 320}})
                 for (const bool biased : {false, true}) {
                     SCOPED_TRACE(::testing::Message() << rows << " rows, " << in << " to " << out << ", type "
                                                       << static_cast<int>(type) << ", bias " << biased);

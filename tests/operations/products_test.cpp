@@ -48,7 +48,7 @@ TEST(Products, of_few_rows_at_a_time_agree_with_others) {
     for (const auto type : {at::kFloat, at::kBFloat16}) {
         const at::Tensor weight = coarse_numbers({40, 24}, 2).to(type), bias = coarse_numbers({40}, 3).to(type);
         // A slice of wider rows, a batch of which every row stands apart, and more rows than are few.
-        const at::Tensor wide = coarse_numbers({30, 50}, 1).to(type);
+        const at::Tensor wide = coarse_numbers({70, 50}, 1).to(type);
         for (const at::Tensor& x :
              {wide.narrow(0, 0, 5).narrow(1, 3, 24),
               wide.narrow(0, 0, 12).narrow(1, 0, 24).view({2, 6, 24}).transpose(0, 1), wide.narrow(1, 3, 24)})
