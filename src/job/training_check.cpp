@@ -95,6 +95,10 @@ class TrainingCheck {
         std::set<std::string> distinct;
         for (const std::string& kind : stage_.question_kinds)
             findings_.problem_if(!distinct.insert(kind).second, key, " names ", kind, " twice (a mistake?) remove one");
+        int64_t sequences = 0;
+        for (const PlannedPhase& phase : plan_.phases()) sequences += phase.sequences();
+        findings_.note_if(true, name_, ": ", int64_t(double(sequences) * stage_.question_fraction), " of ", sequences,
+                          " sequences are recall questions");
     }
 
     void check_schedule() {

@@ -317,6 +317,9 @@ TEST_F(JobCheck, questions_among_training_sequences) {
     EXPECT_TRUE(contains(problem(), "distill.question_kinds names noise twice"));
     job_.distill.question_kinds = {"noise"};
     EXPECT_TRUE(check().problems.empty());
+    job_.distill.phases = {{.tokens = 195 * 512, .sequence_length = 512, .batch_sequences = 1}};
+    job_.distill.tokens = 195 * 512;
+    EXPECT_TRUE(has_note("distill: 19 of 195 sequences are recall questions"));
     job_.score.question_fraction = 0.1;
     EXPECT_FALSE(has_note("score.question_fraction is not used"));
     job_.select.rule = "recall_guided";
