@@ -270,7 +270,7 @@ class Estimator {
         const Pass pass = held_out_pass(score.validation_sequences, score.sequence_length);
         sizes.activation_bytes = std::max(sizes.activation_bytes, pass.bytes) + kept_teacher_states();
         sizes.logit_bytes = std::max(sizes.logit_bytes, chunk_bytes(score.loss_chunk_tokens, pass.tokens, 2));
-        shard(stage, sizes, score.ranks_per_candidate);
+        shard(stage, sizes, group());
         const double held_out = double(score.validation_sequences) * length;
         // Of the teacher: its blocks where its states are not kept, its head always. Of a token in training: the mean
         // over phases.
