@@ -142,10 +142,11 @@ class Estimator {
 
     /// What ranks that share sequences have of each other's, on the rank that has most of it. Keys and values before
     /// its piece: of `kept` softmax layers until their backward pass; and of the layer at work, the teacher's too, as
-    /// they came and as they are read, or their gradients twice. Where causal attention is shared evenly
-    /// (attention_of_piece.h): outputs of these layers until their backward pass, if their blocks are computed again;
-    /// and of the layer at work half of the queries of its own piece and of later ones (in the backward pass with
-    /// outputs and their gradients), and what earlier ranks found for its own half.
+    /// they came and as they are read, or their gradients twice; documents that are kept apart may be as long as the
+    /// sequence. Where causal attention is shared evenly (attention_of_piece.h): outputs of these layers until their
+    /// backward pass, if their blocks are computed again; and of the layer at work half of the queries of its own piece
+    /// and of later ones (in the backward pass with outputs and their gradients), and what earlier ranks found for its
+    /// own half.
     double of_other_pieces(const TrainingJob& job, int64_t sharers, double kept, bool with_teacher) const {
         if (kept == 0 && !with_teacher) return 0;
         const Share share = share_of_rank(job_, job, sharers);
@@ -153,7 +154,8 @@ class Estimator {
     }
     double of_other_pieces(int64_t sequences, int64_t length, double kept) const {
         if (context() == 1) return 0;
-        const bool evenly = (on_cpu() || bytes_ == 2) && sizes_.has_unwindowed_softmax(length),
+        const bool evenly = (on_cpu() || bytes_ == 2) && sizes_.has_unwindowed_softmax(length) &&
+                            job_.data.documents == DocumentBorders::joined,
                    again = job_.sharding.activations == Activations::recompute;
         double most = 0;
         for (int64_t rank = 0; rank < context(); ++rank) {

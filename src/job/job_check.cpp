@@ -195,9 +195,6 @@ class Check {
     void check_documents() {
         check_packing();
         if (job_.data.documents == DocumentBorders::joined) return;
-        findings_.problem_if(job_.sharding.context > 1, "sharding.context is ", job_.sharding.context,
-                             " but data.documents is separate (pieces of a sequence know of no documents) use "
-                             "sharding.context: 1, or data.documents: joined");
         findings_.note_if(gates_are_trained(job_),
                           "data.documents is separate, but gates are trained on joined documents (stage score)");
         if (!counts_) return;

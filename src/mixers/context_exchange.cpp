@@ -7,7 +7,6 @@
 #include <algorithm>
 
 #include "mixers/sequence_pieces.h"
-#include "operations/operations.h"
 
 namespace amalgam {
 namespace {
@@ -105,13 +104,13 @@ struct Span {
 /// Who has which keys, and who sees which of them.
 struct SharedKeys {
     ContextGroup& context;
-    int64_t length, window;
+    int64_t length;
+    std::vector<int64_t> first_seen;  // by rank
 
     SequencePiece piece(int64_t rank) const { return sequence_piece(length, context.ranks(), rank); }
     /// Keys of the piece of `owner` that those of `reader`, a later rank, see.
     Span seen(int64_t owner, int64_t reader) const {
-        const int64_t first = window > 0 ? piece(reader).first - (window - 1) : 0;
-        return {std::max(piece(owner).first, first), piece(owner).end()};
+        return {std::max(piece(owner).first, first_seen[size_t(reader)]), piece(owner).end()};
     }
     /// The same as places within the piece of this rank.
     Span own_seen(int64_t reader) const {
@@ -124,17 +123,18 @@ struct SharedKeys {
 struct KeysBefore : Function<KeysBefore> {
     /// -> k, v, and those before.
     static tensor_list forward(AutogradContext* ctx, const at::Tensor& k, const at::Tensor& v, ContextGroup* context,
-                               int64_t length, int64_t window) {
+                               int64_t length, const std::vector<int64_t>& first_seen) {
         keep_in(ctx, context);
         ctx->saved_data["length"] = length;
-        ctx->saved_data["window"] = window;
-        const tensor_list before = context->once([&] { return exchange({*context, length, window}, k, v); });
+        ctx->saved_data["first_seen"] = first_seen;
+        const tensor_list before = context->once([&] { return exchange({*context, length, first_seen}, k, v); });
         return {k, v, before[0], before[1]};
     }
 
     static tensor_list backward(AutogradContext* ctx, tensor_list gradients) {
         ContextGroup& context = kept_in(ctx);
-        const SharedKeys shared{context, ctx->saved_data["length"].toInt(), ctx->saved_data["window"].toInt()};
+        const SharedKeys shared{context, ctx->saved_data["length"].toInt(),
+                                ctx->saved_data["first_seen"].toIntVector()};
         // The nearest rank first: it is the first to wait.
         int64_t end = gradients[2].size(2);
         for (int64_t rank = context.rank() - 1; rank >= 0; --rank) {
@@ -164,7 +164,7 @@ struct KeysBefore : Function<KeysBefore> {
         for (int64_t rank = context.rank() + 1, count = -1; rank < context.ranks(); ++rank) {
             const Span span = shared.own_seen(rank);
             if (span.count() == 0) continue;
-            // Without a window all later ranks see the same.
+            // Several later ranks may see the same.
             if (span.count() != count)
                 both = at::stack({k.narrow(2, span.first, span.count()), v.narrow(2, span.first, span.count())});
             count = span.count();
@@ -191,13 +191,6 @@ at::Tensor with_inputs_before(ContextGroup& context, const at::Tensor& x, int64_
     return InputsBefore::apply(x, &context, count);
 }
 
-at::Tensor short_convolution_of_piece(ContextGroup& context, const at::Tensor& x, const at::Tensor& weight,
-                                      bool activation) {
-    const int64_t count = weight.size(1) - 1;
-    return short_convolution(with_inputs_before(context, x, count), weight, activation, nullptr)
-        .narrow(1, count, x.size(1));
-}
-
 EnteringState receive_state(ContextGroup& context, const at::Tensor& input, at::IntArrayRef sizes) {
     const at::ScalarType type = input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
     if (context.is_first()) return {input, at::zeros(sizes, input.options().dtype(type))};
@@ -210,8 +203,8 @@ at::Tensor send_state(ContextGroup& context, const MixedPiece& piece) {
 }
 
 KeysAndValues with_keys_before(ContextGroup& context, const at::Tensor& k, const at::Tensor& v, int64_t length,
-                               int64_t window) {
-    const tensor_list all = KeysBefore::apply(k, v, &context, length, window);
+                               const std::vector<int64_t>& first_seen) {
+    const tensor_list all = KeysBefore::apply(k, v, &context, length, first_seen);
     return {all[0], all[1], all[2], all[3]};
 }
 

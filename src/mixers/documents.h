@@ -16,22 +16,38 @@ namespace amalgam {
 /// Where documents begin within each sequence, tokens from its start: ascending, each once, without 0.
 using Borders = std::vector<std::vector<int64_t>>;
 
-class Documents {
+/// The same of tokens [first, end) of each sequence, counted from `first` on; `first` may be below 0.
+Borders borders_within(const Borders& borders, int64_t first, int64_t end);
+
+/// Texts that follow each other in one row of tokens.
+class PackedTexts {
   public:
-    /// Of sequences of `length` tokens; tensors lie on `device`.
-    Documents(const Borders& borders, int64_t length, at::Device device);
+    /// The tensors lie on `device`.
+    PackedTexts(std::vector<int64_t> lengths, at::Device device);
 
     int64_t count() const { return int64_t(lengths_.size()); }
-    /// Tokens of each, sequence by sequence.
+    /// Tokens of each.
     const std::vector<int64_t>& lengths() const { return lengths_; }
     int64_t longest() const;
-
-    /// The places below count tokens through all sequences. int64 [count + 1]: where each begins, then the end.
+    /// int64 [count + 1]: where each begins, then the end of the row.
     const at::Tensor& starts() const { return starts_; }
+    /// int64 [count]: the last token of each.
+    at::Tensor ends() const;
+
+  private:
+    std::vector<int64_t> lengths_;
+    at::Tensor starts_;
+};
+
+/// Those of all sequences, which make up the row.
+class Documents : public PackedTexts {
+  public:
+    /// Of sequences of `length` tokens; tensors lie on `device`.
+    Documents(Borders borders, int64_t length, at::Device device);
+
+    const Borders& borders() const { return borders_; }
     /// bool [sequences, length]: the first tokens of all documents but those that begin a sequence.
     const at::Tensor& begins() const { return begins_; }
-    /// int64: the last token of each.
-    at::Tensor ends() const;
 
     /// Decays [sequences, length, ...] under which a recurrence forgets the document before, in place of the given
     /// ones: a state falls to exp(x / unit) of it where these are x, far below 0.
@@ -41,8 +57,8 @@ class Documents {
     at::Tensor short_convolution(const at::Tensor& x, const at::Tensor& weight, bool activation) const;
 
   private:
-    std::vector<int64_t> lengths_;
-    at::Tensor starts_, begins_;
+    Borders borders_;
+    at::Tensor begins_;
     // A short convolution reads before its document only at the first tokens of it: those of all documents that begin
     // within a sequence, as rows of equal length, and which of them there are (a document may be shorter).
     at::Tensor first_tokens_, filled_, filled_tokens_;

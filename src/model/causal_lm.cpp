@@ -4,8 +4,6 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
-#include <stdexcept>
-
 #include "model/own_piece.h"
 #include "operations/operations.h"
 #include "operations/products.h"
@@ -52,9 +50,12 @@ at::Tensor CausalLM::through_blocks(const at::Tensor& tokens, Mix mix) const {
 SequencePlaces CausalLM::places(const TokenBatch& batch, ContextGroup* context) const {
     const int64_t length = batch.time();
     if (!context) return {.rotary = rotary(0, length), .documents = batch.documents};
-    if (batch.documents) throw std::logic_error("pieces of sequences know of no documents; check_job refuses the two");
     const SequencePiece piece = own_piece(length, context);
-    return {rotary(piece.first, piece.count, length), context, length};
+    SequencePlaces here{rotary(piece.first, piece.count, length), context, length};
+    if (batch.documents)
+        here.documents_of_piece = std::make_shared<const DocumentsOfPiece>(batch.documents->borders(), length,
+                                                                           context->ranks(), context->rank(), device_);
+    return here;
 }
 
 at::Tensor CausalLM::hidden(const TokenBatch& batch, ContextGroup* context) const {

@@ -24,13 +24,10 @@ Borders borders_of_windows(const TokenBatch& batch, int64_t first, int64_t width
     if (!batch.documents) return {};
     const int64_t of_sequence = (batch.time() - first + width - 1) / width;
     Borders found(size_t(batch.sequences() * of_sequence));
-    int64_t start = 0;
-    for (const int64_t length : batch.documents->lengths()) {
-        const int64_t sequence = start / batch.time(), place = start % batch.time() - first;
-        if (place > 0 && place % width > 0)
-            found[size_t(sequence * of_sequence + place / width)].push_back(place % width);
-        start += length;
-    }
+    for (int64_t s = 0; s < batch.sequences(); ++s)
+        for (const int64_t border : batch.documents->borders()[size_t(s)])
+            if (const int64_t place = border - first; place > 0 && place % width > 0)
+                found[size_t(s * of_sequence + place / width)].push_back(place % width);
     return found;
 }
 
@@ -76,7 +73,10 @@ at::Tensor needs_far_context(const CausalLM& teacher, const at::Tensor& head, co
     const at::Tensor targets = own_piece(next, context).flatten();
     const at::Tensor whole = token_cross_entropy(states, head, targets, loss_chunk).loss.view_as(far);
     const SequencePiece seen = around(piece, job.window, batch.time());
-    const TokenBatch part = context ? TokenBatch(tokens.narrow(1, seen.first, seen.count)) : batch;
+    const Borders borders = batch.documents ? batch.documents->borders() : Borders();
+    const TokenBatch part =
+        context ? TokenBatch(tokens.narrow(1, seen.first, seen.count), borders_within(borders, seen.first, seen.end()))
+                : batch;
     at::Tensor near = at::zeros(part.tokens.sizes(), whole.options());
     for (const int64_t first : {int64_t{0}, job.window})
         add_losses_of_windows(teacher, head, part, next.narrow(1, seen.first, seen.count), job.window, first,

@@ -164,6 +164,11 @@ TEST(JobEstimate, ranks_that_share_sequences_keep_a_part_of_the_activations) {
     EXPECT_DOUBLE_EQ(stage(shared, "evaluate").sharding().memory.activations,
                      stage(whole, "evaluate").sharding().memory.activations / 2 + 2 * (keys(65536) + queries(65536)));
     EXPECT_DOUBLE_EQ(stage(shared, "evaluate").seconds, stage(whole, "evaluate").seconds / 2);
+    // Of documents that are kept apart no queries travel.
+    job.data.documents = DocumentBorders::separate;
+    EXPECT_DOUBLE_EQ(stage(estimate_job(job, qwen_1_5b, {.ranks = 8}), "evaluate").sharding().memory.activations,
+                     stage(whole, "evaluate").sharding().memory.activations / 2 + 2 * keys(65536));
+    job.data.documents = DocumentBorders::joined;
     const auto as_they_are = [&](int64_t context, int64_t ranks) {
         job.select.rule = "recall_guided";
         job.score.sequence_length = 16384;

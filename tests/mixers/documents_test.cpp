@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every mixer on sequences of several documents, against the same mixer on each document alone: outputs, gradients of
 // the input and, summed over the documents, of the parameters.
-#include "mixers/documents.h"
-
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include "../model/small_model.h"
 #include "mixer_cases.h"
+#include "mixers/documents_of_piece.h"
 #include "mixers/implementation.h"
 
 namespace amalgam {
@@ -156,6 +155,28 @@ TEST(Documents, are_counted_sequence_by_sequence) {
     EXPECT_TRUE(at::equal(documents.ends(), at::tensor(std::vector<int64_t>{1, 4, 9, 10, 13, 14})));
     EXPECT_TRUE(
         at::equal(documents.begins().nonzero(), at::tensor(std::vector<int64_t>{0, 2, 2, 1, 2, 4}).view({3, 2})));
+}
+
+/// Of 20 tokens: pieces of 7, 7 and 6.
+TEST(Documents, of_a_piece_may_have_begun_before_it) {
+    const Borders of_sequences = {{7, 8}, {5, 15}, {}};
+    const DocumentsOfPiece first(of_sequences, 20, 3, 0, at::kCPU), second(of_sequences, 20, 3, 1, at::kCPU),
+        third(of_sequences, 20, 3, 2, at::kCPU);
+    EXPECT_EQ(first.own().lengths(), (std::vector<int64_t>{7, 5, 2, 7}));
+    EXPECT_EQ(second.own().lengths(), (std::vector<int64_t>{1, 6, 7, 7}));
+    EXPECT_EQ(third.own().lengths(), (std::vector<int64_t>{6, 1, 5, 6}));
+    EXPECT_EQ(second.convolved().borders(), (Borders{{3, 4}, {1}, {}}));
+    EXPECT_EQ(second.first(), (std::vector<int64_t>{0, 2, 3}));
+    EXPECT_EQ(second.before(), (std::vector<int64_t>{0, 2, 7}));
+    EXPECT_EQ(third.before(), (std::vector<int64_t>{6, 9, 14}));
+    for (const DocumentsOfPiece& piece : {first, second, third})
+        EXPECT_EQ(piece.beginnings(), (std::vector<int64_t>{0, 0, 0}));
+    EXPECT_EQ(DocumentsOfPiece({{3, 7}, {5, 15}}, 20, 3, 1, at::kCPU).beginnings(), (std::vector<int64_t>{0, 5, 5}));
+
+    const at::Tensor states = at::tensor({1.0, 2.0, 3.0}).view({3, 1}), continued = second.continued(states);
+    EXPECT_TRUE(at::equal(continued.flatten(), at::tensor({0.0, 2.0, 3.0})));
+    EXPECT_TRUE(at::equal(second.entering(continued).flatten(), at::tensor({0.0, 0.0, 2.0, 3.0})));
+    EXPECT_TRUE(at::equal(second.leaving(at::arange(4).view({4, 1})).flatten(), at::tensor({1, 2, 3}, at::kLong)));
 }
 
 }  // namespace

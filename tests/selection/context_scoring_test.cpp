@@ -101,6 +101,14 @@ TEST_F(ScoredInPieces, candidates_are_measured_as_on_whole_sequences) {
     expect_near(measured({world, context.get()}), expected);
 }
 
+/// Windows of far context end with documents, too.
+TEST_F(ScoredInPieces, documents_are_kept_apart_as_on_whole_sequences) {
+    held_out.borders = {{10, 64, 75}, {}, {90}, {1, 63, 128}, {}, {75, 149}};
+    const ProbeSamples expected = measured(Communicator());
+    EXPECT_GT(expected.at("far_kl")[0], 0.0);
+    expect_near(measured({world, context.get()}), expected);
+}
+
 /// Room for the shorter pieces of a batch, and not for the longer ones; room for some of the passes; room for all.
 TEST_F(ScoredInPieces, states_are_kept_alike) {
     const SequenceRanks ranks(world, context.get());

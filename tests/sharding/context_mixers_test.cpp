@@ -29,7 +29,7 @@ std::vector<test::MixerCase> cases() {
 
 class MixersOfPieces : public testing::Test {
   protected:
-    /// Of the sequences [2, length, ...] or of this rank's piece of them.
+    /// Of the sequences [sequences, length, ...] or of this rank's piece of them.
     struct Result {
         at::Tensor output, input_gradient;
         std::vector<at::Tensor> parameter_gradients;
@@ -47,14 +47,20 @@ class MixersOfPieces : public testing::Test {
         }
         const SequencePiece piece =
             context ? sequence_piece(length, world.size(), world.rank()) : SequencePiece{0, length};
+        const int64_t sequences = borders.empty() ? 2 : int64_t(borders.size());
         const auto numbers = [&](uint64_t seed) {
-            return test::normal_numbers({2, length, spec.config.hidden_size}, seed)
+            return test::normal_numbers({sequences, length, spec.config.hidden_size}, seed)
                 .to(type)
                 .narrow(1, piece.first, piece.count);
         };
-        const SequencePlaces places{
+        SequencePlaces places{
             rotary_tables(spec.config.rope, spec.config.head_dim, piece.first, piece.count, test::device(), length),
             context, length};
+        if (!borders.empty() && context)
+            places.documents_of_piece =
+                std::make_shared<const DocumentsOfPiece>(borders, length, world.size(), world.rank(), test::device());
+        else if (!borders.empty())
+            places.documents = std::make_shared<const Documents>(borders, length, test::device());
         leaves.push_back(numbers(1).requires_grad_(true));
         const at::Tensor y = mixer->forward(leaves.back(), places);
         Result result;
@@ -98,6 +104,16 @@ class MixersOfPieces : public testing::Test {
         return result;
     }
 
+    /// The same mathematics, and in fp32 no more rounding.
+    void expect_what_the_whole_sequence_gives(const test::MixerCase& c, int64_t length, const std::string& what) {
+        const Result exact = own_of_whole(c.spec, length, at::kDouble);
+        EXPECT_LT(difference(divided(c.spec, length, at::kDouble), exact), 1e-12) << c.name << ", " << what;
+        const double whole = difference(own_of_whole(c.spec, length, at::kFloat), exact),
+                     pieces = difference(divided(c.spec, length, at::kFloat), exact);
+        EXPECT_LT(pieces, 2.0 * world.max(whole) + 1e-7) << c.name << ", " << what;
+    }
+
+    Borders borders;  // of documents that are kept apart; none: sequences are one text
     const Communicator world = Communicator::duplicate(MPI_COMM_WORLD);
     const std::unique_ptr<ContextGroup> context = make_context_group(world, test::device());
 };
@@ -105,25 +121,45 @@ class MixersOfPieces : public testing::Test {
 /// Pieces of whole chunks, of chunks and a rest, and of a few tokens each.
 constexpr int64_t lengths[] = {256, 267, 17};
 
-/// The same mathematics, and in fp32 no more rounding.
 TEST_F(MixersOfPieces, compute_what_the_whole_sequence_gives) {
     for (const test::MixerCase& c : cases())
-        for (const int64_t length : lengths) {
-            const Result exact = own_of_whole(c.spec, length, at::kDouble);
-            EXPECT_LT(difference(divided(c.spec, length, at::kDouble), exact), 1e-12)
-                << c.name << ", " << length << " tokens";
-            const double whole = difference(own_of_whole(c.spec, length, at::kFloat), exact),
-                         pieces = difference(divided(c.spec, length, at::kFloat), exact);
-            EXPECT_LT(pieces, 2.0 * world.max(whole) + 1e-7) << c.name << ", " << length << " tokens";
-        }
+        for (const int64_t length : lengths)
+            expect_what_the_whole_sequence_gives(c, length, std::to_string(length) + " tokens");
+}
+
+struct DocumentsCase {
+    std::string what;
+    int64_t length;
+    Borders borders;
+};
+
+/// Pieces of 267 tokens begin at 128, at 128 and 192, or at 64, 128 and 192; those of 17 at 9, at 6 and 12, or at 5, 9
+/// and 13.
+const DocumentsCase documents_cases[] = {
+    {"borders anywhere", 267, {{1, 3, 64, 127, 130, 191, 266}, {66}, {128, 192}}},
+    {"pieces of a few tokens, and a sequence without borders", 17, {{1, 2, 4, 9, 11}, {}, {5, 7, 16}}},
+    {"nothing crosses from piece to piece", 17, {{5, 6, 9, 12, 13}, {1, 5, 6, 9, 12, 13}}},
+};
+
+TEST_F(MixersOfPieces, keep_documents_apart_as_the_whole_sequence_does) {
+    for (const DocumentsCase& documents : documents_cases) {
+        borders = documents.borders;
+        for (const test::MixerCase& c : cases())
+            expect_what_the_whole_sequence_gives(c, documents.length, documents.what);
+    }
 }
 
 TEST_F(MixersOfPieces, need_no_message_to_be_sent_before_it_is_received) {
     if (!test::device().is_cpu()) GTEST_SKIP() << "the order of messages is that of the CPU's";
     test::SynchronousContext synchronous(world);
-    for (const test::MixerCase& c : cases())
+    const auto expect_the_same = [&](const test::MixerCase& c) {
         EXPECT_EQ(difference(divided(c.spec, 267, at::kFloat, synchronous), divided(c.spec, 267, at::kFloat)), 0.0)
             << c.name;
+    };
+    for (const test::MixerCase& c : cases()) expect_the_same(c);
+    borders = documents_cases[0].borders;  // other messages in softmax layers
+    for (const test::MixerCase& c : cases())
+        if (c.spec.layout[0] == softmax_mixer) expect_the_same(c);
 }
 
 TEST_F(MixersOfPieces, take_bfloat16) {

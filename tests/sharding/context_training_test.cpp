@@ -42,7 +42,8 @@ class ContextTraining : public test::TrainingTest {
         Gradients gradients(objective->trained(), test::device(), false);
         Sums sums;
         sums.losses.assign(size_t(objective->losses()), 0.0);
-        objective->accumulate(test::random_tokens(2, 150, vocabulary, 3), 0, 0.7, gradients, sums.losses);
+        const TokenBatch batch(test::random_tokens(2, 150, vocabulary, 3), borders);
+        objective->accumulate(batch, 0, 0.7, gradients, sums.losses);
         if (group) {
             const auto collectives = make_tensor_collectives(world, test::device());
             gradients.reduce(*collectives);
@@ -90,6 +91,7 @@ class ContextTraining : public test::TrainingTest {
     }
 
     int64_t layers = 4;  // of the mixed models
+    Borders borders;     // of documents that are kept apart in a micro-batch of these
     const std::unique_ptr<ContextGroup> context = make_context_group(world, test::device());
 };
 
@@ -129,6 +131,22 @@ TEST_F(ContextTraining, gradients_of_the_alignment) {
         expect_gradients_of_whole_sequences([&](CausalLM& student, ContextGroup* group) {
             return std::make_unique<Alignment>(student, *mixed, loss, group);
         });
+}
+
+/// Documents of a token before a border of pieces, and over several of these, for any number of ranks.
+TEST_F(ContextTraining, gradients_of_documents_that_are_kept_apart) {
+    borders = {{1, 50, 63, 64, 128, 149}, {75}};
+    const auto mixed = mixed_teacher();
+    TeacherStates states(*mixed, 0);
+    expect_gradients_of_whole_sequences([&](CausalLM& student, ContextGroup* group) {
+        return std::make_unique<Distillation>(student, states, plan, Activations::recompute, group);
+    });
+    expect_gradients_of_whole_sequences([&](CausalLM& student, ContextGroup* group) {
+        return std::make_unique<NextToken>(student, 20, Activations::keep, group);
+    });
+    expect_gradients_of_whole_sequences([&](CausalLM& student, ContextGroup* group) {
+        return std::make_unique<Alignment>(student, *mixed, AlignmentLoss::norm, group);
+    });
 }
 
 /// Ranks that share a sequence, and groups of them that share the batch.

@@ -126,6 +126,31 @@ TEST_F(ContextPipeline, trains_and_evaluates_as_a_run_with_whole_sequences) {
         EXPECT_EQ(differing_datasets(pieces / file, run_folder() / file), Names{}) << file;
 }
 
+/// Documents packed by best fit in training, cut anywhere in what is held out.
+TEST_F(ContextPipeline, keeps_documents_apart_as_a_run_with_whole_sequences) {
+    const auto write = [&](const std::string& name, int64_t tokens, uint64_t seed) {
+        fs::remove(folder / name);
+        test::write_tokens(folder / name, test::simple_text(tokens, test::small_vocabulary, seed),
+                           test::small_vocabulary, {}, "none", test::document_borders(tokens, 9, seed));
+    };
+    write("train.h5", 60 * test::small_length, 1);
+    write("validation.h5", 12 * test::small_length, 2);
+    job.data.documents = DocumentBorders::separate;
+    job.data.packing = DocumentPacking::best_fit;
+    test::set_steps(job.score, 4);
+    job.select.rule = "kl_guided";
+    job.name = "whole";
+    expect_end(run(1), 0, {"finished in"});
+    const auto whole = run_folder();
+    job.sharding.context = 2;
+    job.name = "pieces";
+    expect_end(run(2), 0, {"2 ranks share each sequence", "finished in"});
+    expect_near(losses(run_folder()), losses(whole));
+    expect_near_numbers(run_folder() / "evaluation.h5", whole / "evaluation.h5",
+                        {"/loss_by_position", "/kl_by_position", "/perplexity"});
+    expect_near_numbers(run_folder() / "scores.h5", whole / "scores.h5", {"/kl", "/train_loss", "/all_linear_kl"});
+}
+
 TEST_F(ContextPipeline, goes_on_with_other_ranks) {
     job.evaluate.sequences = 0;
     job.checkpoint.every_steps = 2;

@@ -84,12 +84,11 @@ TEST_F(DocumentsPipeline, packed_documents_are_another_run_again_and_go_on_after
         EXPECT_EQ(differing_datasets(packed / file, run_folder() / file, test::times_and_places), Names{}) << file;
 }
 
-TEST_F(DocumentsPipeline, needs_documents_and_whole_sequences) {
+TEST_F(DocumentsPipeline, needs_documents) {
     test::write_tokens(folder / "one.h5", test::simple_text(60 * test::small_length, test::small_vocabulary, 1),
                        test::small_vocabulary);
     job.data.training = (folder / "one.h5").string();
-    job.sharding.context = 2;
-    expect_end(run(2), 2, {"data.training is one document", "sharding.context is 2 but data.documents is separate"});
+    expect_end(run(2), 2, {"data.training is one document"});
     EXPECT_FALSE(fs::exists(run_folder()));
 }
 

@@ -72,7 +72,7 @@ inline GatedNormShape norm_shape(const GatedDeltaShape& s) {
 struct GatedDeltaSaved {
     at::Tensor projected, a_log, dt_bias, norm, o, rstd, workspace;
     GatedDeltaShape shape;   // norm_eps is in rstd already and does not come back
-    at::Tensor before = {};  // the state that entered; undefined: zeros
+    at::Tensor before = {};  // the states that entered; undefined: zeros
     at::Tensor starts = {};  // as GatedDeltaCall has it
 
     void keep_in(torch::autograd::AutogradContext* ctx) const {

@@ -68,10 +68,10 @@ at::Tensor GatedDeltaNet::forward(const at::Tensor& x, const SequencePlaces& pla
                                                        *places.documents);
             if (!places.context)
                 return gated_delta_mixing(projected, a_log_->compute, dt_bias_->compute, norm, shape, nullptr);
-            return mix_piece(*places.context, projected, {x.size(0), heads_, head_dim_, head_dim_},
+            return mix_piece(places, projected, {x.size(0), heads_, head_dim_, head_dim_},
                              [&](const at::Tensor& input, const at::Tensor& before) {
                                  return gated_delta_mixing_of_piece(input, a_log_->compute, dt_bias_->compute, norm,
-                                                                    shape, before);
+                                                                    shape, before, places.documents_of_piece.get());
                              });
         });
 }

@@ -139,15 +139,19 @@ at::Tensor gated_delta_mixing(const at::Tensor& projected, const at::Tensor& a_l
 }
 
 MixedPiece gated_delta_mixing_of_piece(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
-                                       const at::Tensor& norm, const GatedDeltaShape& shape, const at::Tensor& before) {
-    if (runs_on_cuda_kernels(projected, shape))
-        return gated_delta_mixing_of_piece_on_cuda(projected, a_log, dt_bias, norm, shape, before);
-    if (runs_on_cpu_kernels(projected)) {
-        const tensor_list both = mix_on_cpu(projected, a_log, dt_bias, norm, before, std::nullopt, shape);
-        return {both[0], both[1]};
-    }
+                                       const at::Tensor& norm, const GatedDeltaShape& shape, const at::Tensor& before,
+                                       const DocumentsOfPiece* documents) {
+    const bool on_gpu = runs_on_cuda_kernels(projected, shape);
+    if (on_gpu || runs_on_cpu_kernels(projected))
+        return mix_packed(documents, before, [&](const at::Tensor& state, const at::Tensor& starts) -> MixedPiece {
+            if (on_gpu)
+                return gated_delta_mixing_of_piece_on_cuda(projected, a_log, dt_bias, norm, shape, starts, state);
+            const tensor_list both = mix_on_cpu(projected, a_log, dt_bias, norm, state, if_defined(starts), shape);
+            return {both[0], both[1]};
+        });
     at::Tensor state = before;
-    const at::Tensor y = mix_with_operations(projected, a_log, dt_bias, norm, shape, &state);
+    const at::Tensor y =
+        mix_with_operations(projected, a_log, dt_bias, norm, shape, &state, documents ? &documents->own() : nullptr);
     return {y, state};
 }
 

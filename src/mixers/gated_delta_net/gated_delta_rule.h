@@ -6,7 +6,6 @@
 #pragma once
 
 #include "mixers/context_exchange.h"
-#include "mixers/documents.h"
 
 namespace amalgam {
 
@@ -29,11 +28,12 @@ at::Tensor gated_delta_mixing(const at::Tensor& projected, const at::Tensor& a_l
                               const at::Tensor& norm, const GatedDeltaShape& shape, at::Tensor* state);
 
 /// The same of a piece of longer sequences, differentiable by the state that enters too: `before` fp32 (fp64 where
-/// `projected` is) [batch, heads, head_dim, head_dim].
+/// `projected` is) [batch, heads, head_dim, head_dim]. `documents`: those in it that are kept apart, or null.
 MixedPiece gated_delta_mixing_of_piece(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
-                                       const at::Tensor& norm, const GatedDeltaShape& shape, const at::Tensor& before);
+                                       const at::Tensor& norm, const GatedDeltaShape& shape, const at::Tensor& before,
+                                       const DocumentsOfPiece* documents = nullptr);
 
-/// The same where the sequences hold documents that are kept apart.
+/// The same of whole sequences that hold documents which are kept apart.
 at::Tensor gated_delta_mixing_of_documents(const at::Tensor& projected, const at::Tensor& a_log,
                                            const at::Tensor& dt_bias, const at::Tensor& norm,
                                            const GatedDeltaShape& shape, const Documents& documents);

@@ -43,7 +43,8 @@ at::Tensor gated_delta_mixing_on_cuda(const at::Tensor&, const at::Tensor&, cons
 }
 
 MixedPiece gated_delta_mixing_of_piece_on_cuda(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                               const at::Tensor&, const GatedDeltaShape&, const at::Tensor&) {
+                                               const at::Tensor&, const GatedDeltaShape&, const at::Tensor&,
+                                               const at::Tensor&) {
     throw std::logic_error("gated delta rule: this build has no CUDA kernels; ask runs_on_cuda_kernels first");
 }
 
@@ -169,13 +170,14 @@ at::Tensor gated_delta_mixing_on_cuda(const at::Tensor& projected, const at::Ten
 
 MixedPiece gated_delta_mixing_of_piece_on_cuda(const at::Tensor& projected, const at::Tensor& a_log,
                                                const at::Tensor& dt_bias, const at::Tensor& norm,
-                                               const GatedDeltaShape& shape, const at::Tensor& before) {
+                                               const GatedDeltaShape& shape, const at::Tensor& starts,
+                                               const at::Tensor& before) {
     if (wants_gradient({projected, a_log, dt_bias, norm, before})) {
-        const tensor_list both = mix_with_gradients(projected, a_log, dt_bias, norm, before, std::nullopt, shape);
+        const tensor_list both = mix_with_gradients(projected, a_log, dt_bias, norm, before, if_defined(starts), shape);
         return {both[0], both[1]};
     }
     at::Tensor state = before.clone(at::MemoryFormat::Contiguous);
-    const at::Tensor y = gated_delta_mixing_on_cuda(projected, a_log, dt_bias, norm, shape, {}, &state);
+    const at::Tensor y = gated_delta_mixing_on_cuda(projected, a_log, dt_bias, norm, shape, starts, &state);
     return {y, state};
 }
 

@@ -11,15 +11,17 @@ namespace amalgam {
 /// build has none, a warning says so once: the operations that run instead are many times slower.
 bool runs_on_cuda_kernels(const at::Tensor& projected, const GatedDeltaShape& shape);
 
-/// As gated_delta_mixing; only where runs_on_cuda_kernels. `starts` as GatedDeltaCall has it; without `state` then.
+/// As gated_delta_mixing; only where runs_on_cuda_kernels. `starts` as GatedDeltaCall has it; `state` is then of each
+/// document.
 at::Tensor gated_delta_mixing_on_cuda(const at::Tensor& projected, const at::Tensor& a_log, const at::Tensor& dt_bias,
                                       const at::Tensor& norm, const GatedDeltaShape& shape, const at::Tensor& starts,
                                       at::Tensor* state);
 
-/// As gated_delta_mixing_of_piece; only where runs_on_cuda_kernels.
+/// As gated_delta_mixing_of_piece, likewise.
 MixedPiece gated_delta_mixing_of_piece_on_cuda(const at::Tensor& projected, const at::Tensor& a_log,
                                                const at::Tensor& dt_bias, const at::Tensor& norm,
-                                               const GatedDeltaShape& shape, const at::Tensor& before);
+                                               const GatedDeltaShape& shape, const at::Tensor& starts,
+                                               const at::Tensor& before);
 
 /// A token of each sequence by the decoding kernel; only where runs_on_cuda_kernels.
 void gated_delta_decode_on_cuda(const GatedDeltaCall& call, const at::Tensor& states, const at::Tensor& o);

@@ -41,13 +41,13 @@ at::Tensor GatedLinearAttention::mix(const at::Tensor& x, Rule rule) const {
 at::Tensor GatedLinearAttention::forward(const at::Tensor& x, const SequencePlaces& places) const {
     return mix(x, [&](const at::Tensor& projected, const at::Tensor& decay, const at::Tensor& norm,
                       const LinearAttentionShape& shape) {
-        if (places.documents)
-            return gated_linear_attention_mixing(projected, places.documents->forgetting(decay, gate_logit_normalizer),
-                                                 norm, shape, nullptr);
-        if (!places.context) return gated_linear_attention_mixing(projected, decay, norm, shape, nullptr);
-        return mix_piece(*places.context, projected, {x.size(0), heads_, head_dim_, head_dim_},
+        const Documents* documents =
+            places.documents_of_piece ? &places.documents_of_piece->own() : places.documents.get();
+        const at::Tensor kept_apart = documents ? documents->forgetting(decay, gate_logit_normalizer) : decay;
+        if (!places.context) return gated_linear_attention_mixing(projected, kept_apart, norm, shape, nullptr);
+        return mix_piece(places, projected, {x.size(0), heads_, head_dim_, head_dim_},
                          [&](const at::Tensor& input, const at::Tensor& before) {
-                             return gated_linear_attention_mixing_of_piece(input, decay, norm, shape, before);
+                             return gated_linear_attention_mixing_of_piece(input, kept_apart, norm, shape, before);
                          });
     });
 }

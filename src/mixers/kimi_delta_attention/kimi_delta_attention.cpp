@@ -54,10 +54,11 @@ at::Tensor KimiDeltaAttention::forward(const at::Tensor& x, const SequencePlaces
                 return kimi_delta_rule_of_documents(tokens, a_log_->compute, dt_bias_->compute, shape,
                                                     *places.documents);
             if (!places.context) return kimi_delta_rule(tokens, a_log_->compute, dt_bias_->compute, shape, nullptr);
-            return mix_piece(*places.context, tokens.qkv, {x.size(0), heads_, head_dim_, head_dim_},
+            return mix_piece(places, tokens.qkv, {x.size(0), heads_, head_dim_, head_dim_},
                              [&](const at::Tensor& qkv, const at::Tensor& before) {
                                  return kimi_delta_rule_of_piece({qkv, tokens.a, tokens.b}, a_log_->compute,
-                                                                 dt_bias_->compute, shape, before);
+                                                                 dt_bias_->compute, shape, before,
+                                                                 places.documents_of_piece.get());
                              });
         });
 }

@@ -85,7 +85,7 @@ struct KimiDeltaSaved {
     KimiDeltaTokens tokens;
     at::Tensor a_log, dt_bias, workspace;
     KimiDeltaShape shape;
-    at::Tensor before = {};  // the state that entered; undefined: zeros
+    at::Tensor before = {};  // the states that entered; undefined: zeros
     at::Tensor starts = {};  // as KimiDeltaCall has it
 
     void keep_in(torch::autograd::AutogradContext* ctx) const {

@@ -116,15 +116,18 @@ at::Tensor kimi_delta_rule(const KimiDeltaTokens& tokens, const at::Tensor& a_lo
 }
 
 MixedPiece kimi_delta_rule_of_piece(const KimiDeltaTokens& tokens, const at::Tensor& a_log, const at::Tensor& dt_bias,
-                                    const KimiDeltaShape& shape, const at::Tensor& before) {
-    if (runs_on_cuda_kernels(tokens, shape))
-        return kimi_delta_rule_of_piece_on_cuda(tokens, a_log, dt_bias, shape, before);
-    if (runs_on_cpu_kernels(tokens.qkv)) {
-        const tensor_list both = rule_on_cpu(tokens, a_log, dt_bias, before, std::nullopt, shape);
-        return {both[0], both[1]};
-    }
+                                    const KimiDeltaShape& shape, const at::Tensor& before,
+                                    const DocumentsOfPiece* documents) {
+    const bool on_gpu = runs_on_cuda_kernels(tokens, shape);
+    if (on_gpu || runs_on_cpu_kernels(tokens.qkv))
+        return mix_packed(documents, before, [&](const at::Tensor& state, const at::Tensor& starts) -> MixedPiece {
+            if (on_gpu) return kimi_delta_rule_of_piece_on_cuda(tokens, a_log, dt_bias, shape, starts, state);
+            const tensor_list both = rule_on_cpu(tokens, a_log, dt_bias, state, if_defined(starts), shape);
+            return {both[0], both[1]};
+        });
     at::Tensor state = before;
-    const at::Tensor o = rule_by_operations(tokens, a_log, dt_bias, shape, &state);
+    const at::Tensor o =
+        rule_by_operations(tokens, a_log, dt_bias, shape, &state, documents ? &documents->own() : nullptr);
     return {o, state};
 }
 

@@ -5,7 +5,6 @@
 #pragma once
 
 #include "mixers/context_exchange.h"
-#include "mixers/documents.h"
 
 namespace amalgam {
 
@@ -29,11 +28,12 @@ at::Tensor kimi_delta_rule(const KimiDeltaTokens& tokens, const at::Tensor& a_lo
                            const KimiDeltaShape& shape, at::Tensor* state);
 
 /// The same of a piece of longer sequences, differentiable by the state that enters too: `before` fp32 (fp64 where the
-/// tokens are) [batch, heads, head_dim, head_dim].
+/// tokens are) [batch, heads, head_dim, head_dim]. `documents`: those in it that are kept apart, or null.
 MixedPiece kimi_delta_rule_of_piece(const KimiDeltaTokens& tokens, const at::Tensor& a_log, const at::Tensor& dt_bias,
-                                    const KimiDeltaShape& shape, const at::Tensor& before);
+                                    const KimiDeltaShape& shape, const at::Tensor& before,
+                                    const DocumentsOfPiece* documents = nullptr);
 
-/// The same where the sequences hold documents that are kept apart.
+/// The same of whole sequences that hold documents which are kept apart.
 at::Tensor kimi_delta_rule_of_documents(const KimiDeltaTokens& tokens, const at::Tensor& a_log,
                                         const at::Tensor& dt_bias, const KimiDeltaShape& shape,
                                         const Documents& documents);

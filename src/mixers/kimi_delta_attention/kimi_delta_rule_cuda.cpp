@@ -40,7 +40,7 @@ at::Tensor kimi_delta_rule_on_cuda(const KimiDeltaTokens&, const at::Tensor&, co
 }
 
 MixedPiece kimi_delta_rule_of_piece_on_cuda(const KimiDeltaTokens&, const at::Tensor&, const at::Tensor&,
-                                            const KimiDeltaShape&, const at::Tensor&) {
+                                            const KimiDeltaShape&, const at::Tensor&, const at::Tensor&) {
     throw std::logic_error("Kimi Delta Attention: this build has no CUDA kernels; ask runs_on_cuda_kernels first");
 }
 
@@ -147,13 +147,13 @@ at::Tensor kimi_delta_rule_on_cuda(const KimiDeltaTokens& tokens, const at::Tens
 
 MixedPiece kimi_delta_rule_of_piece_on_cuda(const KimiDeltaTokens& tokens, const at::Tensor& a_log,
                                             const at::Tensor& dt_bias, const KimiDeltaShape& shape,
-                                            const at::Tensor& before) {
+                                            const at::Tensor& starts, const at::Tensor& before) {
     if (wants_gradient({tokens.qkv, tokens.a, tokens.b, a_log, dt_bias, before})) {
-        const tensor_list both = rule_with_gradients(tokens, a_log, dt_bias, before, std::nullopt, shape);
+        const tensor_list both = rule_with_gradients(tokens, a_log, dt_bias, before, if_defined(starts), shape);
         return {both[0], both[1]};
     }
     at::Tensor state = before.clone(at::MemoryFormat::Contiguous);
-    const at::Tensor o = kimi_delta_rule_on_cuda(tokens, a_log, dt_bias, shape, {}, &state);
+    const at::Tensor o = kimi_delta_rule_on_cuda(tokens, a_log, dt_bias, shape, starts, &state);
     return {o, state};
 }
 

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include "mixers/context_exchange.h"
+#include "mixers/sequence_pieces.h"
 #include "mixers/softmax_attention/attention_of_documents.h"
 #include "mixers/softmax_attention/attention_of_piece.h"
 #include "mixers/softmax_attention/exports.h"
@@ -66,10 +67,21 @@ at::Tensor SoftmaxAttention::forward(const at::Tensor& x, const SequencePlaces& 
 at::Tensor SoftmaxAttention::attend_to_piece(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                              const SequencePlaces& places) const {
     // The same on all ranks: the two ways have different messages.
-    const bool sees_all = shape_.window == 0 || places.length <= shape_.window;
+    const bool sees_all = !places.documents_of_piece && (shape_.window == 0 || places.length <= shape_.window);
     if (sees_all && partial_attention_of(q, k, v)) return attention_of_piece(*places.context, q, k, v, places.length);
-    const KeysAndValues all = with_keys_before(*places.context, k, v, places.length, shape_.window);
+    const KeysAndValues all = with_keys_before(*places.context, k, v, places.length, first_seen(places));
+    if (places.documents_of_piece) return attend_within(*places.documents_of_piece, q, all, shape_.window);
     return attend_to_last(q, at::cat({all.k_before, all.k}, 2), at::cat({all.v_before, all.v}, 2), shape_.window);
+}
+
+std::vector<int64_t> SoftmaxAttention::first_seen(const SequencePlaces& places) const {
+    const int64_t ranks = places.context->ranks();
+    std::vector<int64_t> first =
+        places.documents_of_piece ? places.documents_of_piece->beginnings() : std::vector<int64_t>(size_t(ranks), 0);
+    for (int64_t rank = 0; shape_.window > 0 && rank < ranks; ++rank)
+        first[size_t(rank)] =
+            std::max(first[size_t(rank)], sequence_piece(places.length, ranks, rank).first - (shape_.window - 1));
+    return first;
 }
 
 at::Tensor SoftmaxAttention::forward_chunk(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,

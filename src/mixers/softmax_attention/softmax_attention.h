@@ -28,9 +28,11 @@ class SoftmaxAttention : public Mixer {
     template <class Attend>
     at::Tensor mix(const at::Tensor& x, const RotaryTables& rotary, Attend attend) const;
 
-    /// Of a piece, as attend_to_last.
+    /// Of a piece, as attend_to_last, or as attend_within.
     at::Tensor attend_to_piece(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                const SequencePlaces& places) const;
+    /// For each rank of the context group, the first token of the sequences that queries of its piece see.
+    std::vector<int64_t> first_seen(const SequencePlaces& places) const;
 
     AttentionShape shape_;
     double norm_eps_;
