@@ -109,6 +109,13 @@ __device__ inline void store_columns(uint32_t tile, int k, const Left& x) {
 
 // --- products -------------------------------------------------------------------------------------------------------
 
+/// d += a b by one warp: a 16 x 16 (as Left), b 16 x 8, row k of it in lanes k % 8 / 2 of each four, d 16 x 8.
+__device__ inline void multiply(float (&d)[4], const Left& a, uint32_t low, uint32_t high) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a.x[0]), "r"(a.x[1]), "r"(a.x[2]), "r"(a.x[3]), "r"(low), "r"(high));
+}
+
 /// How an operand lies in its tile. For the right operand of X Y, `as_columns` means that row n of the tile is column n
 /// of Y (the product is with the transposed tile) and `as_rows` that row k of the tile is row k of Y. For the left
 /// operand `as_rows` means that row m of the tile is row m of X, `as_columns` that it is column m.

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/cuda/elements.cuh"
 #include "kernels/cuda/hopper.cuh"
 #include "kernels/decode_attention/decode_attention.h"
@@ -29,58 +30,74 @@ __device__ __forceinline__ std::int64_t in_cache(const CacheShape& s, int slot, 
 
 // --- append ----------------------------------------------------------------------------------------------------------
 
-/// A warp takes one head of one row: query heads, then key heads, then value heads. `pairs`: of channels, per lane.
+/// What the append makes of a head of a row: the channels lane + 32 i of both halves. `pairs`: of channels, per lane.
+/// Values (norm and table null) stay as they are.
 template <class T, int pairs>
-__global__ void __launch_bounds__(threads) append_kernel(CacheAppend a) {
+__device__ __forceinline__ void turn_head(const CacheAppend& a, const T* x, const float* norm, bool rotate,
+                                          int position, T (&low)[pairs], T (&high)[pairs]) {
+    const int lane = int(threadIdx.x) % 32, width = int(a.shape.width), half = width / 2;
+#pragma unroll
+    for (int i = 0; i < pairs; ++i) {
+        const int j = lane + 32 * i;
+        if (j < half) low[i] = x[j], high[i] = x[j + half];
+    }
+    if (norm != nullptr) {
+        float squares = 0;
+#pragma unroll
+        for (int i = 0; i < pairs; ++i)
+            if (lane + 32 * i < half)
+                squares = fmaf(widen(low[i]), widen(low[i]), fmaf(widen(high[i]), widen(high[i]), squares));
+        const float factor = rsqrtf(group_sum<32>(squares) / float(width) + a.epsilon);
+#pragma unroll
+        for (int i = 0; i < pairs; ++i) {
+            const int j = lane + 32 * i;
+            if (j >= half) continue;
+            narrow(widen(low[i]) * factor * norm[j], low[i]);
+            narrow(widen(high[i]) * factor * norm[j + half], high[i]);
+        }
+    }
+    if (!rotate) return;
+#pragma unroll
+    for (int i = 0; i < pairs; ++i) {
+        const int j = lane + 32 * i;
+        if (j >= half) continue;
+        const std::int64_t table = std::int64_t(position) * width + j;
+        const float l = widen(low[i]), h = widen(high[i]);
+        narrow(l * a.cos[table] - h * a.sin[table], low[i]);
+        narrow(h * a.cos[table + half] + l * a.sin[table + half], high[i]);
+    }
+}
+
+template <class T, int pairs>
+__device__ __forceinline__ void store_head(T* y, int width, const T (&low)[pairs], const T (&high)[pairs]) {
+    const int lane = int(threadIdx.x) % 32, half = width / 2;
+#pragma unroll
+    for (int i = 0; i < pairs; ++i) {
+        const int j = lane + 32 * i;
+        if (j < half) y[j] = low[i], y[j + half] = high[i];
+    }
+}
+
+/// A warp takes one head of one row: query heads, then key heads, then value heads.
+template <class T, int pairs>
+__global__ void __launch_bounds__(threads) append_kernel(const __grid_constant__ CacheAppend a) {
+    let_next_kernel_start();
+    wait_for_earlier_kernels();
     const CacheShape& s = a.shape;
-    const int row = int(blockIdx.y), lane = int(threadIdx.x) % 32, half = int(s.width) / 2;
+    const int row = int(blockIdx.y), width = int(s.width);
     int head = int(blockIdx.x) * warps + int(threadIdx.x) / 32;
     const int position = a.length[row], slot = a.slot[row];
     const int query_heads = int(s.query_heads), key_heads = int(s.key_value_heads);
     if (slot < 0 || position < 0 || position >= s.capacity || head >= query_heads + 2 * key_heads) return;
     const bool query = head < query_heads, value = head >= query_heads + key_heads;
     head -= query ? 0 : value ? query_heads + key_heads : query_heads;
-    const T* x = row_of<T>(query ? a.q : value ? a.v : a.k, row) + std::int64_t(head) * s.width;
-    T* y = query   ? row_of<T>(a.rotated, row) + std::int64_t(head) * s.width
+    const T* x = row_of<T>(query ? a.q : value ? a.v : a.k, row) + std::int64_t(head) * width;
+    T* y = query   ? row_of<T>(a.rotated, row) + std::int64_t(head) * width
            : value ? static_cast<T*>(a.values) + in_cache(s, slot, head, position)
                    : static_cast<T*>(a.keys) + in_cache(s, slot, head, position);
-    float low[pairs], high[pairs];
-#pragma unroll
-    for (int i = 0; i < pairs; ++i) {
-        const int j = lane + 32 * i;
-        low[i] = j < half ? widen(x[j]) : 0.0F;
-        high[i] = j < half ? widen(x[j + half]) : 0.0F;
-    }
-    const float* norm = query ? a.q_norm : a.k_norm;
-    if (norm != nullptr && !value) {
-        float squares = 0;
-#pragma unroll
-        for (int i = 0; i < pairs; ++i) squares = fmaf(low[i], low[i], fmaf(high[i], high[i], squares));
-        const float factor = rsqrtf(group_sum<32>(squares) / float(s.width) + a.epsilon);
-#pragma unroll
-        for (int i = 0; i < pairs; ++i) {
-            const int j = lane + 32 * i;
-            if (j >= half) continue;
-            T rounded;
-            narrow(low[i] * factor * norm[j], rounded);
-            low[i] = widen(rounded);
-            narrow(high[i] * factor * norm[j + half], rounded);
-            high[i] = widen(rounded);
-        }
-    }
-#pragma unroll
-    for (int i = 0; i < pairs; ++i) {
-        const int j = lane + 32 * i;
-        if (j >= half) continue;
-        float l = low[i], h = high[i];
-        if (!value) {
-            const std::int64_t table = std::int64_t(position) * s.width + j;
-            l = low[i] * a.cos[table] - high[i] * a.sin[table];
-            h = high[i] * a.cos[table + half] + low[i] * a.sin[table + half];
-        }
-        narrow(l, y[j]);
-        narrow(h, y[j + half]);
-    }
+    T low[pairs], high[pairs];
+    turn_head(a, x, query ? a.q_norm : value ? nullptr : a.k_norm, !value, position, low, high);
+    store_head(y, width, low, high);
 }
 
 // --- attention -------------------------------------------------------------------------------------------------------
@@ -153,6 +170,7 @@ Sharing sharing_of(const DecodeAttention& a) {
 
 struct Call {
     DecodeAttention a;
+    CacheAppend append;  // where the new tokens are appended in the same kernel
     Sharing sharing;
     float scale;        // times log2 e
     unsigned* arrived;  // [batch, key heads, head blocks], zero before and after a call
@@ -164,6 +182,7 @@ struct Call {
 struct Stretch {
     int row, split, key_head, first_head, heads_here;
     int slot, begin, end;  // positions
+    int newest;            // position of the row's new token
     int splits;            // stretches of this row
     bool skipped;
 
@@ -177,7 +196,7 @@ struct Stretch {
         first_head = key_head * group + of_group;
         heads_here = min(heads, group - of_group);
         slot = c.a.slot[row];
-        const int length = c.a.length[row];
+        const int length = newest = c.a.length[row];
         const int all_end = length + 1, all_begin = c.a.window > 0 ? max(0, all_end - int(c.a.window)) : 0;
         splits = (all_end - all_begin + share - 1) / share;
         skipped = slot < 0 || length < 0 || length >= s.capacity || split >= splits;
@@ -291,14 +310,6 @@ __device__ void finish(const Call& c, const Stretch& at, const Found<width>* fou
 
 // --- bfloat16 --------------------------------------------------------------------------------------------------------
 
-__device__ __forceinline__ void multiply(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
-                                         std::uint32_t b1) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
 __device__ __forceinline__ std::uint32_t transpose(std::uint32_t x) {
     std::uint32_t y;
     asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
@@ -331,16 +342,46 @@ __device__ __forceinline__ void copy_tile(std::uint32_t to, const Bfloat16* cach
     }
 }
 
+/// The row's new token as the append makes it, in shared memory.
+template <int width>
+struct alignas(16) NewToken {
+    Bfloat16 q[heads][width], k[width], v[width];
+};
+
+/// Makes it, by the warps of a block, and writes k and v into the cache where the block has the newest position.
+template <int width>
+__device__ __forceinline__ void append(const Call& c, const Stretch& at, NewToken<width>& token) {
+    constexpr int pairs = (width / 2 + 31) / 32;
+    const CacheAppend& a = c.append;
+    const bool has_newest = at.end == at.newest + 1,
+               writes = has_newest && at.first_head % (c.a.shape.query_heads / c.a.shape.key_value_heads) == 0;
+    for (int head = int(threadIdx.x) / 32; head < at.heads_here + (has_newest ? 2 : 0); head += warps) {
+        const bool query = head < at.heads_here, value = head == at.heads_here + 1;
+        const Bfloat16* x = row_of<Bfloat16>(query   ? a.q
+                                             : value ? a.v
+                                                     : a.k,
+                                             at.row) +
+                            std::int64_t(query ? at.first_head + head : at.key_head) * width;
+        Bfloat16 low[pairs], high[pairs];
+        turn_head(a, x, query ? a.q_norm : value ? nullptr : a.k_norm, !value, at.newest, low, high);
+        store_head(query ? token.q[head] : value ? token.v : token.k, width, low, high);
+        if (query || !writes) continue;
+        void* cache = value ? a.values : a.keys;
+        store_head(static_cast<Bfloat16*>(cache) + in_cache(c.a.shape, at.slot, at.key_head, at.newest), width, low,
+                   high);
+    }
+}
+
 /// Thread (g = lane / 4, q = lane % 4) holds heads 2 q and 2 q + 1 of keys g and g + 8 of each 16, and of channels g
 /// and g + 8 of each 16 of the output.
-template <int width>
+template <int width, bool appends>
 __global__ void __launch_bounds__(threads) attention_kernel(const __grid_constant__ Call c) {
     using Tile = Tiles<width>;
     constexpr int channel_tiles = width / 16, key_tiles = Tile::keys / 16;
     static_assert(sizeof(Found<width>) <= Tile::warp_bytes);
     extern __shared__ __align__(128) char shared[];
+    let_next_kernel_start();
     const Stretch at(c);
-    if (at.skipped) return;
     const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32, g = lane / 4, q = lane % 4;
     const std::uint32_t buffer = hopper::shared_address(shared) + warp * Tile::warp_bytes;
     const std::int64_t base = in_cache(c.a.shape, at.slot, at.key_head, 0);
@@ -349,21 +390,36 @@ __global__ void __launch_bounds__(threads) attention_kernel(const __grid_constan
 
     const int first = at.begin + warp * Tile::keys;
     constexpr int step = warps * Tile::keys;
-    const int tiles = at.end > first ? (at.end - first + step - 1) / step : 0;
+    const int tiles = at.end > first && !at.skipped ? (at.end - first + step - 1) / step : 0;
+    const int cached_end = appends ? min(at.end, at.newest) : at.end;
     const auto fetch = [&](int tile) {
         if (tile < tiles) {
             const std::uint32_t to = buffer + tile % Tile::stages * 2 * Tile::tile;
-            copy_tile<width>(to, keys, first + tile * step, at.end, lane);
-            copy_tile<width>(to + Tile::tile, values, first + tile * step, at.end, lane);
+            copy_tile<width>(to, keys, first + tile * step, cached_end, lane);
+            copy_tile<width>(to + Tile::tile, values, first + tile * step, cached_end, lane);
         }
         hopper::copies_commit();
     };
+    const auto fetch_first = [&] {
 #pragma unroll
-    for (int i = 0; i < Tile::stages - 1; ++i) fetch(i);
+        for (int i = 0; i < Tile::stages - 1; ++i) fetch(i);
+    };
+    // All keys but the newest have been there since earlier steps.
+    const bool early = appends || first + (Tile::stages - 2) * step + Tile::keys <= at.newest;
+    if (early) fetch_first();
+    wait_for_earlier_kernels();
+    if (at.skipped) return;
+    if (!early) fetch_first();
+    __shared__ NewToken<appends ? width : 1> token;
+    if constexpr (appends) {
+        append(c, at, token);
+        __syncthreads();
+    }
 
     // Q^T as right operands: head g, channels 2 q, 2 q + 1, and 8 further, of each 16.
     std::uint32_t query[channel_tiles][2];
-    const Bfloat16* row = row_of<Bfloat16>(c.a.q, at.row) + std::int64_t(at.first_head + g) * width + 2 * q;
+    const Bfloat16* row =
+        2 * q + (appends ? token.q[g] : row_of<Bfloat16>(c.a.q, at.row) + std::int64_t(at.first_head + g) * width);
 #pragma unroll
     for (int i = 0; i < channel_tiles; ++i)
 #pragma unroll
@@ -376,14 +432,24 @@ __global__ void __launch_bounds__(threads) attention_kernel(const __grid_constan
         __syncwarp();
         fetch(tile + Tile::stages - 1);  // into the tile before this one, which all lanes have read
         const std::uint32_t of_keys = buffer + tile % Tile::stages * 2 * Tile::tile, of_values = of_keys + Tile::tile;
+        if (appends && at.newest < first + tile * step + Tile::keys && at.end > at.newest) {
+            for (int piece = lane; piece < 2 * width / 8; piece += 32) {
+                const bool value = piece >= width / 8;
+                const int column = piece % (width / 8) * 8;
+                char* to = shared + (of_keys - hopper::shared_address(shared)) + (value ? Tile::tile : 0) +
+                           (at.newest - first - tile * step) * Tile::stride + 2 * column;
+                *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>((value ? token.v : token.k) + column);
+            }
+            __syncwarp();
+        }
         float logit[key_tiles][4] = {};
 #pragma unroll
         for (int k = 0; k < key_tiles; ++k)
 #pragma unroll
             for (int i = 0; i < channel_tiles; ++i) {
-                std::uint32_t left[4];
-                hopper::load_matrices(left, of_keys + (16 * k + lane % 16) * Tile::stride + (2 * i + lane / 16) * 16);
-                multiply(logit[k], left, query[i][0], query[i][1]);
+                hopper::Left left;
+                hopper::load_matrices(left.x, of_keys + (16 * k + lane % 16) * Tile::stride + (2 * i + lane / 16) * 16);
+                hopper::multiply(logit[k], left, query[i][0], query[i][1]);
             }
         const int left_over = at.end - (first + tile * step);
         float now[2] = {largest[0], largest[1]};
@@ -419,10 +485,11 @@ __global__ void __launch_bounds__(threads) attention_kernel(const __grid_constan
 #pragma unroll
             for (int i = 0; i < channel_tiles; ++i) {
                 // V^T: rows are channels. Matrices: (channels, keys) low low, high low, low high, high high.
-                std::uint32_t left[4];
+                hopper::Left left;
                 hopper::load_matrices_transposed(
-                    left, of_values + (16 * k + lane / 16 * 8 + lane % 8) * Tile::stride + (2 * i + lane / 8 % 2) * 16);
-                multiply(mixed[i], left, upper, lower);
+                    left.x,
+                    of_values + (16 * k + lane / 16 * 8 + lane % 8) * Tile::stride + (2 * i + lane / 8 % 2) * 16);
+                hopper::multiply(mixed[i], left, upper, lower);
             }
         }
     }
@@ -452,6 +519,8 @@ __global__ void __launch_bounds__(threads) plain_attention_kernel(const __grid_c
     constexpr int n = width / 32;
     extern __shared__ __align__(128) char shared[];
     auto* found = reinterpret_cast<Found<width>*>(shared);
+    let_next_kernel_start();
+    wait_for_earlier_kernels();
     const Stretch at(c);
     if (at.skipped) return;
     const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
@@ -528,10 +597,10 @@ void append_to_cache(const CacheAppend& a, Stream stream) {
     with_element_type(a.type, [&](auto* element) {
         using T = std::remove_pointer_t<decltype(element)>;
         with_width(a.shape.width, [&](auto width) {
-            append_kernel<T, (decltype(width)::value / 2 + 31) / 32><<<grid, threads, 0, stream>>>(a);
+            launch_early(append_kernel<T, (decltype(width)::value / 2 + 31) / 32>, grid, threads, 0, 1, stream,
+                         "append_to_cache", a);
         });
     });
-    check_launch("append_to_cache");
 }
 
 std::int64_t decode_attention_workspace(const CacheShape& s) {
@@ -542,14 +611,16 @@ std::int64_t decode_attention_counters(const CacheShape& s) {
     return s.batch * s.key_value_heads * sharing_of(s).head_blocks * 4;
 }
 
-void decode_attention(const DecodeAttention& a, void* workspace, void* counters, Stream stream) {
+namespace {
+
+void attend(const DecodeAttention& a, const CacheAppend* append, void* workspace, void* counters, Stream stream) {
     const CacheShape& s = a.shape;
     require_support(s);
     require(aligned(a.q, a.type) && aligned(a.o, a.type) && aligned(a.keys) && aligned(a.values), operation,
             "a row does not start at a multiple of 16 bytes (keys are copied 16 bytes at a time); align it");
     if (s.batch == 0) return;
     const Sharing sharing = sharing_of(a);
-    Call call{a, sharing, 0, nullptr, nullptr, nullptr};
+    Call call{a, append == nullptr ? CacheAppend{} : *append, sharing, 0, nullptr, nullptr, nullptr};
     call.scale = log2_e * (a.scale == 0 ? 1.0F / sqrtf(float(s.width)) : a.scale);
     call.arrived = static_cast<unsigned*>(counters);
     call.weights = static_cast<float2*>(workspace);
@@ -559,13 +630,30 @@ void decode_attention(const DecodeAttention& a, void* workspace, void* counters,
         constexpr int width = decltype(constant)::value;
         if (a.type == ElementType::bfloat16) {
             constexpr int bytes = Tiles<width>::bytes;
-            [[maybe_unused]] static const bool allowed = allow_shared_memory(attention_kernel<width>, bytes, operation);
-            attention_kernel<width><<<grid, threads, bytes, stream>>>(call);
+            const auto launch = [&](auto appends) {
+                const auto kernel = attention_kernel<width, decltype(appends)::value>;
+                [[maybe_unused]] static const bool allowed = allow_shared_memory(kernel, bytes, operation);
+                launch_early(kernel, grid, threads, bytes, 1, stream, operation, call);
+            };
+            append == nullptr ? launch(std::false_type{}) : launch(std::true_type{});
         } else {
-            plain_attention_kernel<width><<<grid, threads, warps * sizeof(Found<width>), stream>>>(call);
+            launch_early(plain_attention_kernel<width>, grid, threads, int(warps * sizeof(Found<width>)), 1, stream,
+                         operation, call);
         }
     });
-    check_launch(operation);
+}
+
+}  // namespace
+
+void decode_attention(const DecodeAttention& a, void* workspace, void* counters, Stream stream) {
+    attend(a, nullptr, workspace, counters, stream);
+}
+
+void append_and_attend(const CacheAppend& append, const DecodeAttention& a, void* workspace, void* counters,
+                       Stream stream) {
+    if (a.type == ElementType::bfloat16) return attend(a, &append, workspace, counters, stream);
+    append_to_cache(append, stream);
+    attend(a, nullptr, workspace, counters, stream);
 }
 
 }  // namespace amalgam::kernels::cuda

@@ -84,6 +84,9 @@ std::int64_t decode_attention_workspace(const CacheShape& shape);
 std::int64_t decode_attention_counters(const CacheShape& shape);
 /// Rows of q, o and the cache start at multiples of 16 bytes.
 void decode_attention(const DecodeAttention& arguments, void* workspace, void* counters, Stream stream);
+/// Both, the same bits, of bfloat16 in one kernel, which leaves append.rotated alone.
+void append_and_attend(const CacheAppend& append, const DecodeAttention& attention, void* workspace, void* counters,
+                       Stream stream);
 
 }  // namespace cuda
 

@@ -4,6 +4,7 @@
 // it gives from the next __syncthreads on what each row of the state is multiplied by.
 #pragma once
 
+#include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/gated_delta_rule/cuda_chunks.cuh"
 
 namespace amalgam::kernels {
@@ -27,6 +28,8 @@ constexpr int decode_threads = dim / 4 / parts*(dim / rows_per_thread);
 template <class Decay, int dim, int parts>
 __global__ void __launch_bounds__(decode_threads<dim, parts>, 2048 / decode_threads<dim, parts> / 2)
     decode_kernel(const typename Decay::Call call) {
+    cuda::let_next_kernel_start();
+    cuda::wait_for_earlier_kernels();
     constexpr int column_threads = dim / 4 / parts, groups = dim / rows_per_thread;
     static_assert(decode_threads<dim, parts> >= 128);  // three warps load q, k and v, the fourth has time for decays
     __shared__ float q[dim], k[dim], v[dim];
@@ -108,9 +111,11 @@ template <class Decay, int dim>
 void launch_decode_kernel(const typename Decay::Call& call, int sequences_heads, cudaStream_t stream) {
     constexpr int parts = dim == 128 ? 4 : 1;
     if (sequences_heads < 64)  // too few blocks to have much of the memory's speed
-        decode_kernel<Decay, dim, parts><<<dim3(sequences_heads, parts), decode_threads<dim, parts>, 0, stream>>>(call);
+        cuda::launch_early(decode_kernel<Decay, dim, parts>, dim3(sequences_heads, parts), decode_threads<dim, parts>,
+                           0, 1, stream, "decode", call);
     else
-        decode_kernel<Decay, dim, 1><<<sequences_heads, decode_threads<dim, 1>, 0, stream>>>(call);
+        cuda::launch_early(decode_kernel<Decay, dim, 1>, dim3(sequences_heads), decode_threads<dim, 1>, 0, 1, stream,
+                           "decode", call);
 }
 
 }  // namespace amalgam::kernels

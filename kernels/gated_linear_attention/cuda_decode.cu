@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // One token per sequence: the state is read once and written once, which is what the time goes into.
+#include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/gated_linear_attention/cuda_call.cuh"
 
 namespace amalgam::kernels::linear_attention {
@@ -15,6 +16,8 @@ constexpr int decode_threads = dim / 4 / parts*(dim / rows_per_thread);
 template <int dim, int parts>
 __global__ void __launch_bounds__(decode_threads<dim, parts>, 2048 / decode_threads<dim, parts> / 2)
     decode_kernel(const DecodeCall call) {
+    cuda::let_next_kernel_start();
+    cuda::wait_for_earlier_kernels();
     constexpr int column_threads = dim / 4 / parts, groups = dim / rows_per_thread;
     constexpr int threads = decode_threads<dim, parts>;
     __shared__ float q[dim], k[dim], decay[dim];
@@ -72,9 +75,11 @@ template <int dim>
 void launch_decode(const DecodeCall& call, int sequences_heads, cudaStream_t stream) {
     constexpr int parts = dim == 128 ? 4 : 1;
     if (sequences_heads < 64)  // too few blocks to have much of the memory's speed
-        decode_kernel<dim, parts><<<dim3(sequences_heads, parts), decode_threads<dim, parts>, 0, stream>>>(call);
+        cuda::launch_early(decode_kernel<dim, parts>, dim3(sequences_heads, parts), decode_threads<dim, parts>, 0, 1,
+                           stream, "gated_linear_attention: decode", call);
     else
-        decode_kernel<dim, 1><<<sequences_heads, decode_threads<dim, 1>, 0, stream>>>(call);
+        cuda::launch_early(decode_kernel<dim, 1>, dim3(sequences_heads), decode_threads<dim, 1>, 0, 1, stream,
+                           "gated_linear_attention: decode", call);
 }
 
 template void launch_decode<64>(const DecodeCall&, int, cudaStream_t);

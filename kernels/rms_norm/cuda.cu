@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/cuda/norm_rows.cuh"
 #include "kernels/rms_norm/rms_norm.h"
 
@@ -6,7 +7,9 @@ namespace amalgam::kernels::cuda {
 namespace {
 
 template <class Shape>
-__global__ void __launch_bounds__(norm_threads) forward_kernel(RmsNormForward a, int rows) {
+__global__ void __launch_bounds__(norm_threads) forward_kernel(const __grid_constant__ RmsNormForward a, int rows) {
+    let_next_kernel_start();
+    wait_for_earlier_kernels();
     using T = typename Shape::Element;
     constexpr int n = Shape::n;
     const int row = int(blockIdx.x) * Shape::groups + int(threadIdx.x) / Shape::lanes, width = int(a.width);
@@ -136,9 +139,9 @@ void rms_norm_forward(const RmsNormForward& a, Stream stream) {
     if (rows == 0) return;
     with_shape(a, [&](auto shape) {
         using Shape = decltype(shape);
-        forward_kernel<Shape><<<unsigned(Shape::blocks(rows)), norm_threads, 0, stream>>>(a, int(rows));
+        launch_early(forward_kernel<Shape>, unsigned(Shape::blocks(rows)), norm_threads, 0, 1, stream, "rms_norm", a,
+                     int(rows));
     });
-    check_launch("rms_norm");
 }
 
 std::int64_t rms_norm_backward_workspace(const RmsNormBackward& a) {

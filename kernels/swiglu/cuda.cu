@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/cuda/elements.cuh"
 #include "kernels/swiglu/swiglu.h"
 
@@ -9,7 +10,9 @@ constexpr int threads = 256;
 
 // A thread for each vector of n elements; a row of blocks for each token.
 template <class T, int n>
-__global__ void __launch_bounds__(threads) forward_kernel(SwigluForward a) {
+__global__ void __launch_bounds__(threads) forward_kernel(const __grid_constant__ SwigluForward a) {
+    let_next_kernel_start();
+    wait_for_earlier_kernels();
     const std::int64_t token = blockIdx.x;
     const int i = (int(blockIdx.y) * threads + int(threadIdx.x)) * n;
     if (i >= a.width) return;
@@ -22,7 +25,8 @@ __global__ void __launch_bounds__(threads) forward_kernel(SwigluForward a) {
 }
 
 template <class T, int n>
-__global__ void __launch_bounds__(threads) backward_kernel(SwigluBackward a) {
+__global__ void __launch_bounds__(threads) backward_kernel(const __grid_constant__ SwigluBackward a) {
+    wait_for_earlier_kernels();
     const std::int64_t token = blockIdx.x;
     const int i = (int(blockIdx.y) * threads + int(threadIdx.x)) * n;
     if (i >= a.width) return;
@@ -48,8 +52,7 @@ void run(const Arguments& a, bool all_aligned, void (*const (&kernels)[4])(Argum
     const bool in_vectors = all_aligned && a.width % length == 0;
     const std::int64_t vectors = in_vectors ? a.width / length : a.width;
     const dim3 grid(unsigned(a.tokens), unsigned((vectors + threads - 1) / threads));
-    kernels[2 * narrow + in_vectors]<<<grid, threads, 0, stream>>>(a);
-    check_launch("swiglu");
+    launch_early(kernels[2 * narrow + in_vectors], grid, threads, 0, 1, stream, "swiglu", a);
 }
 
 }  // namespace

@@ -134,8 +134,8 @@ at::Tensor KeyValueCache::attend(const at::Tensor& projected, const HeadNorms& n
     attention.o = amalgam::rows(mixed, 1);
 #ifdef AMALGAM_CUDA
     if (rows.is_cuda()) {
-        kernels::cuda::append_to_cache(append, stream_of(rows));
-        kernels::cuda::decode_attention(attention, workspace_.data_ptr(), counters_.data_ptr(), stream_of(rows));
+        kernels::cuda::append_and_attend(append, attention, workspace_.data_ptr(), counters_.data_ptr(),
+                                         stream_of(rows));
         return mixed;
     }
 #endif
