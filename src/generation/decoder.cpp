@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "operations/few_rows_map.h"
 #include "operations/products.h"
 
 namespace amalgam {
@@ -68,7 +69,7 @@ void Decoder::lay_out(std::span<const int64_t> slots) {
 }
 
 at::Tensor Decoder::compute_step(const at::Tensor& rows, const at::Tensor& slots) {
-    const FewRowsAtATime few_rows;
+    const FewRowsAtATime few_rows(!model_.weights_on_demand());
     const HeldOuterWeights outer(model_);
     const at::Tensor lengths = lengths_.index_select(0, rows);
     const at::Tensor hidden = model_.hidden(next_.index_select(0, rows), cache_, CacheStep{slots, lengths});

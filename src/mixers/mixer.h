@@ -10,6 +10,7 @@
 
 #include "mixers/declaration.h"
 #include "mixers/sequence_places.h"
+#include "operations/fused_maps.h"
 #include "parameters/parameters.h"
 
 namespace amalgam {
@@ -61,11 +62,11 @@ class Mixer {
     /// sees. No gradients.
     virtual at::Tensor forward_chunk(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
                                      const CacheChunk& chunk) const = 0;
-    /// The same by the mixer's recurrent form: x [batch, 1, hidden]; `rotary` holds the tables of all positions up to
-    /// the cache's capacity. Rows of slot -1 are for kernels only (runs_on_kernels): LibTorch operations do not take
-    /// them.
-    virtual at::Tensor forward_step(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
-                                    const CacheStep& step) const = 0;
+    /// The same by the mixer's recurrent form, with what stands around it: x.x and what the mixer makes of the norm,
+    /// added or to be added, x.x [batch, 1, hidden]; `rotary` holds the tables of all positions up to the cache's
+    /// capacity. Rows of slot -1 are for kernels only (runs_on_kernels): LibTorch operations do not take them.
+    virtual Sum forward_step(const Normed& x, const RotaryTables& rotary, MixerCache& cache,
+                             const CacheStep& step) const = 0;
 };
 
 /// The parameters that a mixer's declaration names, registered in a store for one layer.

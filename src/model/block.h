@@ -20,6 +20,9 @@ class Block {
     at::Tensor finish(const at::Tensor& x, const at::Tensor& mixed) const;
     /// The whole block (Mixer::forward).
     at::Tensor forward(const at::Tensor& x, const SequencePlaces& places) const;
+    /// The whole block for one token each of several sequences (Mixer::forward_step), x [batch, 1, hidden].
+    at::Tensor forward_step(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
+                            const CacheStep& step) const;
 
     const Mixer& mixer() const { return *mixer_; }
 

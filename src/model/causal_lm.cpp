@@ -35,14 +35,14 @@ RotaryTables CausalLM::rotary(int64_t first, int64_t count, int64_t length) cons
     return rotary_tables_;
 }
 
-template <class Mix>
-at::Tensor CausalLM::through_blocks(const at::Tensor& tokens, Mix mix) const {
+template <class Advance>
+at::Tensor CausalLM::through_blocks(const at::Tensor& tokens, Advance advance) const {
     const HeldOuterWeights outer(*this, 0);
     at::Tensor x = outer.embed(tokens);
     const auto count = int64_t(blocks_.size());
     for (int64_t i = 0; i < count; ++i) {
         const HeldBlock block(*this, i, i + 1 < count ? i + 1 : WeightsOnDemand::nothing);
-        if (x.size(0) > 0) x = block->finish(x, mix(*block, i, block->mixer_input(x)));
+        if (x.size(0) > 0) x = advance(*block, i, x);
     }
     return outer.final_norm(x);
 }
@@ -60,9 +60,8 @@ SequencePlaces CausalLM::places(const TokenBatch& batch, ContextGroup* context) 
 
 at::Tensor CausalLM::hidden(const TokenBatch& batch, ContextGroup* context) const {
     const SequencePlaces here = places(batch, context);
-    return through_blocks(own_piece(batch.tokens, context), [&](const Block& block, int64_t, const at::Tensor& x) {
-        return block.mixer().forward(x, here);
-    });
+    return through_blocks(own_piece(batch.tokens, context),
+                          [&](const Block& block, int64_t, const at::Tensor& x) { return block.forward(x, here); });
 }
 
 at::Tensor CausalLM::logits(const TokenBatch& batch) const {
@@ -91,7 +90,8 @@ at::Tensor CausalLM::hidden(const at::Tensor& tokens, ModelCache& cache, const C
                                     ? rotary(chunk.first, tokens.size(1), length)
                                     : RotaryTables{cached(cache.rotary.cos), cached(cache.rotary.sin)};
     return through_blocks(tokens, [&](const Block& block, int64_t layer, const at::Tensor& x) {
-        return block.mixer().forward_chunk(x, tables, *cache.layers[size_t(layer)], chunk);
+        const at::Tensor input = block.mixer_input(x);
+        return block.finish(x, block.mixer().forward_chunk(input, tables, *cache.layers[size_t(layer)], chunk));
     });
 }
 
@@ -99,7 +99,7 @@ at::Tensor CausalLM::hidden(const at::Tensor& tokens, ModelCache& cache, const C
     const at::NoGradGuard no_grad;
     const at::Tensor hidden =
         through_blocks(tokens.unsqueeze(1), [&](const Block& block, int64_t layer, const at::Tensor& x) {
-            return block.mixer().forward_step(x, cache.rotary, *cache.layers[size_t(layer)], step);
+            return block.forward_step(x, cache.rotary, *cache.layers[size_t(layer)], step);
         });
     return hidden.squeeze(1);
 }

@@ -76,9 +76,9 @@ class CausalLM {
     friend class HeldOuterWeights;
     friend class HeldBlock;
 
-    /// Embedding, all blocks and the final norm; mix(block, layer, normed input) is the mixer's part of a block.
-    template <class Mix>
-    at::Tensor through_blocks(const at::Tensor& tokens, Mix mix) const;
+    /// Embedding, all blocks and the final norm; advance(block, layer, x) is what the block makes of x.
+    template <class Advance>
+    at::Tensor through_blocks(const at::Tensor& tokens, Advance advance) const;
 
     ModelSpec spec_;
     at::Device device_;

@@ -8,8 +8,8 @@
 #include <cstdlib>
 #include <string>
 
-#include "kernels/few_rows_product/few_rows_product.h"
 #include "kernels/isa/isa.h"
+#include "operations/few_rows_map.h"
 #include "operations/kernel_views.h"
 
 namespace amalgam {
@@ -110,49 +110,7 @@ struct WidenedMap : Function<WidenedMap> {
     }
 };
 
-/// Of more rows LibTorch's products are as fast: they reuse weights from the cache. In AMX tiles 64 rows take less than
-/// twice the time of one.
-int64_t most_streamed_rows(at::ScalarType type) {
-    static const bool in_tiles = kernels::resolve_isa(kernels::Isa::automatic) == kernels::Isa::amx_bf16;
-    return in_tiles && type == at::kBFloat16 ? 64 : 16;
-}
-
-thread_local int few_rows_at_a_time = 0;  // that live
-
-/// Whether the time of a product is that of reading the weights, on a CPU: kernels/few_rows_product.
-bool streams_weights(const at::Tensor& x, const at::Tensor& weight, int64_t rows) {
-    return few_rows_at_a_time > 0 && x.dim() > 1 && rows > 0 && rows <= most_streamed_rows(x.scalar_type()) &&
-           runs_on_cpu_kernels(x) && !at::GradMode::is_enabled() && weight.scalar_type() == x.scalar_type() &&
-           weight.stride(1) == 1;
-}
-
-at::Tensor streamed_map(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias, int64_t rows) {
-    const at::Tensor x = collapsible(input, 1), added = bias.defined() ? bias.contiguous() : bias;
-    auto sizes = input.sizes().vec();
-    sizes.back() = weight.size(0);
-    const at::Tensor y = at::empty(sizes, x.options());
-    kernels::FewRowsProduct call{};
-    call.type = element_type(x);
-    call.rows = rows;
-    call.in = weight.size(1);
-    call.out = weight.size(0);
-    call.x = const_rows(x, 1);
-    call.weight = {weight.const_data_ptr(), weight.stride(0)};
-    if (added.defined()) call.bias = added.const_data_ptr();
-    call.y = amalgam::rows(y, 1);
-    kernels::few_rows_product(call, kernel_threads());
-    return y;
-}
-
 }  // namespace
-
-FewRowsAtATime::FewRowsAtATime() {
-    ++few_rows_at_a_time;
-}
-
-FewRowsAtATime::~FewRowsAtATime() {
-    --few_rows_at_a_time;
-}
 
 bool cpu_multiplies_bfloat16() {
     static const bool answer = kernels::resolve_isa(kernels::Isa::automatic) >= kernels::Isa::avx512_bf16 &&
@@ -166,7 +124,7 @@ bool is_widened(const at::Tensor& t) {
 
 at::Tensor linear_map(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
     const int64_t rows = x.numel() / std::max<int64_t>(1, weight.size(1));
-    if (streams_weights(x, weight, rows)) return streamed_map(x, weight, bias, rows);
+    if (at::Tensor y = few_rows_map(x, weight, bias); y.defined()) return y;
     if (is_widened(x) && rows >= few_rows) return WidenedMap::apply(x, weight, if_defined(bias));
     return at::linear(x, weight, bias);
 }

@@ -15,18 +15,9 @@ bool cpu_multiplies_bfloat16();
 /// Whether products of `t` are computed from operands widened to fp32.
 bool is_widened(const at::Tensor& t);
 
-/// x weight^T + bias, x [..., in], weight [out, in], bias [out] or undefined. Differentiable.
+/// x weight^T + bias, x [..., in], weight [out, in], bias [out] or undefined. Differentiable. In steps of generation by
+/// few_rows_map.h.
 at::Tensor linear_map(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias = {});
-
-/// While one lives on this thread, maps of few rows on CPUs read every weight once (kernels/few_rows_product). For
-/// steps of generation: elsewhere the bits of a product must not depend on how many tokens are computed together.
-class FewRowsAtATime {
-  public:
-    FewRowsAtATime();
-    ~FewRowsAtATime();
-    FewRowsAtATime(const FewRowsAtATime&) = delete;
-    FewRowsAtATime& operator=(const FewRowsAtATime&) = delete;
-};
 
 /// result = a b, or result += a b. a [m, k] and b [k, n] of one type; result [m, n] may be wider. Not differentiable.
 void multiply_into(const at::Tensor& result, const at::Tensor& a, const at::Tensor& b, bool add = false);

@@ -6,6 +6,8 @@
 #include <ATen/core/grad_mode.h>
 
 #include "gradient_check.h"
+#include "operations/few_rows_map.h"
+#include "operations/fused_maps.h"
 #include "operations/operations.h"
 
 namespace amalgam {
@@ -65,6 +67,35 @@ TEST(Products, of_few_rows_at_a_time_agree_with_others) {
                 EXPECT_LT(relative_error(found.to(at::kFloat), expected), type == at::kFloat ? 1e-6 : rounding);
             }
     }
+}
+
+/// In steps of generation on GPUs one kernel, whose rounding is another; of 17 rows and of 24 channels everywhere the
+/// operations one after another.
+TEST(Products, of_few_rows_take_in_what_stands_around_them) {
+    const at::NoGradGuard no_grad;
+    for (const auto type : {at::kFloat, at::kBFloat16})
+        for (const auto& [rows, in] : {std::pair<int64_t, int64_t>{5, 128}, {16, 64}, {17, 64}, {3, 24}}) {
+            const at::Tensor x = coarse_numbers({rows, 1, in}, 1), weight = coarse_numbers({48, in}, 2),
+                             bias = coarse_numbers({48}, 3), residual = coarse_numbers({rows, 1, 48}, 4),
+                             norm = normal_numbers({in}, 5) + 2.0;
+            const auto narrow = [&](const at::Tensor& t) { return t.to(type); };
+            const Normed normed{narrow(x), norm, 1e-5};
+            const at::Tensor map = at::linear(rms_norm(x, norm, 1e-5), weight, bias),
+                             sum = residual + at::linear(x, weight);
+            const auto expect_same = [&] {
+                const double bound = type == at::kFloat ? 1e-6 : rounding;
+                EXPECT_LT(relative_error(linear_map(normed, narrow(weight), narrow(bias)).to(at::kFloat), map), bound);
+                EXPECT_LT(relative_error(swiglu_map(normed, narrow(weight), narrow(bias)).to(at::kFloat), swiglu(map)),
+                          2 * bound);
+                const Sum added = add_linear_map(narrow(residual), narrow(x), narrow(weight));
+                EXPECT_LT(relative_error(added.value().to(at::kFloat), sum), bound);
+                return added.addend.defined();
+            };
+            EXPECT_TRUE(expect_same());
+            const FewRowsAtATime few_rows;
+            const bool one_kernel = x.is_cuda() && type == at::kBFloat16 && rows <= 16 && in % 64 == 0;
+            EXPECT_EQ(expect_same(), !one_kernel) << rows << " rows of " << in;
+        }
 }
 
 TEST(Products, of_several_blocks_agree_with_fp32) {

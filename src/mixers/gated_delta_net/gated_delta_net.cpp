@@ -7,10 +7,9 @@
 #include "mixers/gated_delta_net/exports.h"
 #include "mixers/gated_delta_net/gated_delta_rule.h"
 #include "mixers/placed_convolution.h"
+#include "mixers/projections.h"
 #include "mixers/state_cache.h"
 #include "operations/operations.h"
-#include "operations/padding.h"
-#include "operations/products.h"
 
 namespace amalgam {
 GatedDeltaNet::GatedDeltaNet(const ModelSpec& spec, int64_t layer, ParameterStore& store)
@@ -27,10 +26,10 @@ GatedDeltaNet::GatedDeltaNet(const ModelSpec& spec, int64_t layer, ParameterStor
     output_ = parameters.find("linear_attn.o_proj.weight");
 }
 
-template <class Convolve, class Turn, class Rule>
-at::Tensor GatedDeltaNet::mix(const at::Tensor& x, Convolve convolve, Turn turn, Rule rule) const {
+template <class Input, class Convolve, class Turn, class Rule>
+auto GatedDeltaNet::mix(const Input& x, Convolve convolve, Turn turn, Rule rule) const {
     const int64_t width = heads_ * head_dim_;
-    at::Tensor projected = linear_map(x, padded_for_gpu(in_->compute));
+    at::Tensor projected = project_in(x, in_->compute);
     GatedDeltaShape shape{heads_, head_dim_, options_.output_gate, options_.activation, norm_eps_};
     if (convolution_ || options_.rope) {
         std::vector<int64_t> sizes = {3 * width, 2 * heads_};
@@ -52,7 +51,7 @@ at::Tensor GatedDeltaNet::mix(const at::Tensor& x, Convolve convolve, Turn turn,
         }
         projected = at::cat(parts, -1);
     }
-    return linear_map(rule(projected, norm_ ? norm_->compute : at::Tensor(), shape), output_->compute);
+    return project_out(x, rule(projected, norm_ ? norm_->compute : at::Tensor(), shape), output_->compute);
 }
 
 at::Tensor GatedDeltaNet::forward(const at::Tensor& x, const SequencePlaces& places) const {
@@ -101,8 +100,8 @@ at::Tensor GatedDeltaNet::forward_chunk(const at::Tensor& x, const RotaryTables&
         });
 }
 
-at::Tensor GatedDeltaNet::forward_step(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
-                                       const CacheStep& step) const {
+Sum GatedDeltaNet::forward_step(const Normed& x, const RotaryTables& rotary, MixerCache& cache,
+                                const CacheStep& step) const {
     auto& seen = static_cast<StateCache&>(cache);
     return mix(
         x,

@@ -20,14 +20,14 @@ class GatedDeltaNet : public Mixer {
     int64_t cache_bytes(int64_t capacity) const override;
     at::Tensor forward_chunk(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
                              const CacheChunk& chunk) const override;
-    at::Tensor forward_step(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
-                            const CacheStep& step) const override;
+    Sum forward_step(const Normed& x, const RotaryTables& rotary, MixerCache& cache,
+                     const CacheStep& step) const override;
 
   private:
     /// All but what needs a cache: convolve(q | k | v), turn(q or k [batch, time, heads, dim]), and the rule,
-    /// rule(projection, norm, shape).
-    template <class Convolve, class Turn, class Rule>
-    at::Tensor mix(const at::Tensor& x, Convolve convolve, Turn turn, Rule rule) const;
+    /// rule(projection, norm, shape). Input: what projections.h takes.
+    template <class Input, class Convolve, class Turn, class Rule>
+    auto mix(const Input& x, Convolve convolve, Turn turn, Rule rule) const;
 
     int64_t heads_, head_dim_;
     GatedDeltaNetOptions options_;

@@ -5,8 +5,8 @@
 
 #include "mixers/gated_linear_attention/exports.h"
 #include "mixers/gated_linear_attention/gated_linear_attention_mixing.h"
+#include "mixers/projections.h"
 #include "mixers/state_cache.h"
-#include "operations/products.h"
 
 namespace amalgam {
 namespace {
@@ -30,12 +30,12 @@ GatedLinearAttention::GatedLinearAttention(const ModelSpec& spec, int64_t layer,
     output_ = parameters.find("linear_attn.o_proj.weight");
 }
 
-template <class Rule>
-at::Tensor GatedLinearAttention::mix(const at::Tensor& x, Rule rule) const {
+template <class Input, class Rule>
+auto GatedLinearAttention::mix(const Input& x, Rule rule) const {
     const at::Tensor decay = linear_map(linear_map(x, decay_down_->compute), decay_up_->compute, decay_bias_->compute);
-    const at::Tensor mixed = rule(linear_map(x, in_->compute), decay, norm_ ? norm_->compute : at::Tensor(),
+    const at::Tensor mixed = rule(project_in(x, in_->compute), decay, norm_ ? norm_->compute : at::Tensor(),
                                   LinearAttentionShape{heads_, head_dim_, options_.output_gate, norm_eps_});
-    return linear_map(mixed, output_->compute);
+    return project_out(x, mixed, output_->compute);
 }
 
 at::Tensor GatedLinearAttention::forward(const at::Tensor& x, const SequencePlaces& places) const {
@@ -69,8 +69,8 @@ at::Tensor GatedLinearAttention::forward_chunk(const at::Tensor& x, const Rotary
     });
 }
 
-at::Tensor GatedLinearAttention::forward_step(const at::Tensor& x, const RotaryTables&, MixerCache& cache,
-                                              const CacheStep& step) const {
+Sum GatedLinearAttention::forward_step(const Normed& x, const RotaryTables&, MixerCache& cache,
+                                       const CacheStep& step) const {
     const at::Tensor& states = static_cast<StateCache&>(cache).states;
     return mix(x, [&](const at::Tensor& projected, const at::Tensor& decay, const at::Tensor& norm,
                       const LinearAttentionShape& shape) {

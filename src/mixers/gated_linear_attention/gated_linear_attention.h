@@ -20,13 +20,13 @@ class GatedLinearAttention : public Mixer {
     int64_t cache_bytes(int64_t capacity) const override;
     at::Tensor forward_chunk(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
                              const CacheChunk& chunk) const override;
-    at::Tensor forward_step(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
-                            const CacheStep& step) const override;
+    Sum forward_step(const Normed& x, const RotaryTables& rotary, MixerCache& cache,
+                     const CacheStep& step) const override;
 
   private:
-    /// rule(projection, decay logits, norm, shape) between the projections.
-    template <class Rule>
-    at::Tensor mix(const at::Tensor& x, Rule rule) const;
+    /// rule(projection, decay logits, norm, shape) between the projections. Input: what projections.h takes.
+    template <class Input, class Rule>
+    auto mix(const Input& x, Rule rule) const;
 
     int64_t heads_, head_dim_;
     GatedLinearAttentionOptions options_;

@@ -8,10 +8,9 @@
 #include "mixers/kimi_delta_attention/kimi_delta_rule.h"
 #include "mixers/kimi_delta_attention/start.h"
 #include "mixers/placed_convolution.h"
+#include "mixers/projections.h"
 #include "mixers/state_cache.h"
 #include "operations/operations.h"
-#include "operations/padding.h"
-#include "operations/products.h"
 
 namespace amalgam {
 
@@ -32,10 +31,10 @@ KimiDeltaAttention::KimiDeltaAttention(const ModelSpec& spec, int64_t layer, Par
     convolution_ = parameters.find("linear_attn.conv1d.weight");
 }
 
-template <class Convolve, class Rule>
-at::Tensor KimiDeltaAttention::mix(const at::Tensor& x, Convolve convolve, Rule rule) const {
+template <class Input, class Convolve, class Rule>
+auto KimiDeltaAttention::mix(const Input& x, Convolve convolve, Rule rule) const {
     const int64_t qkv = 3 * heads_ * head_dim_, columns = qkv + heads_ + 2 * head_dim_;
-    const auto parts = at::split_with_sizes(linear_map(x, padded_for_gpu(in_->compute)).narrow(-1, 0, columns),
+    const auto parts = at::split_with_sizes(project_in(x, in_->compute).narrow(-1, 0, columns),
                                             {qkv, heads_, head_dim_, head_dim_}, -1);
     // The convolution applies SiLU itself.
     const KimiDeltaShape shape{heads_, head_dim_, convolution_ == nullptr, options_.lower_bound};
@@ -43,7 +42,7 @@ at::Tensor KimiDeltaAttention::mix(const at::Tensor& x, Convolve convolve, Rule 
                                               linear_map(parts[2], decay_up_->compute), parts[1]},
                               shape);
     const at::Tensor gate = linear_map(parts[3], gate_up_->compute, gate_bias_->compute);
-    return linear_map(gated_rms_norm(o, {}, norm_->compute, norm_eps_) * at::sigmoid(gate), output_->compute);
+    return project_out(x, gated_rms_norm(o, {}, norm_->compute, norm_eps_) * at::sigmoid(gate), output_->compute);
 }
 
 at::Tensor KimiDeltaAttention::forward(const at::Tensor& x, const SequencePlaces& places) const {
@@ -87,8 +86,8 @@ at::Tensor KimiDeltaAttention::forward_chunk(const at::Tensor& x, const RotaryTa
         });
 }
 
-at::Tensor KimiDeltaAttention::forward_step(const at::Tensor& x, const RotaryTables&, MixerCache& cache,
-                                            const CacheStep& step) const {
+Sum KimiDeltaAttention::forward_step(const Normed& x, const RotaryTables&, MixerCache& cache,
+                                     const CacheStep& step) const {
     auto& seen = static_cast<StateCache&>(cache);
     return mix(
         x,

@@ -20,13 +20,14 @@ class KimiDeltaAttention : public Mixer {
     int64_t cache_bytes(int64_t capacity) const override;
     at::Tensor forward_chunk(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
                              const CacheChunk& chunk) const override;
-    at::Tensor forward_step(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
-                            const CacheStep& step) const override;
+    Sum forward_step(const Normed& x, const RotaryTables& rotary, MixerCache& cache,
+                     const CacheStep& step) const override;
 
   private:
-    /// All but what needs a cache: convolve(q | k | v), and the rule, rule(tokens, shape).
-    template <class Convolve, class Rule>
-    at::Tensor mix(const at::Tensor& x, Convolve convolve, Rule rule) const;
+    /// All but what needs a cache: convolve(q | k | v), and the rule, rule(tokens, shape). Input: what projections.h
+    /// takes.
+    template <class Input, class Convolve, class Rule>
+    auto mix(const Input& x, Convolve convolve, Rule rule) const;
     int64_t convolved_channels() const { return convolution_ ? 3 * heads_ * head_dim_ : 0; }
 
     int64_t heads_, head_dim_;

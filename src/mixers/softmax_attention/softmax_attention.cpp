@@ -91,12 +91,13 @@ at::Tensor SoftmaxAttention::forward_chunk(const at::Tensor& x, const RotaryTabl
     });
 }
 
-at::Tensor SoftmaxAttention::forward_step(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
-                                          const CacheStep& step) const {
+Sum SoftmaxAttention::forward_step(const Normed& x, const RotaryTables& rotary, MixerCache& cache,
+                                   const CacheStep& step) const {
     HeadNorms norms;
     if (q_norm_) norms = {q_norm_->compute, k_norm_->compute, norm_eps_};
-    const at::Tensor mixed = static_cast<KeyValueCache&>(cache).attend(project(x).squeeze(1), norms, rotary, step);
-    return output(mixed).unsqueeze(1);
+    const at::Tensor projected = linear_map(x, qkv_->compute, bias_of(qkv_bias_));
+    const at::Tensor mixed = static_cast<KeyValueCache&>(cache).attend(projected.squeeze(1), norms, rotary, step);
+    return add_linear_map(x.x, mixed.unsqueeze(1), output_->compute, bias_of(output_bias_));
 }
 
 std::unique_ptr<MixerCache> SoftmaxAttention::make_cache(const CacheSize& size, at::Device device) const {

@@ -18,8 +18,8 @@ class SoftmaxAttention : public Mixer {
     int64_t cache_bytes(int64_t capacity) const override;
     at::Tensor forward_chunk(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
                              const CacheChunk& chunk) const override;
-    at::Tensor forward_step(const at::Tensor& x, const RotaryTables& rotary, MixerCache& cache,
-                            const CacheStep& step) const override;
+    Sum forward_step(const Normed& x, const RotaryTables& rotary, MixerCache& cache,
+                     const CacheStep& step) const override;
 
   private:
     at::Tensor project(const at::Tensor& x) const;
