@@ -232,6 +232,14 @@ template <class T, int width>
 __device__ __noinline__ void merge(const Call& c, const Stretch& at, int h, int lane) {
     constexpr int quads = width / 4, at_once = 16;
     const std::int64_t head = at.row * c.a.shape.query_heads + at.first_head + h, part = head * c.sharing.splits;
+    const float4* mixed = reinterpret_cast<const float4*>(c.mixed + part * width) + min(lane, quads - 1);
+    float4 y[at_once];
+    const auto load = [&](int first) {
+#pragma unroll
+        for (int i = 0; i < at_once; ++i)
+            y[i] = first + i < at.splits ? __ldcg(mixed + (first + i) * quads) : make_float4(0.0F, 0.0F, 0.0F, 0.0F);
+    };
+    load(0);
     float2 weight[most_splits / 32];
     float largest = -INFINITY, sum = 0;
 #pragma unroll
@@ -247,13 +255,9 @@ __device__ __noinline__ void merge(const Call& c, const Stretch& at, int h, int 
         sum = fmaf(weight[i].x, weight[i].y, sum);
     }
     sum = group_sum<32>(sum);
-    const float4* mixed = reinterpret_cast<const float4*>(c.mixed + part * width) + min(lane, quads - 1);
     float4 x = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
     for (int first = 0; first < at.splits; first += at_once) {
-        float4 y[at_once];
-#pragma unroll
-        for (int i = 0; i < at_once; ++i)
-            y[i] = first + i < at.splits ? __ldcg(mixed + (first + i) * quads) : make_float4(0.0F, 0.0F, 0.0F, 0.0F);
+        if (first > 0) load(first);
 #pragma unroll
         for (int i = 0; i < at_once; ++i) {
             const float factor = __shfl_sync(~0U, first < 32 ? weight[0].x : weight[1].x, (first + i) % 32);

@@ -29,15 +29,17 @@ namespace {
 using hopper::shared_address;
 
 constexpr const char* operation = "few_rows_product on CUDA";
-constexpr int most_rows = 16;
-constexpr int chunk = 64;         // channels of a stage
-constexpr int tile_outputs = 16;  // rows of weights of a tile
+constexpr int block_rows = 16;  // of x
+constexpr int most_rows = 64;
+constexpr int most_weights_of_blocks = 2 << 20;  // where there are more rows than a block's
+constexpr int chunk = 64;                        // channels of a stage
+constexpr int tile_outputs = 16;                 // rows of weights of a tile
 constexpr int stage_bytes = 2 * chunk * tile_outputs;
 constexpr int fragment_bytes = 512;  // of 16 x 8 sums, or of 16 rows of x and 16 channels
 constexpr int warps = 12;            // of a block
 constexpr int most_cluster = 8;
-// Shared memory of a block without and with a cluster: those of two kernels fit a processor.
-constexpr int most_bytes_alone = 117 << 10, most_bytes_in_cluster = 104 << 10;
+constexpr int most_bytes = 117 << 10;                                           // of shared memory of a block
+constexpr int stages_in_cluster = 4, most_stages_alone = 6, fewest_stages = 3;  // weights under way of a warp
 
 /// How a product is divided. It depends on the weight's shape only.
 struct Plan {
@@ -46,14 +48,14 @@ struct Plan {
     int slices;    // warps of a block that share its group's channels of a tile
     int clusters;  // that share the tiles
     int columns;   // tiles of a cluster at a time
-    int stages;    // weights under way of a warp
+    int stages;    // weights under way of a warp, at most
     std::uint16_t part_begin[most_cluster * warps + 1];  // first chunk of each part, of groups * slices
     int parts() const { return groups * slices; }
 };
 
 /// Places in shared memory, bytes; the weights come first.
 struct Layout {
-    int x, merge, norm, squares, barriers, bytes;
+    int ring, x, merge, norm, squares, barriers, bytes;  // ring: of one warp
 };
 
 struct Call {
@@ -74,7 +76,8 @@ struct Outputs {
     const Call& c;
     int tile;
 
-    __device__ int row(int r) const { return int(threadIdx.x) % 32 / 4 + 8 * r; }
+    __device__ int of_block(int r) const { return int(threadIdx.x) % 32 / 4 + 8 * r; }
+    __device__ int row(int r) const { return int(blockIdx.y) * block_rows + of_block(r); }
     /// Of the product, and of y.
     __device__ int of_product(int h) const {
         const int i = int(threadIdx.x) % 4 * 2;
@@ -107,7 +110,7 @@ struct Outputs {
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
             if (row(r) >= int(c.p.rows)) continue;
-            const float factor = c.around.norm != nullptr ? factors[row(r)] : 1.0F;
+            const float factor = c.around.norm != nullptr ? factors[of_block(r)] : 1.0F;
             float2 y[2];
 #pragma unroll
             for (int h = 0; h < 2; ++h)
@@ -137,7 +140,7 @@ __device__ __forceinline__ void load_x(const Call& c, char* to, const float* nor
         for (int i = 0; i < at_once; ++i)
 #pragma unroll
             for (int r = 0; r < 2; ++r) {
-                const int of_block = first + i * warps, row = g + 8 * r;
+                const int of_block = first + i * warps, row = int(blockIdx.y) * block_rows + g + 8 * r;
                 if (of_block >= chunks || row >= int(c.p.rows)) continue;
                 const auto* from =
                     reinterpret_cast<const uint4*>(row_of<Bfloat16>(c.p.x, row) + (first_chunk + of_block) * chunk);
@@ -196,7 +199,7 @@ __global__ void __launch_bounds__(32 * warps, 2) product_kernel(const __grid_con
     const int block_first = plan.part_begin[rank * slices],
               block_chunks = plan.part_begin[(rank + 1) * slices] - block_first;
 
-    char* ring = shared + warp * stages * stage_bytes;
+    char* ring = shared + warp * c.at.ring;
     const uint32_t merged = shared_address(shared + c.at.barriers), squared = merged + 8;
     if constexpr (in_cluster) {
         if (threadIdx.x == 0) {
@@ -249,10 +252,10 @@ __global__ void __launch_bounds__(32 * warps, 2) product_kernel(const __grid_con
         __syncthreads();
     }
     if constexpr (in_cluster) hopper::cluster_wait();
-    float *squares = reinterpret_cast<float*>(shared + c.at.squares), *factors = squares + plan.chunks * most_rows;
+    float *squares = reinterpret_cast<float*>(shared + c.at.squares), *factors = squares + plan.chunks * block_rows;
     wait_for_earlier_kernels();
     load_x(c, shared + c.at.x, norm, block_first, block_chunks, [&](int of_chunk, int row, float sum) {
-        float* to = squares + of_chunk * most_rows + row;
+        float* to = squares + of_chunk * block_rows + row;
         if constexpr (in_cluster) {
 #pragma unroll 1
             for (int peer = 0; peer < groups; ++peer)
@@ -267,16 +270,18 @@ __global__ void __launch_bounds__(32 * warps, 2) product_kernel(const __grid_con
     constexpr int part_bytes = 2 * fragment_bytes;
     if (in_cluster && threadIdx.x == 0) {
         hopper::barrier_arrive_expect(merged, owned * parts * part_bytes);
-        if (norm != nullptr) hopper::barrier_arrive_expect(squared, plan.chunks * most_rows * 4);
+        if (norm != nullptr) hopper::barrier_arrive_expect(squared, plan.chunks * block_rows * 4);
     }
     __syncthreads();
     const auto find_factors = [&] {
         if (norm == nullptr) return;
         if (in_cluster) hopper::barrier_wait(squared, 0);
-        if (threadIdx.x < most_rows) {
+        const int row = int(threadIdx.x) / 16, l = int(threadIdx.x) % 16;
+        if (row < block_rows) {
             float all = 0;
-            for (int k = 0; k < plan.chunks; ++k) all += squares[k * most_rows + threadIdx.x];
-            factors[threadIdx.x] = rsqrtf(all / float(c.p.in) + c.around.epsilon);
+            for (int k = l; k < plan.chunks; k += 16) all += squares[k * block_rows + row];
+            all = group_sum<16>(all);
+            if (l == 0) factors[row] = rsqrtf(all / float(c.p.in) + c.around.epsilon);
         }
         __syncthreads();
     };
@@ -344,11 +349,14 @@ Layout layout_of(const Plan& plan, bool norm) {
     const int block_chunks = (plan.chunks + plan.groups - 1) / plan.groups;
     const int owned = plan.groups == 1 ? 0 : (plan.tiles / plan.clusters + plan.groups) / plan.groups;
     Layout at{};
-    at.x = plan.columns * plan.slices * plan.stages * stage_bytes;
+    const int of_warp = plan.groups == 1 ? plan.chunks : (block_chunks + plan.slices - 1) / plan.slices;
+    const bool one_tile = plan.columns * plan.clusters >= plan.tiles;
+    at.ring = (one_tile ? std::min(plan.stages, of_warp) : plan.stages) * stage_bytes;
+    at.x = plan.columns * plan.slices * at.ring;
     at.merge = at.x + block_chunks * 4 * fragment_bytes;
     at.norm = at.merge + owned * plan.parts() * 2 * fragment_bytes;
     at.squares = at.norm + (norm ? block_chunks * chunk * 4 : 0);
-    at.barriers = at.squares + (norm ? (plan.chunks + 1) * most_rows * 4 : 0);
+    at.barriers = at.squares + (norm ? (plan.chunks + 1) * block_rows * 4 : 0);
     at.bytes = at.barriers + 16;
     return at;
 }
@@ -374,8 +382,8 @@ Plan divide(std::int64_t in, std::int64_t out, bool gated, bool norm, int groups
         plan.part_begin[part] =
             std::uint16_t(begin + part % plan.slices * (group_begin(group + 1) - begin) / plan.slices);
     }
-    const int most = groups == 1 ? most_bytes_alone : most_bytes_in_cluster;
-    for (plan.stages = 6; plan.stages > 2 && layout_of(plan, norm).bytes > most;) --plan.stages;
+    plan.stages = groups > 1 ? stages_in_cluster : most_stages_alone;
+    if (layout_of(plan, norm).bytes > most_bytes) plan.stages = fewest_stages;
     return plan;
 }
 
@@ -385,42 +393,32 @@ Plan plan_of(std::int64_t in, std::int64_t out, bool gated, bool norm) {
     return divide(in, out, gated, norm, chunks <= 12 ? 2 : chunks <= 48 ? 4 : most_cluster);
 }
 
-template <int stages, bool gated>
-void launch(const Call& call, cudaStream_t stream) {
-    const Plan& plan = call.plan;
-    const auto run = [&](auto in_cluster) {
-        const auto kernel = product_kernel<stages, gated, decltype(in_cluster)::value>;
-        [[maybe_unused]] static const bool allowed = allow_shared_memory(kernel, most_bytes_alone, operation);
-        launch_early(kernel, dim3(unsigned(plan.groups * plan.clusters)), 32 * warps, call.at.bytes, plan.groups,
-                     stream, operation, call);
-    };
-    plan.groups > 1 ? run(std::true_type{}) : run(std::false_type{});
-}
-
 Call call_of(const FewRowsProduct& p, const AroundProduct& around) {
     const Plan plan = plan_of(p.in, p.out, around.gated, around.norm != nullptr);
     return {p, around, plan, layout_of(plan, around.norm != nullptr)};
 }
 
+template <int stages, bool gated, bool in_cluster>
 void launch(const Call& call, cudaStream_t stream) {
-    const auto run = [&](auto stages) {
-        if (call.around.gated)
-            launch<decltype(stages)::value, true>(call, stream);
-        else
-            launch<decltype(stages)::value, false>(call, stream);
-    };
-    switch (call.plan.stages) {
-        case 2:
-            return run(std::integral_constant<int, 2>{});
-        case 3:
-            return run(std::integral_constant<int, 3>{});
-        case 4:
-            return run(std::integral_constant<int, 4>{});
-        case 5:
-            return run(std::integral_constant<int, 5>{});
-        default:
-            return run(std::integral_constant<int, 6>{});
-    }
+    const auto kernel = product_kernel<stages, gated, in_cluster>;
+    [[maybe_unused]] static const bool allowed = allow_shared_memory(kernel, most_bytes, operation);
+    const Plan& plan = call.plan;
+    launch_early(kernel,
+                 dim3(unsigned(plan.groups * plan.clusters), unsigned((call.p.rows + block_rows - 1) / block_rows)),
+                 32 * warps, call.at.bytes, plan.groups, stream, operation, call);
+}
+
+template <bool gated>
+void launch(const Call& call, cudaStream_t stream) {
+    const bool few = call.plan.stages == fewest_stages;
+    if (call.plan.groups > 1)
+        few ? launch<fewest_stages, gated, true>(call, stream) : launch<stages_in_cluster, gated, true>(call, stream);
+    else
+        few ? launch<fewest_stages, gated, false>(call, stream) : launch<most_stages_alone, gated, false>(call, stream);
+}
+
+void launch(const Call& call, cudaStream_t stream) {
+    call.around.gated ? launch<true>(call, stream) : launch<false>(call, stream);
 }
 
 /// Pairs of elements are accessed.
@@ -439,12 +437,14 @@ bool few_rows_product_supports(const FewRowsProduct& p, const AroundProduct& aro
     if (!aligned(p.x, p.type) || !aligned(p.weight, p.type) || !aligned(around.norm) || !in_pairs(p.y) ||
         !in_pairs(around.residual) || !in_pairs({p.bias, 0}))
         return false;
-    return call_of(p, around).at.bytes <= most_bytes_alone;
+    // Every 16 rows read the weights again, from the L2 cache if they are few.
+    if (p.rows > block_rows && p.in * p.out > most_weights_of_blocks) return false;
+    return call_of(p, around).at.bytes <= most_bytes;
 }
 
 void few_rows_product(const FewRowsProduct& p, const AroundProduct& around, Stream stream) {
     require(few_rows_product_supports(p, around), operation,
-            "this call has no kernel (bfloat16, up to 16 rows, multiples of 64 channels have); ask "
+            "this call has no kernel (bfloat16, up to 16 or 64 rows, multiples of 64 channels have); ask "
             "few_rows_product_supports first");
     launch(call_of(p, around), stream);
 }

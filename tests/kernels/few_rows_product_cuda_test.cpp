@@ -98,7 +98,7 @@ TEST(FewRowsProductOnCuda, agrees_with_the_operations_one_after_another_whatever
                                   {8960, 272},
                                   {18944, 40},
                                   {64, 20000}})
-        for (const std::int64_t rows : {1, 2, 8, 9, 16})
+        for (const std::int64_t rows : {1, 2, 9, 16, 17, 64})
             for (const Around& around : {Around{false, false, false, false}, Around{true, true, false, false},
                                          Around{true, false, true, false}, Around{false, true, true, true},
                                          Around{false, false, false, true}}) {
@@ -106,6 +106,10 @@ TEST(FewRowsProductOnCuda, agrees_with_the_operations_one_after_another_whatever
                              << rows << " rows, " << in << " to " << out << ", norm " << around.norm << ", bias "
                              << around.biased << ", gated " << around.gated << ", residual " << around.residual);
                 const Operands operands(rows, in, out);
+                if (rows > 16 && in * out > 2 << 20) {  // too many to be read again
+                    EXPECT_FALSE(cuda::few_rows_product_supports(call_of(operands, rows, in, out, around)));
+                    continue;
+                }
                 const Matrix y = run(operands, rows, in, out, around);
                 EXPECT_TRUE(y.gap_is_untouched());
                 EXPECT_TRUE(y == run(operands, rows, in, out, around));
@@ -118,9 +122,9 @@ TEST(FewRowsProductOnCuda, agrees_with_the_operations_one_after_another_whatever
 }
 
 TEST(FewRowsProductOnCuda, says_what_it_has_no_kernel_for) {
-    const Operands operands(16, 128, 32);
-    FewRowsProduct good = call_of(operands, 16, 128, 32, {});
-    Matrix y(ElementType::bfloat16, 16, 32);
+    const Operands operands(64, 128, 32);
+    FewRowsProduct good = call_of(operands, 64, 128, 32, {});
+    Matrix y(ElementType::bfloat16, 64, 32);
     good.y = y;
     EXPECT_TRUE(cuda::few_rows_product_supports(good));
     const auto refuses = [&](auto change) {
@@ -130,7 +134,7 @@ TEST(FewRowsProductOnCuda, says_what_it_has_no_kernel_for) {
         EXPECT_THROW(cuda::few_rows_product(call, {}, nullptr), std::invalid_argument);
     };
     refuses([](FewRowsProduct& call) { call.type = ElementType::float32; });
-    refuses([](FewRowsProduct& call) { call.rows = 17; });
+    refuses([](FewRowsProduct& call) { call.rows = 65; });
     refuses([](FewRowsProduct& call) { call.in = 120; });
     refuses([](FewRowsProduct& call) { call.out = 31; });
     refuses([](FewRowsProduct& call) { call.x.stride += 4; });
