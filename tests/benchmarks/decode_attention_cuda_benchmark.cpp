@@ -16,42 +16,6 @@ namespace {
 
 using namespace kernels;
 
-std::unique_ptr<Block> random_block(int64_t elements) {
-    // One period of random numbers, repeated: their values do not matter to the time.
-    constexpr int64_t period = 1 << 20;
-    static const std::vector<uint16_t> numbers = [] {
-        std::vector<uint16_t> all(period);
-        unsigned state = 1;
-        for (uint16_t& x : all) x = random_bf16(state);
-        return all;
-    }();
-    auto block = std::make_unique<Block>(size_t(elements) * 2);
-    for (int64_t at = 0; at < elements; at += period)
-        check(cudaMemcpy(block->at(2 * at), numbers.data(), size_t(std::min(period, elements - at)) * 2,
-                         cudaMemcpyHostToDevice),
-              "copy");
-    return block;
-}
-
-/// Median microseconds of one of `launches` runs in a graph.
-double graph_microseconds(int launches, cudaStream_t stream, const std::function<void(int)>& run) {
-    for (int i = 0; i < 2; ++i) run(i);
-    check(cudaStreamSynchronize(stream), "warm up");
-    cudaGraph_t graph;
-    cudaGraphExec_t executable;
-    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capture");
-    for (int i = 0; i < launches; ++i) run(i);
-    check(cudaStreamEndCapture(stream, &graph), "capture");
-    check(cudaGraphInstantiate(&executable, graph, 0), "instantiate");
-    const double milliseconds = median_milliseconds(15, [&](int) {
-        check(cudaGraphLaunch(executable, stream), "launch");
-        check(cudaStreamSynchronize(stream), "run");
-    });
-    cudaGraphExecDestroy(executable);
-    cudaGraphDestroy(graph);
-    return 1e3 * milliseconds / launches;
-}
-
 void measure(int64_t batch, int64_t length, int64_t query_heads, int64_t key_heads, int64_t width, double copy) {
     constexpr int launches = 20;
     const CacheShape shape{batch, query_heads, key_heads, width, length + 8};
@@ -78,7 +42,7 @@ void measure(int64_t batch, int64_t length, int64_t query_heads, int64_t key_hea
     cudaStream_t stream;
     check(cudaStreamCreate(&stream), "stream");
 
-    const auto append = [&](int i) {
+    const auto append_of = [&](int i) {
         CacheAppend a{};
         a.type = ElementType::bfloat16;
         a.shape = shape;
@@ -91,9 +55,9 @@ void measure(int64_t batch, int64_t length, int64_t query_heads, int64_t key_hea
         a.rotated = {rotated->data, query_heads * width};
         a.keys = keys[size_t(i % copies)]->data;
         a.values = values[size_t(i % copies)]->data;
-        cuda::append_to_cache(a, stream);
+        return a;
     };
-    const auto attend = [&](int i) {
+    const auto attention_of = [&](int i) {
         DecodeAttention a{};
         a.type = ElementType::bfloat16;
         a.shape = shape;
@@ -103,12 +67,13 @@ void measure(int64_t batch, int64_t length, int64_t query_heads, int64_t key_hea
         a.keys = keys[size_t(i % copies)]->data;
         a.values = values[size_t(i % copies)]->data;
         a.o = {mixed->data, query_heads * width};
-        cuda::decode_attention(a, workspace.data, counters.data, stream);
+        return a;
     };
-    const double alone = graph_microseconds(launches, stream, attend);
+    const double alone = graph_microseconds(launches, stream, [&](int i) {
+        cuda::decode_attention(attention_of(i), workspace.data, counters.data, stream);
+    });
     const double both = graph_microseconds(launches, stream, [&](int i) {
-        append(i);
-        attend(i);
+        cuda::append_and_attend(append_of(i), attention_of(i), workspace.data, counters.data, stream);
     });
     const double bytes = 4.0 * double(batch * key_heads * (length + 1) * width);
     std::printf("%ld,%ld,%ld,%ld,%ld,%.2f,%.2f,%.3f\n", long(batch), long(length), long(query_heads), long(key_heads),

@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <vector>
 
 namespace amalgam::benchmarks {
@@ -43,6 +44,23 @@ inline uint16_t random_bf16(unsigned& state) {
     return static_cast<uint16_t>(bits >> 16);
 }
 
+inline std::unique_ptr<Block> random_block(int64_t elements) {
+    // One period of random numbers, repeated: their values do not matter to the time.
+    constexpr int64_t period = 1 << 20;
+    static const std::vector<uint16_t> numbers = [] {
+        std::vector<uint16_t> all(period);
+        unsigned state = 1;
+        for (uint16_t& x : all) x = random_bf16(state);
+        return all;
+    }();
+    auto block = std::make_unique<Block>(size_t(elements) * 2);
+    for (int64_t at = 0; at < elements; at += period)
+        check(cudaMemcpy(block->at(2 * at), numbers.data(), size_t(std::min(period, elements - at)) * 2,
+                         cudaMemcpyHostToDevice),
+              "copy");
+    return block;
+}
+
 inline double median_milliseconds(int repetitions, const std::function<void(int)>& run) {
     cudaEvent_t start, end;
     cudaEventCreate(&start);
@@ -62,6 +80,25 @@ inline double median_milliseconds(int repetitions, const std::function<void(int)
     cudaEventDestroy(end);
     std::nth_element(times.begin(), times.begin() + repetitions / 2, times.end());
     return times[repetitions / 2];
+}
+
+/// Median microseconds of one of `launches` runs in a graph.
+inline double graph_microseconds(int launches, cudaStream_t stream, const std::function<void(int)>& run) {
+    for (int i = 0; i < 2; ++i) run(i);
+    check(cudaStreamSynchronize(stream), "warm up");
+    cudaGraph_t graph;
+    cudaGraphExec_t executable;
+    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capture");
+    for (int i = 0; i < launches; ++i) run(i);
+    check(cudaStreamEndCapture(stream, &graph), "capture");
+    check(cudaGraphInstantiate(&executable, graph, 0), "instantiate");
+    const double milliseconds = median_milliseconds(15, [&](int) {
+        check(cudaGraphLaunch(executable, stream), "launch");
+        check(cudaStreamSynchronize(stream), "run");
+    });
+    cudaGraphExecDestroy(executable);
+    cudaGraphDestroy(graph);
+    return 1e3 * milliseconds / launches;
 }
 
 inline double copy_bytes_per_nanosecond() {
