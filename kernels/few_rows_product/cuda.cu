@@ -29,11 +29,9 @@ namespace {
 using hopper::shared_address;
 
 constexpr const char* operation = "few_rows_product on CUDA";
-constexpr int block_rows = 16;  // of x
-constexpr int most_rows = 64;
-constexpr int most_weights_of_blocks = 2 << 20;  // where there are more rows than a block's
-constexpr int chunk = 64;                        // channels of a stage
-constexpr int tile_outputs = 16;                 // rows of weights of a tile
+constexpr int most_rows = 16;
+constexpr int chunk = 64;         // channels of a stage
+constexpr int tile_outputs = 16;  // rows of weights of a tile
 constexpr int stage_bytes = 2 * chunk * tile_outputs;
 constexpr int fragment_bytes = 512;  // of 16 x 8 sums, or of 16 rows of x and 16 channels
 constexpr int warps = 12;            // of a block
@@ -76,8 +74,7 @@ struct Outputs {
     const Call& c;
     int tile;
 
-    __device__ int of_block(int r) const { return int(threadIdx.x) % 32 / 4 + 8 * r; }
-    __device__ int row(int r) const { return int(blockIdx.y) * block_rows + of_block(r); }
+    __device__ int row(int r) const { return int(threadIdx.x) % 32 / 4 + 8 * r; }
     /// Of the product, and of y.
     __device__ int of_product(int h) const {
         const int i = int(threadIdx.x) % 4 * 2;
@@ -110,7 +107,7 @@ struct Outputs {
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
             if (row(r) >= int(c.p.rows)) continue;
-            const float factor = c.around.norm != nullptr ? factors[of_block(r)] : 1.0F;
+            const float factor = c.around.norm != nullptr ? factors[row(r)] : 1.0F;
             float2 y[2];
 #pragma unroll
             for (int h = 0; h < 2; ++h)
@@ -140,7 +137,7 @@ __device__ __forceinline__ void load_x(const Call& c, char* to, const float* nor
         for (int i = 0; i < at_once; ++i)
 #pragma unroll
             for (int r = 0; r < 2; ++r) {
-                const int of_block = first + i * warps, row = int(blockIdx.y) * block_rows + g + 8 * r;
+                const int of_block = first + i * warps, row = g + 8 * r;
                 if (of_block >= chunks || row >= int(c.p.rows)) continue;
                 const auto* from =
                     reinterpret_cast<const uint4*>(row_of<Bfloat16>(c.p.x, row) + (first_chunk + of_block) * chunk);
@@ -252,10 +249,10 @@ __global__ void __launch_bounds__(32 * warps, 2) product_kernel(const __grid_con
         __syncthreads();
     }
     if constexpr (in_cluster) hopper::cluster_wait();
-    float *squares = reinterpret_cast<float*>(shared + c.at.squares), *factors = squares + plan.chunks * block_rows;
+    float *squares = reinterpret_cast<float*>(shared + c.at.squares), *factors = squares + plan.chunks * most_rows;
     wait_for_earlier_kernels();
     load_x(c, shared + c.at.x, norm, block_first, block_chunks, [&](int of_chunk, int row, float sum) {
-        float* to = squares + of_chunk * block_rows + row;
+        float* to = squares + of_chunk * most_rows + row;
         if constexpr (in_cluster) {
 #pragma unroll 1
             for (int peer = 0; peer < groups; ++peer)
@@ -270,16 +267,16 @@ __global__ void __launch_bounds__(32 * warps, 2) product_kernel(const __grid_con
     constexpr int part_bytes = 2 * fragment_bytes;
     if (in_cluster && threadIdx.x == 0) {
         hopper::barrier_arrive_expect(merged, owned * parts * part_bytes);
-        if (norm != nullptr) hopper::barrier_arrive_expect(squared, plan.chunks * block_rows * 4);
+        if (norm != nullptr) hopper::barrier_arrive_expect(squared, plan.chunks * most_rows * 4);
     }
     __syncthreads();
     const auto find_factors = [&] {
         if (norm == nullptr) return;
         if (in_cluster) hopper::barrier_wait(squared, 0);
         const int row = int(threadIdx.x) / 16, l = int(threadIdx.x) % 16;
-        if (row < block_rows) {
+        if (row < most_rows) {
             float all = 0;
-            for (int k = l; k < plan.chunks; k += 16) all += squares[k * block_rows + row];
+            for (int k = l; k < plan.chunks; k += 16) all += squares[k * most_rows + row];
             all = group_sum<16>(all);
             if (l == 0) factors[row] = rsqrtf(all / float(c.p.in) + c.around.epsilon);
         }
@@ -356,7 +353,7 @@ Layout layout_of(const Plan& plan, bool norm) {
     at.merge = at.x + block_chunks * 4 * fragment_bytes;
     at.norm = at.merge + owned * plan.parts() * 2 * fragment_bytes;
     at.squares = at.norm + (norm ? block_chunks * chunk * 4 : 0);
-    at.barriers = at.squares + (norm ? (plan.chunks + 1) * block_rows * 4 : 0);
+    at.barriers = at.squares + (norm ? (plan.chunks + 1) * most_rows * 4 : 0);
     at.bytes = at.barriers + 16;
     return at;
 }
@@ -403,9 +400,8 @@ void launch(const Call& call, cudaStream_t stream) {
     const auto kernel = product_kernel<stages, gated, in_cluster>;
     [[maybe_unused]] static const bool allowed = allow_shared_memory(kernel, most_bytes, operation);
     const Plan& plan = call.plan;
-    launch_early(kernel,
-                 dim3(unsigned(plan.groups * plan.clusters), unsigned((call.p.rows + block_rows - 1) / block_rows)),
-                 32 * warps, call.at.bytes, plan.groups, stream, operation, call);
+    launch_early(kernel, dim3(unsigned(plan.groups * plan.clusters)), 32 * warps, call.at.bytes, plan.groups, stream,
+                 operation, call);
 }
 
 template <bool gated>
@@ -437,14 +433,12 @@ bool few_rows_product_supports(const FewRowsProduct& p, const AroundProduct& aro
     if (!aligned(p.x, p.type) || !aligned(p.weight, p.type) || !aligned(around.norm) || !in_pairs(p.y) ||
         !in_pairs(around.residual) || !in_pairs({p.bias, 0}))
         return false;
-    // Every 16 rows read the weights again, from the L2 cache if they are few.
-    if (p.rows > block_rows && p.in * p.out > most_weights_of_blocks) return false;
     return call_of(p, around).at.bytes <= most_bytes;
 }
 
 void few_rows_product(const FewRowsProduct& p, const AroundProduct& around, Stream stream) {
     require(few_rows_product_supports(p, around), operation,
-            "this call has no kernel (bfloat16, up to 16 or 64 rows, multiples of 64 channels have); ask "
+            "this call has no kernel (bfloat16, up to 16 rows, multiples of 64 channels have); ask "
             "few_rows_product_supports first");
     launch(call_of(p, around), stream);
 }

@@ -40,7 +40,7 @@ struct AroundProduct {
     ConstRows residual = {};
 };
 
-/// True for bfloat16, up to 16 rows (64 where the weights are few), multiples of 64 channels and even numbers of outputs, if rows of x and of the
+/// True for bfloat16, up to 16 rows, multiples of 64 channels and even numbers of outputs, if rows of x and of the
 /// weight and the norm are aligned to 16 bytes, those of y and of the residual and the bias to 4, and x is not too
 /// large for a cluster's shared memory.
 bool few_rows_product_supports(const FewRowsProduct& arguments, const AroundProduct& around = {});

@@ -65,16 +65,18 @@ Matrix run(const Operands& o, std::int64_t rows, std::int64_t in, std::int64_t o
 
 std::vector<double> expected_of(const Operands& o, std::int64_t rows, std::int64_t in, std::int64_t out,
                                 const Around& around) {
-    std::vector<double> x = o.x.values(), y(rows * out);
-    const std::vector<double> weight = o.weight.values(), bias = o.bias.values(), norm(o.norm.begin(), o.norm.end());
-    if (around.norm) {
-        std::vector<double> normed(x.size()), sum(x.size()), rstd(rows);
-        reference::rms_norm_forward(rows, in, Operands::epsilon, x.data(), nullptr, norm.data(), sum.data(),
-                                    normed.data(), rstd.data());
-        x = normed;
+    std::vector<double> x = o.x.values(), y(rows * out), factor(rows, 1.0);
+    const std::vector<double> weight = o.weight.values(), bias = o.bias.values();
+    if (around.norm) {  // the rows' factor is applied to the product, of what is rounded before
+        const std::vector<double> ones(in, 1.0);
+        std::vector<double> normed(x.size()), sum(x.size());
+        reference::rms_norm_forward(rows, in, Operands::epsilon, x.data(), nullptr, ones.data(), sum.data(),
+                                    normed.data(), factor.data());
+        for (std::size_t i = 0; i < x.size(); ++i)
+            x[i] = from_bfloat16(to_bfloat16(float(x[i]) * o.norm[i % std::size_t(in)]));
     }
-    reference::few_rows_product(rows, in, out, x.data(), weight.data(), around.biased ? bias.data() : nullptr,
-                                y.data());
+    reference::few_rows_product(rows, in, out, x.data(), weight.data(), nullptr, y.data());
+    for (std::int64_t i = 0; i < rows * out; ++i) y[i] = factor[i / out] * y[i] + (around.biased ? bias[i % out] : 0.0);
     const std::int64_t width = around.gated ? out / 2 : out;
     std::vector<double> result(rows * width);
     const std::vector<double> residual = o.residual.values();
@@ -98,7 +100,7 @@ TEST(FewRowsProductOnCuda, agrees_with_the_operations_one_after_another_whatever
                                   {8960, 272},
                                   {18944, 40},
                                   {64, 20000}})
-        for (const std::int64_t rows : {1, 2, 9, 16, 17, 64})
+        for (const std::int64_t rows : {1, 2, 9, 16})
             for (const Around& around : {Around{false, false, false, false}, Around{true, true, false, false},
                                          Around{true, false, true, false}, Around{false, true, true, true},
                                          Around{false, false, false, true}}) {
@@ -106,25 +108,19 @@ TEST(FewRowsProductOnCuda, agrees_with_the_operations_one_after_another_whatever
                              << rows << " rows, " << in << " to " << out << ", norm " << around.norm << ", bias "
                              << around.biased << ", gated " << around.gated << ", residual " << around.residual);
                 const Operands operands(rows, in, out);
-                if (rows > 16 && in * out > 2 << 20) {  // too many to be read again
-                    EXPECT_FALSE(cuda::few_rows_product_supports(call_of(operands, rows, in, out, around)));
-                    continue;
-                }
                 const Matrix y = run(operands, rows, in, out, around);
                 EXPECT_TRUE(y.gap_is_untouched());
                 EXPECT_TRUE(y == run(operands, rows, in, out, around));
-                // Before the product x is rounded, of the size that a norm gives it.
-                expect_close(y.values(), expected_of(operands, rows, in, out, around), ElementType::bfloat16,
-                             around.norm ? 1.0 / 64 : 2e-4);
+                expect_close(y.values(), expected_of(operands, rows, in, out, around), ElementType::bfloat16, 2e-4);
                 const auto all = y.values(), alone = run(operands, 1, in, out, around, rows - 1).values();
                 EXPECT_TRUE(std::equal(alone.begin(), alone.end(), all.end() - std::int64_t(alone.size())));
             }
 }
 
 TEST(FewRowsProductOnCuda, says_what_it_has_no_kernel_for) {
-    const Operands operands(64, 128, 32);
-    FewRowsProduct good = call_of(operands, 64, 128, 32, {});
-    Matrix y(ElementType::bfloat16, 64, 32);
+    const Operands operands(16, 128, 32);
+    FewRowsProduct good = call_of(operands, 16, 128, 32, {});
+    Matrix y(ElementType::bfloat16, 16, 32);
     good.y = y;
     EXPECT_TRUE(cuda::few_rows_product_supports(good));
     const auto refuses = [&](auto change) {
@@ -134,7 +130,7 @@ TEST(FewRowsProductOnCuda, says_what_it_has_no_kernel_for) {
         EXPECT_THROW(cuda::few_rows_product(call, {}, nullptr), std::invalid_argument);
     };
     refuses([](FewRowsProduct& call) { call.type = ElementType::float32; });
-    refuses([](FewRowsProduct& call) { call.rows = 65; });
+    refuses([](FewRowsProduct& call) { call.rows = 17; });
     refuses([](FewRowsProduct& call) { call.in = 120; });
     refuses([](FewRowsProduct& call) { call.out = 31; });
     refuses([](FewRowsProduct& call) { call.x.stride += 4; });
