@@ -16,6 +16,8 @@
 #include "exports/formats.h"
 #include "job/job_writer.h"
 #include "job/path_expansion.h"
+#include "job/yaml_values.h"
+#include "options/options.h"
 #include "system/error.h"
 #include "system/log.h"
 #include "system/provenance.h"
@@ -28,6 +30,15 @@ namespace {
 std::string message_of(const std::filesystem::filesystem_error& error) {
     return text(error.path1().string(), ": ", error.code().message(),
                 " (the program needs it) look at its permissions");
+}
+
+/// CLI11's own validators print the ends of open ranges with all their digits.
+CLI::Validator within(const Range& range) {
+    return {[range](const std::string& word) {
+                const auto value = parse_real(word);
+                return value && range.contains(*value) ? "" : text("must be ", range.describe(), ", not ", word);
+            },
+            range.describe()};
 }
 
 /// Runs what needs no MPI. Returns the exit status.
@@ -95,9 +106,10 @@ int run_command_line(int argc, char** argv) {
     CheckOptions check_options;
     CLI::App* check = job_options(app.add_subcommand("check", "errors in a job, and what each stage will need"));
     check->add_option("--ranks", check_options.ranks, "number of MPI ranks")
-        ->check(CLI::PositiveNumber)
+        ->check(within({.low = 1}))
         ->capture_default_str();
     check->add_option("--gpu-memory", check_options.memory_gb, "memory of a rank, GB; 0: not judged")
+        ->check(within({.low = 0}))
         ->capture_default_str();
     check->add_option(
         "--device", check_options.device,
@@ -106,18 +118,18 @@ int run_command_line(int argc, char** argv) {
     check
         ->add_option("--peak", check_options.peak_tflops,
                      "peak of a rank, Tflop/s in the compute precision; 0: measured, or of a GPU's data sheet")
-        ->check(CLI::NonNegativeNumber)
+        ->check(within({.low = 0}))
         ->capture_default_str();
     check->add_option("--utilisation", check_options.utilisation, "assumed fraction of the peak; 0: as seen in runs")
-        ->check(CLI::Range(0.0, 1.0))
+        ->check(within({.low = 0, .high = 1}))
         ->capture_default_str();
     check->add_option("--ranks-per-node", check_options.ranks_per_node, "of them on one node, at most")
-        ->check(CLI::PositiveNumber)
+        ->check(within({.low = 1}))
         ->capture_default_str();
     check
         ->add_option("--node-bandwidth", check_options.node_bandwidth_gb,
                      "assumed to the file system from one node, GB/s")
-        ->check(CLI::PositiveNumber)
+        ->check(within({.low = 0, .low_excluded = true}))
         ->capture_default_str();
     check->add_option("--shape", check_options.shape,
                       "sizes of this teacher (e.g. qwen2.5-72b) instead of those in teacher.path");

@@ -29,6 +29,17 @@ TEST_F(CommandLine, mistakes_are_bad_input) {
     expect_end(amalgam({"inspect", "a.h5", "--colour"}), 2, {"--colour"});
 }
 
+TEST_F(CommandLine, numbers_out_of_range_are_told_in_a_line) {
+    for (const auto& [option, value, range] : {std::tuple("--ranks", "0", "at least 1"),
+                                               {"--gpu-memory", "-1", "at least 0"},
+                                               {"--utilisation", "2", "at least 0 and at most 1"},
+                                               {"--node-bandwidth", "0", "above 0"}}) {
+        const auto finished = amalgam({"check", job_file().string(), option, value});
+        expect_end(finished, 2, {text(option, ": must be ", range, ", not ", value)});
+        EXPECT_LT(finished.output.size(), 200U) << finished.output;
+    }
+}
+
 TEST_F(CommandLine, defaults_are_a_job_file) {
     const auto finished = amalgam({"defaults"});
     expect_end(finished, 0, {"teacher:", "tokens: 0"});
@@ -68,7 +79,7 @@ TEST_F(CommandLine, check_knows_what_the_cpu_is_fast_in) {
 TEST_F(CommandLine, check_refuses_what_cannot_run) {
     expect_end(amalgam({"check", job_file().string(), "--ranks", "4"}), 2, {"align.batch_sequences is 6", "4 ranks"});
     expect_end(amalgam({"check", job_file().string(), "--set", "evaluate.sequences=1000"}), 2,
-               {"evaluate.sequences is 1000"});
+               {"evaluate.sequences is 1000", "the job cannot run (1 problem above)"});
     expect_end(amalgam({"check", (folder / "none.yaml").string()}), 2, {"none.yaml"});
     std::filesystem::resize_file(folder / "train.h5", 100);
     expect_end(amalgam({"check", job_file().string()}), 2, {(folder / "train.h5").string()});
