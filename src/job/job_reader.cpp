@@ -24,9 +24,10 @@ namespace {
 /// Stores scalars and lists in the members of a Job. False: not of the type, or not allowed.
 class Store {
   public:
-    /// `phases` reads a list of them.
-    Store(const JobKey& key, const YAML::Node& node, std::function<std::vector<TrainingPhase>()> phases)
-        : key_(key), node_(node), phases_(std::move(phases)) {}
+    /// `phases` reads a list of them. `refused` becomes the element for which a list is not allowed.
+    Store(const JobKey& key, const YAML::Node& node, std::function<std::vector<TrainingPhase>()> phases,
+          std::optional<YAML::Node>& refused)
+        : key_(key), node_(node), phases_(std::move(phases)), refused_(refused) {}
 
     bool operator()(std::string* out) const { return node_.IsScalar() && store_text(node_.Scalar(), *out); }
     bool operator()(int64_t* out) const { return node_.IsScalar() && store_integer(node_.Scalar(), *out); }
@@ -86,7 +87,10 @@ class Store {
         std::vector<Value> values;
         for (const YAML::Node& element : node_) {
             Value value{};
-            if (!element.IsScalar() || !store_one(element.Scalar(), value)) return false;
+            if (!element.IsScalar() || !store_one(element.Scalar(), value)) {
+                refused_ = element;
+                return false;
+            }
             values.push_back(value);
         }
         out = values;
@@ -96,6 +100,7 @@ class Store {
     const JobKey& key_;
     const YAML::Node& node_;
     std::function<std::vector<TrainingPhase>()> phases_;
+    std::optional<YAML::Node>& refused_;
 };
 
 bool is_list_of_phases(const JobKey& key) {
@@ -278,14 +283,16 @@ class Reader {
             return;
         }
         const auto list_of_phases = [&] { return phases(key, given->second, job); };
-        if (std::visit(Store(key, node, list_of_phases), key.member(job))) {
+        std::optional<YAML::Node> element;
+        if (std::visit(Store(key, node, list_of_phases, element), key.member(job))) {
             if (key.is_path) expand(*std::get<std::string*>(key.member(job)), given->second.where, path);
             return;
         }
         std::string must = "must be " + key.type();
         if (!key.allowed().empty()) must += ", " + key.allowed();
         if (!key.unit.empty()) must += "; unit: " + key.unit;
-        std::string problem = text(given->second.where, ": \"", path, "\" is ", found(node), " (", must, ")");
+        const std::string has = element ? " holds " + found(*element) : " is " + found(node);
+        std::string problem = text(given->second.where, ": \"", path, "\"", has, " (", must, ")");
         const auto refused = node.IsScalar() ? key.refused.find(node.Scalar()) : key.refused.end();
         if (refused != key.refused.end()) problem += " " + refused->second;
         problems_.push_back(problem);

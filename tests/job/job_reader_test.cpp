@@ -127,7 +127,9 @@ TEST(JobReader, wrong_types_name_file_line_key_found_and_allowed) {
     EXPECT_TRUE(contains(problem("align: {tokens: 10 M}\n"), "\"10 M\" (must be an integer"));
     EXPECT_TRUE(contains(problem("align: {tokens: 99999999999999999999}\n"), "must be an integer"));
     EXPECT_TRUE(contains(problem("distill: {temperature: nan}\n"), "\"nan\" (must be a number, above 0)"));
-    EXPECT_TRUE(contains(problem("select: {layers: [1, x]}\n"), "is a list (must be a list of integers"));
+    EXPECT_TRUE(contains(problem("select: {layers: [1, x]}\n"), "holds \"x\" (must be a list of integers"));
+    EXPECT_TRUE(contains(problem("distill: {question_kinds: [text, foo]}\n"),
+                         "\"distill.question_kinds\" holds \"foo\" (must be a list of texts, one of noise, text"));
     EXPECT_TRUE(contains(problem("align: 5\n"), "job.yaml:1: \"align\" is \"5\" but is a section"));
     EXPECT_TRUE(contains(problem("align: {tokens: {a: 1}}\n"), "\"align.tokens\" is a section (must be an integer"));
 }
