@@ -94,7 +94,8 @@ def by_length(runs):
 def table(run):
     """Fraction of right answers by model, kind and length."""
     recall = run.evaluation.recall
-    titles = ["model", "kind"] + [f"at {length} tokens" for length in recall.length] + ["answer's loss (nat/token)"]
+    titles = (["model", "kind"] + [f"fraction right at {length} tokens" for length in recall.length]
+              + ["answer's loss (nat/token)"])
     rows = []
     for index, model in enumerate(run.evaluation.model):
         for number, kind in enumerate(recall.kind):

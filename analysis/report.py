@@ -126,7 +126,8 @@ def layout_section(run):
         rank = {int(scores.layer[row]): place for place, row in
                 enumerate(np.argsort(-scores.score, kind="stable"), start=1)}
         for layer, score in zip(scores.layer, scores.score):
-            number = f"{score:.3f}".replace("-", "−") if np.isfinite(score) else "not a number"
+            rounded = round(float(score), 3) + 0.0  # the sum has no sign where it is 0
+            number = f"{rounded:.3f}".replace("-", "−") if np.isfinite(score) else "not a number"
             notes[int(layer)] = [number, f"#{rank[int(layer)]}"]
         if scores.gates is not None:
             for place, layer in enumerate(scores.gates.order(), start=1):

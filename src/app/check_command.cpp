@@ -27,8 +27,9 @@ void check_command(const std::string& job_file, const std::vector<std::string>& 
     std::optional<Estimate> estimate;
     if (teacher) estimate = estimate_job(job, *teacher, machine);
     std::cout << print_check(job, findings, estimate, machine);
-    require(findings.problems.empty(), job_file, ": the job cannot run (", findings.problems.size(),
-            " problems above)");
+    const size_t problems = findings.problems.size();
+    require(problems == 0, job_file, ": the job cannot run (", problems, problems == 1 ? " problem" : " problems",
+            " above)");
 }
 
 }  // namespace amalgam

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "job/training_check.h"
 
+#include <algorithm>
 #include <set>
 
 #include "job/training_plan.h"
@@ -11,7 +12,7 @@ namespace amalgam {
 namespace {
 
 int64_t largest_divisor(int64_t of, int64_t at_most) {
-    for (int64_t candidate = at_most; candidate > 1; --candidate)
+    for (int64_t candidate = std::min(of, at_most); candidate > 1; --candidate)
         if (of % candidate == 0) return candidate;
     return 1;
 }
@@ -74,11 +75,12 @@ class TrainingCheck {
         const int64_t batch = phase.batch_sequences;
         if (sharers_ < 1) return;
         if (batch % sharers_ != 0) {
+            const int64_t fewer = largest_divisor(batch, sharers_);
             findings_.problem_if(true, section, ".batch_sequences is ", batch, " but ", sharers_,
                                  context_ > 1 ? " groups of ranks" : " ranks",
-                                 " share it (every rank needs the same number of sequences) use ",
-                                 (batch / sharers_ + 1) * sharers_, " or ", largest_divisor(batch, sharers_),
-                                 context_ > 1 ? " group(s)" : " rank(s)");
+                                 " share it (every rank needs the same number of sequences) make it ",
+                                 (batch / sharers_ + 1) * sharers_, ", or use ", fewer,
+                                 context_ > 1 ? " group" : " rank", fewer == 1 ? "" : "s");
         } else if (phase.micro_batch_sequences > 0) {
             const int64_t share = batch / sharers_, micro = phase.micro_batch_sequences;
             findings_.problem_if(share % micro != 0, section, ".micro_batch_sequences is ", micro,

@@ -280,7 +280,8 @@ std::vector<double> cost_of_text(const CandidateResult& result) {
 double CandidateResult::score() const {
     const double text = mean_and_error(cost_of_text(*this)).mean;
     const auto recall = samples.find("recall_kl");
-    return recall == samples.end() ? -text : -text - recall_weight * mean_and_error(recall->second).mean;
+    const double cost = recall == samples.end() ? text : text + recall_weight * mean_and_error(recall->second).mean;
+    return 0.0 - cost;  // of a cost of 0 it is 0, where -cost would be -0
 }
 
 double CandidateResult::score_error() const {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Select: the layers that keep softmax attention, written into selection.h5.
 #include <algorithm>
+#include <cmath>
 #include <iomanip>
 #include <sstream>
 
@@ -33,7 +34,9 @@ std::string table_of(const ScoreTable& table, const Selection& selection) {
         const auto kl = mean_and_error(result.kl.back());
         out << "\n  " << (kept ? "*" : " ") << " " << in_column(result.candidate) << "  KL " << kl.mean << " +- "
             << kl.standard_error;
-        if (result.recall_weight > 0 || result.far_weight > 0) out << "  score " << result.score();
+        // The sum with 0 has no sign where the score is rounded to zero: not -0.0000.
+        if (result.recall_weight > 0 || result.far_weight > 0)
+            out << "  score " << std::round(result.score() * 1e4) / 1e4 + 0.0;
     }
     return out.str();
 }

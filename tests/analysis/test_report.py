@@ -373,8 +373,13 @@ class ReportTest(unittest.TestCase):
 
     def test_an_all_linear_student(self):
         fake = FakeRun(self.root / "all-linear", "all_linear", until="select", layers=12, budget=0)
-        _, text = self.page(fake.write())
+        folder = fake.write()
+        with h5py.File(folder / "scores.h5", "r+") as file:
+            file["score"][3] = -1e-5
+        _, text = self.page(folder)
         self.assertIn("12 layers, all linear.", text)
+        self.assertIn("0.000#", text)
+        self.assertNotIn("−0.000", text)
 
     def test_wrong_shapes_are_named(self):
         folder = FakeRun(self.root / "shapes", layers=12, budget=3).write()

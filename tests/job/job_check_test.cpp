@@ -110,8 +110,8 @@ TEST_F(JobCheck, batches_and_ranks) {
     ASSERT_EQ(findings.problems.size(), 2u);
     EXPECT_EQ(
         findings.problems[0],
-        "align.batch_sequences is 96 but 64 ranks share it (every rank needs the same number of sequences) use 128 "
-        "or 48 rank(s)");
+        "align.batch_sequences is 96 but 64 ranks share it (every rank needs the same number of sequences) make it "
+        "128, or use 48 ranks");
     EXPECT_TRUE(contains(findings.problems[1], "distill.batch_sequences is 32 but 64 ranks share it"));
     EXPECT_TRUE(has_note("36 groups have nothing to do"));
 }
@@ -134,7 +134,7 @@ TEST_F(JobCheck, ranks_that_share_sequences) {
     ranks_ = 96 * 4;  // groups of four, one for each of align's sequences
     EXPECT_EQ(problem(),
               "distill.batch_sequences is 32 but 96 groups of ranks share it (every rank needs the same number of "
-              "sequences) use 96 or 32 group(s)");
+              "sequences) make it 96, or use 32 groups");
     ranks_ = 6;
     job_.align.batch_sequences = 96;
     EXPECT_TRUE(contains(problem(), "sharding.context is 4 but there are 6 ranks (so many share each sequence)"));

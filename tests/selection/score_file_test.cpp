@@ -252,6 +252,13 @@ TEST_F(ScoreFile, damaged_files_are_named) {
     expect_error([&] { read_scores(path); }, ExitCode::damaged_file, {path.string()});
 }
 
+TEST_F(ScoreFile, a_score_of_zero_has_no_sign) {
+    CandidateResult same = third;
+    for (double& kl : same.kl.back()) kl = 0.0;
+    EXPECT_EQ(same.score(), 0.0);
+    EXPECT_FALSE(std::signbit(same.score()));
+}
+
 TEST_F(ScoreFile, has_the_course_of_gates) {
     ScoreTable table = made_up_scores(3, {0, 1, 2});
     write_scores(path, table, Provenance{});
