@@ -91,6 +91,22 @@ std::string difference(const Job& before, const Job& now) {
     return result;
 }
 
+/// Deterministic jobs promise the same bits only for the same values of these (README): a run goes on with others, but
+/// does not end where it would have ended.
+void warn_of_other_bits(const Job& before, const Job& now, const fs::path& folder) {
+    if (!now.deterministic) return;
+    const auto bits = [](const Job& job) {
+        Job these;
+        these.threads_per_rank = std::max<int64_t>(1, job.threads_per_rank);
+        these.sharding.context = job.sharding.context;
+        return these;
+    };
+    const std::string differs = difference(bits(before), bits(now));
+    if (!differs.empty())
+        warn(text(folder.string(),
+                  ": goes on with other bits than a run without this change has (deterministic: true):", differs));
+}
+
 /// Is the student there in any format?
 bool is_exported(const fs::path& folder) {
     for (const ExportFormat* format : export_formats())
@@ -264,6 +280,7 @@ void open_run_folder(const Job& job) {
         require(
             differs.empty(), folder.string(),
             " holds a run of another job (results would be mixed); choose another name or remove the folder:", differs);
+        if (is_used(job, "data.training")) warn_of_other_bits(before, job, folder);
         made_from = read_inputs(folder);
         if (!made_from && is_used(job, "teacher.path"))
             warn(text(folder.string(),
