@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "rules/kept_curve.h"
+#include "rules/race_option.h"
 #include "system/error.h"
 
 namespace amalgam {
@@ -32,14 +33,20 @@ std::vector<int64_t> added_first(int64_t layers, const std::vector<ScoredCandida
     return by_rounds(Round::gives_softmax, layers, scored);
 }
 
+SelectionRule rounds_rule(const std::string& name, const Scorer& scorer, decltype(SelectionRule::order) order) {
+    SelectionRule rule = ordered_rule(name, scorer, order);
+    rule.options.push_back(race_option());
+    return rule;
+}
+
 }  // namespace
 
 SelectionRule removal_rounds_rule() {
-    return ordered_rule("removal_rounds", removal_rounds_scorer(), removed_last);
+    return rounds_rule("removal_rounds", removal_rounds_scorer(), removed_last);
 }
 
 SelectionRule addition_rounds_rule() {
-    return ordered_rule("addition_rounds", addition_rounds_scorer(), added_first);
+    return rounds_rule("addition_rounds", addition_rounds_scorer(), added_first);
 }
 
 }  // namespace amalgam

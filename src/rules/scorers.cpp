@@ -5,6 +5,7 @@
 #include <iterator>
 #include <numeric>
 
+#include "rules/race_option.h"
 #include "system/error.h"
 
 namespace amalgam {
@@ -69,6 +70,18 @@ std::vector<int64_t> all_but(const std::vector<int64_t>& left_out, int64_t layer
     return rest;
 }
 
+/// Of a round's candidates, which change one layer each to `mixer`: that of the layer which came second in the round
+/// before, or the first one if there was none.
+Candidate most_promising(const Candidates& round, const Scored& before, const std::string& mixer) {
+    if (before.empty()) return round.front();
+    const std::vector<size_t> order = ranking(before);
+    Candidate promising = before[order[0]].candidate;
+    const Layout& second = before[order[1]].candidate.layout;
+    for (size_t layer = 0; layer < second.size(); ++layer)
+        if (second[layer] == mixer) promising.layout[layer] = mixer;
+    return promising;
+}
+
 template <Round round>
 Candidates next_round(const ScoresSoFar& so_far) {
     const bool gives = round == Round::gives_softmax;
@@ -77,7 +90,17 @@ Candidates next_round(const ScoresSoFar& so_far) {
     const std::vector<int64_t> changed = changed_by_rounds(round, so_far.layers, so_far.scored);
     for (const int64_t layer : changed) layout[size_t(layer)] = mixer;
     const std::vector<int64_t> rest = all_but(changed, so_far.layers);
-    return rest.size() > 1 ? each_changed(layout, rest, mixer) : Candidates();
+    if (rest.size() < 2) return {};
+    Candidates candidates = each_changed(layout, rest, mixer);
+    if (race_errors(so_far.options) == 0.0) return candidates;
+    // A candidate can leave early only where another one of its size was measured.
+    const auto is_measured = [&](const Candidate& one) {
+        return std::ranges::find(so_far.scored, one, &ScoredCandidate::candidate) != so_far.scored.end();
+    };
+    if (std::erase_if(candidates, is_measured) > 0) return candidates;
+    const size_t of_last_round = std::min(so_far.scored.size(), rest.size() + 1);
+    return {
+        most_promising(candidates, {so_far.scored.end() - std::ptrdiff_t(of_last_round), so_far.scored.end()}, mixer)};
 }
 
 Candidates nested_once(const ScoresSoFar& so_far) {
@@ -147,14 +170,20 @@ const Scorer& ablated_layer_scorer() {
 }
 
 const Scorer& removal_rounds_scorer() {
-    static const Scorer scorer = {
-        .name = "removal_rounds", .distils = false, .next = next_round<Round::takes_softmax>, .count = of_rounds};
+    static const Scorer scorer = {.name = "removal_rounds",
+                                  .distils = false,
+                                  .depends_on = {"race_errors"},
+                                  .next = next_round<Round::takes_softmax>,
+                                  .count = of_rounds};
     return scorer;
 }
 
 const Scorer& addition_rounds_scorer() {
-    static const Scorer scorer = {
-        .name = "addition_rounds", .distils = false, .next = next_round<Round::gives_softmax>, .count = of_rounds};
+    static const Scorer scorer = {.name = "addition_rounds",
+                                  .distils = false,
+                                  .depends_on = {"race_errors"},
+                                  .next = next_round<Round::gives_softmax>,
+                                  .count = of_rounds};
     return scorer;
 }
 

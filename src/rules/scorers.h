@@ -48,7 +48,8 @@ const Scorer& ablated_layer_scorer();
 
 /// From the teacher down to one softmax layer. A round tries the removal of each layer that still has softmax; the
 /// layer whose removal leaves the best score stays linear from then on. Greedy backward elimination: a layer is judged
-/// beside those that will still be there, so a circuit of layers is kept or given up as a whole.
+/// beside those that will still be there, so a circuit of layers is kept or given up as a whole. With
+/// select.race_errors a round's most promising candidate is measured first and alone: the others have to beat it.
 const Scorer& removal_rounds_scorer();
 
 /// From the all-linear student up to all but one layer: the twin of removal_rounds_scorer(). A round tries softmax in

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "rules/budget.h"
+#include "rules/race_option.h"
 #include "rules/selection_rule.h"
 #include "system/error.h"
 
@@ -114,16 +115,8 @@ SelectionRule swaps_rule() {
                            .unit = "",
                            .description = "swaps: exchanges of a layer at most, each the best of all",
                            .range = {.low = 0}};
-    const Option race = {.name = "race_errors",
-                         .default_value = 0.0,
-                         .unit = "",
-                         .description =
-                             "swaps: a set that is worse than the best one so far by so many standard errors of the "
-                             "difference, after a part of text and questions, is measured no further; 0: all are "
-                             "measured to the end",
-                         .range = {.low = 0}};
     return {.name = "swaps",
-            .options = {budget_option(), rounds, race},
+            .options = {budget_option(), rounds, race_option()},
             .scorer = &swaps_scorer(),
             .kept = kept_by_budget,
             .choose = choose};

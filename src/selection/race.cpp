@@ -111,8 +111,8 @@ class Race {
     void tell_of_round(int64_t round, const std::vector<ScoredCandidate>& scored, size_t count) const {
         const std::vector<ScoredCandidate> latest(scored.end() - std::ptrdiff_t(count), scored.end());
         const ScoredCandidate& best = latest[ranking(latest).front()];
-        info(text("score: round ", round + 1, ", ", count, " candidates; the best is ", describe(best.candidate),
-                  ", score ", best.score));
+        info(text("score: round ", round + 1, ", ", count, count == 1 ? " candidate" : " candidates", "; the best is ",
+                  describe(best.candidate), ", score ", best.score));
     }
 
     bool is_measured(int64_t number) const {

@@ -3,6 +3,7 @@
 // all have the same learning rates, which are found before them.
 #include "job/training_plan.h"
 #include "objectives/distillation.h"
+#include "rules/race_option.h"
 #include "selection/gate_training.h"
 #include "selection/race.h"
 #include "stages/training_stage.h"
@@ -48,11 +49,11 @@ std::unique_ptr<RecallQuestions> questions_of_candidates(Run& run) {
     return questions;
 }
 
-/// Standard errors by which candidates of a rule that races them have to be worse than the best one; 0: they do not
-/// race.
-double race_errors(const SelectJob& select) {
+/// Standard errors by which candidates of the job's rule have to be worse than the best one to leave early; 0: they do
+/// not race.
+double race_errors_of_rule(const SelectJob& select) {
     for (const Option& own : selection_rule(select.rule).options)
-        if (own.name == "race_errors") return option<double>(select.options, own.name);
+        if (own == race_option()) return race_errors(select.options);
     return 0.0;
 }
 
@@ -132,7 +133,7 @@ StageOutcome score(Run& run) {
          .all_linear = std::move(all_linear),
          .held_out = std::move(held_out),
          .questions = std::move(questions),
-         .race_errors = race_errors(run.job.select),
+         .race_errors = race_errors_of_rule(run.job.select),
          .batches = std::move(batches),
          .activations = run.job.sharding.activations,
          .trainer = trainer,
@@ -150,7 +151,7 @@ StageOutcome score(Run& run) {
     const RaceSetup setup = {.rule = selection_rule(run.job.select.rule),
                              .start = start,
                              .gates = gates,
-                             .races = race_errors(run.job.select) > 0.0,
+                             .races = race_errors_of_rule(run.job.select) > 0.0,
                              .world = run.world,
                              .groups = groups,
                              .candidate_file = [&](int64_t number) { return run.candidate_file(number); },

@@ -110,7 +110,7 @@ TEST(JobSchema, keys_of_the_selection_rules) {
     for (const JobKey& key : job_schema())
         if (key.path.starts_with("select.")) paths.push_back(key.path);
     EXPECT_EQ(paths, (std::vector<std::string>{"select.rule", "select.budget", "select.recall_at_least",
-                                               "select.kl_at_most", "select.swap_rounds", "select.race_errors",
+                                               "select.kl_at_most", "select.race_errors", "select.swap_rounds",
                                                "select.phase", "select.seed", "select.layers"}));
     EXPECT_EQ(find_key("select.rule")->allowed(),
               "one of recall_guided, kl_guided, kl_guided_removal, kl_guided_average, hidden_state_addition, "

@@ -83,6 +83,42 @@ TEST(Rounds, are_as_many_as_they_say) {
     }
 }
 
+/// The candidates of each call of next() with which a round races.
+std::vector<std::vector<Candidate>> raced(int64_t layers, const Scorer& scorer, std::vector<ScoredCandidate>& scored) {
+    std::vector<std::vector<Candidate>> calls;
+    for (;;) {
+        calls.push_back(
+            scorer.next({.layers = layers, .mixer = linear, .scored = scored, .options = {{"race_errors", 3.0}}}));
+        if (calls.back().empty()) return calls;
+        for (const Candidate& one : calls.back()) scored.push_back({one, worth(one.layout), {}});
+    }
+}
+
+TEST(Rounds, that_race_have_one_candidate_to_beat_and_come_to_the_same) {
+    for (const auto& [scorer, round] : {std::pair(&removal_rounds_scorer(), Round::takes_softmax),
+                                        std::pair(&addition_rounds_scorer(), Round::gives_softmax)}) {
+        std::vector<ScoredCandidate> scored;
+        const auto calls = raced(5, *scorer, scored);
+        std::vector<size_t> sizes;
+        for (const auto& call : calls) sizes.push_back(call.size());
+        EXPECT_EQ(sizes, (std::vector<size_t>{1, 4, 1, 3, 1, 2, 1, 1, 0})) << scorer->name;
+        const auto all = all_rounds(5, *scorer);
+        EXPECT_EQ(changed_by_rounds(round, 5, scored), changed_by_rounds(round, 5, all)) << scorer->name;
+        ASSERT_EQ(scored.size(), all.size());
+        for (const ScoredCandidate& one : all)
+            EXPECT_EQ(std::ranges::count(scored, one.candidate, &ScoredCandidate::candidate), 1) << scorer->name;
+    }
+}
+
+/// Of the layers that are worth nothing together, 2 goes first, and 3 came second.
+TEST(RemovalRounds, that_race_begin_with_what_came_second_before) {
+    std::vector<ScoredCandidate> scored;
+    const auto calls = raced(5, removal_rounds_scorer(), scored);
+    EXPECT_EQ(calls[0][0].layout, keep_softmax(5, linear, {0, 1, 2, 3})) << "nothing is known: the last layer";
+    EXPECT_EQ(calls[2][0].layout, keep_softmax(5, linear, {0, 1, 4})) << "after 2, that of 3";
+    EXPECT_EQ(calls[4][0].layout, keep_softmax(5, linear, {1, 4})) << "after 3, that of 0";
+}
+
 TEST(RemovalRounds, that_are_not_finished_say_nothing) {
     auto scored = all_rounds(5);
     scored.resize(5 + 3);

@@ -66,8 +66,12 @@ TEST(SelectionRules, have_these_names_and_keys) {
                             "explicit",
                             "all_linear"}));
     EXPECT_EQ(keys(selection_rule("kl_guided")), Names{"budget"});
-    for (const char* rule : {"recall_guided", "removal_rounds", "addition_rounds", "joint_gates"})
+    for (const char* rule : {"recall_guided", "joint_gates"})
         EXPECT_EQ(keys(selection_rule(rule)), (Names{"budget", "recall_at_least", "kl_at_most"})) << rule;
+    for (const char* rule : {"removal_rounds", "addition_rounds"})
+        EXPECT_EQ(keys(selection_rule(rule)), (Names{"budget", "recall_at_least", "kl_at_most", "race_errors"}))
+            << rule;
+    EXPECT_EQ(keys(selection_rule("swaps")), (Names{"budget", "swap_rounds", "race_errors"}));
     EXPECT_EQ(keys(selection_rule("uniform")), (Names{"budget", "phase"}));
     EXPECT_EQ(keys(selection_rule("random")), (Names{"budget", "seed"}));
     EXPECT_EQ(keys(selection_rule("explicit")), Names{"layers"});

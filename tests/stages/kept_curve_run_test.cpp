@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whole runs whose scores decide how many layers are kept, or exchange layers of a set, on one and on several ranks.
+#include <map>
+
 #include "selection/score_file.h"
 #include "selection/selection.h"
 #include "small_run.h"
@@ -42,6 +44,8 @@ TEST_F(SetsOfLayers, an_automatic_budget_keeps_what_its_bound_needs) {
         EXPECT_EQ(all.order.size(), 4U) << "every linear layer costs something";
         ASSERT_EQ(all.curve.size(), 5U);
         EXPECT_NEAR(all.curve[4].kl, 0.0, 1e-7);
+        const std::string log = test::content_of(result("log.txt"));
+        EXPECT_EQ(log.find("-0.0000"), std::string::npos) << log;
         EXPECT_EQ(all.curve[4].cache_bytes, 4 * 2.0 * 2 * 8 * 2) << "4 layers, keys and values, 2 heads of 8, bf16";
         job.reuse = run_folder().string();
         job.name = "between";
@@ -73,36 +77,43 @@ TEST_F(SetsOfLayers, exchanges_do_not_depend_on_the_number_of_ranks) {
     expect_end(run(1), 0, {"select.budget: swaps measures other candidates with another one"});
 }
 
-TEST_F(SetsOfLayers, that_race_do_not_depend_on_the_number_of_ranks) {
-    job.select.rule = "swaps";
+class RacingSets : public SetsOfLayers, public testing::WithParamInterface<const char*> {};
+
+TEST_P(RacingSets, choose_as_without_a_race_on_any_number_of_ranks) {
+    job.select.rule = GetParam();
     job.select.options["budget"] = "2";
     job.score.validation_sequences = 12;
     job.score.recall.questions = 8;
+    job.name = "full";
     expect_end(run(1), 0, {"finished in"});
     const ScoreTable full = read_scores(result("scores.h5"), job.student.mixer);
     for (const CandidateResult& one : full.candidates) EXPECT_EQ(one.measured_share, 1.0);
+    const std::vector<int64_t> order = read_selection(result("selection.h5")).order;
+    job.reuse = run_folder().string();
     job.select.options["race_errors"] = 0.5;
     expect_same_on_two_ranks();
+    EXPECT_EQ(read_selection(result("selection.h5")).order, order);
     const ScoreTable raced = read_scores(result("scores.h5"), job.student.mixer);
-    double best = -HUGE_VAL;
+    ASSERT_EQ(raced.candidates.size(), full.candidates.size());
+    const auto kept = [](const CandidateResult& one) { return softmax_layers(one.candidate.layout).size(); };
+    std::map<size_t, double> best;  // of those that were measured to the end, by the number of kept layers
+    for (const CandidateResult& one : raced.candidates)
+        if (one.measured_share == 1.0)
+            best[kept(one)] = std::max(best.try_emplace(kept(one), -HUGE_VAL).first->second, one.score());
     int64_t early = 0;
     for (const CandidateResult& one : raced.candidates) {
-        early += one.measured_share < 1.0;
-        if (softmax_layers(one.candidate.layout).size() == 2) best = std::max(best, one.score());
+        if (one.measured_share == 1.0) continue;
+        ++early;
+        EXPECT_LT(one.score(), best.at(kept(one))) << describe(one.candidate);
     }
     EXPECT_GT(early, 0);
-    const Layout kept = read_selection(result("selection.h5")).layout;
-    for (const CandidateResult& one : raced.candidates) {
-        if (one.measured_share < 1.0) {
-            EXPECT_LT(one.score(), best);
-        }
-        if (one.candidate.layout == kept) {
-            EXPECT_EQ(one.measured_share, 1.0);
-        }
-    }
-    job.name = "again";
-    expect_end(run(1), 0, {"candidates left early", "% of the tokens were left out"});
+    const std::string log = test::content_of(result("log.txt"));
+    EXPECT_NE(log.find(text(early, " of ", raced.candidates.size(), " candidates left early")), std::string::npos)
+        << log;
 }
+
+INSTANTIATE_TEST_SUITE_P(, RacingSets, testing::Values("swaps", "removal_rounds"),
+                         [](const auto& rule) { return std::string(rule.param); });
 
 }  // namespace
 }  // namespace amalgam
