@@ -11,6 +11,7 @@ output: {folder}
 device: cpu
 precision: float32
 threads_per_rank: 1
+peak_flops: 1e12
 teacher: {{path: {teacher}}}
 data: {{training: {training}, validation: {validation}, allow_other_tokenizer: true}}
 align: {{tokens: 0}}

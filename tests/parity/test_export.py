@@ -59,7 +59,7 @@ class Export(unittest.TestCase):
         folder = teachers.save(teachers.make(teacher), self.folder / teacher)
         stage = dict(tokens=4 * TIME, sequence_length=TIME, batch_sequences=2,
                      optimizer=dict(learning_rate=0.01, learning_rate_rest=0.01, warmup_steps=0))
-        job = dict(name=teacher, output=str(self.folder / "runs"), device="cpu", precision="float32", teacher=dict(path=str(folder)),
+        job = dict(name=teacher, output=str(self.folder / "runs"), device="cpu", precision="float32", threads_per_rank=1, peak_flops="1e12", teacher=dict(path=str(folder)),
                    data=dict(training=str(self.folder / "tokens.h5"), validation=str(self.folder / "validation.h5")), student=student, align=stage, score=dict(tokens=0),
                    select=dict(rule="explicit", layers=kept) if kept else dict(rule="all_linear"), distill=stage, evaluate=dict(sequences=0), export=dict(formats=[]))
         path = self.folder / f"{teacher}.yaml"
