@@ -22,6 +22,26 @@ class FaultyRun : public SmallRun {
         return finished;
     }
 
+    /// A run that stops itself at `point`, on all ranks or on `held` of them; returns when it has.
+    std::unique_ptr<test::Process> held_at(const std::string& point, int ranks, const std::string& place = "",
+                                           int held = 0) {
+        setenv("AMALGAM_FAULT", (point + ":stop" + place).c_str(), 1);
+        auto running = start(ranks);
+        unsetenv("AMALGAM_FAULT");
+        EXPECT_TRUE(test::wait_until(40.0, [&] {
+            const auto children = running->children();
+            return std::count_if(children.begin(), children.end(), is_stopped) == (held > 0 ? held : ranks);
+        })) << running->output();
+        return running;
+    }
+    static bool is_stopped(pid_t process) {
+        const std::string status = test::content_of(std::filesystem::path("/proc") / std::to_string(process) / "stat");
+        return status.find(") T ") != std::string::npos;
+    }
+    static void go_on(const test::Process& running) {
+        for (const pid_t rank : running.children()) kill(rank, SIGCONT);
+    }
+
     /// Processes of this run that are still there, after giving them a moment to go.
     int processes_left() const {
         int left = 0;
@@ -35,16 +55,6 @@ class FaultyRun : public SmallRun {
             return left == 0;
         });
         return left;
-    }
-
-    /// The same job in another folder and on one rank, without faults.
-    std::filesystem::path undisturbed() {
-        const std::string name = job.name;
-        job.name = "undisturbed";
-        expect_end(run(1), 0, {});
-        const auto there = run_folder();
-        job.name = name;
-        return there;
     }
 
     /// Without faults the run goes to its end, as if nothing had happened.

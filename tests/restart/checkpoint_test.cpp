@@ -46,20 +46,6 @@ class Checkpoints : public test::SmallRun {
         EXPECT_EQ(finished.output.find("distill: finished"), std::string::npos) << finished.output;
     }
 
-    /// The compared files of a run that nobody disturbed. It is run once: teacher and job are the same in all tests.
-    fs::path undisturbed() {
-        static std::map<std::string, std::string> files;
-        if (files.empty()) {
-            const std::string name = std::exchange(job.name, "undisturbed");
-            expect_end(run(2), 0, {"distill: finished"});
-            for (const char* file : compared) files[file] = test::content_of(result(file));
-            job.name = name;
-        }
-        fs::create_directories(folder / "expected" / "checkpoints");
-        for (const auto& [file, content] : files) test::put(folder / "expected" / file, content);
-        return folder / "expected";
-    }
-
     /// Datasets and numbers of the state in which the run differs from another one after its tenth step and in the end.
     Names differences(const fs::path& expected) const {
         Names found;

@@ -19,7 +19,7 @@ class LongCandidates : public test::SmallRun {
         job.evaluate.sequences = 0;
         test::set_steps(job.align, 2);
         test::set_steps(job.distill, 1);
-        test::set_steps(job.score, 60);
+        test::set_steps(job.score, 12);
         job.score.measurements = 3;
     }
     CandidateState state(int64_t candidate) const {
@@ -53,13 +53,6 @@ class LongCandidates : public test::SmallRun {
                    {"score: candidate 0 is saved after step ", "score: stopped on request, saved"});
         ASSERT_FALSE(fs::exists(result("candidates/candidate-000.h5")));
         EXPECT_TRUE(state(0).checkpoints().latest());
-    }
-    fs::path undisturbed() {
-        const std::string name = std::exchange(job.name, "undisturbed");
-        if (!fs::exists(run_folder())) expect_end(run(1), 0, {});
-        const fs::path there = run_folder();
-        job.name = name;
-        return there;
     }
     void expect_same_scores() {
         EXPECT_EQ(differing_datasets(undisturbed() / "scores.h5", result("scores.h5"), test::times_and_places),

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs that are killed or stopped, and started again: nothing finished is computed twice, and the results are those of
 // a run that nobody disturbed, bit for bit.
+#include "../fault/faulty_run.h"
 #include "../selection/made_up_scores.h"
-#include "../stages/small_run.h"
-#include "checkpoints/stage_checkpoints.h"
 #include "selection/selection.h"
 
 namespace amalgam {
@@ -14,21 +13,11 @@ using test::differing_datasets;
 using test::expect_end;
 using Names = std::vector<std::string>;
 
-class Restart : public test::SmallRun {
+class Restart : public test::FaultyRun {
   protected:
     Restart() {
         job.evaluate.sequences = 0;
         job.checkpoint.every_steps = 3;
-    }
-
-    /// The same job in another folder, left alone.
-    fs::path undisturbed() {
-        const std::string name = job.name;
-        job.name = "undisturbed";
-        expect_end(run(1), 0, {});
-        const fs::path there = run_folder();
-        job.name = name;
-        return there;
     }
 
     void expect_same_results(const fs::path& expected) {
@@ -43,19 +32,21 @@ class Restart : public test::SmallRun {
         return StageCheckpoints(result("checkpoints"), stage, 1).latest().has_value();
     }
 
-    bool metrics_have(const std::string& text) const {
-        return test::content_of(result("metrics.csv")).find(text) != std::string::npos;
+    /// Starts a run that hangs at `fault` and kills it once `there` is true.
+    template <class Condition>
+    void kill_after(const std::string& fault, Condition there) {
+        setenv("AMALGAM_FAULT", fault.c_str(), 1);
+        const auto running = start(2);
+        unsetenv("AMALGAM_FAULT");
+        ASSERT_TRUE(test::wait_until(40.0, there)) << running->output();
+        for (const pid_t rank : running->children()) kill(rank, SIGKILL);
+        EXPECT_NE(running->wait(20.0).status, 0);
     }
 };
 
 TEST_F(Restart, a_kill_during_scoring_loses_no_finished_candidate) {
-    test::set_steps(job.score, 100);
-    const auto running = start(2);
-    ASSERT_TRUE(test::wait_until(40.0, [&] { return fs::exists(result("candidates/candidate-001.h5")); }))
-        << running->output();
-    for (const pid_t rank : running->children()) kill(rank, SIGKILL);
-    EXPECT_NE(running->wait(20.0).status, 0);
-    ASSERT_FALSE(fs::exists(result("scores.h5"))) << "it was killed too late for this test";
+    kill_after("score.candidate:hang:rank=0", [&] { return fs::exists(result("candidates/candidate-001.h5")); });
+    ASSERT_FALSE(fs::exists(result("scores.h5")));
 
     std::map<std::string, fs::file_time_type> done;
     for (const auto& entry : fs::directory_iterator(result("candidates")))
@@ -69,7 +60,8 @@ TEST_F(Restart, a_kill_during_scoring_loses_no_finished_candidate) {
 }
 
 TEST_F(Restart, ranks_without_a_candidate_wait_for_the_others) {
-    expect_end(run(1), 0, {});
+    fs::create_directories(job.output);
+    fs::copy(undisturbed(), run_folder(), fs::copy_options::recursive);
     // One candidate is left for three ranks.
     for (const char* file : {"scores.h5", "candidates/candidate-003.h5", "checkpoints/distill.h5"})
         fs::remove(result(file));
@@ -78,22 +70,18 @@ TEST_F(Restart, ranks_without_a_candidate_wait_for_the_others) {
 }
 
 TEST_F(Restart, a_kill_during_training_goes_on_from_the_last_checkpoint) {
-    test::set_steps(job.align, 60);
-    const auto running = start(2);
-    ASSERT_TRUE(test::wait_until(40.0, [&] { return has_checkpoint("align"); })) << running->output();
-    for (const pid_t rank : running->children()) kill(rank, SIGKILL);
-    EXPECT_NE(running->wait(20.0).status, 0);
-    ASSERT_FALSE(fs::exists(result("checkpoints/align.h5"))) << "it was killed too late for this test";
+    kill_after("align.step:hang:step=5", [&] { return has_checkpoint("align"); });
+    ASSERT_FALSE(fs::exists(result("checkpoints/align.h5")));
     expect_end(run(2), 0, {"transfer: done before", "align: goes on from step"});
     expect_same_results(undisturbed());
 }
 
 TEST_F(Restart, usr1_saves_stops_and_can_be_taken_up) {
     job.checkpoint.every_steps = 0;
-    test::set_steps(job.align, 200);
-    const auto running = start(2);
-    ASSERT_TRUE(test::wait_until(40.0, [&] { return metrics_have(",align,,,2,"); })) << running->output();
+    const auto running = held_at("align.step", 2, ":step=3");
     running->send(SIGUSR1);  // to mpirun, which hands it on
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    go_on(*running);
     expect_end(running->wait(30.0), int(ExitCode::resumable), {"align: stopped on request, saved"});
     EXPECT_TRUE(has_checkpoint("align"));
     EXPECT_FALSE(fs::exists(result("checkpoints/align.h5")));
@@ -103,11 +91,12 @@ TEST_F(Restart, usr1_saves_stops_and_can_be_taken_up) {
 }
 
 TEST_F(Restart, usr1_during_scoring_can_be_taken_up) {
-    test::set_steps(job.score, 100);
-    const auto running = start(2);
-    ASSERT_TRUE(test::wait_until(40.0, [&] { return fs::exists(result("candidates/candidate-000.h5")); }))
+    const auto running = held_at("score.candidate", 2, ":rank=0", 1);
+    ASSERT_TRUE(test::wait_until(40.0, [&] { return fs::exists(result("candidates/candidate-001.h5")); }))
         << running->output();
     running->send(SIGUSR1);
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));  // mpirun hands it on
+    go_on(*running);
     expect_end(running->wait(30.0), int(ExitCode::resumable), {"score: stopped on request"});
     expect_end(run(2), 0, {"score: finished"});
     expect_same_results(undisturbed());
@@ -120,17 +109,10 @@ TEST_F(Restart, the_walltime_stops_a_run_in_time) {
     EXPECT_TRUE(has_checkpoint("align"));
 }
 
-TEST_F(Restart, the_file_stop_stops_a_run_and_does_not_stop_the_next) {
-    test::set_steps(job.distill, 300);
-    const auto running = start(2);
-    ASSERT_TRUE(test::wait_until(40.0, [&] { return metrics_have(",distill,,,"); })) << running->output();
-    test::put(result("stop"), "");
-    expect_end(running->wait(30.0), int(ExitCode::resumable), {"distill: stopped on request"});
-    expect_end(run(2), 0, {"distill: goes on from step"});
-}
-
 TEST_F(Restart, another_budget_reuses_the_scores) {
-    const fs::path first = undisturbed();
+    job.name = "first";
+    expect_end(run(1), 0, {});
+    const fs::path first = run_folder();
     job.name = "second";
     job.reuse = first.string();
     job.select.options["budget"] = "2";
@@ -145,7 +127,9 @@ TEST_F(Restart, another_budget_reuses_the_scores) {
 
 /// A run of an earlier version of the program that was stopped in the race, and one that was stopped after it.
 TEST_F(Restart, runs_of_version_1_of_the_scores_go_on) {
-    const fs::path expected = undisturbed();
+    job.name = "expected";
+    expect_end(run(1), 0, {});
+    const fs::path expected = run_folder();
     const auto reference = read_scores(expected / "scores.h5");
     const Selection selected = read_selection(expected / "selection.h5");
     for (const bool scored : {false, true}) {

@@ -23,26 +23,6 @@ class Stopping : public test::FaultyRun {
         })) << running.output();
     }
     bool saved() const { return StageCheckpoints(result("checkpoints"), "align", 1).latest().has_value(); }
-
-    /// A run that stops itself at `point`, on all ranks or on `held` of them; returns when it has.
-    std::unique_ptr<test::Process> held_at(const std::string& point, int ranks, const std::string& place = "",
-                                           int held = 0) {
-        setenv("AMALGAM_FAULT", (point + ":stop" + place).c_str(), 1);
-        auto running = start(ranks);
-        unsetenv("AMALGAM_FAULT");
-        EXPECT_TRUE(test::wait_until(40.0, [&] {
-            const auto children = running->children();
-            return std::count_if(children.begin(), children.end(), is_stopped) == (held > 0 ? held : ranks);
-        })) << running->output();
-        return running;
-    }
-    static bool is_stopped(pid_t process) {
-        const std::string status = test::content_of(fs::path("/proc") / std::to_string(process) / "stat");
-        return status.find(") T ") != std::string::npos;
-    }
-    static void go_on(const test::Process& running) {
-        for (const pid_t rank : running.children()) kill(rank, SIGCONT);
-    }
 };
 
 TEST_F(Stopping, usr1_to_one_rank_stops_all_of_them) {
@@ -105,6 +85,15 @@ TEST_F(Stopping, usr2_saves_and_the_run_goes_on) {
     EXPECT_TRUE(running->is_running());
     running->send(SIGUSR1);
     EXPECT_EQ(running->wait(30.0).status, int(ExitCode::resumable));
+}
+
+TEST_F(Stopping, the_file_stop_stops_a_run_and_does_not_stop_the_next) {
+    test::set_steps(job.align, 4);
+    const auto running = held_at("distill.step", 2, ":step=3");
+    test::put(result("stop"), "");
+    go_on(*running);
+    expect_end(running->wait(30.0), int(ExitCode::resumable), {"distill: stopped on request"});
+    expect_end(run(2), 0, {"distill: goes on from step"});
 }
 
 TEST_F(Stopping, the_file_save_does_the_same) {

@@ -144,7 +144,8 @@ class DamagedResults : public test::SmallRun {
   protected:
     /// A finished run whose last stages are then taken away.
     void SetUp() override {
-        expect_end(run(1), 0, {});
+        fs::create_directories(job.output);
+        fs::copy(undisturbed(), run_folder(), fs::copy_options::recursive);
         for (const char* file : {"checkpoints/distill.h5", "evaluation.h5"}) fs::remove(result(file));
     }
     const fs::path aligned = result("checkpoints/align.h5"), scores = result("scores.h5"),

@@ -44,8 +44,6 @@ TEST_F(SetsOfLayers, an_automatic_budget_keeps_what_its_bound_needs) {
         EXPECT_EQ(all.order.size(), 4U) << "every linear layer costs something";
         ASSERT_EQ(all.curve.size(), 5U);
         EXPECT_NEAR(all.curve[4].kl, 0.0, 1e-7);
-        const std::string log = test::content_of(result("log.txt"));
-        EXPECT_EQ(log.find("-0.0000"), std::string::npos) << log;
         EXPECT_EQ(all.curve[4].cache_bytes, 4 * 2.0 * 2 * 8 * 2) << "4 layers, keys and values, 2 heads of 8, bf16";
         job.reuse = run_folder().string();
         job.name = "between";

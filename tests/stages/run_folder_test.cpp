@@ -49,7 +49,7 @@ TEST_F(RunFolder, what_does_not_change_results_may_change) {
     job.checkpoint.keep_last = 3;
     job.score.ranks_per_candidate = 2;
     job.score.teacher_cache_gib = 0.0;
-    job.peak_flops = "1e12";
+    job.peak_flops = "2e12";
     job.data.allow_other_tokenizer = true;
     EXPECT_NO_THROW(open_run_folder(job));
     EXPECT_EQ(read_job(result("job.yaml")).walltime, "01:00:00") << "the file says what was run last";

@@ -72,11 +72,6 @@ TEST_F(ShardedPipeline, requests_and_recall_questions_are_answered_as_by_an_unsh
               (std::vector<int64_t>{2, 1, 3, 1, 1}));
 }
 
-TEST_F(ShardedPipeline, small_models_are_not_sharded_by_themselves) {
-    job.evaluate.sequences = 0;
-    expect_end(run(2), 0, {"align: sharding none over 2 ranks (auto: about"});
-}
-
 TEST_F(ShardedPipeline, an_untrained_hybrid_is_the_same_however_many_ranks_made_it) {
     job.align.tokens = job.score.tokens = job.distill.tokens = 0;
     job.select.rule = "uniform";

@@ -40,6 +40,7 @@ class SmallRun : public TemporaryFolder {
         job.deterministic = true;
         job.threads_per_rank = 1;
         job.log_every_steps = 1;
+        job.peak_flops = "1e12";  // to measure it takes longer than most stages
         set_steps(job.align, 6);
         set_steps(job.score, 4);
         set_steps(job.distill, 6);
@@ -75,6 +76,33 @@ class SmallRun : public TemporaryFolder {
             if (entry.is_regular_file() && entry.path().extension() == ".h5")
                 all[std::filesystem::relative(entry.path(), run_folder()).string()] = content_of(entry.path());
         return all;
+    }
+
+    /// A folder with the results of `job` on one rank, undisturbed. Tests of a program that have the same job and
+    /// inputs share one run.
+    std::filesystem::path undisturbed() {
+        static std::map<std::string, std::map<std::string, std::string>> known;
+        const Job given = job;
+        job.name = "undisturbed";
+        job.deadlines = {};
+        std::string inputs = to_yaml(job);
+        for (size_t at; (at = inputs.find(folder.string())) != std::string::npos;)
+            inputs.erase(at, folder.string().size());
+        for (const std::string& file :
+             {job.teacher.path + "/model.safetensors", job.data.training, job.data.validation})
+            inputs += content_of(file);
+        auto& found = known[inputs];
+        if (found.empty()) {
+            expect_end(run(1), 0, {"finished in"});
+            found = results();
+        }
+        job = given;
+        for (const auto& [file, content] : found) {
+            const std::filesystem::path path = folder / "undisturbed" / file;
+            std::filesystem::create_directories(path.parent_path());
+            put(path, content);
+        }
+        return folder / "undisturbed";
     }
 
     /// The file as it was before the run.
