@@ -17,6 +17,13 @@
 
 namespace amalgam::kernels {
 
+/// Variants with a form of the delta rules of their own: amx_bf16 takes that of avx512_bf16 (kernels/isa/dispatch.h).
+inline std::vector<Isa> variants_of_delta_rules() {
+    std::vector<Isa> variants = supported_isas();
+    std::erase(variants, Isa::amx_bf16);
+    return variants;
+}
+
 /// What a case asks of its rule; Kimi Delta Attention has another one.
 struct GatedDeltaRuleKind {
     using Options = GatedDeltaRuleOptions;

@@ -250,8 +250,17 @@ TEST_P(KimiDeltaAttentionOnCpus, decoding_token_by_token_equals_the_chunk_form) 
             }
 }
 
-INSTANTIATE_TEST_SUITE_P(EveryIsa, KimiDeltaAttentionOnCpus, testing::ValuesIn(supported_isas()),
+INSTANTIATE_TEST_SUITE_P(EveryIsa, KimiDeltaAttentionOnCpus, testing::ValuesIn(variants_of_delta_rules()),
                          [](const auto& info) { return std::string(isa_name(info.param)); });
+
+TEST(KimiDeltaAttentionOnAmx, is_that_of_avx512_bf16) {
+    if (supported_isas().back() != Isa::amx_bf16) GTEST_SKIP() << "no AMX here";
+    KimiDeltaAttentionCase c;
+    c.shape = {1, 90, 2, 64, 64};
+    c.options.element_type = ElementType::bfloat16;
+    c.fill();
+    EXPECT_EQ(c.run(Isa::amx_bf16, 2), c.run(Isa::avx512_bf16, 2));
+}
 
 TEST(KimiDeltaAttentionReference, gradients_are_the_difference_quotients) {
     KimiDeltaAttentionCase c;

@@ -76,8 +76,11 @@ TEST_F(AutomaticRun, finds_rates_and_trains_with_them_on_any_number_of_ranks) {
 }
 
 TEST_F(AutomaticRun, races_for_scores_and_sharded_students_too) {
-    job.align.optimizer.race_fraction = 0.0;
-    job.score.tokens = 20 * 6 * test::small_length;
+    job.align.tokens = 0;
+    for (TrainingJob* stage : {static_cast<TrainingJob*>(&job.score), static_cast<TrainingJob*>(&job.distill)}) {
+        stage->batch_sequences = 2;
+        stage->tokens = 20 * 2 * test::small_length;
+    }
     job.score.optimizer.race_fraction = 2.0;  // of three candidates: 20 steps for each of six trials
     job.distill.optimizer.race_fraction = 4.0;
     job.distill.optimizer.learning_rate_rest = 3e-3;
