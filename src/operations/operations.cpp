@@ -236,14 +236,14 @@ struct GatedRmsNorm : Function<GatedRmsNorm> {
     }
 };
 
-/// y = convolution of x, both [batch, time, channels]; x collapses to tokens.
+/// y's first columns = convolution of x's, both [batch, time, columns]; x collapses to tokens.
 kernels::SiluConvolutionForward convolution_call(const at::Tensor& x, const at::Tensor& weight, bool activation,
                                                  const at::Tensor& y) {
     kernels::SiluConvolutionForward call{};
     call.type = element_type(x);
     call.batch = x.size(0);
     call.time = x.size(1);
-    call.channels = x.size(2);
+    call.channels = weight.size(0);
     call.taps = int(weight.size(1));
     call.silu = activation;
     call.x = const_rows(x, 1);
@@ -252,12 +252,19 @@ kernels::SiluConvolutionForward convolution_call(const at::Tensor& x, const at::
     return call;
 }
 
+/// Columns from `channels` on, which no convolution changes.
+void pass_on(const at::Tensor& from, const at::Tensor& to, int64_t channels) {
+    const int64_t others = from.size(2) - channels;
+    if (others > 0) to.narrow(2, channels, others).copy_(from.narrow(2, channels, others));
+}
+
 struct ShortConvolution : Function<ShortConvolution> {
     static at::Tensor forward(AutogradContext* ctx, const at::Tensor& input, const at::Tensor& weight,
                               bool activation) {
         const at::Tensor x = collapsible(input, 1);
         at::Tensor y = at::empty(x.sizes(), x.options());
         run(x, convolution_call(x, weight, activation, y));
+        pass_on(x, y, weight.size(0));
         ctx->save_for_backward({x, weight});
         ctx->saved_data["activation"] = activation;
         return y;
@@ -272,7 +279,7 @@ struct ShortConvolution : Function<ShortConvolution> {
         call.type = element_type(x);
         call.batch = x.size(0);
         call.time = x.size(1);
-        call.channels = x.size(2);
+        call.channels = weight.size(0);
         call.taps = int(weight.size(1));
         call.silu = ctx->saved_data["activation"].toBool();
         call.y_gradient = const_rows(dy, 1);
@@ -281,6 +288,7 @@ struct ShortConvolution : Function<ShortConvolution> {
         call.x_gradient = rows(dx, 1);
         call.weight_gradient = dw.data_ptr<float>();
         run(x, call);
+        pass_on(dy, dx, weight.size(0));
         return {dx, dw, at::Tensor()};
     }
 };
@@ -371,7 +379,7 @@ at::Tensor gated_rms_norm(const at::Tensor& o, const at::Tensor& gate, const at:
 
 at::Tensor short_convolution(const at::Tensor& x, const at::Tensor& weight, bool activation, at::Tensor* recent) {
     if (!recent && runs_on_kernels(x)) return ShortConvolution::apply(x, weight, activation);
-    const int64_t width = weight.size(1), channels = x.size(2);
+    const int64_t width = weight.size(1), channels = weight.size(0);
     if (runs_on_kernels(x)) {
         const at::Tensor rows = collapsible(x, 1);
         at::Tensor y = at::empty(rows.sizes(), rows.options());
@@ -382,17 +390,18 @@ at::Tensor short_convolution(const at::Tensor& x, const at::Tensor& weight, bool
             *recent = at::empty({x.size(0), width - 1, channels}, x.options());
         call.final_state = recent->data_ptr();
         run(rows, call);
+        pass_on(rows, y, channels);
         return y;
     }
     const at::Tensor before =
         recent && recent->defined() ? *recent : at::zeros({x.size(0), width - 1, channels}, x.options());
-    const at::Tensor all = at::cat({before, x}, 1);
+    const at::Tensor all = at::cat({before, x.narrow(2, 0, channels)}, 1);
     if (recent) *recent = all.narrow(1, all.size(1) - (width - 1), width - 1).clone();
     at::Tensor y = at::conv1d(widened(all).transpose(1, 2), weight.unsqueeze(1), {}, at::IntArrayRef{1},
                               at::IntArrayRef{0}, at::IntArrayRef{1}, channels)
                        .transpose(1, 2);
     if (activation) y = at::silu(y);
-    return y.to(x.scalar_type());
+    return at::cat({y.to(x.scalar_type()), x.narrow(2, channels, x.size(2) - channels)}, 2);
 }
 
 at::Tensor short_convolution_step(const at::Tensor& x, const at::Tensor& weight, bool activation,
@@ -405,6 +414,7 @@ at::Tensor short_convolution_step(const at::Tensor& x, const at::Tensor& weight,
         call.final_state = recents.data_ptr();
         call.slot = slots.const_data_ptr<int32_t>();
         run(rows, call);
+        pass_on(rows, y, weight.size(0));
         return y;
     }
     const at::Tensor places = slots.to(at::kLong);

@@ -43,12 +43,13 @@ at::Tensor for_query_heads(const at::Tensor& t, int64_t heads);
 /// o [batch, time, heads, dim], gate [batch, time, heads * dim] -> [batch, time, heads * dim].
 at::Tensor gated_rms_norm(const at::Tensor& o, const at::Tensor& gate, const at::Tensor& weight, double eps);
 
-/// Depthwise causal convolution over time, then SiLU if `activation`. x [batch, time, channels], weight fp32 [channels,
-/// width]; the last tap is the current token. `recent` [batch, width - 1, channels], where given, holds the inputs
-/// before and is advanced (generation); undefined or absent: zeros.
+/// Depthwise causal convolution over time, then SiLU if `activation`, of the first channels of x [batch, time,
+/// columns]; the other columns are passed on as they are. Weight fp32 [channels, width]; the last tap is the current
+/// token. `recent` [batch, width - 1, channels], where given, holds the inputs before and is advanced (generation);
+/// undefined or absent: zeros.
 at::Tensor short_convolution(const at::Tensor& x, const at::Tensor& weight, bool activation, at::Tensor* recent);
 
-/// The same for one new token of each of several sequences, x [batch, 1, channels]: the inputs before are those of
+/// The same for one new token of each of several sequences, x [batch, 1, columns]: the inputs before are those of
 /// `recents` [slots, width - 1, channels] in slots [batch] (int32, on the device of x) and are advanced in place.
 at::Tensor short_convolution_step(const at::Tensor& x, const at::Tensor& weight, bool activation,
                                   const at::Tensor& recents, const at::Tensor& slots);

@@ -88,9 +88,12 @@ TEST(Operations, gated_rms_norm) {
 
 TEST(Operations, short_convolution) {
     const at::Tensor x = normal_numbers({2, 9, 12}, 1), weight = normal_numbers({12, 4}, 2);
+    const at::Tensor with_others = at::cat({x, normal_numbers({2, 9, 7}, 3)}, 2);
     for (const bool activation : {false, true})
-        expect_fp64_gradients([&](const Inputs& in) { return short_convolution(in[0], in[1], activation, nullptr); },
-                              {x, weight}, tolerance);
+        for (const at::Tensor& input : {x, with_others})
+            expect_fp64_gradients(
+                [&](const Inputs& in) { return short_convolution(in[0], in[1], activation, nullptr); }, {input, weight},
+                tolerance);
     const at::Tensor y = short_convolution(x, weight, false, nullptr);
     for (int64_t t = 0; t < 9; ++t)
         for (int64_t c = 0; c < 12; ++c) {
@@ -99,10 +102,13 @@ TEST(Operations, short_convolution) {
                 if (t - 3 + tap >= 0) sum += weight[c][tap].item<double>() * x[1][t - 3 + tap][c].item<double>();
             EXPECT_NEAR(y[1][t][c].item<double>(), sum, 1e-5) << "time " << t << " channel " << c;
         }
+    const at::Tensor beside = short_convolution(with_others, weight, false, nullptr);
+    EXPECT_TRUE(at::equal(beside.narrow(2, 0, 12), y));
+    EXPECT_TRUE(at::equal(beside.narrow(2, 12, 7), with_others.narrow(2, 12, 7)));
 }
 
 TEST(Operations, short_convolution_continues) {
-    const at::Tensor x = normal_numbers({2, 9, 12}, 1), weight = normal_numbers({12, 4}, 2);
+    const at::Tensor x = normal_numbers({2, 9, 15}, 1), weight = normal_numbers({12, 4}, 2);
     const at::Tensor whole = short_convolution(x, weight, true, nullptr);
     for (const int64_t split : {1, 2, 4, 8}) {
         at::Tensor recent;

@@ -31,24 +31,19 @@ auto GatedDeltaNet::mix(const Input& x, Convolve convolve, Turn turn, Rule rule)
     const int64_t width = heads_ * head_dim_;
     at::Tensor projected = project_in(x, in_->compute);
     GatedDeltaShape shape{heads_, head_dim_, options_.output_gate, options_.activation, norm_eps_};
-    if (convolution_ || options_.rope) {
-        std::vector<int64_t> sizes = {3 * width, 2 * heads_};
-        if (options_.output_gate) sizes.insert(sizes.begin() + 1, width);
-        auto parts = at::split_with_sizes(projected.narrow(-1, 0, shape.columns()), sizes, -1);
-        if (convolution_) {
-            parts[0] = convolve(parts[0]);
-            shape.activation = false;  // the convolution has applied it
+    if (convolution_) {
+        projected = convolve(projected);
+        shape.activation = false;  // the convolution has applied it
+    }
+    if (options_.rope) {
+        const int64_t others = shape.columns() - 3 * width;
+        auto parts = at::split_with_sizes(projected.narrow(-1, 0, shape.columns()), {width, width, width, others}, -1);
+        // Rotation commutes with nothing but the norm: it comes after SiLU and before the L2 norm.
+        for (int i = 0; i < 3; ++i) {
+            if (shape.activation) parts[i] = at::silu(parts[i]);
+            if (i < 2) parts[i] = turn(parts[i].unflatten(-1, {heads_, head_dim_})).flatten(-2);
         }
-        if (options_.rope) {
-            // Rotation commutes with nothing but the norm: it comes after SiLU and before the L2 norm.
-            auto qkv = at::split_with_sizes(parts[0], {width, width, width}, -1);
-            for (int i = 0; i < 3; ++i) {
-                if (shape.activation) qkv[i] = at::silu(qkv[i]);
-                if (i < 2) qkv[i] = turn(qkv[i].unflatten(-1, {heads_, head_dim_})).flatten(-2);
-            }
-            shape.activation = false;
-            parts[0] = at::cat(qkv, -1);
-        }
+        shape.activation = false;
         projected = at::cat(parts, -1);
     }
     return project_out(x, rule(projected, norm_ ? norm_->compute : at::Tensor(), shape), output_->compute);
@@ -57,8 +52,8 @@ auto GatedDeltaNet::mix(const Input& x, Convolve convolve, Turn turn, Rule rule)
 at::Tensor GatedDeltaNet::forward(const at::Tensor& x, const SequencePlaces& places) const {
     return mix(
         x,
-        [&](const at::Tensor& qkv) {
-            return short_convolution(qkv, convolution_->compute, options_.activation, places);
+        [&](const at::Tensor& projected) {
+            return short_convolution(projected, convolution_->compute, options_.activation, places);
         },
         [&](const at::Tensor& heads) { return rotate(heads, places.rotary); },
         [&](const at::Tensor& projected, const at::Tensor& norm, const GatedDeltaShape& shape) {
@@ -81,10 +76,11 @@ at::Tensor GatedDeltaNet::forward_chunk(const at::Tensor& x, const RotaryTables&
     const at::Tensor padding = padding_of(chunk, x.size(1));
     return mix(
         x,
-        [&](const at::Tensor& qkv) {
+        [&](const at::Tensor& projected) {
             at::Tensor recent = seen.recents_before(chunk);
-            const at::Tensor after = seen.recents_after(chunk, recent, qkv);
-            const at::Tensor y = short_convolution(qkv, convolution_->compute, options_.activation, &recent);
+            const at::Tensor convolved = projected.narrow(-1, 0, convolution_->compute.size(0));
+            const at::Tensor after = seen.recents_after(chunk, recent, convolved);
+            const at::Tensor y = short_convolution(projected, convolution_->compute, options_.activation, &recent);
             seen.recents.index_copy_(0, chunk.slots, after);
             return y;
         },
@@ -105,8 +101,9 @@ Sum GatedDeltaNet::forward_step(const Normed& x, const RotaryTables& rotary, Mix
     auto& seen = static_cast<StateCache&>(cache);
     return mix(
         x,
-        [&](const at::Tensor& qkv) {
-            return short_convolution_step(qkv, convolution_->compute, options_.activation, seen.recents, step.slots);
+        [&](const at::Tensor& projected) {
+            return short_convolution_step(projected, convolution_->compute, options_.activation, seen.recents,
+                                          step.slots);
         },
         [&](const at::Tensor& heads) { return rotate_rows(heads, rotary, step.lengths); },
         [&](const at::Tensor& projected, const at::Tensor& norm, const GatedDeltaShape& shape) {
