@@ -130,7 +130,7 @@ TEST(MixersOfDocuments, compute_what_each_document_gives_alone) {
         for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
             const MixersOfDocuments narrow(c.spec, type);
             // What has no kernel there adds decays up over chunks, those at borders too.
-            const double allowed = test::device().is_cuda() && type == at::kFloat ? 1e-5 : 1e-7;
+            const double allowed = test::device().is_cuda() && type == at::kFloat ? 5e-5 : 1e-7;
             EXPECT_LT(difference(narrow.together(), expected), 1.5 * difference(narrow.alone(), expected) + allowed)
                 << c.name << ", " << c10::toString(type);
         }
