@@ -38,6 +38,21 @@ class FaultyRun : public SmallRun {
         const std::string status = test::content_of(std::filesystem::path("/proc") / std::to_string(process) / "stat");
         return status.find(") T ") != std::string::npos;
     }
+    /// Sends USR1 to mpirun, and returns when those ranks that are held have it before them.
+    static void ask_to_stop(const test::Process& running) {
+        running.send(SIGUSR1);
+        EXPECT_TRUE(test::wait_until(20.0, [&] {
+            const auto children = running.children();
+            return std::all_of(children.begin(), children.end(),
+                               [](pid_t rank) { return !is_stopped(rank) || has_pending(rank, SIGUSR1); });
+        })) << running.output();
+    }
+    static bool has_pending(pid_t process, int signal) {
+        std::ifstream status("/proc/" + std::to_string(process) + "/status");
+        for (std::string line; std::getline(status, line);)
+            if (line.starts_with("ShdPnd:")) return (std::stoull(line.substr(7), nullptr, 16) >> (signal - 1)) % 2 != 0;
+        return false;
+    }
     static void go_on(const test::Process& running) {
         for (const pid_t rank : running.children()) kill(rank, SIGCONT);
     }

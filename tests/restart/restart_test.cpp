@@ -79,8 +79,7 @@ TEST_F(Restart, a_kill_during_training_goes_on_from_the_last_checkpoint) {
 TEST_F(Restart, usr1_saves_stops_and_can_be_taken_up) {
     job.checkpoint.every_steps = 0;
     const auto running = held_at("align.step", 2, ":step=3");
-    running->send(SIGUSR1);  // to mpirun, which hands it on
-    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    ask_to_stop(*running);
     go_on(*running);
     expect_end(running->wait(30.0), int(ExitCode::resumable), {"align: stopped on request, saved"});
     EXPECT_TRUE(has_checkpoint("align"));
@@ -94,8 +93,7 @@ TEST_F(Restart, usr1_during_scoring_can_be_taken_up) {
     const auto running = held_at("score.candidate", 2, ":rank=0", 1);
     ASSERT_TRUE(test::wait_until(40.0, [&] { return fs::exists(result("candidates/candidate-001.h5")); }))
         << running->output();
-    running->send(SIGUSR1);
-    std::this_thread::sleep_for(std::chrono::milliseconds(500));  // mpirun hands it on
+    ask_to_stop(*running);
     go_on(*running);
     expect_end(running->wait(30.0), int(ExitCode::resumable), {"score: stopped on request"});
     expect_end(run(2), 0, {"score: finished"});

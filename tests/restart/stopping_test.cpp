@@ -45,8 +45,7 @@ TEST_F(Stopping, usr1_twice_is_like_once) {
 TEST_F(Stopping, usr1_during_a_save) {
     job.checkpoint.every_steps = 2;
     const auto running = held_at("checkpoint.before_fsync", 2, ":step=4:rank=0", 1);
-    running->send(SIGUSR1);
-    std::this_thread::sleep_for(std::chrono::milliseconds(500));  // mpirun hands it on
+    ask_to_stop(*running);
     go_on(*running);
     expect_end(running->wait(30.0), int(ExitCode::resumable), {"align: stopped on request, saved"});
     EXPECT_TRUE(saved());
@@ -61,8 +60,7 @@ TEST_F(Stopping, usr1_during_a_save) {
 TEST_F(Stopping, usr1_between_stages) {
     test::set_steps(job.align, 4);
     const auto running = held_at("stage.select", 2);
-    running->send(SIGUSR1);
-    std::this_thread::sleep_for(std::chrono::milliseconds(500));  // mpirun hands it on
+    ask_to_stop(*running);
     go_on(*running);
     expect_end(running->wait(30.0), int(ExitCode::resumable),
                {"select: finished", "stopped on request before distill"});

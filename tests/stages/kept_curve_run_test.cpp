@@ -95,9 +95,11 @@ TEST_P(RacingSets, choose_as_without_a_race_on_any_number_of_ranks) {
     ASSERT_EQ(raced.candidates.size(), full.candidates.size());
     const auto kept = [](const CandidateResult& one) { return softmax_layers(one.candidate.layout).size(); };
     std::map<size_t, double> best;  // of those that were measured to the end, by the number of kept layers
-    for (const CandidateResult& one : raced.candidates)
-        if (one.measured_share == 1.0)
-            best[kept(one)] = std::max(best.try_emplace(kept(one), -HUGE_VAL).first->second, one.score());
+    for (const CandidateResult& one : raced.candidates) {
+        if (one.measured_share < 1.0) continue;
+        double& highest = best.try_emplace(kept(one), one.score()).first->second;
+        highest = std::max(highest, one.score());
+    }
     int64_t early = 0;
     for (const CandidateResult& one : raced.candidates) {
         if (one.measured_share == 1.0) continue;
