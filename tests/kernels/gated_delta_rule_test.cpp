@@ -5,6 +5,7 @@
 
 #include <stdexcept>
 
+#include "delta_rule_expectations.h"
 #include "gated_delta_rule_case.h"
 
 namespace amalgam::kernels {
@@ -19,15 +20,6 @@ double accepted_error(const std::string& name, ElementType type) {
     return 0.008;
 }
 
-void expect_close(const NamedValues& results, const NamedValues& reference, ElementType type) {
-    for (const auto& [name, values] : results) {
-        ASSERT_EQ(values.size(), reference.at(name).size()) << name;
-        const double error = relative_error(values, reference.at(name));
-        EXPECT_LE(error, accepted_error(name, type)) << name;
-        EXPECT_FALSE(std::isnan(error)) << name;
-    }
-}
-
 std::string describe(const GatedDeltaRuleCase& c) {
     return std::string(isa_name(c.options.isa)) + (c.options.element_type == ElementType::float32 ? " fp32" : " bf16") +
            " time " + std::to_string(c.shape.time) + " dims " + std::to_string(c.shape.key_dim) + " x " +
@@ -35,21 +27,9 @@ std::string describe(const GatedDeltaRuleCase& c) {
            (c.options.l2_normalize ? " normalised" : "") + " gate shift " + std::to_string(c.gate_shift);
 }
 
-/// All variants against one reference, which takes longer than any of them.
 class GatedDeltaRuleVariants : public testing::Test {
   protected:
-    static void check(GatedDeltaRuleCase c) {
-        for (ElementType type : {ElementType::float32, ElementType::bfloat16}) {
-            c.options.element_type = type;
-            c.fill();
-            const NamedValues reference = c.run_reference();
-            for (const Isa isa : variants_of_delta_rules()) {
-                const NamedValues results = c.run(isa, 2);
-                SCOPED_TRACE(describe(c));
-                expect_close(results, reference, type);
-            }
-        }
-    }
+    static void check(const GatedDeltaRuleCase& c) { expect_close_in_all_variants(c, accepted_error, describe); }
 };
 
 class GatedDeltaRuleOnCpus : public testing::TestWithParam<Isa> {};

@@ -70,17 +70,22 @@ class ContextPipeline : public test::SmallRun {
         }
     }
 
-    /// Scores of whole sequences on one rank, then of pieces on one group of two ranks and on two such groups, which
-    /// was killed meanwhile.
-    void expect_scores_in_pieces(const Names& names, const std::string& death, const Names& ignored = {}) {
-        job.align.tokens = job.distill.tokens = job.finetune.tokens = job.evaluate.sequences = 0;
+    /// Folders of a run with whole sequences on one rank, and of one in pieces on two ranks, which says `said`.
+    std::pair<fs::path, fs::path> run_whole_and_in_pieces(const std::string& said) {
         job.name = "whole";
         expect_end(run(1), 0, {"finished in"});
         const auto whole = run_folder();
         job.sharding.context = 2;
         job.name = "pieces";
-        expect_end(run(2), 0, {"1 groups of 2 ranks", "finished in"});
-        const auto pieces = run_folder();
+        expect_end(run(2), 0, {said, "finished in"});
+        return {whole, run_folder()};
+    }
+
+    /// Scores of whole sequences on one rank, then of pieces on one group of two ranks and on two such groups, which
+    /// was killed meanwhile.
+    void expect_scores_in_pieces(const Names& names, const std::string& death, const Names& ignored = {}) {
+        job.align.tokens = job.distill.tokens = job.finetune.tokens = job.evaluate.sequences = 0;
+        const auto [whole, pieces] = run_whole_and_in_pieces("1 groups of 2 ranks");
         expect_near_numbers(pieces / "scores.h5", whole / "scores.h5", names);
         job.name = "two-groups";
         setenv("AMALGAM_FAULT", death.c_str(), 1);
@@ -102,13 +107,7 @@ TEST_F(ContextPipeline, trains_and_evaluates_as_a_run_with_whole_sequences) {
     job.evaluate.recall.questions = 1;
     job.evaluate.recall.kinds = {"passages"};  // needs no wording
     job.evaluate.recall.lengths = {64, 75};
-    job.name = "whole";
-    expect_end(run(1), 0, {"finished in"});
-    const auto whole = run_folder();
-    job.sharding.context = 2;
-    job.name = "pieces";
-    expect_end(run(2), 0, {"2 ranks share each sequence", "finished in"});
-    const auto pieces = run_folder();
+    const auto [whole, pieces] = run_whole_and_in_pieces("2 ranks share each sequence");
     ASSERT_EQ(losses(whole).size(), 6U * (1 + test::small_layers) + 6U + 3U);
     expect_near(losses(pieces), losses(whole));
     expect_near_numbers(pieces / "evaluation.h5", whole / "evaluation.h5",
@@ -155,16 +154,11 @@ TEST_F(ContextPipeline, keeps_documents_apart_as_a_run_with_whole_sequences) {
     job.data.packing = DocumentPacking::best_fit;
     test::set_steps(job.score, 4);
     job.select.rule = "kl_guided";
-    job.name = "whole";
-    expect_end(run(1), 0, {"finished in"});
-    const auto whole = run_folder();
-    job.sharding.context = 2;
-    job.name = "pieces";
-    expect_end(run(2), 0, {"2 ranks share each sequence", "finished in"});
-    expect_near(losses(run_folder()), losses(whole));
-    expect_near_numbers(run_folder() / "evaluation.h5", whole / "evaluation.h5",
+    const auto [whole, pieces] = run_whole_and_in_pieces("2 ranks share each sequence");
+    expect_near(losses(pieces), losses(whole));
+    expect_near_numbers(pieces / "evaluation.h5", whole / "evaluation.h5",
                         {"/loss_by_position", "/kl_by_position", "/perplexity"});
-    expect_near_numbers(run_folder() / "scores.h5", whole / "scores.h5", {"/kl", "/train_loss", "/all_linear_kl"});
+    expect_near_numbers(pieces / "scores.h5", whole / "scores.h5", {"/kl", "/train_loss", "/all_linear_kl"});
 }
 
 TEST_F(ContextPipeline, scores_candidates_that_are_distilled) {
