@@ -18,6 +18,7 @@ class Restart : public test::FaultyRun {
     Restart() {
         job.evaluate.sequences = 0;
         job.checkpoint.every_steps = 3;
+        job.checkpoint.background = BackgroundSaving::never;  // so that it is known which are there after a kill
     }
 
     void expect_same_results(const fs::path& expected) {

@@ -126,6 +126,7 @@ TEST_F(ContextPipeline, trains_and_evaluates_as_a_run_with_whole_sequences) {
     // Killed, it goes on with other ranks.
     job.evaluate.sequences = job.evaluate.recall.questions = 0;
     job.checkpoint.every_steps = 2;
+    job.checkpoint.background = BackgroundSaving::never;  // so that it is known which are there after the kill
     job.name = "stopped";
     job.sharding = {};
     job.sharding.context = 3;

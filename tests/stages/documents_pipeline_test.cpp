@@ -17,6 +17,7 @@ class DocumentsPipeline : public test::SmallRun {
         write("validation.h5", 12 * test::small_length, 2, {5, 20, 40});
         test::set_steps(job.finetune, 3);
         job.align.repeat_fraction = 0.2;
+        job.checkpoint.background = BackgroundSaving::never;  // so that it is known which are there after a kill
         job.data.documents = DocumentBorders::separate;
     }
     void write(const std::string& name, int64_t tokens, uint64_t seed, const std::vector<int64_t>& answers) const {
