@@ -8,13 +8,6 @@
 #include "operations/products.h"
 
 namespace amalgam {
-namespace {
-
-at::Tensor bias_of(const Parameter* parameter) {
-    return parameter ? parameter->compute : at::Tensor();
-}
-
-}  // namespace
 
 Block::Block(const ModelSpec& spec, int64_t layer, ParameterStore& store) : norm_eps_(spec.config.rms_norm_eps) {
     const ModelConfig& c = spec.config;
@@ -44,8 +37,8 @@ at::Tensor Block::mixer_input(const at::Tensor& x) const {
 
 at::Tensor Block::finish(const at::Tensor& x, const at::Tensor& mixed) const {
     const auto [residual, normed] = add_rms_norm(x, mixed, mlp_norm_->compute, norm_eps_);
-    const auto fused = linear_map(normed, gate_up_->compute, bias_of(gate_up_bias_));
-    return residual + linear_map(swiglu(fused), down_->compute, bias_of(down_bias_));
+    const auto fused = linear_map(normed, gate_up_->compute, compute_if_there(gate_up_bias_));
+    return residual + linear_map(swiglu(fused), down_->compute, compute_if_there(down_bias_));
 }
 
 at::Tensor Block::forward(const at::Tensor& x, const SequencePlaces& places) const {
@@ -57,8 +50,8 @@ at::Tensor Block::forward_step(const at::Tensor& x, const RotaryTables& rotary, 
     const Sum y = mixer_->forward_step({x, mixer_norm_->compute, norm_eps_}, rotary, cache, step);
     if (y.addend.defined()) return finish(y.x, y.addend);
     const at::Tensor gated =
-        swiglu_map({y.x, mlp_norm_->compute, norm_eps_}, gate_up_->compute, bias_of(gate_up_bias_));
-    return add_linear_map(y.x, gated, down_->compute, bias_of(down_bias_)).value();
+        swiglu_map({y.x, mlp_norm_->compute, norm_eps_}, gate_up_->compute, compute_if_there(gate_up_bias_));
+    return add_linear_map(y.x, gated, down_->compute, compute_if_there(down_bias_)).value();
 }
 
 }  // namespace amalgam

@@ -41,6 +41,11 @@ struct Parameter {
     int64_t elements() const;
 };
 
+/// The compute tensor of a parameter that not every model has; undefined without one.
+inline at::Tensor compute_if_there(const Parameter* parameter) {
+    return parameter ? parameter->compute : at::Tensor();
+}
+
 class ParameterStore {
   public:
     Parameter* add(const std::string& name, std::vector<int64_t> shape, ParameterGroup group, int64_t layer,

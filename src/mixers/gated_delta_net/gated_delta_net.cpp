@@ -46,7 +46,7 @@ auto GatedDeltaNet::mix(const Input& x, Convolve convolve, Turn turn, Rule rule)
         shape.activation = false;
         projected = at::cat(parts, -1);
     }
-    return project_out(x, rule(projected, norm_ ? norm_->compute : at::Tensor(), shape), output_->compute);
+    return project_out(x, rule(projected, compute_if_there(norm_), shape), output_->compute);
 }
 
 at::Tensor GatedDeltaNet::forward(const at::Tensor& x, const SequencePlaces& places) const {

@@ -33,7 +33,7 @@ GatedLinearAttention::GatedLinearAttention(const ModelSpec& spec, int64_t layer,
 template <class Input, class Rule>
 auto GatedLinearAttention::mix(const Input& x, Rule rule) const {
     const at::Tensor decay = linear_map(linear_map(x, decay_down_->compute), decay_up_->compute, decay_bias_->compute);
-    const at::Tensor mixed = rule(project_in(x, in_->compute), decay, norm_ ? norm_->compute : at::Tensor(),
+    const at::Tensor mixed = rule(project_in(x, in_->compute), decay, compute_if_there(norm_),
                                   LinearAttentionShape{heads_, head_dim_, options_.output_gate, norm_eps_});
     return project_out(x, mixed, output_->compute);
 }

@@ -13,13 +13,6 @@
 #include "operations/products.h"
 
 namespace amalgam {
-namespace {
-
-at::Tensor bias_of(const Parameter* parameter) {
-    return parameter ? parameter->compute : at::Tensor();
-}
-
-}  // namespace
 
 SoftmaxAttention::SoftmaxAttention(const ModelSpec& spec, int64_t layer, ParameterStore& store)
     : shape_{spec.config.query_heads, spec.config.key_value_heads, spec.config.head_dim,
@@ -35,11 +28,11 @@ SoftmaxAttention::SoftmaxAttention(const ModelSpec& spec, int64_t layer, Paramet
 }
 
 at::Tensor SoftmaxAttention::project(const at::Tensor& x) const {
-    return linear_map(x, qkv_->compute, bias_of(qkv_bias_));
+    return linear_map(x, qkv_->compute, compute_if_there(qkv_bias_));
 }
 
 at::Tensor SoftmaxAttention::output(const at::Tensor& mixed) const {
-    return linear_map(mixed, output_->compute, bias_of(output_bias_));
+    return linear_map(mixed, output_->compute, compute_if_there(output_bias_));
 }
 
 template <class Attend>
@@ -95,9 +88,9 @@ Sum SoftmaxAttention::forward_step(const Normed& x, const RotaryTables& rotary, 
                                    const CacheStep& step) const {
     HeadNorms norms;
     if (q_norm_) norms = {q_norm_->compute, k_norm_->compute, norm_eps_};
-    const at::Tensor projected = linear_map(x, qkv_->compute, bias_of(qkv_bias_));
+    const at::Tensor projected = linear_map(x, qkv_->compute, compute_if_there(qkv_bias_));
     const at::Tensor mixed = static_cast<KeyValueCache&>(cache).attend(projected.squeeze(1), norms, rotary, step);
-    return add_linear_map(x.x, mixed.unsqueeze(1), output_->compute, bias_of(output_bias_));
+    return add_linear_map(x.x, mixed.unsqueeze(1), output_->compute, compute_if_there(output_bias_));
 }
 
 std::unique_ptr<MixerCache> SoftmaxAttention::make_cache(const CacheSize& size, at::Device device) const {
