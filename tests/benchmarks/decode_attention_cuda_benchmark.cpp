@@ -39,8 +39,6 @@ void measure(int64_t batch, int64_t length, int64_t query_heads, int64_t key_hea
     const Block workspace(size_t(cuda::decode_attention_workspace(shape)) + 16);
     const Block counters(size_t(cuda::decode_attention_counters(shape)));
     check(cudaMemset(counters.data, 0, size_t(cuda::decode_attention_counters(shape))), "memset");
-    cudaStream_t stream;
-    check(cudaStreamCreate(&stream), "stream");
 
     const auto append_of = [&](int i) {
         CacheAppend a{};
@@ -69,17 +67,16 @@ void measure(int64_t batch, int64_t length, int64_t query_heads, int64_t key_hea
         a.o = {mixed->data, query_heads * width};
         return a;
     };
-    const double alone = graph_microseconds(launches, stream, [&](int i) {
+    const double alone = graph_microseconds(launches, [&](int i, cudaStream_t stream) {
         cuda::decode_attention(attention_of(i), workspace.data, counters.data, stream);
     });
-    const double both = graph_microseconds(launches, stream, [&](int i) {
+    const double both = graph_microseconds(launches, [&](int i, cudaStream_t stream) {
         cuda::append_and_attend(append_of(i), attention_of(i), workspace.data, counters.data, stream);
     });
     const double bytes = 4.0 * double(batch * key_heads * (length + 1) * width);
     std::printf("%ld,%ld,%ld,%ld,%ld,%.2f,%.2f,%.3f\n", long(batch), long(length), long(query_heads), long(key_heads),
                 long(width), alone, both, bytes / copy / 1e3 / alone);
     std::fflush(stdout);
-    cudaStreamDestroy(stream);
 }
 
 }  // namespace

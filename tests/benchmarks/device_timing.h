@@ -82,14 +82,16 @@ inline double median_milliseconds(int repetitions, const std::function<void(int)
     return times[repetitions / 2];
 }
 
-/// Median microseconds of one of `launches` runs in a graph.
-inline double graph_microseconds(int launches, cudaStream_t stream, const std::function<void(int)>& run) {
-    for (int i = 0; i < 2; ++i) run(i);
+/// Median microseconds of one of `launches` runs in a graph, run(i, stream).
+inline double graph_microseconds(int launches, const std::function<void(int, cudaStream_t)>& run) {
+    cudaStream_t stream;
+    check(cudaStreamCreate(&stream), "stream");
+    for (int i = 0; i < 2; ++i) run(i, stream);
     check(cudaStreamSynchronize(stream), "warm up");
     cudaGraph_t graph;
     cudaGraphExec_t executable;
     check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capture");
-    for (int i = 0; i < launches; ++i) run(i);
+    for (int i = 0; i < launches; ++i) run(i, stream);
     check(cudaStreamEndCapture(stream, &graph), "capture");
     check(cudaGraphInstantiate(&executable, graph, 0), "instantiate");
     const double milliseconds = median_milliseconds(15, [&](int) {
@@ -98,6 +100,7 @@ inline double graph_microseconds(int launches, cudaStream_t stream, const std::f
     });
     cudaGraphExecDestroy(executable);
     cudaGraphDestroy(graph);
+    cudaStreamDestroy(stream);
     return 1e3 * milliseconds / launches;
 }
 

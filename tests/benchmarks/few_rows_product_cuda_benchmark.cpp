@@ -52,16 +52,13 @@ void measure(const Product& product, int64_t rows, double copy) {
     around.gated = product.gated;
     if (product.residual) around.residual = {residual->data, width};
     if (!cuda::few_rows_product_supports(call, around)) return;
-    cudaStream_t stream;
-    check(cudaStreamCreate(&stream), "stream");
-    const double time = graph_microseconds(copies, stream, [&](int i) {
+    const double time = graph_microseconds(copies, [&](int i, cudaStream_t stream) {
         call.weight.data = weight->at(2 * weights * (i % copies));
         cuda::few_rows_product(call, around, stream);
     });
     std::printf("%s,%s,%ld,%.2f,%.3f\n", product.model, product.name, long(rows), time,
                 2.0 * double(weights) / copy / 1e3 / time);
     std::fflush(stdout);
-    cudaStreamDestroy(stream);
 }
 
 }  // namespace

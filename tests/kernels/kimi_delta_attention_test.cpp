@@ -99,29 +99,15 @@ TEST_F(KimiDeltaAttentionVariants, weak_strong_and_mixed_gates_match_recurrence)
         }
 }
 
-/// With all log decays near -30, or at the bound, the gradients of the gates are made of terms below what bf16 products
-/// keep apart from rounding; the other results must still be right, and all must be finite.
+/// With all log decays near -30, or at the bound.
 TEST_F(KimiDeltaAttentionVariants, strongest_gates_stay_finite) {
-    for (const float bound : {0.0F, -5.0F})
-        for (ElementType type : {ElementType::float32, ElementType::bfloat16}) {
-            KimiDeltaAttentionCase c;
-            c.shape = {2, 130, 6, 64, 64};
-            c.gate_shift = 100;
-            c.options.lower_bound = bound;
-            c.options.element_type = type;
-            c.fill();
-            const NamedValues reference = c.run_reference();
-            for (const Isa isa : variants_of_delta_rules()) {
-                const NamedValues results = c.run(isa, 1);
-                SCOPED_TRACE(describe(c));
-                for (const char* name : {"o", "dq", "dk", "dv", "db", "final_state"}) {
-                    EXPECT_LE(relative_error(results.at(name), reference.at(name)), accepted_error(name, type)) << name;
-                }
-                for (const auto& [name, values] : results) {
-                    for (double value : values) ASSERT_TRUE(std::isfinite(value)) << name;
-                }
-            }
-        }
+    for (const float bound : {0.0F, -5.0F}) {
+        KimiDeltaAttentionCase c;
+        c.shape = {2, 130, 6, 64, 64};
+        c.gate_shift = 100;
+        c.options.lower_bound = bound;
+        expect_finite_in_all_variants(c, accepted_error, describe);
+    }
 }
 
 /// One decay for all channels of a head: the gated delta rule.
