@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "storage/hdf5.h"
 #include "system/error.h"
@@ -42,22 +43,31 @@ void write_file(const fs::path& path, const std::string& fingerprint, const std:
     });
 }
 
+/// Answers to `requests`, which lie in `group` ("" or "/requests/MODEL") as in all files that have answers.
+std::map<int64_t, Answer> read_answers(const H5File& file, const std::string& group,
+                                       const std::vector<int64_t>& requests) {
+    const auto greedy = file.read_integers(group + "/greedy"), generated = file.read_integers(group + "/generated"),
+               offsets = file.read_integers(group + "/generated_offsets");
+    const auto loglikelihood = file.read_doubles(group + "/loglikelihood");
+    const size_t count = requests.size();
+    if (greedy.size() != count || loglikelihood.size() != count || offsets.size() != count + 1 || offsets[0] != 0 ||
+        !std::ranges::is_sorted(offsets) || offsets.back() != int64_t(generated.size()))
+        throw Error(
+            text(file.path().string(), ": its answers do not fit together; remove it (they are computed again)"),
+            ExitCode::damaged_file);
+    std::map<int64_t, Answer> answers;
+    for (size_t i = 0; i < count; ++i)
+        answers[requests[i]] = {
+            loglikelihood[i], int32_t(greedy[i]), {generated.begin() + offsets[i], generated.begin() + offsets[i + 1]}};
+    return answers;
+}
+
 /// False if the file answers other requests.
 bool read_file(const fs::path& path, const std::string& fingerprint, std::map<int64_t, Answer>& answers) {
     const H5File file = H5File::open(path);
     file.expect_filetype(filetype);
     if (file.string_attribute("/", "fingerprint") != fingerprint) return false;
-    const auto requests = file.read_integers("/request"), greedy = file.read_integers("/greedy"),
-               generated = file.read_integers("/generated"), offsets = file.read_integers("/generated_offsets");
-    const auto loglikelihood = file.read_doubles("/loglikelihood");
-    const size_t count = requests.size();
-    if (greedy.size() != count || loglikelihood.size() != count || offsets.size() != count + 1 || offsets[0] != 0 ||
-        !std::ranges::is_sorted(offsets) || offsets.back() != int64_t(generated.size()))
-        throw Error(text(path.string(), ": its answers do not fit together; remove it (they are computed again)"),
-                    ExitCode::damaged_file);
-    for (size_t i = 0; i < count; ++i)
-        answers[requests[i]] = {
-            loglikelihood[i], int32_t(greedy[i]), {generated.begin() + offsets[i], generated.begin() + offsets[i + 1]}};
+    answers.merge(read_answers(file, "", file.read_integers("/request")));
     return true;
 }
 
@@ -142,6 +152,18 @@ void KeptAnswers::write() {
     }
     unwritten_.clear();
     written_ = std::chrono::steady_clock::now();
+}
+
+int64_t keep_evaluated_answers(const fs::path& evaluation, const AnswerPlace& place) {
+    const H5File file = H5File::open(evaluation);
+    const std::string group = "/requests/" + place.model;
+    if (!file.has(group)) return 0;
+    std::vector<int64_t> requests(file.read_integers(group + "/greedy").size());
+    std::iota(requests.begin(), requests.end(), int64_t{0});
+    fs::create_directories(place.folder);
+    write_file(place.folder / (place.model + ".0.h5"), file.string_attribute("/requests", "fingerprint"), requests,
+               read_answers(file, group, requests));
+    return int64_t(requests.size());
 }
 
 void remove_kept_answers(const fs::path& folder) {

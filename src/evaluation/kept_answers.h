@@ -41,6 +41,15 @@ class KeptAnswers {
     std::chrono::steady_clock::time_point written_ = std::chrono::steady_clock::now();
 };
 
+/// Where a run keeps them.
+inline std::filesystem::path kept_answers_folder(const std::filesystem::path& run_folder) {
+    return run_folder / "answers";
+}
+
+/// All that `place.model` answered in an evaluation.h5 becomes kept answers of `place`. How many they are; 0 if it was
+/// asked nothing. Of one rank. Throws Error(damaged_file, storage).
+int64_t keep_evaluated_answers(const std::filesystem::path& evaluation, const AnswerPlace& place);
+
 /// Removes all that was kept, once evaluation.h5 is there. Of one rank.
 void remove_kept_answers(const std::filesystem::path& folder);
 

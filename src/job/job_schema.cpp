@@ -76,7 +76,7 @@ void add_run(std::vector<JobKey>& schema) {
     keys.add("output", &Job::output, "", "folder that holds the run folders").is_path = true;
     keys.add("reuse", &Job::reuse, "",
              "run folder whose finished transfer and align stages are taken over, its job must agree in them; and its "
-             "scores, if it agrees in those too")
+             "scores, if it agrees in those too; and its teacher's answers to the same evaluate.requests")
         .is_path = true;
     keys.add("seed", &Job::seed, "", "of initial values and of the order of sequences").range = at_least(0);
     keys.add("recipe", &Job::recipe, "",

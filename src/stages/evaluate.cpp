@@ -54,7 +54,7 @@ StageOutcome evaluate(Run& run) {
     const SequenceRanks ranks(run.world, run.context());
     std::unique_ptr<RequestFile> requests;
     if (!job.requests.empty()) run.world.together([&] { requests = std::make_unique<RequestFile>(job.requests); });
-    const std::filesystem::path kept = run.folder / "answers";
+    const std::filesystem::path kept = kept_answers_folder(run.folder);
     const auto answers = [&](const CausalLM& model, const std::string& name) -> std::optional<Answers> {
         if (!requests) return std::nullopt;
         return answer_requests(model, *requests, chunk, run.world, {kept, name});

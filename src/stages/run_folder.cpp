@@ -5,6 +5,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "evaluation/kept_answers.h"
 #include "exports/formats.h"
 #include "job/job_reader.h"
 #include "job/job_schema.h"
@@ -192,6 +193,15 @@ void expect_same_inputs(const Job& job, const std::vector<InputFile>& before, co
             used);
 }
 
+/// The teacher answers the same requests alike in every run, and need not be asked again.
+void take_over_answers(const fs::path& source, const fs::path& target) {
+    const fs::path theirs = source / "evaluation.h5", kept = kept_answers_folder(target);
+    if (!fs::exists(theirs) || fs::exists(kept) || fs::exists(target / "evaluation.h5")) return;
+    const int64_t answers = keep_evaluated_answers(theirs, {kept, "teacher"});
+    if (answers > 0)
+        info(text("reuse: the teacher's answers to ", answers, " requests are those of ", theirs.string()));
+}
+
 void take_over(const Job& job, const std::vector<InputFile>& inputs) {
     const fs::path source = job.reuse, target = job.run_folder();
     const std::string problem = reuse_problem(job);
@@ -216,6 +226,7 @@ void take_over(const Job& job, const std::vector<InputFile>& inputs) {
             other);
     for (const char* file : {"checkpoints/transfer.h5", "checkpoints/align.h5", "learning_rates/align.h5"})
         share(source / file, target / file);
+    if (!job.evaluate.requests.empty() && changed("evaluate.requests").empty()) take_over_answers(source, target);
     if (!fs::exists(source / "scores.h5") || fs::exists(target / "scores.h5")) return;
     const std::string scored_otherwise = difference(up_to_scores(theirs), up_to_scores(job)) +
                                          changed("data.validation") + other_candidates(theirs, job);

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "../storage/temporary_folder.h"
+#include "evaluation/kept_answers.h"
 #include "storage/hdf5.h"
 
 namespace amalgam {
@@ -95,6 +96,29 @@ TEST_F(EvaluationFile, answers_to_requests) {
     EXPECT_EQ(file.read_integers("/requests/teacher/generated"), (std::vector<int64_t>{7, 8, 2, 9}));
     EXPECT_EQ(file.read_integers("/requests/teacher/generated_offsets"), (std::vector<int64_t>{0, 0, 3, 4}));
     EXPECT_EQ(file.read_integers("/requests/student/generated_offsets"), (std::vector<int64_t>{0, 0, 0, 1}));
+}
+
+TEST_F(EvaluationFile, answers_of_one_model_become_kept_answers) {
+    const Communicator world = Communicator::duplicate(MPI_COMM_WORLD);
+    const AnswerPlace place{world.broadcast((folder / "answers").string()), "teacher"};
+    const double none = std::numeric_limits<double>::quiet_NaN();
+    teacher.answers = {"fingerprint", {-1.5, none, none}, {1, 0, 0}, {{}, {7, 8, 2}, {9}}};
+    student.answers = {"fingerprint", {-2.5, none, none}, {0, 0, 0}, {{}, {}, {5}}};
+    world.on_root([&] {
+        const auto asked = folder / "evaluation.h5", not_asked = folder / "without_requests.h5";
+        write_evaluation(asked, {teacher, student}, set, 2, {"softmax"}, Provenance{});
+        EXPECT_EQ(keep_evaluated_answers(asked, place), 3);
+        write_evaluation(not_asked, {EvaluatedModel{"teacher", teacher.tokens, {}, {}}}, set, 2, {"softmax"},
+                         Provenance{});
+        EXPECT_EQ(keep_evaluated_answers(not_asked, place), 0);
+    });
+    const KeptAnswers kept(place, "fingerprint", world);
+    ASSERT_EQ(kept.found().size(), 3U);
+    EXPECT_EQ(kept.found().at(0).loglikelihood, -1.5);
+    EXPECT_EQ(kept.found().at(0).greedy, 1);
+    EXPECT_TRUE(std::isnan(kept.found().at(1).loglikelihood));
+    EXPECT_EQ(kept.found().at(1).generated, (std::vector<int32_t>{7, 8, 2}));
+    EXPECT_EQ(kept.found().at(2).generated, (std::vector<int32_t>{9}));
 }
 
 TEST_F(EvaluationFile, recall_by_kind_length_and_depth) {

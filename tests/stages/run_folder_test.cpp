@@ -2,10 +2,15 @@
 // Opening run folders: new ones, those of the same job, those of another job, and taking over another run's results.
 #include "stages/run_folder.h"
 
+#include <ATen/ATen.h>
+
 #include "../selection/made_up_scores.h"
+#include "evaluation/evaluation_file.h"
+#include "evaluation/kept_answers.h"
 #include "job/job_reader.h"
 #include "selection/selection.h"
 #include "small_run.h"
+#include "storage/hdf5.h"
 
 namespace amalgam {
 namespace {
@@ -207,6 +212,30 @@ TEST_F(Reuse, later_stages_may_differ) {
     job.select.rule = "uniform";
     job.evaluate.sequences = 1;
     EXPECT_NO_THROW(open_run_folder(job));
+}
+
+TEST_F(Reuse, takes_over_what_the_teacher_answered_to_the_same_requests) {
+    job.evaluate.requests = (folder / "requests.h5").string();
+    test::put(job.evaluate.requests, "requests");
+    Job theirs = job;
+    theirs.name = source.filename().string();
+    theirs.reuse = "";
+    theirs.select.options["budget"] = "1";
+    open_run_folder(theirs);
+    HeldOutSet set;
+    set.tokens = at::zeros({1, 2}, at::kLong);
+    set.answers = {{}};
+    write_evaluation(source / "evaluation.h5",
+                     {{"teacher", {{1.0, 0.0}, {1.0, 0.0}, {}}, Answers{"fingerprint", {-1.5}, {1}, {{}}}, {}}}, set, 1,
+                     {"softmax"}, Provenance{});
+    open_run_folder(job);
+    const H5File kept = H5File::open(kept_answers_folder(run_folder()) / "teacher.0.h5");
+    EXPECT_EQ(kept.read_doubles("/loglikelihood"), std::vector<double>{-1.5});
+
+    test::put(job.evaluate.requests, "other requests");
+    job.name = "third";
+    open_run_folder(job);
+    EXPECT_FALSE(fs::exists(kept_answers_folder(run_folder())));
 }
 
 TEST_F(Reuse, of_a_job_that_scores_in_another_way_takes_the_alignment_alone) {
