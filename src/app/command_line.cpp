@@ -2,11 +2,11 @@
 #include "app/command_line.h"
 
 #include <CLI/CLI.hpp>
-#include <filesystem>
 #include <functional>
 #include <iostream>
 
 #include "app/check_command.h"
+#include "app/failure.h"
 #include "app/inspect_command.h"
 #include "app/measure_command.h"
 #include "app/memory.h"
@@ -26,12 +26,6 @@
 namespace amalgam {
 namespace {
 
-/// Of a file or folder that cannot even be looked at, most often for its permissions.
-std::string message_of(const std::filesystem::filesystem_error& error) {
-    return text(error.path1().string(), ": ", error.code().message(),
-                " (the program needs it) look at its permissions");
-}
-
 /// CLI11's own validators print the ends of open ranges with all their digits.
 CLI::Validator within(const Range& range) {
     return {[range](const std::string& word) {
@@ -47,15 +41,10 @@ int alone(const std::function<void()>& work) {
     try {
         work();
         return int(ExitCode::success);
-    } catch (const Error& error) {
-        log_rank(LogLevel::error, error.what());
-        return int(error.code());
-    } catch (const std::filesystem::filesystem_error& error) {
-        log_rank(LogLevel::error, message_of(error));
-        return int(ExitCode::bad_input);
     } catch (const std::exception& error) {
-        log_rank(LogLevel::error, error.what());
-        return int(ExitCode::failure);
+        const Failure failure = failure_of(error);
+        log_rank(LogLevel::error, failure.message);
+        return int(failure.code);
     }
 }
 
@@ -69,15 +58,10 @@ int run_job(int argc, char** argv, const std::string& file, const std::vector<st
     } catch (const SharedError& error) {
         if (session.world().is_root()) log_rank(LogLevel::error, error.what());
         return int(error.code());
-    } catch (const Error& error) {
-        log_rank(LogLevel::error, error.what());
-        session.abort(int(error.code()));
-    } catch (const std::filesystem::filesystem_error& error) {
-        log_rank(LogLevel::error, message_of(error));
-        session.abort(int(ExitCode::bad_input));
     } catch (const std::exception& error) {
-        log_rank(LogLevel::error, error.what());
-        session.abort(int(ExitCode::failure));
+        const Failure failure = failure_of(error);
+        log_rank(LogLevel::error, failure.message);
+        session.abort(int(failure.code));
     }
 }
 
