@@ -267,6 +267,19 @@ __device__ inline void copy_async(uint32_t shared, const void* global, bool pres
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(present ? 16 : 0)
                  : "memory");
 }
+/// How long the L2 cache keeps what is copied with it: it goes first, for bytes that are read once, which would only
+/// push out what others read again.
+__device__ inline uint64_t evict_first_policy() {
+    uint64_t policy;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+/// 16 bytes from device memory; zeros where `present` is false (nothing is read then). policy: evict_first_policy().
+__device__ inline void copy_async(uint32_t shared, const void* global, bool present, uint64_t policy) {
+    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(shared), "l"(global),
+                 "r"(present ? 16 : 0), "l"(policy)
+                 : "memory");
+}
 __device__ inline void copies_commit() {
     asm volatile("cp.async.commit_group;" ::: "memory");
 }

@@ -332,17 +332,19 @@ __device__ __forceinline__ float column_sum(float x) {
     return x + __shfl_xor_sync(~0U, x, 16);
 }
 
-/// Starts the copy of a warp's tile: keys `first` and on of a slot's keys (or values), zeros from `end` on.
+/// Starts the copy of a warp's tile: keys `first` and on of a slot's keys (or values), zeros from `end` on. A step
+/// reads them once (a key head's blocks of further query heads at the same time), so they leave the L2 cache first.
 template <int width>
 __device__ __forceinline__ void copy_tile(std::uint32_t to, const Bfloat16* cache, int first, int end, int lane) {
     using Tile = Tiles<width>;
     constexpr int pieces = width / 8;
+    const std::uint64_t policy = hopper::evict_first_policy();
 #pragma unroll
     for (int i = 0; i < Tile::keys * pieces / 32; ++i) {
         const int piece = i * 32 + lane, key = piece / pieces, column = piece % pieces;
         const bool present = first + key < end;
         hopper::copy_async(to + key * Tile::stride + column * 16,
-                           cache + std::int64_t(present ? first + key : first) * width + column * 8, present);
+                           cache + std::int64_t(present ? first + key : first) * width + column * 8, present, policy);
     }
 }
 

@@ -10,7 +10,8 @@
 // Weights come by asynchronous copies, some stages ahead, from before the kernels in front have ended. Every thread
 // copies just what it multiplies itself, so that nobody waits for anybody in the stream of weights: of each row of a
 // tile, lane q of four takes the 8 channels from 8 q and from 32 + 8 q of every 64, four at a time as the channels 2 q,
-// 2 q + 1, 2 q + 8, 2 q + 9 of a product. x lies in shared memory in the order in which the products take it.
+// 2 q + 1, 2 q + 8, 2 q + 9 of a product. x lies in shared memory in the order in which the products take it. A weight
+// is read once a call: it leaves the L2 cache first, so that it pushes out nothing that the next kernels read again.
 //
 // The factor of an RMS norm is common to a row of x: it is applied to the sums, and the norm's weights to x.
 #include <algorithm>
@@ -208,6 +209,7 @@ __global__ void __launch_bounds__(32 * warps, 2) product_kernel(const __grid_con
     }
 
     // --- the stream of weights ---
+    const std::uint64_t policy = hopper::evict_first_policy();
     const auto* weight = static_cast<const Bfloat16*>(c.p.weight.data);
     const int out = int(c.p.out), half = out / 2;
     const Bfloat16 *upper = nullptr, *lower = nullptr;
@@ -222,10 +224,10 @@ __global__ void __launch_bounds__(32 * warps, 2) product_kernel(const __grid_con
     const auto fetch = [&](int stage) {
         if (next_tile < end) {
             const uint32_t to = shared_address(ring) + stage * stage_bytes + lane * 16;
-            hopper::copy_async(to, upper, true);
-            hopper::copy_async(to + 512, upper + 32, true);
-            hopper::copy_async(to + 1024, lower, true);
-            hopper::copy_async(to + 1536, lower + 32, true);
+            hopper::copy_async(to, upper, true, policy);
+            hopper::copy_async(to + 512, upper + 32, true, policy);
+            hopper::copy_async(to + 1024, lower, true, policy);
+            hopper::copy_async(to + 1536, lower + 32, true, policy);
             upper += chunk;
             lower += chunk;
             if (++next_chunk == count) {
