@@ -42,12 +42,18 @@ auto with_width(std::int64_t width, Body&& body) {
     return body(std::integral_constant<int, 128>{});
 }
 
-/// How the blocks of a call share the keys: a stretch is `share` keys of a row, the last of a row what is left. So all
-/// blocks but those have the same work, whatever the lengths of the rows are.
+/// How the blocks of a call share the keys: a row is cut into stretches of as many keys, the last of them has what is
+/// left. It depends on the shape and on the row's own length.
 struct Sharing {
-    int splits;       // stretches of a row that is full
-    int share;        // keys: a multiple of what the warps of a block take in a turn
+    int splits;       // stretches of a row, at most
+    int turn;         // keys that the warps of a block take at a time
+    int least_share;  // keys of a stretch: a multiple of `turn`
     int head_blocks;  // of query heads, of one key head
+
+    /// Keys of a stretch, of a row that sees so many.
+    __device__ int share(int keys) const {
+        return max(least_share, (keys + splits * turn - 1) / (splits * turn) * turn);
+    }
 };
 
 struct Call {
@@ -70,7 +76,7 @@ struct Stretch {
 
     __device__ explicit Stretch(const Call& c) {
         const CacheShape& s = c.a.shape;
-        const int head_blocks = c.sharing.head_blocks, share = c.sharing.share;
+        const int head_blocks = c.sharing.head_blocks;
         const int group = int(s.query_heads / s.key_value_heads), of_group = int(blockIdx.x) % head_blocks * heads;
         row = int(blockIdx.z);
         split = int(blockIdx.y);
@@ -80,6 +86,7 @@ struct Stretch {
         slot = c.a.slot[row];
         const int length = newest = c.a.length[row];
         const int all_end = length + 1, all_begin = c.a.window > 0 ? max(0, all_end - int(c.a.window)) : 0;
+        const int share = c.sharing.share(all_end - all_begin);
         splits = (all_end - all_begin + share - 1) / share;
         skipped = slot < 0 || length < 0 || length >= s.capacity || split >= splits;
         begin = all_begin + split * share;

@@ -69,8 +69,10 @@ void decode_attention(const DecodeAttention& arguments, int threads);
 
 /// On device memory, queued on `stream`; only in builds with CUDA. Rows whose length the cache has no place for are
 /// left alone. Launches depend on the shape only, so that they can be recorded once and replayed with other contents
-/// of `slot` and `length`. The attention reads these, and all tokens of the cache but the new ones, while kernels in
-/// front of it are at work (kernels/cuda/dependent_launch.cuh): these must not write them.
+/// of `slot` and `length`. Into how many parts a row's keys are cut depends on the shape, its number of rows included,
+/// and on the row's own length: alone, a sequence may get other last bits than in a batch. The attention reads these,
+/// and all tokens of the cache but the new ones, while kernels in front of it are at work
+/// (kernels/cuda/dependent_launch.cuh): these must not write them.
 namespace cuda {
 
 /// True for widths 32, 64, 96 and 128.

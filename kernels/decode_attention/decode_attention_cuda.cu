@@ -2,6 +2,7 @@
 // How many blocks share a row's keys, and the calls of decode_attention.h but for the append alone.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "kernels/decode_attention/cuda_call.cuh"
@@ -14,8 +15,7 @@ using namespace decode;
 
 constexpr float log2_e = 1.44269504F;
 
-/// The number of stretches, up to `most`, that promises the least time, which is counted in keys that a block reads.
-/// `span`: keys of a full row.
+/// As many stretches, up to `most`, as promise the least time. `span`: keys of a full row.
 Sharing sharing_of(const CacheShape& s, std::int64_t span, std::int64_t most) {
     static const int processors = multiprocessors();
     const auto [turn, bytes] = with_width(s.width, [](auto width) {
@@ -27,21 +27,30 @@ Sharing sharing_of(const CacheShape& s, std::int64_t span, std::int64_t most) {
     const int head_blocks = int((s.query_heads / s.key_value_heads + heads - 1) / heads);
     const std::int64_t blocks = s.batch * s.key_value_heads * head_blocks;
     const std::int64_t start = 48 * 128 / s.width;  // what a block takes to begin and to end
-    Sharing best{1, 0, head_blocks};
-    std::int64_t least = 0;
-    for (std::int64_t wanted = 1; wanted <= most; ++wanted) {
-        const std::int64_t share = (span + wanted * turn - 1) / (wanted * turn) * turn,
-                           splits = (span + share - 1) / share;
-        const std::int64_t waves = (blocks * splits + places - 1) / places;
-        // Rows of unequal lengths leave places without work at the end, for half a share or so; parts are put together
-        // one after the other.
-        const std::int64_t cost = waves * (share + start) + share / 4 + (splits > 1 ? 2 * splits : 0);
-        if (best.share == 0 || cost < least) {
-            best.splits = int(splits), best.share = int(share);
-            least = cost;
+
+    struct Cut {
+        std::int64_t splits = 0, share = 0, cost = 0;
+    };
+    const auto cheapest = [&](std::int64_t most_waves) {
+        Cut best;
+        for (std::int64_t wanted = 1; wanted <= most; ++wanted) {
+            const std::int64_t share = (span + wanted * turn - 1) / (wanted * turn) * turn,
+                               splits = (span + share - 1) / share, waves = (blocks * splits + places - 1) / places;
+            if (waves > most_waves) continue;
+            // In keys that a block reads. Rows of unequal lengths leave places without work at the end, for half a
+            // share or so; parts are put together one after the other.
+            const std::int64_t cost = waves * (share + start) + share / 4 + (splits > 1 ? 2 * splits : 0);
+            if (best.splits == 0 || cost < best.cost) best = {splits, share, cost};
         }
-    }
-    return best;
+        return best;
+    };
+    // Where one wave of blocks nearly fills the GPU, more of them only cost: their blocks start late, without keys
+    // fetched during the kernel in front, and a row has more parts. Such a wave runs as long as its longest stretch, so
+    // that each row is cut evenly, however long it is; several waves fill the places best with stretches of one length.
+    const Cut one_wave = cheapest(1);
+    if (4 * blocks * one_wave.splits >= 3 * places) return {int(one_wave.splits), turn, turn, head_blocks};
+    const Cut cut = cheapest(std::numeric_limits<std::int64_t>::max());
+    return {int(cut.splits), turn, int(cut.share), head_blocks};
 }
 Sharing sharing_of(const CacheShape& s) {
     return sharing_of(s, std::max<std::int64_t>(s.capacity, 1), most_splits);

@@ -23,8 +23,9 @@ const Case cases[] = {{1, 1, 32, 8, 0, {0}},
                       {9, 1, 64, 200, 0, {199, 30}},
                       {4, 2, 32, 400, 5, {399, 3, 4, 5, 200}},
                       {3, 3, 64, 1200, 1050, {1199, 1049, 1050, 10}},
-                      {2, 1, 128, 4100, 0, {4099, 2111}}};  // more parts than lanes of a warp
-const Case odd_case = {4, 2, 14, 90, 0, {3, 89, 40}};       // no width of the device's
+                      {2, 1, 128, 4100, 0, {4099, 2111}},           // more parts than lanes of a warp
+                      {16, 16, 128, 512, 0, {511, 300, 255, 64}}};  // blocks that fill a GPU: rows cut evenly
+const Case odd_case = {4, 2, 14, 90, 0, {3, 89, 40}};               // no width of the device's
 
 struct Operands {
     Operands(ElementType type, const Case& c)
