@@ -27,9 +27,12 @@ __global__ void __launch_bounds__(threads) append_kernel(const __grid_constant__
     T* y = query   ? row_of<T>(a.rotated, row) + std::int64_t(head) * width
            : value ? static_cast<T*>(a.values) + in_cache(s, slot, head, position)
                    : static_cast<T*>(a.keys) + in_cache(s, slot, head, position);
-    T low[pairs], high[pairs];
-    turn_head(a, x, query ? a.q_norm : value ? nullptr : a.k_norm, !value, position, low, high);
-    store_head(y, width, low, high);
+    TableRow<pairs> table;
+    if (!value) table.load(a, position);
+    Head<T, pairs> channels;
+    channels.load(x, width);
+    channels.append(a, query, value, table);
+    channels.store(y, width);
 }
 
 }  // namespace

@@ -53,27 +53,43 @@ struct alignas(16) NewToken {
     Bfloat16 q[heads][width], k[width], v[width];
 };
 
-/// Makes it, by the warps of a block, and writes k and v into the cache where the block has the newest position.
+/// Of the rotation, per lane of a head.
 template <int width>
-__device__ __forceinline__ void append(const Call& c, const Stretch& at, NewToken<width>& token) {
-    constexpr int pairs = (width / 2 + 31) / 32;
+constexpr int pairs = (width / 2 + 31) / 32;
+
+/// Makes it, by the warps of a block, and writes k and v into the cache where the block has the newest position. A warp
+/// loads all its heads at once: one after the other, they would keep the whole block waiting.
+template <int width>
+__device__ __forceinline__ void append(const Call& c, const Stretch& at, const TableRow<pairs<width>>& table,
+                                       NewToken<width>& token) {
+    constexpr int rounds = (heads + 2 + warps - 1) / warps;
     const CacheAppend& a = c.append;
     const bool has_newest = at.end == at.newest + 1,
                writes = has_newest && at.first_head % (c.a.shape.query_heads / c.a.shape.key_value_heads) == 0;
-    for (int head = int(threadIdx.x) / 32; head < at.heads_here + (has_newest ? 2 : 0); head += warps) {
+    const int warp = int(threadIdx.x) / 32, count = at.heads_here + (has_newest ? 2 : 0);
+    Head<Bfloat16, pairs<width>> channels[rounds];
+#pragma unroll
+    for (int i = 0; i < rounds; ++i) {
+        const int head = warp + i * warps;
+        if (head >= count) continue;
         const bool query = head < at.heads_here, value = head == at.heads_here + 1;
-        const Bfloat16* x = row_of<Bfloat16>(query   ? a.q
-                                             : value ? a.v
-                                                     : a.k,
-                                             at.row) +
-                            std::int64_t(query ? at.first_head + head : at.key_head) * width;
-        Bfloat16 low[pairs], high[pairs];
-        turn_head(a, x, query ? a.q_norm : value ? nullptr : a.k_norm, !value, at.newest, low, high);
-        store_head(query ? token.q[head] : value ? token.v : token.k, width, low, high);
+        channels[i].load(row_of<Bfloat16>(query   ? a.q
+                                          : value ? a.v
+                                                  : a.k,
+                                          at.row) +
+                             std::int64_t(query ? at.first_head + head : at.key_head) * width,
+                         width);
+    }
+#pragma unroll
+    for (int i = 0; i < rounds; ++i) {
+        const int head = warp + i * warps;
+        if (head >= count) continue;
+        const bool query = head < at.heads_here, value = head == at.heads_here + 1;
+        channels[i].append(a, query, value, table);
+        channels[i].store(query ? token.q[head] : value ? token.v : token.k, width);
         if (query || !writes) continue;
         void* cache = value ? a.values : a.keys;
-        store_head(static_cast<Bfloat16*>(cache) + in_cache(c.a.shape, at.slot, at.key_head, at.newest), width, low,
-                   high);
+        channels[i].store(static_cast<Bfloat16*>(cache) + in_cache(c.a.shape, at.slot, at.key_head, at.newest), width);
     }
 }
 
@@ -112,12 +128,15 @@ __global__ void __launch_bounds__(threads) attention_kernel(const __grid_constan
     // All keys but the newest have been there since earlier steps.
     const bool early = appends || first + (Tile::stages - 2) * step + Tile::keys <= at.newest;
     if (early) fetch_first();
+    [[maybe_unused]] TableRow<pairs<width>> table;
+    if constexpr (appends)
+        if (!at.skipped) table.load(c.append, at.newest);
     wait_for_earlier_kernels();
     if (at.skipped) return;
     if (!early) fetch_first();
     __shared__ NewToken<appends ? width : 1> token;
     if constexpr (appends) {
-        append(c, at, token);
+        append(c, at, table, token);
         __syncthreads();
     }
 
