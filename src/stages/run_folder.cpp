@@ -25,8 +25,18 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Keys that may change when a run is started again: they do not change what is computed.
-Job comparable(Job job) {
+using TrainingStages = std::initializer_list<TrainingJob*>;
+
+template <class Change>
+void change_micro_batches(Job& job, const Change& change) {
+    for (TrainingJob* stage : TrainingStages{&job.align, &job.score, &job.distill, &job.finetune}) {
+        stage->micro_batch_sequences = change(stage->micro_batch_sequences);
+        for (TrainingPhase& phase : stage->phases) phase.micro_batch_sequences = change(phase.micro_batch_sequences);
+    }
+}
+
+/// Without the keys that do not change a bit of what is computed.
+Job without_means(Job job) {
     const Job defaults;
     job.name = defaults.name;
     job.output = defaults.output;
@@ -35,14 +45,29 @@ Job comparable(Job job) {
     job.log_every_steps = defaults.log_every_steps;
     job.peak_flops = defaults.peak_flops;
     job.data.allow_other_tokenizer = defaults.data.allow_other_tokenizer;
-    job.threads_per_rank = defaults.threads_per_rank;
     job.checkpoint = defaults.checkpoint;
     job.deadlines = defaults.deadlines;
     job.max_skipped_updates = defaults.max_skipped_updates;
     job.score.ranks_per_candidate = defaults.score.ranks_per_candidate;
+    const int64_t context = job.sharding.context;
     job.sharding = defaults.sharding;
+    job.sharding.context = context;
     job.score.candidates_in_step = defaults.score.candidates_in_step;
     job.score.teacher_cache_gib = defaults.score.teacher_cache_gib;
+    return job;
+}
+
+/// Without all keys that may change when a run is started again: those that say how the work is divided change results
+/// by their rounding alone, and somebody whose memory is too small must be able to change them.
+Job comparable(Job job) {
+    job = without_means(job);
+    const Job defaults;
+    job.threads_per_rank = defaults.threads_per_rank;
+    job.sharding.context = defaults.sharding.context;
+    change_micro_batches(job, [](int64_t) { return int64_t{0}; });
+    for (int64_t* chunk : {&job.score.loss_chunk_tokens, &job.distill.loss_chunk_tokens,
+                           &job.finetune.loss_chunk_tokens, &job.evaluate.loss_chunk_tokens})
+        *chunk = 0;
     return job;
 }
 
@@ -97,9 +122,11 @@ std::string difference(const Job& before, const Job& now) {
 void warn_of_other_bits(const Job& before, const Job& now, const fs::path& folder) {
     if (!now.deterministic) return;
     const auto bits = [](const Job& job) {
-        Job these;
+        Job these = without_means(job);
         these.threads_per_rank = std::max<int64_t>(1, job.threads_per_rank);
-        these.sharding.context = job.sharding.context;
+        // Micro-batches that are not given are one sequence, but those of gates.
+        change_micro_batches(these, [](int64_t sequences) { return std::max<int64_t>(1, sequences); });
+        if (gates_are_trained(job)) these.score.micro_batch_sequences = gate_micro_batch(job.score);
         return these;
     };
     const std::string differs = difference(bits(before), bits(now));

@@ -11,6 +11,8 @@ using test::differing_datasets;
 using test::expect_end;
 using Names = std::vector<std::string>;
 
+namespace fs = std::filesystem;
+
 class Phases : public test::SmallRun {
   protected:
     Phases() {
@@ -50,6 +52,40 @@ TEST_F(Phases, of_a_run_that_is_killed_in_each_of_them) {
     const ScoreTable scores = read_scores(result("scores.h5"));
     EXPECT_EQ(scores.candidates.front().measured_tokens, (std::vector<int64_t>{0, 192, 864}));
     EXPECT_NE(test::content_of(result("metrics.csv")).find(",distill,,,4,576,"), std::string::npos);
+}
+
+/// What the program advises somebody whose memory was too small for a step.
+TEST_F(Phases, go_on_with_smaller_micro_batches_and_chunks) {
+    const std::vector<TrainingJob*> stages = {&job.align, &job.score, &job.distill};
+    const auto set_micro_batches = [&](int64_t first, int64_t second) {
+        for (TrainingJob* stage : stages) {
+            stage->micro_batch_sequences = first;
+            stage->phases[0].micro_batch_sequences = first;
+            stage->phases[1].micro_batch_sequences = second;
+        }
+    };
+    set_micro_batches(6, 3);
+    job.name = "undisturbed";
+    expect_end(run(2), 0, {"finished in"});
+    const fs::path expected = run_folder();
+    job.name = "run";
+    killed_at("align", 4, {"align: phase 2 of 2"});
+    set_micro_batches(2, 1);
+    killed_at("score", 4, {"other bits", "align.micro_batch_sequences: was 6, now 2", "align: finished"});
+    set_micro_batches(3, 1);
+    job.score.loss_chunk_tokens = job.distill.loss_chunk_tokens = 7;
+    killed_at("distill", 4, {"distill.loss_chunk_tokens: was 0, now 7", "score: finished"});
+    set_micro_batches(1, 1);
+    expect_end(run(2), 0, {"distill.phases: was [{", "distill: goes on from step", "distill: finished"});
+    for (const char* file : {"checkpoints/align.h5", "checkpoints/distill.h5"})
+        expect_near_weights(expected / file, result(file));
+    const auto scores = read_scores(result("scores.h5")).scored(),
+               before = read_scores(expected / "scores.h5").scored();
+    ASSERT_EQ(scores.size(), before.size());
+    for (size_t i = 0; i < scores.size(); ++i) EXPECT_NEAR(scores[i].score / before[i].score, 1.0, 1e-3) << i;
+    // What does change results is still refused.
+    job.distill.phases[1].batch_sequences = 3;
+    expect_end(run(1), 2, {"another job"});
 }
 
 }  // namespace

@@ -39,20 +39,6 @@ class ContextPipeline : public test::SmallRun {
         return values;
     }
 
-    void expect_near_weights(const fs::path& a, const fs::path& b) const {
-        const H5File expected = H5File::open(a), found = H5File::open(b);
-        int64_t compared = 0;
-        for (const DatasetInfo& dataset : expected.list("/")) {
-            if (dataset.type != StoredType::float32) continue;
-            const at::Tensor x = at::empty(dataset.shape), y = at::empty(dataset.shape);
-            expected.read(dataset.path, dataset.type, x.data_ptr());
-            found.read(dataset.path, dataset.type, y.data_ptr());
-            EXPECT_LT(test::relative_error(y, x), 1e-3) << dataset.path;
-            ++compared;
-        }
-        EXPECT_GT(compared, 20);
-    }
-
     /// Numbers of two result files; `names`: of the datasets.
     void expect_near_numbers(const fs::path& found, const fs::path& expected, const Names& names) const {
         const H5File a = H5File::open(found), b = H5File::open(expected);

@@ -54,6 +54,8 @@ TEST_F(RunFolder, what_does_not_change_results_may_change) {
     job.checkpoint.keep_last = 3;
     job.score.ranks_per_candidate = 2;
     job.score.teacher_cache_gib = 0.0;
+    job.align.micro_batch_sequences = job.finetune.micro_batch_sequences = 1;
+    job.score.loss_chunk_tokens = job.finetune.loss_chunk_tokens = job.evaluate.loss_chunk_tokens = 5;
     job.peak_flops = "2e12";
     job.data.allow_other_tokenizer = true;
     EXPECT_NO_THROW(open_run_folder(job));
