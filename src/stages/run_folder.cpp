@@ -233,18 +233,21 @@ void take_over(const Job& job, const std::vector<InputFile>& inputs) {
     const fs::path source = job.reuse, target = job.run_folder();
     const std::string problem = reuse_problem(job);
     require(problem.empty(), problem);
-    const Job theirs = read_record(source / "job.yaml");
+    const auto made_from = read_inputs(source);
+    const auto changed = [&](const std::string& key) {
+        return made_from ? difference(*made_from, inputs, key) : std::string();
+    };
+    // What validation files hold is compared below, where it matters.
+    const Job theirs = with_paths_of(job, read_record(source / "job.yaml"), [&](const std::string& key) {
+        return made_from && (key == "data.validation" || is_same(*made_from, inputs, key));
+    });
     const std::string differs = difference(up_to_align(theirs), up_to_align(job));
     require(differs.empty(), "reuse: ", source.string(),
             " was made by another job (its results would not be this job's):", differs);
-    const auto made_from = read_inputs(source);
     if (!made_from)
         warn(text("reuse: ", source.string(),
                   " does not say what it was made from (an earlier version wrote it); its inputs are taken for "
                   "unchanged"));
-    const auto changed = [&](const std::string& key) {
-        return made_from ? difference(*made_from, inputs, key) : std::string();
-    };
     const std::string other = changed("teacher.path") + changed("data.training") + changed("student.start") +
                               (trains_on_questions(job.align) ? changed("data.validation") : "");
     require(other.empty(), "reuse: ", source.string(),
@@ -308,9 +311,13 @@ void open_run_folder(const Job& job) {
                 warn(text(entry.path().string(), ": left by an interrupted write, removed"));
                 remove_left(entry.path());
             }
+    const std::vector<InputFile> inputs = look_at_input_files(job);
     std::optional<std::vector<InputFile>> made_from;
     if (fs::exists(job_file)) {
-        Job before = read_record(job_file);
+        made_from = read_inputs(folder);
+        Job before = with_paths_of(job, read_record(job_file), [&](const std::string& key) {
+            return made_from && (!is_used(job, key) || is_same(*made_from, inputs, key));
+        });
         if (!fs::exists(folder / "evaluation.h5")) before.evaluate = job.evaluate;  // nothing depends on it yet
         before.export_to.formats = job.export_to.formats;  // each has a folder of its own, which is there or not
         if (!is_exported(folder)) before.export_to = job.export_to;
@@ -319,13 +326,11 @@ void open_run_folder(const Job& job) {
             differs.empty(), folder.string(),
             " holds a run of another job (results would be mixed); choose another name or remove the folder:", differs);
         if (is_used(job, "data.training")) warn_of_other_bits(before, job, folder);
-        made_from = read_inputs(folder);
         if (!made_from && is_used(job, "teacher.path"))
             warn(text(folder.string(),
                       ": does not say what it was made from (an earlier version of the program began "
                       "the run); its inputs are taken for unchanged"));
     }
-    const std::vector<InputFile> inputs = look_at_input_files(job);
     if (made_from) expect_same_inputs(job, *made_from, inputs);
     if (!made_from || *made_from != inputs) write_inputs(folder, inputs);
     write_record(job_file, job);

@@ -38,9 +38,11 @@ std::string words_for(const InputFile& file) {
     return text(file.bytes, " bytes, digest ", file.digest.substr(0, 12));
 }
 
+/// That of the teacher's folder with this name; other keys are of one file, whatever its name.
 const InputFile* find(const std::vector<InputFile>& all, const std::string& key, const std::string& name) {
+    const bool has_one = key != "teacher.path" && key != texts_of_teacher;
     for (const InputFile& file : all)
-        if (file.key == key && file.name == name) return &file;
+        if (file.key == key && (has_one || file.name == name)) return &file;
     return nullptr;
 }
 
@@ -68,6 +70,21 @@ std::vector<InputFile> look_at_input_files(const Job& job) {
         if (!path.empty()) add(all, key, fs::path(path).filename().string(), path);
     for (const char* name : text_files) add(all, texts_of_teacher, name, teacher / name);
     return all;
+}
+
+Job with_paths_of(const Job& job, Job other, const std::function<bool(const std::string& key)>& where) {
+    const auto take = [&](const char* key, const std::string& path, std::string& others) {
+        if (!path.empty() && !others.empty() && path != others && where(key)) others = path;
+    };
+    take("teacher.path", job.teacher.path, other.teacher.path);
+    take("data.training", job.data.training, other.data.training);
+    take("data.validation", job.data.validation, other.data.validation);
+    take("evaluate.requests", job.evaluate.requests, other.evaluate.requests);
+    if (std::string start = start_of(other.student); !start.empty()) {
+        take("student.start", start_of(job.student), start);
+        other.student.options["start"] = start;
+    }
+    return other;
 }
 
 void write_inputs(const fs::path& run_folder, const std::vector<InputFile>& inputs) {
@@ -102,13 +119,20 @@ std::string difference(const std::vector<InputFile>& before, const std::vector<I
         const InputFile* is = find(now, key, was.name);
         if (is == nullptr)
             lines += text("\n  ", key, ": ", was.name, ": was ", words_for(was), ", is not there any more");
-        else if (*is != was)
-            lines += text("\n  ", key, ": ", was.name, ": was ", words_for(was), ", is ", words_for(*is));
+        else if (is->bytes != was.bytes || is->digest != was.digest)
+            lines += text("\n  ", key, ": ", was.name, ": was ", words_for(was), ", is ",
+                          is->name == was.name ? "" : is->name + ", ", words_for(*is));
     }
     for (const InputFile& is : now)
         if (is.key == key && find(before, key, is.name) == nullptr)
             lines += text("\n  ", key, ": ", is.name, ": was not there, is ", words_for(is));
     return lines;
+}
+
+bool is_same(const std::vector<InputFile>& before, const std::vector<InputFile>& now, const std::string& key) {
+    for (const InputFile& file : before)
+        if (file.key == key) return difference(before, now, key).empty();
+    return false;
 }
 
 }  // namespace amalgam

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <optional>
 
 #include "job/job.h"
@@ -27,8 +28,15 @@ void write_inputs(const std::filesystem::path& run_folder, const std::vector<Inp
 /// None if the run is of a version of the program that did not write them. Throws Error(damaged_file).
 std::optional<std::vector<InputFile>> read_inputs(const std::filesystem::path& run_folder);
 
-/// How inputs of one key have changed, a line for each file; empty if they have not.
+/// `other` with the paths of `job` for those input keys of both `where` this is true: one file has many paths
+/// (relative, through links, copied elsewhere), which make no other job.
+Job with_paths_of(const Job& job, Job other, const std::function<bool(const std::string& key)>& where);
+
+/// How inputs of one key have changed, a line for each file; empty if they have not. Where they lie does not count.
 std::string difference(const std::vector<InputFile>& before, const std::vector<InputFile>& now, const std::string& key);
+
+/// Are there files of this key, and are they the same?
+bool is_same(const std::vector<InputFile>& before, const std::vector<InputFile>& now, const std::string& key);
 
 /// The keys that input files have, in their order. Files of a teacher that only exports copy have a key of their own.
 const std::vector<std::string>& input_keys();

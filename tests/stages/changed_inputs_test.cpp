@@ -58,6 +58,63 @@ TEST_F(ChangedInputs, copies_are_no_changes) {
     EXPECT_NO_THROW(open_run_folder(job));
 }
 
+TEST_F(ChangedInputs, other_paths_to_the_same_files_are_no_changes) {
+    job.evaluate.requests = (folder / "requests.h5").string();
+    test::put(job.evaluate.requests, "some");
+    const fs::path trained = folder / "trained.h5";
+    test::put(trained, "a student");
+    job.student = parse_job("student: {variant: kda_v1, start: " + trained.string() + "}", "job.yaml").student;
+    leave({"checkpoints/distill.h5", "evaluation.h5", "student/config.json"});
+    fs::create_directory_symlink(folder / "teacher", folder / "link");
+    fs::create_symlink(folder / "train.h5", folder / "linked.h5");
+    fs::copy_file(folder / "validation.h5", folder / "copied.h5");
+    fs::rename(trained, folder / "moved.h5");
+    job.teacher.path = (folder / "link").string() + "/./";
+    job.data.training = (folder / "linked.h5").string();
+    job.data.validation = (folder / "teacher" / ".." / "copied.h5").string();
+    job.evaluate.requests = fs::relative(job.evaluate.requests).string();
+    job.student.options["start"] = (folder / "moved.h5").string();
+    EXPECT_NO_THROW(open_run_folder(job));
+    EXPECT_NE(test::content_of(result("job.yaml")).find("linked.h5"), std::string::npos) << "what was run last";
+    fs::remove(result("evaluation.h5"));  // no file for reuse to read
+    Job second = job;
+    second.name = "second";
+    second.reuse = run_folder().string();
+    second.data.training = (folder / "train.h5").string();
+    second.data.validation = (folder / "validation.h5").string();
+    test::put(result("checkpoints/transfer.h5"), "transferred");
+    EXPECT_NO_THROW(open_run_folder(second));
+}
+
+/// Another path to other content is another job, and is called by its path.
+TEST_F(ChangedInputs, other_files_are_refused_by_their_paths) {
+    leave({"checkpoints/transfer.h5", "checkpoints/align.h5"});
+    const Job good = job;
+    fs::copy_file(folder / "train.h5", folder / "other.h5");
+    flip_last_byte(folder / "other.h5");
+    job.data.training = (folder / "other.h5").string();
+    expect_refused({"another job", "data.training: was", "train.h5", "now", "other.h5"});
+    job = good;
+    job.data.validation = (folder / "other.h5").string();
+    EXPECT_NO_THROW(open_run_folder(job)) << "nothing was measured yet";
+    job.evaluate.requests = (folder / "other.h5").string();
+    leave({"evaluation.h5"});
+    job.evaluate.requests = "";
+    expect_refused({"evaluate.requests: was", "now \"\""});
+    job = good;
+    job.name = "second";
+    job.reuse = run_folder().parent_path() / good.name;
+    job.data.training = (folder / "other.h5").string();
+    expect_error([&] { open_run_folder(job); }, ExitCode::bad_input, {"reuse: " + job.reuse, "data.training: was"});
+    // Of an earlier version it is not known what the files held.
+    job = good;
+    fs::remove(result("inputs.json"));
+    const std::string yaml = test::content_of(result("job.yaml"));
+    test::put(result("job.yaml"), yaml.substr(0, yaml.rfind("# SHA-256")));
+    job.teacher.path += "/";
+    expect_error([&] { open_run_folder(job); }, ExitCode::bad_input, {"teacher.path"});
+}
+
 TEST_F(ChangedInputs, of_the_corpora_are_refused_once_something_was_made_of_them) {
     leave({"checkpoints/transfer.h5"});
     flip_last_byte(folder / "train.h5");

@@ -95,6 +95,10 @@ TEST_F(RunFolder, a_truncated_job_file_is_called_damaged) {
 
 TEST_F(RunFolder, another_job_is_refused_and_its_keys_are_named) {
     open_run_folder(job);
+    test::put(result("checkpoints/transfer.h5"), "a result");
+    const fs::path elsewhere = folder / "elsewhere";
+    fs::copy(job.teacher.path, elsewhere);
+    test::put(elsewhere / "config.json", test::content_of(elsewhere / "config.json") + " ");
     expect_refused([](Job& j) { j.seed = 4; }, {"seed: was 0, now 4"});
     expect_refused([](Job& j) { j.align.tokens += 96; }, {"align.tokens: was 576, now 672"});
     expect_refused([](Job& j) { j.distill.tokens += 96; }, {"distill.tokens"});
@@ -103,9 +107,9 @@ TEST_F(RunFolder, another_job_is_refused_and_its_keys_are_named) {
                    {"select.layers: was [], now [1]"});
     expect_refused([](Job& j) { j.deterministic = false; }, {"deterministic"});
     expect_refused(
-        [](Job& j) {
+        [&](Job& j) {
             j.student.options["rope"] = true;
-            j.teacher.path = "elsewhere";
+            j.teacher.path = elsewhere.string();
         },
         {"student.rope", "teacher.path", "elsewhere"});
 }
