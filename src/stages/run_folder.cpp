@@ -186,6 +186,14 @@ bool has_results(const fs::path& folder, const std::string& except = "") {
     return false;
 }
 
+/// Of whatever stage, or a part of one. Without any the folder may become that of another job.
+bool has_any_result(const fs::path& folder) {
+    if (has_results(folder) || has_results(kept_answers_folder(folder)) || is_exported(folder)) return true;
+    for (const char* sub : {"checkpoints", "candidates", "learning_rates"})
+        if (has_results(folder / sub)) return true;
+    return false;
+}
+
 /// Were results made of the inputs of this key?
 bool is_used(const Job& job, const std::string& key) {
     const fs::path folder = job.run_folder();
@@ -322,9 +330,14 @@ void open_run_folder(const Job& job) {
         before.export_to.formats = job.export_to.formats;  // each has a folder of its own, which is there or not
         if (!is_exported(folder)) before.export_to = job.export_to;
         const std::string differs = difference(comparable(before), comparable(job));
-        require(
-            differs.empty(), folder.string(),
-            " holds a run of another job (results would be mixed); choose another name or remove the folder:", differs);
+        if (!differs.empty() && !has_any_result(folder)) {
+            info(text(folder.string(), ": the job has changed since the run began, before it made anything:", differs));
+            for (const char* of_that_job : {"metrics.csv", "stalled"}) remove_left(folder / of_that_job);
+        } else {
+            require(differs.empty(), folder.string(),
+                    " holds a run of another job (results would be mixed); choose another name or remove the folder:",
+                    differs);
+        }
         if (is_used(job, "data.training")) warn_of_other_bits(before, job, folder);
         if (!made_from && is_used(job, "teacher.path"))
             warn(text(folder.string(),

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Opening a run folder: a new one gets the resolved job; one that is there must belong to the same job.
+// Opening a run folder: a new one, or one without results, gets the resolved job; any other must belong to the same
+// job.
 #pragma once
 
 #include "job/job.h"

@@ -114,6 +114,25 @@ TEST_F(RunFolder, another_job_is_refused_and_its_keys_are_named) {
         {"student.rope", "teacher.path", "elsewhere"});
 }
 
+/// Such as one whose first start was refused.
+TEST_F(RunFolder, without_results_takes_any_job) {
+    open_run_folder(job);
+    test::put(result("metrics.csv"), "of the first");
+    test::put(result("stalled"), "1");
+    job.seed = 4;
+    open_run_folder(job);
+    EXPECT_EQ(read_job(result("job.yaml")).seed, 4);
+    EXPECT_FALSE(fs::exists(result("metrics.csv")));
+    EXPECT_FALSE(fs::exists(result("stalled")));
+    for (const char* file : {"checkpoints/transfer.h5", "learning_rates/align.h5", "candidates/gates.h5", "scores.h5",
+                             "answers/teacher.0.h5", "student/config.json"}) {
+        fs::create_directories(result(file).parent_path());
+        test::put(result(file), "a result");
+        expect_refused([](Job& j) { j.seed = 5; }, {"seed: was 4, now 5"});
+        fs::remove(result(file));
+    }
+}
+
 TEST_F(RunFolder, leftovers_of_interrupted_writes_are_removed) {
     open_run_folder(job);
     const auto left = {result("scores.h5.tmp"), result("checkpoints/align.h5.tmp"),
@@ -266,6 +285,14 @@ TEST_F(Reuse, of_another_job_is_refused_and_its_keys_are_named) {
     expect_error([&] { open_run_folder(job); }, ExitCode::bad_input,
                  {source.string(), "align.optimizer.learning_rate", "seed"});
     EXPECT_FALSE(fs::exists(result("checkpoints/align.h5")));
+}
+
+TEST_F(Reuse, that_was_refused_leaves_the_folder_to_the_corrected_job) {
+    const Job good = job;
+    job.seed += 1;
+    expect_error([&] { open_run_folder(job); }, ExitCode::bad_input, {"seed"});
+    open_run_folder(good);
+    EXPECT_EQ(test::content_of(result("checkpoints/align.h5")), "aligned");
 }
 
 TEST_F(Reuse, of_nothing_names_the_folder) {
