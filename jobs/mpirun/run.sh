@@ -8,7 +8,7 @@
 # rank per socket (or per few cores) is a good start, because a rank uses several threads. The same command again goes on
 # where the run stopped, on any number of ranks.
 #
-# To stop it so that it can go on:  touch RUN_FOLDER/stop   or   kill -USR1 PID_OF_MPIRUN
+# To stop it so that it can go on:  touch RUN_FOLDER/stop   or   kill -USR1 PID_OF_MPIRUN   (`amalgam run-folder JOB.yaml`)
 #   stop, USR1  save and stop, exit code 75
 #   save, USR2  save and go on
 # mpirun passes USR1 and USR2 on to every rank, but not that of Open MPI 4.1.6 in Ubuntu 24.04: there, use the files.

@@ -100,12 +100,16 @@ start_slurm() {
     exit 1
 }
 
-# Behaves like `amalgam run JOB.yaml` as far as Slurm is concerned; $BEHAVIOUR says how. Every rank is one of these.
+# Behaves like `amalgam run JOB.yaml` and `amalgam run-folder JOB.yaml` as far as Slurm is concerned; $BEHAVIOUR says how. Every rank is one of these.
 write_stand_in() {
     mkdir -p "$work/site/outputs"
     cat > "$work/amalgam" <<'PROGRAM'
 #!/bin/bash
 name=$(sed -n 's/^name: *//p' "$2")
+if [ "$1" = run-folder ]; then
+    echo "outputs/$name"
+    exit
+fi
 checkpoints=outputs/$name/checkpoints
 rank=${OMPI_COMM_WORLD_RANK:-0}
 mkdir -p "$checkpoints"
@@ -209,7 +213,7 @@ expect "attempts until then" 3 "$(log_lines hangs "$id" 'attempt [0-9]*,')"
 
 # The time limit is shorter than the job, so that it is stopped, queued again and taken up where it was.
 if [ -n "$real_program" ]; then
-    id=$(cd "$script_folder/../.." && AMALGAM=$real_program RUN_FOLDER=$work/runs/quickstart \
+    id=$(cd "$script_folder/../.." && AMALGAM=$real_program \
         OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
         sbatch --parsable --job-name=quickstart --ntasks-per-node="$cores" --cpus-per-task=1 --gpus-per-node=0 \
         --time=00:03:00 --signal=B:USR1@120 --output="$work/site/outputs/slurm-%x-%j.log" \

@@ -14,6 +14,7 @@
 #include "app/pipeline.h"
 #include "comm/mpi_session.h"
 #include "exports/formats.h"
+#include "job/job_reader.h"
 #include "job/job_writer.h"
 #include "job/path_expansion.h"
 #include "job/yaml_values.h"
@@ -118,6 +119,9 @@ int run_command_line(int argc, char** argv) {
     check->add_option("--shape", check_options.shape,
                       "sizes of this teacher (e.g. qwen2.5-72b) instead of those in teacher.path");
 
+    CLI::App* run_folder =
+        job_options(app.add_subcommand("run-folder", "prints where a job puts its run, OUTPUT/NAME, for scripts"));
+
     CLI::App* defaults = app.add_subcommand("defaults", "the commented default job");
     CLI::App* inspect = app.add_subcommand("inspect", "what a result file or checkpoint holds");
     inspect->add_option("file", file, "HDF5 file")->required();
@@ -175,6 +179,7 @@ int run_command_line(int argc, char** argv) {
                                   {"--teacher", &teacher}})
             *path = expanded_path(*path, name);  // a shell leaves --out=~/FILE as it is
         if (*check) check_command(file, overrides, check_options);
+        if (*run_folder) std::cout << read_job(file, overrides).run_folder() << '\n';
         if (*defaults) std::cout << commented_defaults();
         if (*inspect) inspect_command(file);
         if (*logits) logits_command(options);

@@ -46,6 +46,16 @@ TEST_F(CommandLine, defaults_are_a_job_file) {
     EXPECT_EQ(to_yaml(parse_job(finished.output, "defaults")), to_yaml(Job()));
 }
 
+TEST_F(CommandLine, run_folder_is_that_of_the_job_and_nothing_else_is_printed) {
+    const std::string path = job_file().string();
+    EXPECT_EQ(amalgam({"run-folder", path}).output, job.run_folder() + "\n");
+    setenv("AMALGAM_TEST_RUNS", "/scratch", 1);
+    EXPECT_EQ(amalgam({"run-folder", path, "--set", "output=$AMALGAM_TEST_RUNS/a b", "--set", "name=b"}).output,
+              "/scratch/a b/b\n");
+    unsetenv("AMALGAM_TEST_RUNS");
+    expect_end(amalgam({"run-folder", path, "--set", "output=$AMALGAM_TEST_RUNS"}), 2, {"AMALGAM_TEST_RUNS"});
+}
+
 TEST_F(CommandLine, check_accepts_a_good_job_and_starts_nothing) {
     expect_end(amalgam({"check", job_file().string(), "--ranks", "3"}), 0, {"align", "score", "distill"});
     EXPECT_FALSE(std::filesystem::exists(job.output));

@@ -1,7 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# The batch script for Slurm without a Slurm: scontrol, mpirun and amalgam are stand-ins. When is a job queued again, when
+# The batch script for Slurm without a Slurm: scontrol, mpirun and `amalgam run` are stand-ins. When is a job queued again, when
 # does the chain end, does the brake hold? (jobs/slurm/try_single_node.sh tries the same with a real Slurm.)
+#
+# usage: slurm_script_test.sh AMALGAM
 set -u
 
 script=$(cd "$(dirname "$0")/../.." && pwd)/jobs/slurm/amalgam.sbatch
@@ -9,7 +11,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/bin" "$work/outputs"
 cd "$work"
-export PATH=$work/bin:$PATH WORK=$work SLURM_JOB_ID=17 SLURM_NTASKS=2 SLURM_JOB_NODELIST=node1
+export PROGRAM=$1 PATH=$work/bin:$PATH WORK=$work SLURM_JOB_ID=17 SLURM_NTASKS=2 SLURM_JOB_NODELIST=node1
 
 cat > bin/scontrol <<'END'
 #!/bin/bash
@@ -24,8 +26,11 @@ END
 # The job's name says how it behaves.
 cat > bin/amalgam <<'END'
 #!/bin/bash
-name=$(sed -n 's/^name: *\([a-z]*\).*/\1/p' "$2")
-checkpoints=outputs/$name/checkpoints
+if [ "$1" = run-folder ]; then exec "$PROGRAM" "$@"; fi
+shift
+folder=$("$PROGRAM" run-folder "$@")
+name=$(basename "$folder")
+checkpoints=$folder/checkpoints
 mkdir -p "$checkpoints"
 case $name in
 finishes) exit 0 ;;
@@ -41,7 +46,7 @@ deaf)  # as under an mpirun that passes no signals on
     trap '' USR1
     touch "$WORK/waiting"
     for _ in $(seq 300); do
-        [ -e "outputs/$name/stop" ] && exit 75
+        [ -e "$folder/stop" ] && exit 75
         sleep 0.1
     done
     ;;
@@ -59,15 +64,15 @@ expect() {  # WHAT WANTED FOUND
     fi
 }
 
-new_job() {  # NAME: as if it had just been submitted
+new_job() {  # NAME [JOB_FILE]: as if it had just been submitted
     job=$1
-    rm -rf outputs scontrol.log waiting
+    rm -rf outputs elsewhere scontrol.log waiting
     mkdir outputs
-    echo "name: $job   # what it does" > job.yaml
+    printf '%b' "${2:-name: $job   # what it does\n}" > job.yaml
     export SLURM_JOB_NAME=$job
 }
-attempt() {  # prints the exit code
-    bash "$script" job.yaml > attempt.log 2>&1
+attempt() {  # [--set key=value]: prints the exit code
+    bash "$script" job.yaml "$@" > attempt.log 2>&1
     echo $?
 }
 requeues() { if [ -f scontrol.log ]; then grep -c '^requeue 17$' scontrol.log; else echo 0; fi; }
@@ -123,8 +128,8 @@ rm -f waiting
 expect "after three attempts that were cut off the chain ends" 1 "$(attempt)"
 expect "without a fourth one" 0 "$(find . -name waiting | wc -l)"
 
-near_the_limit() {  # NAME: such a job, told that its time limit is near; leaves the attempt's exit code in `ended`
-    new_job "$1"
+near_the_limit() {  # NAME [JOB_FILE]: such a job, told that its time limit is near; leaves the attempt's exit code in `ended`
+    new_job "$@"
     bash "$script" job.yaml > attempt.log 2>&1 &
     batch=$!
     wait_until_it_runs
@@ -140,6 +145,27 @@ expect "and queued again" 1 "$(requeues)"
 near_the_limit deaf
 expect "USR1 near the time limit, not passed on by mpirun" 75 "$ended"
 expect "queued again, too" 1 "$(requeues)"
+
+# Where the run is, the program says: a job file may be written in many ways.
+export ELSEWHERE=$work/elsewhere HOME=$work
+for file in 'output: $ELSEWHERE/runs\nname: progresses' "output: '~/elsewhere/runs'\r\nname: progresses\r\n" \
+    '{name: "progresses", output: "${ELSEWHERE}/runs"}\n' '\xef\xbb\xbfname  : progresses\noutput: elsewhere/runs # relative\n'; do
+    new_job progresses "$file"
+    for number in 1 2 3 4; do
+        expect "attempt $number of a job elsewhere that gets on" 75 "$(attempt)"
+    done
+    expect "is where the job says" 4 "$(find elsewhere/runs/progresses -name '*.h5' | wc -l)"
+done
+new_job finishes
+for number in 1 2 3 4; do
+    expect "attempt $number elsewhere by --set" 75 "$(attempt --set name=progresses --set "output=$ELSEWHERE")"
+done
+near_the_limit deaf 'name: deaf\noutput: $ELSEWHERE'
+expect "USR1 near the time limit of a job elsewhere" 75 "$ended"
+new_job finishes 'nme: finishes\n'
+expect "a job file with a mistake" 2 "$(attempt)"
+expect "is told" 1 "$(grep -c 'did you mean "name"' attempt.log)"
+expect "and not queued again" 0 "$(requeues)"
 
 if [ "$failures" -gt 0 ]; then
     echo "$failures checks failed"
