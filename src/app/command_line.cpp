@@ -158,7 +158,8 @@ int run_command_line(int argc, char** argv) {
 
     CLI::App* export_command = app.add_subcommand("export", "a student folder from any checkpoint");
     export_command->add_option("checkpoint", model, "checkpoint of a run")->required();
-    export_command->add_option("folder", out, "folder to write")->required();
+    export_command->add_option("folder", out, "folder to write: a new one, an empty one, or an earlier export")
+        ->required();
     std::string formats;
     for (const ExportFormat* one : export_formats()) formats += (formats.empty() ? "" : " or ") + one->name();
     export_command->add_option("--to", format, formats)->required();

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "exports/export.h"
 
+#include <fstream>
+
 #include "exports/export_check.h"
 #include "exports/export_readme.h"
 #include "exports/list.h"
 #include "exports/tokenizer_files.h"
-#include "specification/teacher_family.h"
 #include "system/error.h"
 
 namespace amalgam {
@@ -42,22 +43,30 @@ class EmptyFolderGuard {
     std::filesystem::path folder_;
 };
 
-/// An earlier export is replaced; a model that somebody may convert is not.
-void expect_no_teacher(const std::filesystem::path& target) {
-    std::error_code unreadable;
-    require(!std::filesystem::exists(target, unreadable) || std::filesystem::is_directory(target, unreadable),
-            target.string(), ": is not a folder (the model becomes one); choose another name");
-    if (!std::filesystem::exists(target / "config.json", unreadable)) return;
-    const auto config = read_settings(target / "config.json");
-    const std::string model_type = config.contains("model_type") && config["model_type"].is_string()
-                                       ? config["model_type"].get<std::string>()
-                                       : "";
-    for (const TeacherFamily& family : teacher_families())
-        require(model_type != family.model_type, target.string(), ": holds a ", family.model_type,
-                " model (it would be overwritten); choose another folder");
+/// Does it hold nothing but what a process left that was ended before it had written anything?
+bool holds_nothing(const std::filesystem::path& folder) {
+    for (const auto& entry : std::filesystem::directory_iterator(folder))
+        if (entry.path().extension() != ".tmp") return false;
+    return true;
+}
+
+bool is_export(const std::filesystem::path& folder) {
+    std::ifstream readme(folder / "README.md");
+    std::string line;
+    return std::getline(readme, line) && line == export_heading;
 }
 
 }  // namespace
+
+void expect_replaceable(const std::filesystem::path& target) {
+    std::error_code unreadable;
+    if (!std::filesystem::exists(target, unreadable)) return;
+    require(std::filesystem::is_directory(target, unreadable), target.string(),
+            ": is not a folder (the model becomes one); choose another name");
+    require(holds_nothing(target) || is_export(target), target.string(),
+            ": holds files, and no README.md of an earlier export (they might be replaced or removed); choose another "
+            "folder, or empty this one");
+}
 
 ExportReader reader_of(const ExportFormat& format) {
     return code_of(format).read;
@@ -70,7 +79,7 @@ void export_model(const TensorSource& student, const ModelSpec& spec, const Expo
             ": is not a folder (tokenizer files are copied from the teacher's); see --teacher");
     require(!std::filesystem::exists(target) || !std::filesystem::equivalent(target, teacher_folder), target.string(),
             ": is the teacher's folder (its weights would be overwritten); choose another one");
-    expect_no_teacher(target);
+    expect_replaceable(target);
     if (const auto why = format.refusal(spec)) throw Error(*why, ExitCode::bad_input);
     expect_tokenizer_files(teacher_folder);
     const FormatCode& code = code_of(format);

@@ -14,10 +14,15 @@ namespace amalgam {
 
 /// Writes config.json, generation_config.json, model.safetensors, README.md and the tokenizer files into `target`
 /// (config.json last: a folder without it is not complete), over an earlier export. Throws Error(bad_input) with the
-/// format's refusal, or naming a tokenizer file that cannot be read, before anything is written; Error(failure) where
-/// what was written does not compute what the student computes (export_check.h): an earlier export is then still there.
+/// format's refusal, of a target that expect_replaceable() refuses, or naming a tokenizer file that cannot be read,
+/// before anything is written; Error(failure) where what was written does not compute what the student computes
+/// (export_check.h): an earlier export is then still there.
 void export_model(const TensorSource& student, const ModelSpec& spec, const ExportFormat& format,
                   ExportPrecision precision, const std::filesystem::path& teacher_folder,
                   const std::filesystem::path& target);
+
+/// Throws Error(bad_input) unless the folder is missing, empty or an earlier export, known by the heading of its
+/// README.md: files of somebody else would be replaced and removed.
+void expect_replaceable(const std::filesystem::path& target);
 
 }  // namespace amalgam

@@ -3,6 +3,8 @@
 
 #include <ATen/ATen.h>
 
+#include <regex>
+
 #include "exports/tokenizer_files.h"
 #include "storage/write_once.h"
 #include "system/error.h"
@@ -13,10 +15,10 @@ namespace {
 /// What readers would take for a whole model while a new one is being written, or mix with it.
 void remove_earlier_export(const std::filesystem::path& folder) {
     std::filesystem::remove(folder / "config.json");
+    static const std::regex shard("model-[0-9]+-of-[0-9]+\\.safetensors");
     for (const auto& entry : std::filesystem::directory_iterator(folder)) {
         const std::string name = entry.path().filename().string();
-        const bool shard = name.starts_with("model-") && name.ends_with(".safetensors");
-        if (shard || name == "model.safetensors" || name == "model.safetensors.index.json")
+        if (std::regex_match(name, shard) || name == "model.safetensors" || name == "model.safetensors.index.json")
             std::filesystem::remove(entry.path());
     }
 }
@@ -56,11 +58,11 @@ void ExportFolder::put(const std::string& name, const at::Tensor& tensor, bool f
 void ExportFolder::finish(const nlohmann::json& config) {
     tensors_.finish();
     check_(HuggingFaceSource(target_, tensors_.written()), config);
+    write_text_once(target_ / "README.md", readme_);  // first: whose folder it is must be known after an interruption
     remove_earlier_export(target_);
     tensors_.publish();
     copy_tokenizer_files(teacher_folder_, target_);
     write_generation_config(config.at("use_cache"));
-    write_text_once(target_ / "README.md", readme_);
     write_text_once(target_ / "config.json", config.dump(2) + "\n");
 }
 

@@ -28,7 +28,7 @@ class ExportFolder : public TensorWriter {
     void put(const std::string& name, const at::Tensor& tensor, bool full_precision = false) override;
 
     /// To be called when all tensors were put: checks them, then replaces an earlier export, whose config.json goes
-    /// first; the new one comes last.
+    /// before its weights; the new one comes last.
     void finish(const nlohmann::json& config);
 
     const char* dtype() const { return precision_ == ExportPrecision::bfloat16 ? "bfloat16" : "float32"; }

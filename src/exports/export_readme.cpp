@@ -25,8 +25,8 @@ constexpr const char* layout_warning =
 }  // namespace
 
 std::string export_readme(const ModelSpec& spec, const std::string& format) {
-    std::string result = text("# A hybrid model made by Amalgam\n\nLayers: ", describe(spec.layout),
-                              ". Format: ", format, ". Converted from a ", spec.config.family, " model.\n");
+    std::string result = text(export_heading, "\n\nLayers: ", describe(spec.layout), ". Format: ", format,
+                              ". Converted from a ", spec.config.family, " model.\n");
     if (format != "qwen3_5") return result;
     const bool scaled = !spec.config.qk_norm && !softmax_layers(spec.layout).empty();
     if (scaled) result += qwen3_5_warning;

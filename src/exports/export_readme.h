@@ -8,6 +8,9 @@
 
 namespace amalgam {
 
+/// What every such README.md begins with: an earlier export is known by it.
+constexpr const char* export_heading = "# A hybrid model made by Amalgam";
+
 std::string export_readme(const ModelSpec& spec, const std::string& format);
 
 }  // namespace amalgam

@@ -10,9 +10,12 @@ namespace amalgam {
 void expect_exportable(Run& run, const Layout& layout) {
     const ModelSpec spec = run.student_spec(layout);
     run.world.together([&] {
-        for (const std::string& name : run.job.export_to.formats)
-            if (const auto why = find_export_format(name).refusal(spec))
+        for (const std::string& name : run.job.export_to.formats) {
+            const ExportFormat& format = find_export_format(name);
+            if (const auto why = format.refusal(spec))
                 throw Error(text(*why, "; or take ", name, " out of export.formats"), ExitCode::bad_input);
+            expect_replaceable(run.folder / format.folder());
+        }
     });
 }
 

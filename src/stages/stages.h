@@ -21,8 +21,9 @@ struct Stage {
 
 const std::vector<Stage>& pipeline_stages();
 
-/// Throws Error(bad_input) with the refusal of a format in which the job wants a student of this layout: asked as soon
-/// as the layout is known, before the work that would go into it. Collective.
+/// Throws Error(bad_input) with the refusal of a format in which the job wants a student of this layout, or where the
+/// folder that it would become holds files of somebody else: asked as soon as the layout is known, before the work that
+/// would go into it. Collective.
 void expect_exportable(Run& run, const Layout& layout);
 
 StageOutcome transfer(Run& run);

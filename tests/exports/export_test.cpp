@@ -251,10 +251,12 @@ TEST_F(Export, kimi_delta_attention_is_flas_kda) {
 }
 
 TEST_F(Export, replaces_an_earlier_export) {
-    std::filesystem::create_directories(target);
-    for (const char* name : {"model-00001-of-00002.safetensors", "model.safetensors.index.json", "notes.txt"})
+    run(hybrid);
+    for (const char* name : {"model-00001-of-00002.safetensors", "model.safetensors.index.json", "notes.txt",
+                             "model-lora.safetensors", "model.safetensors.1.host.1.tmp"})
         std::ofstream(target / name) << "old";
     run(hybrid);
+    EXPECT_TRUE(std::filesystem::exists(target / "model-lora.safetensors")) << "no name of a shard";
     EXPECT_FALSE(std::filesystem::exists(target / "model-00001-of-00002.safetensors"));
     EXPECT_FALSE(std::filesystem::exists(target / "model.safetensors.index.json"));
     EXPECT_TRUE(std::filesystem::exists(target / "notes.txt"));
@@ -271,17 +273,37 @@ TEST_F(Export, never_into_the_teacher) {
     EXPECT_TRUE(std::filesystem::is_empty(teacher));
 }
 
-TEST_F(Export, never_over_a_model_that_it_did_not_make) {
-    std::filesystem::create_directories(target);
-    test::put(target / "model.safetensors", "weights");
-    test::put(target / "config.json", R"({"model_type": "llama"})");
-    expect_error([&] { run(hybrid); }, ExitCode::bad_input, {target.string(), "llama"});
-    EXPECT_EQ(test::content_of(target / "model.safetensors"), "weights");
-    test::put(target / "config.json", R"({"model_type": "qwen3_5_text"})");
-    run(hybrid);
+TEST_F(Export, never_into_a_folder_that_it_did_not_make) {
+    std::filesystem::create_directories(target / "additional_chat_templates");
+    test::put(target / "additional_chat_templates" / "mine.jinja", "template");
+    const auto expect_untouched = [&](const std::map<std::string, std::string>& files) {
+        for (const auto& [name, content] : files) test::put(target / name, content);
+        expect_error([&] { run(hybrid, "fla"); }, ExitCode::bad_input, {target.string(), "earlier export"});
+        for (const auto& [name, content] : files) {
+            EXPECT_EQ(test::content_of(target / name), content);
+            std::filesystem::remove(target / name);
+        }
+        EXPECT_EQ(test::content_of(target / "additional_chat_templates" / "mine.jinja"), "template");
+    };
+    expect_untouched({});
+    expect_untouched({{"model.safetensors", "weights"}, {"config.json", R"({"model_type": "llama"})"}});
+    expect_untouched({{"config.json", R"({"model_type": "qwen3_5_text"})"}});
+    expect_untouched({{"README.md", "# My model"}, {"model-lora.safetensors", "weights"}});
     std::filesystem::remove_all(target);
     test::put(target, "a file");
     expect_error([&] { run(hybrid); }, ExitCode::bad_input, {target.string(), "not a folder"});
+}
+
+TEST_F(Export, into_an_empty_folder_and_one_where_an_export_was_interrupted) {
+    std::filesystem::create_directories(target);
+    run(hybrid);
+    std::filesystem::remove(target / "config.json");
+    run(hybrid);
+    std::filesystem::remove_all(target);
+    std::filesystem::create_directories(target);
+    test::put(target / "model.safetensors.1.host.1.tmp", "weights");
+    run(hybrid);
+    EXPECT_TRUE(std::filesystem::exists(target / "config.json"));
 }
 
 TEST_F(Export, tokenizer_json_is_to_be_taken_as_it_stands) {
@@ -311,7 +333,7 @@ TEST_F(Export, generation_settings_come_along_and_know_whether_a_cache_can_be_us
 TEST_F(Export, named_chat_templates_come_along) {
     std::filesystem::create_directories(teacher / "additional_chat_templates");
     test::put(teacher / "additional_chat_templates" / "tool_use.jinja", "{{ tools }}");
-    std::filesystem::create_directories(target / "additional_chat_templates");
+    run(hybrid);
     test::put(target / "additional_chat_templates" / "old.jinja", "of an earlier export");
     run(hybrid);
     EXPECT_EQ(test::content_of(target / "additional_chat_templates" / "tool_use.jinja"), "{{ tools }}");
