@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "evaluation/held_out.h"
 #include "evaluation/requests.h"
 #include "exports/tokenizer_files.h"
 #include "job/training_plan.h"
@@ -140,6 +141,12 @@ JobInputs look_at_inputs(const Job& job) {
             expect_same_tokenizer("evaluate.requests", job.evaluate.requests, requests.tokenizer_sha256(), tokenizer,
                                   place);
     });
+    if (job.data.documents == DocumentBorders::separate && job.evaluate.sequences > 0)
+        look(job.data.validation, [&] {
+            const TokenFile file(job.data.validation);
+            if (file.sequences(job.evaluate.sequence_length) < job.evaluate.sequences) return;  // check_job's to report
+            read_held_out(file, job.evaluate.sequences, job.evaluate.sequence_length, job.data.documents);
+        });
     const Scorer* scorer = selection_rule(job.select.rule).scorer;
     const bool asks_candidates = scorer != nullptr && !scorer->distils && job.score.recall.questions > 0;
     const auto ask = [&](const std::string& section, const RecallJob& recall, const std::string& of,

@@ -19,29 +19,23 @@ struct Positions {
     std::vector<bool> count;
     int64_t time;
 
-    /// Mean over those in [first, last) of row `s`; nothing if there are none.
-    std::optional<double> mean(int64_t s, int64_t first, int64_t last) const {
-        double sum = 0.0;
-        int64_t counted = 0;
+    /// Of those in [first, last) of row `s`.
+    PartOfMean part(int64_t s, int64_t first, int64_t last) const {
+        PartOfMean result;
         for (int64_t t = first; t < last; ++t) {
             if (!count[size_t(s * time + t)]) continue;
-            sum += values[size_t(s * time + t)];
-            ++counted;
+            result.sum += values[size_t(s * time + t)];
+            ++result.count;
         }
-        if (counted == 0) return std::nullopt;
-        return sum / double(counted);
+        return result;
     }
-    /// The mean of these over all rows that have one; NaN if none has.
-    double mean(int64_t first, int64_t last) const {
-        double sum = 0.0;
-        int64_t rows = 0;
-        for (size_t s = 0; s < count.size() / size_t(time); ++s)
-            if (const auto of_row = mean(int64_t(s), first, last)) {
-                sum += *of_row;
-                ++rows;
-            }
-        return sum / double(rows);
+    /// One for each row.
+    std::vector<PartOfMean> parts(int64_t first, int64_t last) const {
+        std::vector<PartOfMean> result;
+        for (int64_t s = 0; s < int64_t(count.size()) / time; ++s) result.push_back(part(s, first, last));
+        return result;
     }
+    std::vector<PartOfMean> parts() const { return parts(0, time); }
 };
 
 /// Of predictions that have a target.
@@ -49,25 +43,15 @@ Positions losses_of(const TokenMeasurements& m, const HeldOutSet& set) {
     return {m.loss, set.predicts(), set.time()};
 }
 
-/// Of all tokens.
-Positions kls_of(const TokenMeasurements& m, const HeldOutSet& set) {
-    return {m.kl, std::vector<bool>(m.kl.size(), true), set.time()};
+/// Of all tokens. The teacher itself differs nowhere.
+std::vector<PartOfMean> kls_of(const TokenMeasurements& m, const HeldOutSet& set, int64_t first, int64_t last) {
+    if (m.kl.empty()) return std::vector<PartOfMean>(size_t(set.sequences()), {0.0, last - first});
+    return Positions{m.kl, std::vector<bool>(m.kl.size(), true), set.time()}.parts(first, last);
 }
 
-/// A sequence without any prediction, of documents of one token each, loses nothing.
-std::vector<double> loss_per_sequence(const TokenMeasurements& m, const HeldOutSet& set) {
-    const Positions losses = losses_of(m, set);
-    std::vector<double> result;
-    for (int64_t s = 0; s < set.sequences(); ++s) result.push_back(losses.mean(s, 0, set.time()).value_or(0.0));
-    return result;
-}
-
-std::vector<double> kl_per_sequence(const TokenMeasurements& m, const HeldOutSet& set) {
-    if (m.kl.empty()) return std::vector<double>(size_t(set.sequences()), 0.0);  // the teacher itself
-    const Positions kls = kls_of(m, set);
-    std::vector<double> result;
-    for (int64_t s = 0; s < set.sequences(); ++s) result.push_back(*kls.mean(s, 0, set.time()));
-    return result;
+/// NaN of a sequence in which nothing is predicted.
+void add_means(const std::vector<PartOfMean>& parts, std::vector<double>& means) {
+    for (const PartOfMean& part : parts) means.push_back(part.sum / double(part.count));
 }
 
 std::vector<int64_t> bin_edges(int64_t time, int64_t bins) {
@@ -129,8 +113,8 @@ void expect_finite_answers(const std::filesystem::path& path, const std::vector<
 EvaluationSummary summarise(const EvaluatedModel& model, const HeldOutSet& set) {
     EvaluationSummary summary;
     summary.name = model.name;
-    const auto loss = mean_and_error(loss_per_sequence(model.tokens, set)),
-               kl = mean_and_error(kl_per_sequence(model.tokens, set));
+    const auto loss = mean_and_error(losses_of(model.tokens, set).parts()),
+               kl = mean_and_error(kls_of(model.tokens, set, 0, set.time()));
     summary.loss = loss.mean;
     summary.loss_error = loss.standard_error;
     summary.perplexity = std::exp(loss.mean);
@@ -164,19 +148,17 @@ void write_evaluation(const std::filesystem::path& path, const std::vector<Evalu
         expect_finite(path, model.name, "perplexity", {&summary.perplexity, 1});
         if (model.recall) expect_finite(path, model.name, "loss of recalled answers", model.recall->loss);
         names.push_back(model.name);
-        const Positions of_loss = losses_of(model.tokens, set), of_kl = kls_of(model.tokens, set);
+        const Positions of_loss = losses_of(model.tokens, set);
         for (int64_t b = 0; b < bins; ++b) {
             const int64_t first = edges[size_t(b)], last = edges[size_t(b + 1)];
-            loss_bins.push_back(of_loss.mean(first, last));
+            loss_bins.push_back(mean_and_error(of_loss.parts(first, last)).mean);
             perplexity_bins.push_back(std::exp(loss_bins.back()));
             if (!std::isnan(loss_bins.back()))  // a range in which nothing is predicted
                 expect_finite(path, model.name, "perplexity", {&perplexity_bins.back(), 1});
-            kl_bins.push_back(model.tokens.kl.empty() ? 0.0 : of_kl.mean(first, last));
+            kl_bins.push_back(mean_and_error(kls_of(model.tokens, set, first, last)).mean);
         }
-        const auto per_sequence = loss_per_sequence(model.tokens, set),
-                   kl_sequence = kl_per_sequence(model.tokens, set);
-        losses.insert(losses.end(), per_sequence.begin(), per_sequence.end());
-        kls.insert(kls.end(), kl_sequence.begin(), kl_sequence.end());
+        add_means(of_loss.parts(), losses);
+        add_means(kls_of(model.tokens, set, 0, set.time()), kls);
         loss.push_back(summary.loss);
         perplexity.push_back(summary.perplexity);
         kl.push_back(summary.kl);
@@ -187,7 +169,7 @@ void write_evaluation(const std::filesystem::path& path, const std::vector<Evalu
     }
     write_h5_once(path, [&](H5File& file) {
         using Shape = std::vector<int64_t>;
-        file.describe_file("amalgam evaluation", provenance, 1, 1);
+        file.describe_file("amalgam evaluation", provenance, 1, 2);
         std::string layout;
         for (const auto& name : student_layout) layout += (layout.empty() ? "" : ",") + name;
         file.set_attribute("/", "layout", layout);

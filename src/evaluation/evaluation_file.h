@@ -20,8 +20,8 @@ struct EvaluatedModel {
     std::optional<RecallAnswers> recall;  // to its recall questions; of all models or of none
 };
 
-/// Figures of one model that people read first. Losses and KL are means over all positions in nat/token, their errors
-/// standard errors over sequences.
+/// Figures of one model that people read first, in nat/token: the loss is the mean over all tokens that have a next one
+/// in their text, KL that over all tokens; their errors are standard errors over sequences.
 struct EvaluationSummary {
     std::string name;
     double loss = 0.0, loss_error = 0.0;

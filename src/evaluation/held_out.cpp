@@ -4,6 +4,8 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
+
 #include "model/own_piece.h"
 #include "objectives/chunked_losses.h"
 #include "system/activity.h"
@@ -63,6 +65,10 @@ HeldOutSet read_held_out(const TokenFile& file, int64_t sequences, int64_t seque
     HeldOutSet set{read_sequences(file, sequence_length, 0, sequences), {}, {}};
     if (documents == DocumentBorders::separate) set.borders = read_borders(file, sequence_length, 0, sequences);
     const std::vector<bool> predicts = set.predicts();
+    require(std::find(predicts.begin(), predicts.end(), true) != predicts.end(), "data.validation: in its first ",
+            sequences, " sequences of ", sequence_length,
+            " tokens no token has a next one in its document (there is no loss to measure); give longer documents, or "
+            "data.documents: joined");
     for (int64_t s = 0; s < sequences; ++s) {
         std::vector<int64_t> answers;
         for (int64_t position : file.answers(s * sequence_length, sequence_length))

@@ -24,7 +24,7 @@ struct HeldOutSet {
     std::vector<bool> predicts() const;
 };
 
-/// Throws Error(bad_input) if the file holds less than `sequences`.
+/// Throws Error(bad_input) if the file holds less than `sequences`, or if nothing in them is predicted.
 HeldOutSet read_held_out(const TokenFile& file, int64_t sequences, int64_t sequence_length,
                          DocumentBorders documents = DocumentBorders::joined);
 

@@ -201,6 +201,9 @@ class Check {
         findings_.problem_if(counts_->training_documents < 2,
                              "data.documents is separate but data.training is one document (nothing tells where others "
                              "begin) tokenise it again document by document, or use data.documents: joined");
+        findings_.problem_if(counts_->training_documents == counts_->training,
+                             "data.documents is separate but every document of data.training has one token (no token "
+                             "predicts another) use data.documents: joined");
         findings_.note_if(counts_->validation_documents < 2,
                           "data.documents is separate: data.validation is one "
                           "document, so nothing is kept apart there");

@@ -67,11 +67,14 @@ TEST_F(EvaluationFile, file) {
 TEST_F(EvaluationFile, of_documents_that_are_kept_apart) {
     set.borders = {{2}, {}};
     const auto s = summarise(student, set);
-    EXPECT_DOUBLE_EQ(s.loss, 0.5 * (8.0 / 3.0 + 6.5));
+    EXPECT_DOUBLE_EQ(s.loss, (8.0 + 26.0) / 7.0) << "the mean over tokens, not that of the sequences' means";
+    const double residual = 8.0 - 3.0 * s.loss;  // of the other sequence: the same, negative
+    EXPECT_DOUBLE_EQ(s.loss_error, std::sqrt(2.0 * residual * residual * 2.0) / 7.0);
     EXPECT_DOUBLE_EQ(s.kl, 0.55);
     const auto path = folder / "evaluation.h5";
     write_evaluation(path, {student}, set, 2, {"softmax"}, Provenance{});
-    EXPECT_EQ(H5File::open(path).read_doubles("/loss_by_position"), (std::vector<double>{3.25, 5.5}));
+    EXPECT_EQ(H5File::open(path).read_doubles("/loss_by_position"), (std::vector<double>{4.0, 5.5}));
+    EXPECT_EQ(H5File::open(path).read_doubles("/loss"), std::vector<double>{s.loss});
     set.borders = {{2}, {2}};
     std::filesystem::remove(path);
     write_evaluation(path, {student}, set, 4, {"softmax"}, Provenance{});
@@ -79,6 +82,19 @@ TEST_F(EvaluationFile, of_documents_that_are_kept_apart) {
     EXPECT_EQ(bins[0], 3.0);
     EXPECT_TRUE(std::isnan(bins[1])) << "a range in which nothing is predicted";
     EXPECT_EQ(bins[2], 5.0);
+    EXPECT_NO_THROW(look_through_evaluation(path));
+}
+
+TEST_F(EvaluationFile, a_sequence_of_documents_of_one_token_has_no_loss) {
+    set.borders = {{1, 2, 3, 4}, {}};
+    const auto s = summarise(student, set);
+    EXPECT_DOUBLE_EQ(s.loss, 6.5);
+    EXPECT_DOUBLE_EQ(s.kl, 0.55);
+    const auto path = folder / "evaluation.h5";
+    write_evaluation(path, {student}, set, 2, {"softmax"}, Provenance{});
+    const auto per_sequence = H5File::open(path).read_doubles("/loss_per_sequence");
+    EXPECT_TRUE(std::isnan(per_sequence[0]));
+    EXPECT_EQ(per_sequence[1], 6.5);
     EXPECT_NO_THROW(look_through_evaluation(path));
 }
 

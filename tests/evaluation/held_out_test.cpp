@@ -2,6 +2,8 @@
 // Held-out measurements on any number of ranks.
 #include "evaluation/held_out.h"
 
+#include <numeric>
+
 #include "../model/small_model.h"
 #include "../storage/temporary_folder.h"
 #include "../training/small_corpus.h"
@@ -89,6 +91,17 @@ TEST_F(HeldOut, single_tokens_are_measured_where_they_are_predicted) {
         EXPECT_NEAR(sum / double(length), kl[size_t(s)], 1e-6);
     }
     EXPECT_TRUE(measure_tokens(*teacher, nullptr, set, 2, 5, world).kl.empty());
+}
+
+TEST_F(HeldOut, documents_in_which_nothing_is_predicted_are_refused) {
+    std::vector<int64_t> starts(size_t(2 * length));  // documents of one token, then one of the rest
+    std::iota(starts.begin(), starts.end(), 1);
+    test::write_tokens(folder / "short.h5", test::simple_text(8 * length, 61, 3), 61, {}, "none", starts);
+    const TokenFile documents(folder / "short.h5");
+    test::expect_error([&] { read_held_out(documents, 2, length, DocumentBorders::separate); }, ExitCode::bad_input,
+                       {"data.validation", "first 2 sequences", "no token has a next one"});
+    EXPECT_EQ(read_held_out(documents, 3, length, DocumentBorders::separate).sequences(), 3);
+    EXPECT_EQ(read_held_out(documents, 2, length).sequences(), 2);
 }
 
 /// Of documents that are kept apart, as of the same documents in sequences of their own.

@@ -29,5 +29,16 @@ TEST(Statistics, small_differences_of_large_values) {
     EXPECT_NEAR(mean_and_error(values).standard_error, 1.0 / std::sqrt(3.0), 1e-6);
 }
 
+TEST(Statistics, parts_of_different_sizes_count_by_their_values) {
+    const auto found = mean_and_error(std::vector<PartOfMean>{{4.0, 4}, {6.0, 1}, {0.0, 0}});  // mean 2
+    EXPECT_DOUBLE_EQ(found.mean, 2.0);
+    EXPECT_DOUBLE_EQ(found.standard_error, std::sqrt((16.0 + 16.0) * 3.0 / 2.0) / 5.0);
+    const auto alike = mean_and_error(std::vector<PartOfMean>{{4.0, 4}, {8.0, 4}, {28.0, 4}}),
+               means = mean_and_error(std::vector<double>{1.0, 2.0, 7.0});
+    EXPECT_DOUBLE_EQ(alike.mean, means.mean);
+    EXPECT_DOUBLE_EQ(alike.standard_error, means.standard_error);
+    EXPECT_TRUE(std::isnan(mean_and_error(std::vector<PartOfMean>{{0.0, 0}, {0.0, 0}}).mean));
+}
+
 }  // namespace
 }  // namespace amalgam

@@ -163,6 +163,8 @@ TEST_F(JobCheck, documents_that_are_kept_apart) {
     EXPECT_TRUE(has_note("data.validation is one document"));
     counts_->training_documents = 1;
     EXPECT_TRUE(contains(problem(), "data.documents is separate but data.training is one document"));
+    counts_->training_documents = counts_->training;
+    EXPECT_TRUE(contains(problem(), "every document of data.training has one token"));
     counts_->training_documents = 2;
     job_.sharding.context = 4;
     EXPECT_TRUE(check().problems.empty()) << check().problems.front();
