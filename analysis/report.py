@@ -374,9 +374,15 @@ def main(arguments=None):
     output = Path(options.output)
     if output.exists() and not is_report(output):
         sys.exit(f"{output}: is there already and is no report (it would be lost); name another file with --output")
+    if not output.parent.is_dir():
+        sys.exit(f"{output.parent}: is not a folder; make it, or name another file with --output")
     temporary = output.with_name(output.name + ".part")
-    temporary.write_text(build_report(runs), encoding="utf-8")
-    os.replace(temporary, output)
+    page_of_runs = build_report(runs)
+    try:
+        temporary.write_text(page_of_runs, encoding="utf-8")
+        os.replace(temporary, output)
+    except OSError as error:
+        sys.exit(f"{output}: cannot be written ({error.strerror})")
     print(f"{output}: {output.stat().st_size / 1024:.0f} KiB, {len(runs)} run(s)")
 
 

@@ -177,6 +177,7 @@ int run_command_line(int argc, char** argv) {
         for (auto [name, path] : {std::pair("--model", &options.model),
                                   {"--tokens", &options.tokens},
                                   {"--out", &options.out},
+                                  {"--out", &measure_options.out},
                                   {"--teacher", &teacher}})
             *path = expanded_path(*path, name);  // a shell leaves --out=~/FILE as it is
         if (*check) check_command(file, overrides, check_options);

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "app/any_model.h"
+#include "app/output_file.h"
 #include "generation/memory.h"
 #include "generation/speed.h"
 #include "storage/hdf5.h"
@@ -59,8 +60,7 @@ void measure_command(const MeasureOptions& options) {
     expect_positive("--contexts", options.contexts);
     expect_positive("--batches", options.batches);
     expect_positive("--steps", {options.steps});
-    require(!std::filesystem::exists(options.out), "--out: ", options.out,
-            " is there already (it would be lost) name another file");
+    expect_place_for(options.out);
     Measurements found;
     double bandwidth = 0.0;
     std::string device, precision;

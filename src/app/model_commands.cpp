@@ -8,6 +8,7 @@
 #include <iostream>
 
 #include "app/any_model.h"
+#include "app/output_file.h"
 #include "checkpoints/checkpoint.h"
 #include "exports/export.h"
 #include "generation/engine.h"
@@ -27,24 +28,10 @@ struct Input {
     at::Tensor tokens;  // [sequences, time]
 };
 
-/// What is written must not take the place of anything but an earlier result of the same kind.
-void expect_free(const std::string& out, const std::string& filetype) {
-    std::error_code unreadable;
-    if (!std::filesystem::exists(out, unreadable)) return;
-    std::string found = "no file of the program";
-    try {
-        const H5File file = H5File::open(out);
-        if (file.has_attribute("/", "filetype")) found = file.string_attribute("/", "filetype");
-    } catch (const Error&) {  // not HDF5
-    }
-    require(found == filetype, "--out: ", out, " is there already and holds something else (", found,
-            "; it would be lost) name another file");
-}
-
 Input load_input(const ModelCommandOptions& options, const std::string& filetype) {
     require(options.sequence_length > 0, "--sequence-length is ", options.sequence_length, " (must be at least 1)");
     require(options.sequences >= 0, "--sequences is ", options.sequences, " (must be at least 1, or 0 for all)");
-    expect_free(options.out, filetype);
+    expect_place_for(options.out, filetype);
     const TokenFile file(options.tokens);
     const int64_t there = file.sequences(options.sequence_length);
     const int64_t sequences = options.sequences > 0 ? options.sequences : there;

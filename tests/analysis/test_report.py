@@ -521,6 +521,15 @@ class ReportTest(unittest.TestCase):
             table.main([str(self.root / "nowhere")])
 
 
+    def test_a_page_that_cannot_be_written_is_a_sentence(self):
+        with self.assertRaisesRegex(SystemExit, "nowhere: is not a folder"):
+            report.main([str(self.guided), "--output", str(self.root / "nowhere" / "page.html")])
+        (self.root / "page.html.part").mkdir()
+        with self.assertRaisesRegex(SystemExit, "page.html: cannot be written"):
+            report.main([str(self.guided), "--output", str(self.root / "page.html")])
+        (self.root / "page.html.part").rmdir()
+
+
 class ReaderTest(unittest.TestCase):
     def test_the_last_row_of_a_step_counts(self):
         with tempfile.TemporaryDirectory() as name:

@@ -94,6 +94,16 @@ TEST_F(ModelCommands, measure_teacher_and_student_alike) {
     expect_end(measure({"--contexts", "20", "--batches", "1"}), 2, {"--out", "out.h5"});
 }
 
+/// Nothing is measured that could not be written: the place is looked at before the model, which is none here.
+TEST_F(ModelCommands, look_at_the_place_of_their_result_first) {
+    const std::string out = (folder / "nowhere" / "out.h5").string(), model = (folder / "no_model").string();
+    for (const char* name : {"logits", "generate"})
+        expect_end(command(name, model, {"--out", out}), 2, {"--out", "nowhere is not a folder"});
+    expect_end(test::Process({AMALGAM_PROGRAM, "measure", "--model", model, "--out", out}).wait(30.0), 2,
+               {"--out", "nowhere is not a folder"});
+    expect_end(command("logits", model, {"--out", folder.string() + "/"}), 2, {"--out", "names no file"});
+}
+
 TEST_F(ModelCommands, overwrite_nothing_but_their_own_results) {
     const auto model = test::small_model({test::small_config(), all_softmax(3), {}}, 1);
     test::write_model_folder(*model, folder / "teacher");
