@@ -128,7 +128,8 @@ int run_command_line(int argc, char** argv) {
 
     ModelCommandOptions options;
     auto model_options = [&](CLI::App* command) {
-        command->add_option("--model", options.model, "Hugging Face folder or checkpoint")->required();
+        command->add_option("--model", options.model, "a teacher's Hugging Face folder, or a checkpoint of a run")
+            ->required();
         command->add_option("--tokens", options.tokens, "HDF5 token file")->required();
         command->add_option("--out", options.out, "HDF5 file to write")->required();
         command->add_option("--sequence-length", options.sequence_length, "tokens")->capture_default_str();
@@ -143,7 +144,9 @@ int run_command_line(int argc, char** argv) {
 
     MeasureOptions measure_options;
     CLI::App* measure = app.add_subcommand("measure", "speed and memory of generation, by context and batch");
-    measure->add_option("--model", measure_options.models, "Hugging Face folder or checkpoint; several are compared")
+    measure
+        ->add_option("--model", measure_options.models,
+                     "a teacher's Hugging Face folder, or a checkpoint of a run; several are compared")
         ->required();
     measure->add_option("--out", measure_options.out, "HDF5 file to write")->required();
     measure->add_option("--contexts", measure_options.contexts, "tokens that a sequence has seen")

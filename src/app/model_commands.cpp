@@ -9,7 +9,6 @@
 
 #include "app/any_model.h"
 #include "app/output_file.h"
-#include "checkpoints/checkpoint.h"
 #include "exports/export.h"
 #include "generation/engine.h"
 #include "job/job_reader.h"
@@ -106,7 +105,7 @@ void generate_command(const ModelCommandOptions& options) {
 
 void export_checkpoint_command(const std::string& path, const std::string& folder, const std::string& format,
                                const std::string& teacher, const std::string& precision) {
-    const Checkpoint checkpoint(path);
+    const Checkpoint checkpoint = open_checkpoint(path);
     const H5File file = H5File::open(path);
     const std::string teacher_folder =
         teacher.empty() ? parse_job(file.string_attribute("/", "job"), path + ": attribute job").teacher.path : teacher;

@@ -50,13 +50,13 @@ bool holds_nothing(const std::filesystem::path& folder) {
     return true;
 }
 
+}  // namespace
+
 bool is_export(const std::filesystem::path& folder) {
     std::ifstream readme(folder / "README.md");
     std::string line;
     return std::getline(readme, line) && line == export_heading;
 }
-
-}  // namespace
 
 void expect_replaceable(const std::filesystem::path& target) {
     std::error_code unreadable;

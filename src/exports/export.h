@@ -21,8 +21,11 @@ void export_model(const TensorSource& student, const ModelSpec& spec, const Expo
                   ExportPrecision precision, const std::filesystem::path& teacher_folder,
                   const std::filesystem::path& target);
 
-/// Throws Error(bad_input) unless the folder is missing, empty or an earlier export, known by the heading of its
-/// README.md: files of somebody else would be replaced and removed.
+/// Was this folder written by export_model()? Its README.md says so.
+bool is_export(const std::filesystem::path& folder);
+
+/// Throws Error(bad_input) unless the folder is missing, empty or an earlier export: files of somebody else would be
+/// replaced and removed.
 void expect_replaceable(const std::filesystem::path& target);
 
 }  // namespace amalgam

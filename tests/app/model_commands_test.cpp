@@ -94,6 +94,27 @@ TEST_F(ModelCommands, measure_teacher_and_student_alike) {
     expect_end(measure({"--contexts", "20", "--batches", "1"}), 2, {"--out", "out.h5"});
 }
 
+TEST_F(ModelCommands, name_the_checkpoint_in_place_of_an_exported_student) {
+    const auto student =
+        test::small_model({test::small_config(), keep_softmax(3, test::linear_mixer, {1}), {}}, 1, true);
+    test::write_model_folder(*test::small_model({test::small_config(), all_softmax(3), {}}, 1), folder / "teacher");
+    std::filesystem::create_directories(folder / "checkpoints");
+    const auto checkpoint = folder / "checkpoints" / "distill.h5", exported = folder / "student";
+    test::write_checkpoint(checkpoint, *student, nullptr, {"distill", 1, 1, 1, 1});
+    const auto to_folder = [&](const std::filesystem::path& source) {
+        return test::Process({AMALGAM_PROGRAM, "export", source.string(), exported.string(), "--to", "qwen3_5",
+                              "--teacher", (folder / "teacher").string()})
+            .wait(30.0);
+    };
+    expect_end(to_folder(checkpoint), 0, {});
+    expect_end(command("logits", exported), 2, {"is an exported student", checkpoint.string()});
+    std::filesystem::remove(checkpoint);
+    expect_end(command("generate", exported), 2, {"is an exported student", "checkpoints/distill.h5"});
+    expect_end(command("logits", folder / "tokens.h5"), 2, {"amalgam tokens", "checkpoint is needed"});
+    expect_end(to_folder(folder / "tokens.h5"), 2, {"amalgam tokens", "checkpoint is needed"});
+    expect_end(to_folder(folder / "teacher"), 2, {"is a folder", "checkpoint is needed"});
+}
+
 /// Nothing is measured that could not be written: the place is looked at before the model, which is none here.
 TEST_F(ModelCommands, look_at_the_place_of_their_result_first) {
     const std::string out = (folder / "nowhere" / "out.h5").string(), model = (folder / "no_model").string();
