@@ -140,6 +140,7 @@ JobInputs look_at_inputs(const Job& job) {
         if (!job.data.allow_other_tokenizer)
             expect_same_tokenizer("evaluate.requests", job.evaluate.requests, requests.tokenizer_sha256(), tokenizer,
                                   place);
+        inputs.requests = count_requests(requests, inputs.teacher.value_or(ModelConfig{}));
     });
     if (job.data.documents == DocumentBorders::separate && job.evaluate.sequences > 0)
         look(job.data.validation, [&] {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "estimate/request_counts.h"
 #include "job/job_check.h"
 
 namespace amalgam {
@@ -13,6 +14,7 @@ namespace amalgam {
 struct JobInputs {
     std::optional<ModelConfig> teacher;
     std::optional<TokenCounts> counts;
+    RequestCounts requests;             // none if the file cannot be read
     std::vector<std::string> problems;  // files that are there but cannot be read or do not fit together
     std::vector<std::string> notes;     // what somebody should know of them
 };

@@ -21,6 +21,8 @@ namespace {
 /// come out at 0.8, and take up to 1.7 times as long as that (analysis/results/speed-cpu).
 constexpr double flops_of_a_number = 200.0;
 
+constexpr int64_t judged_batch_tokens = 4096;  // evaluation/judging.cpp
+
 /// The largest micro-batch of all phases, and how many the busiest rank has at most in a step.
 struct Share {
     int64_t sequences = 0, tokens = 0, micro_batches = 0;
@@ -53,9 +55,10 @@ double trained_tokens(const TrainingJob& stage) {
 
 class Estimator {
   public:
-    Estimator(const Job& job, const ModelConfig& teacher, const Machine& machine)
+    Estimator(const Job& job, const ModelConfig& teacher, const Machine& machine, const RequestCounts& requests)
         : job_(job),
           machine_(machine),
+          requests_(requests),
           sizes_(teacher, job.student.mixer, job.student.options),
           bytes_(double(compute_bytes(job, machine))) {
         kept_ = double(likely_kept_layers(job.select, teacher.layers));
@@ -432,6 +435,7 @@ class Estimator {
         stage.flops = tokens * (teacher_flops(length) + sizes_.model_flops(kept_, length));
         stage.seconds = seconds(stage.flops, busy_ranks(double(job_.evaluate.sequences)));
         if (job_.evaluate.recall.questions > 0) recall(stage, sizes);
+        if (requests_.size() > 0) answer_requests(stage, sizes);
         shard(stage, sizes, machine_.ranks);
         return stage;
     }
@@ -452,8 +456,31 @@ class Estimator {
         stage.seconds += seconds(flops, busy_ranks(batches));
     }
 
+    /// Requests are dealt to all ranks, whole ones even where ranks share other sequences.
+    void answer_requests(StageEstimate& stage, StageSizes& sizes) const {
+        const RequestCounts& r = requests_;
+        const auto blocks = [&](double length) {
+            return sizes_.block_flops(sizes_.layers(), length) + sizes_.block_flops(kept_, length);
+        };
+        const double head = 2 * sizes_.head_flops();  // of both models
+        const double judged = r.judged_tokens * blocks(r.judged_length) + r.judged_predictions * head,
+                     prompts = r.prompt_tokens * blocks(r.prompt_length),
+                     steps = r.new_tokens * (blocks(r.new_length) + head);
+        stage.flops += judged + prompts + steps;
+        const auto ranks = [&](int64_t parts) { return double(std::clamp<int64_t>(parts, 1, machine_.ranks)); };
+        stage.seconds +=
+            seconds(judged, ranks(r.judged_batches)) + seconds(prompts + tokens_of_a_step * steps, ranks(r.generating));
+        const double of_block =
+            std::max(sizes_.softmax_block_activations(bytes_), sizes_.linear_block_activations(bytes_));
+        const double in_pass = std::min(r.judged_tokens, double(std::max(judged_batch_tokens, r.longest_judged))),
+                     in_chunk = std::min(r.prompt_tokens, on_cpu() ? 8192.0 : 32768.0),
+                     cache = sizes_.layers() * sizes_.keys_before(double(r.longest_generating), bytes_);
+        sizes.activation_bytes = std::max({sizes.activation_bytes, in_pass * of_block, in_chunk * of_block + cache});
+    }
+
     const Job& job_;
     const Machine& machine_;
+    const RequestCounts& requests_;
     ModelSizes sizes_;
     double bytes_;
     double kept_ = 0;
@@ -475,8 +502,9 @@ double cpu_utilisation(const Job& job, const ModelConfig& teacher, double peak, 
     return 1.0 / (1.0 + flops_of_a_number * numbers / flops * peak / float32_peak);
 }
 
-Estimate estimate_job(const Job& job, const ModelConfig& teacher, const Machine& machine) {
-    return Estimator(job, teacher, machine).all();
+Estimate estimate_job(const Job& job, const ModelConfig& teacher, const Machine& machine,
+                      const RequestCounts& requests) {
+    return Estimator(job, teacher, machine, requests).all();
 }
 
 }  // namespace amalgam

@@ -23,7 +23,12 @@
 //              so its time is that of the largest number of candidates in one group. A race for learning rates counts
 //              with the tokens that it may take (job/learning_rate_trials.h). Checkpoints: bytes / (nodes x
 //              bandwidth of a node).
-//              Recall questions cost one forward pass of teacher and student over their tokens, without the head.
+//              Recall questions cost one forward pass of teacher and student over their tokens, without the head;
+//              so do the contexts and continuations of requests, and prompts. A generated token counts as one forward
+//              pass of it, and its step takes as long as tokens_of_a_step of a prompt (request_counts.h); answers are
+//              taken to be as long as they may be.
+// Requests     activations of one block for a batch of judged tokens, or for a chunk of prompts beside the cache of the
+//              longest sequence: caches take what memory is free, and need that of one.
 // Checkpoint   4 bytes per student parameter + 8 per trained one.
 #pragma once
 
@@ -33,6 +38,7 @@
 #include <string>
 #include <vector>
 
+#include "estimate/request_counts.h"
 #include "estimate/sharding_estimate.h"
 #include "job/job.h"
 #include "specification/model_config.h"
@@ -82,7 +88,9 @@ struct Estimate {
 };
 
 /// Throws Error(bad_input) if select.budget is not understood; otherwise any job that read_job accepts is estimated.
-Estimate estimate_job(const Job& job, const ModelConfig& teacher, const Machine& machine);
+/// `requests`: of evaluate.requests.
+Estimate estimate_job(const Job& job, const ModelConfig& teacher, const Machine& machine,
+                      const RequestCounts& requests = {});
 
 /// Bytes of a number in the compute precision of the job on that machine.
 int64_t compute_bytes(const Job& job, const Machine& machine);

@@ -20,9 +20,6 @@
 namespace amalgam {
 namespace {
 
-/// A step of many sequences takes about as long as so many prompt tokens for each of them, on GPUs and CPUs alike.
-constexpr double tokens_of_a_step = 4.0;
-
 /// For each item the rank that gets it: the costly ones first, each to the rank that has least.
 std::vector<int> dealt_out(const std::vector<double>& costs, int ranks) {
     std::vector<size_t> order(costs.size());
@@ -146,6 +143,36 @@ Answers collected(const RequestFile& file, const KeptAnswers& kept, const Commun
 }
 
 }  // namespace
+
+RequestCounts count_requests(const RequestFile& file, const ModelConfig& config) {
+    RequestCounts counts;
+    const auto add = [](double tokens, double length, double& all, double& mean_length) {
+        all += tokens;
+        if (all > 0) mean_length += (length - mean_length) * tokens / all;
+    };
+    for (const JudgedBatch& batch : judged_batches(file, config)) {
+        int64_t longest = 0;
+        for (const int64_t i : batch.requests) {
+            longest = std::max(longest, int64_t(file.request(i).tokens.size()));
+            counts.judged_predictions += double(int64_t(file.request(i).tokens.size()) - file.request(i).context);
+        }
+        ++counts.judged_batches;
+        counts.judged += int64_t(batch.requests.size());
+        counts.longest_judged = std::max(counts.longest_judged, longest);
+        add(batch.cost, double(longest), counts.judged_tokens, counts.judged_length);
+    }
+    for (int64_t i = 0; i < file.size(); ++i) {
+        const Request request = file.request(i);
+        if (!request.generates()) continue;
+        ++counts.generating;
+        const int64_t prompt = int64_t(request.tokens.size()), most = request.max_new_tokens;
+        counts.longest_generating = std::max(counts.longest_generating, prompt + most);
+        add(double(prompt), double(prompt), counts.prompt_tokens, counts.prompt_length);
+        // Each sees the prompt and, on average, half of the answer; in a sequence they would see half of its length.
+        add(double(most), double(2 * prompt + most), counts.new_tokens, counts.new_length);
+    }
+    return counts;
+}
 
 Answers answer_requests(const CausalLM& model, const RequestFile& file, int64_t loss_chunk, const Communicator& group,
                         const AnswerPlace& place) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "estimate/request_counts.h"
 #include "evaluation/request_file.h"
 #include "model/causal_lm.h"
 
@@ -25,6 +26,9 @@ struct AnswerPlace {
     std::filesystem::path folder;  // empty: nowhere
     std::string model;             // "teacher", "student"
 };
+
+/// What a model of that config has to compute for them. Needs no model.
+RequestCounts count_requests(const RequestFile& requests, const ModelConfig& config);
 
 /// Requests are spread over the ranks of `group` by what they cost; the answers are on all of them and do not depend on
 /// their number (generated ones but for tokens that are equally likely up to rounding). The model may be sharded over

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "evaluation/requests.h"
 #include "job/job_values.h"
 #include "job/job_writer.h"
 #include "job/student_spec.h"
@@ -136,7 +137,11 @@ const StageEstimate& Run::estimate(const std::string& stage) {
         machine.cpu = compute.device.is_cpu();
         machine.fast_bfloat16 = compute.type == at::kBFloat16;
         machine.ranks_per_node = world.broadcast(int64_t{node.size()});
-        estimate_ = estimate_job(job, teacher_config(), machine);
+        RequestCounts requests;
+        const ModelConfig& teacher = teacher_config();
+        if (!job.evaluate.requests.empty())
+            world.together([&] { requests = count_requests(RequestFile(job.evaluate.requests), teacher); });
+        estimate_ = estimate_job(job, teacher, machine, requests);
     }
     for (const StageEstimate& found : estimate_->stages)
         if (found.name == stage) return found;

@@ -117,6 +117,45 @@ TEST(JobEstimate, recall_is_one_pass_of_both_models_over_its_questions) {
     EXPECT_LT(of(25).seconds, of(5).seconds);
 }
 
+TEST(JobEstimate, requests_are_answered_by_both_models) {
+    const auto of = [](const RequestCounts& requests, int64_t ranks = 1) {
+        Machine machine;
+        machine.ranks = ranks;
+        return stage(estimate_job(paper_job(), qwen_1_5b, machine, requests), "evaluate");
+    };
+    const StageEstimate without = of({});
+    const RequestCounts judged{.judged = 1000,
+                               .judged_batches = 50,
+                               .judged_tokens = 2e5,
+                               .judged_length = 200,
+                               .judged_predictions = 1e4,
+                               .longest_judged = 8000};
+    const StageEstimate judging = of(judged);
+    // Two flop a parameter of the blocks (1.31 G of each model), and of the head where a prediction is made.
+    EXPECT_NEAR(judging.flops - without.flops, 2e5 * 2 * 2.0 * 1.31e9 + 1e4 * 2 * 2.0 * 151936 * 1536,
+                0.1 * (judging.flops - without.flops));
+    EXPECT_GT(judging.sharding().memory.activations, without.sharding().memory.activations);
+    EXPECT_DOUBLE_EQ(of(judged, 64).seconds, of(judged, 128).seconds) << "no more ranks than batches";
+    const RequestCounts generated{.generating = 100,
+                                  .prompt_tokens = 5e4,
+                                  .prompt_length = 500,
+                                  .new_tokens = 1e4,
+                                  .new_length = 1100,
+                                  .longest_generating = 32000};
+    const StageEstimate generating = of(generated);
+    const double steps = 1e4 * 2 * 2.0 * 1.544e9;
+    EXPECT_NEAR(generating.flops - without.flops, 5e4 * 2 * 2.0 * 1.31e9 + steps,
+                0.1 * (generating.flops - without.flops));
+    // A step takes as long as four tokens of a prompt.
+    EXPECT_NEAR((generating.seconds - without.seconds) * 989e12 * 0.35, generating.flops - without.flops + 3 * steps,
+                0.1 * (generating.flops - without.flops + 3 * steps));
+    RequestCounts short_answers = generated;
+    short_answers.longest_generating = 1000;
+    // Keys and values of two heads of 128 in all 28 layers, bf16.
+    EXPECT_DOUBLE_EQ(generating.sharding().memory.activations - of(short_answers).sharding().memory.activations,
+                     31000.0 * 28 * 2 * 2 * 128 * 2);
+}
+
 TEST(JobEstimate, recomputed_activations) {
     Job job = paper_job();
     const double kept_flops = stage(estimate_job(job, qwen_1_5b, {}), "distill").flops;

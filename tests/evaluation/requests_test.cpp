@@ -48,6 +48,29 @@ class Requests : public test::TemporaryFolder {
     std::unique_ptr<CausalLM> model = test::small_model(spec, 1);
 };
 
+TEST_F(Requests, are_counted_for_estimates) {
+    test::RequestContents few{vocabulary};
+    few.add(std::vector<int32_t>(30, 1), 20, 0, 0);  // with the next one: two of a context that is computed once
+    few.add(std::vector<int32_t>(25, 1), 20, 0, 0);
+    few.add(std::vector<int32_t>(12, 2), 4, 0, 0);
+    few.add(std::vector<int32_t>(40, 3), 40, 10, 0);
+    few.add(std::vector<int32_t>(20, 3), 20, 30, 0);
+    few.write(folder / "few.h5");
+    const RequestCounts counts = count_requests(RequestFile(folder / "few.h5"), spec.config);
+    EXPECT_EQ(counts.judged, 3);
+    EXPECT_EQ(counts.judged_batches, 2);
+    EXPECT_EQ(counts.judged_tokens, 12.0 + 20.0 + 2 * 9.0);  // the last token predicts nothing
+    EXPECT_DOUBLE_EQ(counts.judged_length, (12.0 * 12.0 + 38.0 * 30.0) / 50.0);
+    EXPECT_EQ(counts.judged_predictions, 10.0 + 5.0 + 8.0);
+    EXPECT_EQ(counts.longest_judged, 30);
+    EXPECT_EQ(counts.generating, 2);
+    EXPECT_EQ(counts.prompt_tokens, 60.0);
+    EXPECT_DOUBLE_EQ(counts.prompt_length, (40.0 * 40.0 + 20.0 * 20.0) / 60.0);
+    EXPECT_EQ(counts.new_tokens, 40.0);
+    EXPECT_DOUBLE_EQ(counts.new_length, (10.0 * 90.0 + 30.0 * 70.0) / 40.0);
+    EXPECT_EQ(counts.longest_generating, 50);
+}
+
 TEST_F(Requests, continuations_are_judged_as_by_whole_passes) {
     const RequestFile file(path);
     const Answers answers = answer_requests(*model, file, 5, world);
