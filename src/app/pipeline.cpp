@@ -7,7 +7,7 @@
 #include "job/job_values.h"
 #include "job/job_writer.h"
 #include "stages/progress.h"
-#include "stages/stages.h"
+#include "stages/work_left.h"
 #include "system/activity.h"
 #include "system/clock.h"
 #include "system/fault_injection.h"
@@ -31,16 +31,15 @@ Job read_and_check(const std::string& file, const std::vector<std::string>& over
     throw Error(message, ExitCode::bad_input);
 }
 
-/// Of all stages that the job wants, those whose results are there. The root looks, at all of them before anything is
-/// done, so that all ranks skip the same ones whatever their file system shows them, and damage is found at once.
-std::vector<bool> look_at_results(const Run& run) {
-    std::string done;
+/// The root looks, so that all ranks skip the same stages whatever their file system shows them.
+std::vector<StageWork> look_at_results(const Run& run) {
+    std::string work;
     run.world.on_root([&] {
-        for (const Stage& stage : pipeline_stages()) done += stage.wanted(run) && stage.done(run) ? '1' : '0';
+        for (const StageWork one : work_left(run)) work += char(one);
     });
-    done = run.world.broadcast(done);
-    std::vector<bool> result;
-    for (const char one : done) result.push_back(one == '1');
+    work = run.world.broadcast(work);
+    std::vector<StageWork> result;
+    for (const char one : work) result.push_back(StageWork(one));
     return result;
 }
 
@@ -80,15 +79,14 @@ ExitCode run_pipeline(const std::string& job_file, const std::vector<std::string
     Run run(job, world);
     std::optional<Progress> progress;  // on the root
     world.on_root([&] { progress.emplace(run.folder); });
-    const std::vector<bool> done = look_at_results(run);
+    const std::vector<StageWork> work = look_at_results(run);
     fault_point("start");
     for (size_t i = 0; i < pipeline_stages().size(); ++i) {
         const Stage& stage = pipeline_stages()[i];
-        if (!stage.wanted(run)) continue;
-        if (done[i]) {
-            info(text(stage.name, ": done before"));
-            continue;
-        }
+        if (work[i] == StageWork::done) info(text(stage.name, ": done before"));
+        if (work[i] == StageWork::unneeded)
+            info(text(stage.name, ": not run: its result is not there, but nothing that is left to do needs it"));
+        if (work[i] != StageWork::left) continue;
         // A request that came after the last step of the stage before, or during the start.
         if (run.stop.ask(world, 0.0).stop)
             return end_of_stopped(run, progress, text("stopped on request before ", stage.name), false);

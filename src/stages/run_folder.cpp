@@ -266,7 +266,10 @@ void take_over(const Job& job, const std::vector<InputFile>& inputs) {
         share(source / file, target / file);
     if (!job.evaluate.requests.empty() && changed("evaluate.requests").empty()) take_over_answers(source, target);
     if (!fs::exists(source / "scores.h5") || fs::exists(target / "scores.h5")) return;
-    const std::string scored_otherwise = difference(up_to_scores(theirs), up_to_scores(job)) +
+    // Scores of layers that were aligned, and removed since, do not fit to others.
+    const bool of_others = job.align.tokens > 0 && !fs::exists(target / "checkpoints/align.h5");
+    const std::string scored_otherwise = (of_others ? "\n  checkpoints/align.h5: is not there any more" : "") +
+                                         difference(up_to_scores(theirs), up_to_scores(job)) +
                                          changed("data.validation") + other_candidates(theirs, job);
     if (!scored_otherwise.empty()) {
         info(text("reuse: the scores of ", source.string(),

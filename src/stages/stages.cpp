@@ -71,18 +71,49 @@ bool exported(const Run& run) {
 
 }  // namespace
 
+namespace {
+
+using Names = std::vector<std::string>;
+
+bool aligns(const Run& run) {
+    return run.job.align.tokens > 0;
+}
+bool finetunes(const Run& run) {
+    return run.job.finetune.tokens > 0;
+}
+bool scores(const Run& run) {
+    return has_score_stage(run.job);
+}
+
+Names nothing(const Run&) {
+    return {};
+}
+Names all_linear(const Run& run) {
+    return {aligns(run) ? "align" : "transfer"};
+}
+Names student(const Run& run) {
+    return {finetunes(run) ? "finetune" : "distill"};
+}
+
+}  // namespace
+
 const std::vector<Stage>& pipeline_stages() {
     static const std::vector<Stage> stages = {
-        {"transfer", always, [](const Run& r) { return trained(r, "transfer"); }, transfer},
-        {"align", [](const Run& r) { return r.job.align.tokens > 0; }, [](const Run& r) { return trained(r, "align"); },
-         align},
-        {"score", [](const Run& r) { return has_score_stage(r.job); }, scored, score},
-        {"select", always, selected, select},
-        {"distill", always, [](const Run& r) { return trained(r, "distill"); }, distill},
-        {"finetune", [](const Run& r) { return r.job.finetune.tokens > 0; },
-         [](const Run& r) { return trained(r, "finetune"); }, finetune},
-        {"evaluate", [](const Run& r) { return r.job.evaluate.sequences > 0; }, evaluated, evaluate},
-        {"export", [](const Run& r) { return !r.job.export_to.formats.empty(); }, exported, export_student},
+        {"transfer", always, [](const Run& r) { return trained(r, "transfer"); }, transfer, nothing},
+        {"align", aligns, [](const Run& r) { return trained(r, "align"); }, align,
+         [](const Run&) { return Names{"transfer"}; }, false, true},
+        {"score", scores, scored, score, all_linear, false, true},
+        {"select", always, selected, select, [](const Run& r) { return scores(r) ? Names{"score"} : Names{}; }, true},
+        {"distill", always, [](const Run& r) { return trained(r, "distill"); }, distill,
+         [](const Run& r) {
+             return Names{all_linear(r).front(), "select"};
+         },
+         false, true},
+        {"finetune", finetunes, [](const Run& r) { return trained(r, "finetune"); }, finetune,
+         [](const Run&) { return Names{"distill"}; }, false, true},
+        {"evaluate", [](const Run& r) { return r.job.evaluate.sequences > 0; }, evaluated, evaluate, student, true},
+        {"export", [](const Run& r) { return !r.job.export_to.formats.empty(); }, exported, export_student, student,
+         true},
     };
     return stages;
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The stages of the pipeline, in order. Each reads the run folder and writes its own file into it; a stage whose file
-// is there and whole is done. All functions are collective over the run's ranks.
+// is there and whole is done (work_left.h). All functions are collective over the run's ranks.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "stages/run.h"
@@ -17,6 +18,10 @@ struct Stage {
     /// Is its result there? Looks through it. Serial. Throws Error(damaged_file, diverged) for what is no result.
     bool (*done)(const Run&);
     StageOutcome (*execute)(Run&);
+    /// Stages whose results it reads.
+    std::vector<std::string> (*reads)(const Run&);
+    bool is_for_people = false;  // its result is wanted for itself, not only by later stages
+    bool makes_anew = false;     // what it makes again may be other weights or scores
 };
 
 const std::vector<Stage>& pipeline_stages();

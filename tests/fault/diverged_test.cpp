@@ -79,6 +79,7 @@ TEST_F(Diverged, candidates_are_not_ranked_and_spare_the_others) {
     // One of them has a KL that is not finite, as earlier versions of the program wrote it.
     for (const char* file : {"scores.h5", "selection.h5", "checkpoints/distill.h5", "evaluation.h5"})
         fs::remove(result(file));
+    fs::remove_all(result("student"));
     const fs::path candidate = result("candidates/candidate-002.h5");
     const ScoreTable table = [&] {
         const int64_t layers = test::small_layers;

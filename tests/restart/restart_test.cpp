@@ -64,7 +64,8 @@ TEST_F(Restart, ranks_without_a_candidate_wait_for_the_others) {
     fs::create_directories(job.output);
     fs::copy(undisturbed(), run_folder(), fs::copy_options::recursive);
     // One candidate is left for three ranks.
-    for (const char* file : {"scores.h5", "candidates/candidate-003.h5", "checkpoints/distill.h5"})
+    for (const char* file :
+         {"scores.h5", "selection.h5", "candidates/candidate-003.h5", "checkpoints/distill.h5", "evaluation.h5"})
         fs::remove(result(file));
     expect_end(run(3), 0, {"score: 1 of 4 candidates to do, 3 groups of 1 ranks"});
     expect_same_results(undisturbed());
@@ -135,7 +136,8 @@ TEST_F(Restart, runs_of_version_1_of_the_scores_go_on) {
         job.name = scored ? "scored" : "scoring";
         fs::create_directories(run_folder().parent_path());
         fs::copy(expected, run_folder(), fs::copy_options::recursive);
-        for (const char* file : {"scores.h5", "selection.h5", "checkpoints/distill.h5"}) fs::remove(result(file));
+        for (const char* file : {"scores.h5", "selection.h5", "checkpoints/distill.h5", "evaluation.h5"})
+            fs::remove(result(file));
         for (const CandidateResult& candidate : reference.candidates) {
             const fs::path file = result(text("candidates/candidate-00", candidate.number, ".h5"));
             fs::remove(file);

@@ -239,6 +239,7 @@ TEST_F(DamagedResults, do_not_count_as_done) {
 TEST_F(DamagedResults, damaged_candidates_are_scored_again) {
     const ScoreTable before = read_scores(scores);
     fs::remove(scores);
+    fs::remove(selection);
     const fs::path truncated = result("candidates/candidate-002.h5"), flipped = result("candidates/candidate-000.h5");
     fs::resize_file(truncated, fs::file_size(truncated) - 10);
     const double loss = before.candidates.at(0).train_loss.at(1);

@@ -125,7 +125,9 @@ TEST_F(AutomaticRun, a_killed_race_does_not_repeat_trials) {
     for (const char* file : {"learning_rates/align.h5", "checkpoints/align.h5", "checkpoints/distill.h5"})
         EXPECT_EQ(differing_datasets(undisturbed / file, result(file), test::times_and_places), Names{}) << file;
     // Nor does a run whose race is over: the trials would be struck.
-    std::filesystem::remove(result("checkpoints/align.h5"));
+    for (const char* file :
+         {"checkpoints/align.h5", "checkpoints/distill.h5", "selection.h5", "scores.h5", "candidates"})
+        std::filesystem::remove_all(result(file));
     setenv("AMALGAM_FAULT", "learning_rates.trial:throw", 1);
     expect_end(run(2), 0, {"align: learning rate ", "align: finished"});
 }

@@ -125,6 +125,54 @@ TEST_F(Pipeline, later_starts_do_nothing_twice_and_no_other_job) {
     EXPECT_EQ(results(), again);
 }
 
+/// What only took space may be removed; what something was made of is not made again beside it.
+TEST_F(Pipeline, results_that_were_removed_are_made_again_only_where_that_mixes_nothing) {
+    test::set_steps(job.finetune, 2);
+    job.export_to.formats = {"qwen3_5"};
+    expect_end(run(1), 0, {});
+    const auto remove = [&](std::initializer_list<const char*> files) {
+        for (const char* file : files) std::filesystem::remove_all(result(file));
+    };
+    remove({"checkpoints/transfer.h5", "checkpoints/align.h5", "checkpoints/distill.h5", "scores.h5", "candidates"});
+    const auto small = results();
+    expect_end(run(2), 0,
+               {"transfer: not run: its result is not there", "align: not run", "score: not run", "select: done before",
+                "distill: not run", "finetune: done before", "export: done before"});
+    EXPECT_EQ(results(), small);
+    remove({"evaluation.h5"});
+    expect_end(run(2), 0, {"distill: not run", "evaluate: finished"});
+    EXPECT_EQ(results().size(), small.size());
+
+    remove({"checkpoints/finetune.h5"});
+    const auto left = results();
+    expect_end(run(2), 2,
+               {run_folder().string(), "the result of align is not there",
+                "remove these, which are then made again:\n  selection.h5\n  evaluation.h5\n  student/"});
+    EXPECT_EQ(results(), left);
+    remove({"selection.h5", "evaluation.h5", "student"});
+    expect_end(run(2), 0, {"transfer: finished", "align: finished", "score: finished", "export: finished"});
+
+    remove({"checkpoints/finetune.h5"});
+    expect_end(run(2), 2, {"the result of finetune is not there", "again:\n  evaluation.h5\n  student/"});
+    remove({"evaluation.h5", "student", "checkpoints/transfer.h5", "checkpoints/align.h5"});
+    expect_end(run(2), 0, {"align: not run", "distill: done before", "finetune: finished", "export: finished"});
+}
+
+/// Half a stage was trained from the weights that are gone.
+TEST_F(Pipeline, a_stage_on_the_way_does_not_go_on_from_other_weights) {
+    job.select.rule = "uniform";
+    job.score.tokens = 0;
+    job.checkpoint.every_steps = 2;
+    job.checkpoint.background = BackgroundSaving::never;
+    setenv("AMALGAM_FAULT", "distill.step:throw:step=3", 1);
+    EXPECT_NE(run(1).status, 0);
+    unsetenv("AMALGAM_FAULT");
+    std::filesystem::remove(result("checkpoints/align.h5"));
+    expect_end(run(1), 2, {"the result of align is not there", "again:\n  checkpoints/distill-00000002.h5"});
+    std::filesystem::remove(result("checkpoints/distill-00000002.h5"));
+    expect_end(run(1), 0, {"align: finished", "select: done before", "distill: finished"});
+}
+
 TEST_F(Pipeline, rules_without_scores_skip_the_race) {
     job.select.rule = "explicit";
     job.select.options["layers"] = std::vector<int64_t>{3, 1};

@@ -270,6 +270,13 @@ TEST_F(Reuse, of_a_job_that_scores_in_another_way_takes_the_alignment_alone) {
     EXPECT_FALSE(fs::exists(result("scores.h5")));
 }
 
+TEST_F(Reuse, of_a_run_without_its_alignment_takes_no_scores_either) {
+    fs::remove(source / "checkpoints/align.h5");
+    open_run_folder(job);
+    EXPECT_TRUE(fs::exists(result("checkpoints/transfer.h5")));
+    EXPECT_FALSE(fs::exists(result("scores.h5")));
+}
+
 TEST_F(Reuse, does_not_overwrite_what_is_there) {
     open_run_folder(job);
     fs::remove(result("scores.h5"));
