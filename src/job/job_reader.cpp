@@ -145,10 +145,12 @@ class Reader {
                 problems_.push_back(unknown(where, path));
             return;
         }
-        // Only lists need YAML; anything else is taken as it stands, so that no quotes are needed beside the shell's.
+        // Lists need YAML, and so do values in quotes, as `amalgam defaults` prints some; anything else is taken as it
+        // stands, so that no quotes are needed beside the shell's.
         try {
             const bool is_list = key->type().starts_with("a list");
-            given_[path] = {is_list ? YAML::Load(value) : YAML::Node(value), where, false};
+            const bool is_quoted = value.starts_with('"') || value.starts_with('\'');
+            given_[path] = {is_list || is_quoted ? YAML::Load(value) : YAML::Node(value), where, false};
         } catch (const YAML::Exception& error) {
             problems_.push_back(text(where, ": not valid YAML: ", error.msg, " (must be ", key->type(), ")"));
         }

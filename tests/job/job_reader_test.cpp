@@ -178,6 +178,16 @@ TEST(JobReader, overrides_win_and_the_last_one_holds) {
     EXPECT_TRUE(job.export_to.formats.empty());
 }
 
+TEST(JobReader, values_in_quotes_as_defaults_print_them) {
+    const Job job = parse_job("", "job.yaml",
+                              {"select.budget=\"50%\"", "walltime='01:00:00'", "data.training=\"a b.h5\"", "seed='3'"});
+    EXPECT_EQ(option<std::string>(job.select.options, "budget"), "50%");
+    EXPECT_EQ(job.walltime, "01:00:00");
+    EXPECT_EQ(job.data.training, "a b.h5");
+    EXPECT_EQ(job.seed, 3);
+    EXPECT_TRUE(contains(problem("", {"name=\"a"}), "--set name=\"a: not valid YAML"));
+}
+
 TEST(JobReader, wrong_overrides) {
     EXPECT_TRUE(contains(problem("", {"align.tokens"}), "--set align.tokens: has no \"=\""));
     EXPECT_TRUE(contains(problem("", {"align.token=5"}), "did you mean \"align.tokens\"?"));
