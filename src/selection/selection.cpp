@@ -124,15 +124,16 @@ Selection read_selection(const std::filesystem::path& path) {
 std::string table_of_curve(const Selection& selection) {
     std::ostringstream out;
     const bool has_far = !selection.curve.empty() && selection.curve.front().far_kl.has_value();
+    const bool has_recall = !selection.curve.empty() && std::isfinite(selection.curve.front().recall);
     out << "softmax layers: KL, " << (has_far ? "KL of far context, " : "")
-        << "KL of answers, recall, bytes of keys and values a token (before any distillation)";
+        << (has_recall ? "KL of answers, recall, " : "")
+        << "bytes of keys and values a token (before any distillation)";
     for (const CurvePoint& point : selection.curve) {
         const bool chosen = point.kept == int64_t(selection.order.size());
         out << "\n  " << (chosen ? "*" : " ") << std::setw(4) << point.kept << std::fixed << std::setprecision(5)
             << std::setw(11) << point.kl;
         if (has_far) out << std::setw(11) << point.far_kl.value();
-        if (std::isfinite(point.recall))
-            out << std::setw(11) << point.recall_kl << std::setw(8) << std::setprecision(3) << point.recall;
+        if (has_recall) out << std::setw(11) << point.recall_kl << std::setw(8) << std::setprecision(3) << point.recall;
         out << std::setw(10) << std::setprecision(0) << point.cache_bytes;
     }
     return out.str();

@@ -90,6 +90,10 @@ TEST_F(SelectionFile, has_the_curve_of_a_budget_that_the_scores_decide) {
     EXPECT_EQ(read_selection(path).curve, selection.curve);
     const std::string with_far = table_of_curve(selection);
     EXPECT_NE(with_far.find("*   1    0.20000    0.25000    0.50000   0.333       256"), std::string::npos) << with_far;
+    for (CurvePoint& point : selection.curve) point.recall = point.recall_kl = NAN;  // nothing was asked
+    const std::string without = table_of_curve(selection);
+    EXPECT_NE(without.find("softmax layers: KL, KL of far context, bytes of keys"), std::string::npos) << without;
+    EXPECT_NE(without.find("*   1    0.20000    0.25000       256"), std::string::npos) << without;
     {
         H5File file = H5File::update(path);
         const double other = 0.0;
