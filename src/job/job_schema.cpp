@@ -175,7 +175,9 @@ template <class Stage>
 void add_training(std::vector<JobKey>& schema, const std::string& section, Stage Job::*stage) {
     SectionKeys<TrainingJob> keys(schema, section, [stage](Job& job) -> TrainingJob& { return job.*stage; });
     keys.add("tokens", &TrainingJob::tokens, "tokens",
-             section == "score" ? "per candidate; 0: the stage is skipped" : "over all ranks; 0: the stage is skipped")
+             section == "score"     ? "per candidate; 0: the stage is skipped"
+             : section == "distill" ? "over all ranks; 0: skipped, the student is taken as it is put together"
+                                    : "over all ranks; 0: the stage is skipped")
         .range = at_least(0);
     keys.add("sequence_length", &TrainingJob::sequence_length, "tokens", "of one sequence").range = at_least(2);
     keys.add("batch_sequences", &TrainingJob::batch_sequences, "sequences",

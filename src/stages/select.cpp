@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "evaluation/statistics.h"
+#include "rules/budget.h"
 #include "selection/score_file.h"
 #include "selection/selection.h"
 #include "stages/stages.h"
@@ -51,6 +52,12 @@ double key_value_bytes(const ModelConfig& config, const std::vector<int64_t>& or
     return bytes;
 }
 
+/// An automatic budget found nothing that may be converted.
+bool keeps_all_for_bounds(const SelectJob& job, const Selection& selection) {
+    return measures_curve(selection_rule(job.rule), job.options) && is_automatic(job.options) &&
+           selection.order.size() == selection.layout.size();
+}
+
 }  // namespace
 
 StageOutcome select(Run& run) {
@@ -70,6 +77,11 @@ StageOutcome select(Run& run) {
         info(text("select (", selection.rule, "): ", describe(selection.layout),
                   of_layers ? table_of(table, selection) : ""));
         if (!selection.curve.empty()) info("select: " + table_of_curve(selection));
+        if (keeps_all_for_bounds(job, selection))
+            warn(
+                "select.budget is auto: no number of softmax layers below all reaches the bounds, so every layer keeps "
+                "softmax and the student is the teacher; raise select.kl_at_most or lower select.recall_at_least in a "
+                "run of another name, which can take over the scores with reuse");
     });
     return StageOutcome::finished;
 }

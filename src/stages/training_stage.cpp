@@ -2,6 +2,7 @@
 #include "stages/training_stage.h"
 
 #include "estimate/model_sizes.h"
+#include "job/training_plan.h"
 #include "system/clock.h"
 #include "system/error.h"
 #include "system/log.h"
@@ -28,6 +29,11 @@ StageOutcome train_stage(Run& run, const std::string& stage, const CausalLM* tea
     setup.in_step = trainee.student.shards || (teacher && teacher->weights_on_demand());
     const TrainerOutcome outcome =
         train(*trainee.student.model, *trainee.objective, with_rates, *batches, run.world, setup);
+    if (training_steps(job) == 0) {
+        info(text(stage, ": skipped (", stage, ".tokens is ", job.tokens,
+                  "): the student is kept as it was put together"));
+        return StageOutcome::finished;
+    }
     const double last = outcome.step_losses.empty() ? 0.0 : outcome.step_losses.back();
     info(text(stage, ": ", outcome.steps, " steps, ", outcome.tokens, " tokens, last loss ", last, ", ",
               format_duration(outcome.seconds), " of training here",
