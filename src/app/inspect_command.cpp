@@ -91,11 +91,11 @@ void print_scores(const std::string& path) {
     for (const size_t place : by_importance(scored)) {
         const CandidateResult& result = table.candidates[place];
         const auto kl = mean_and_error(result.kl.back());
-        std::cout << "  " << in_column(scored[place].candidate) << "  " << kl.mean << " +- " << kl.standard_error;
+        std::cout << "  " << in_column(scored[place].candidate) << "  " << kl.mean << plus_minus(kl.standard_error, 5);
         for (const auto& [name, words] : {std::pair("recall_kl", "of answers"), {"far_kl", "of far context"}})
             if (const auto found = result.samples.find(name); found != result.samples.end())
-                std::cout << "  " << words << " " << mean_and_error(found->second).mean << " +- "
-                          << mean_and_error(found->second).standard_error;
+                std::cout << "  " << words << " " << mean_and_error(found->second).mean
+                          << plus_minus(mean_and_error(found->second).standard_error, 5);
         if (result.measured_share < 1.0)
             std::cout << "  measured on " << std::lround(100.0 * result.measured_share) << " %";
         std::cout << '\n';

@@ -21,7 +21,7 @@ struct EvaluatedModel {
 };
 
 /// Figures of one model that people read first, in nat/token: the loss is the mean over all tokens that have a next one
-/// in their text, KL that over all tokens; their errors are standard errors over sequences.
+/// in their text, KL that over all tokens; their errors are standard errors over sequences, NaN of one.
 struct EvaluationSummary {
     std::string name;
     double loss = 0.0, loss_error = 0.0;

@@ -4,13 +4,17 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 
 namespace amalgam {
 
 struct MeanAndError {
     double mean = 0.0;
-    double standard_error = 0.0;  // sample standard deviation / sqrt(n); 0 for fewer than two values
+    double standard_error = 0.0;  // sample standard deviation / sqrt(n); NaN for one value: it is not known
 };
+
+/// " +- 0.0123", with so many decimals; nothing where it is not known.
+std::string plus_minus(double standard_error, int decimals = 4);
 
 MeanAndError mean_and_error(std::span<const double> values);
 

@@ -252,7 +252,7 @@ class Race {
         const int64_t skipped = result.logged.empty() ? 0 : result.logged.back().skipped_updates;
         if (skipped > 0) log_rank(LogLevel::warning, text(who, skipped, " updates skipped"));
         const auto kl = mean_and_error(result.kl.back());
-        log_rank(LogLevel::info, text(who, "held-out KL ", kl.mean, " +- ", kl.standard_error, " nat/token (",
+        log_rank(LogLevel::info, text(who, "held-out KL ", kl.mean, plus_minus(kl.standard_error, 6), " nat/token (",
                                       format_duration(result.seconds), ")"));
     }
 

@@ -19,7 +19,7 @@ std::string table(const std::vector<EvaluatedModel>& models, const HeldOutSet& s
     for (const EvaluatedModel& model : models) {
         const EvaluationSummary s = summarise(model, set);
         out << "\n  " << std::left << std::setw(8) << s.name << std::right << " perplexity " << s.perplexity
-            << "  loss " << s.loss << " +- " << s.loss_error << "  KL " << s.kl << " +- " << s.kl_error;
+            << "  loss " << s.loss << plus_minus(s.loss_error) << "  KL " << s.kl << plus_minus(s.kl_error);
         if (s.answer_count > 0) out << "  answers " << 100.0 * s.answer_accuracy << " % of " << s.answer_count;
     }
     return out.str();
@@ -31,8 +31,8 @@ std::string recall_table(const std::vector<EvaluatedModel>& models) {
     for (const EvaluatedModel& model : models) {
         const RecallJob& asked = model.recall->asked;
         const MeanAndError all = mean_and_error(model.recall->right);
-        out << "\n  " << std::left << std::setw(8) << model.name << std::right << " recall " << all.mean << " +- "
-            << all.standard_error;
+        out << "\n  " << std::left << std::setw(8) << model.name << std::right << " recall " << all.mean
+            << plus_minus(all.standard_error, 3);
         for (size_t i = 0; i < asked.lengths.size(); ++i)
             out << "  at " << asked.lengths[i] << " tokens " << recall_at_length(*model.recall, i).mean;
     }

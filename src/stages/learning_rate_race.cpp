@@ -169,10 +169,10 @@ class Race {
 
     void say(const RateTrial& trial) const {
         const auto loss = mean_and_error(trial.losses);
-        info(text(
-            race_.stage, ": learning rate ", words(automatic_, rates_at(record_.rule, trial.position)), ": ",
-            is_finite(trial) ? text("held-out loss ", loss.mean, " +- ", loss.standard_error) : std::string("diverged"),
-            " (", format_duration(trial.seconds), ")"));
+        info(text(race_.stage, ": learning rate ", words(automatic_, rates_at(record_.rule, trial.position)), ": ",
+                  is_finite(trial) ? text("held-out loss ", loss.mean, plus_minus(loss.standard_error, 6))
+                                   : std::string("diverged"),
+                  " (", format_duration(trial.seconds), ")"));
     }
 
     std::string reason() const {

@@ -49,7 +49,8 @@ class Walk {
         std::vector<double> differences;
         for (size_t i = 0; i < one.losses.size(); ++i) differences.push_back(one.losses[i] - other.losses.at(i));
         const auto difference = mean_and_error(differences);
-        return difference.mean + difference.standard_error < 0.0;
+        const double error = differences.size() < 2 ? 0.0 : difference.standard_error;  // of one batch none is known
+        return difference.mean + error < 0.0;
     }
 
     /// At most `reach` steps down, or else up. False if a trial is missing.

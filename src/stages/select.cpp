@@ -33,8 +33,8 @@ std::string table_of(const ScoreTable& table, const Selection& selection) {
         const auto layer = restored ? restored : removed_layer(result.candidate);
         const bool kept = layer && selection.layout.at(size_t(*layer)) == softmax_mixer;
         const auto kl = mean_and_error(result.kl.back());
-        out << "\n  " << (kept ? "*" : " ") << " " << in_column(result.candidate) << "  KL " << kl.mean << " +- "
-            << kl.standard_error;
+        out << "\n  " << (kept ? "*" : " ") << " " << in_column(result.candidate) << "  KL " << kl.mean
+            << plus_minus(kl.standard_error);
         // The sum with 0 has no sign where the score is rounded to zero: not -0.0000.
         if (result.recall_weight > 0 || result.far_weight > 0)
             out << "  score " << std::round(result.score() * 1e4) / 1e4 + 0.0;

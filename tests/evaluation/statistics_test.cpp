@@ -19,7 +19,10 @@ TEST(Statistics, mean_and_standard_error) {
 TEST(Statistics, few_values) {
     EXPECT_EQ(mean_and_error(std::vector<double>{}).mean, 0.0);
     EXPECT_EQ(mean_and_error(std::vector<double>{3.5}).mean, 3.5);
-    EXPECT_EQ(mean_and_error(std::vector<double>{3.5}).standard_error, 0.0);
+    EXPECT_TRUE(std::isnan(mean_and_error(std::vector<double>{3.5}).standard_error)) << "not known, and not 0";
+    EXPECT_TRUE(std::isnan(mean_and_error(std::vector<PartOfMean>{{3.5, 2}}).standard_error));
+    EXPECT_EQ(plus_minus(mean_and_error(std::vector<double>{3.5}).standard_error), "");
+    EXPECT_EQ(plus_minus(mean_and_error(std::vector<double>{1.0, 3.0}).standard_error, 2), " +- 1.00");
     EXPECT_DOUBLE_EQ(mean_and_error(std::vector<double>{1.0, 3.0}).standard_error, 1.0);
 }
 
