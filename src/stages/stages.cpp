@@ -69,10 +69,6 @@ bool exported(const Run& run) {
     return all;
 }
 
-}  // namespace
-
-namespace {
-
 using Names = std::vector<std::string>;
 
 bool aligns(const Run& run) {
