@@ -8,6 +8,7 @@
 #include "estimate/check_table.h"
 #include "estimate/known_shapes.h"
 #include "job/job_reader.h"
+#include "stages/run_folder.h"
 #include "system/error.h"
 
 namespace amalgam {
@@ -25,6 +26,7 @@ void check_command(const std::string& job_file, const std::vector<std::string>& 
                                       readable_count(requests.new_tokens),
                                       " tokens in all; evaluate is estimated with "
                                       "answers as long as they may be"));
+    if (findings.problems.empty()) findings.problems = run_folder_problems(job);  // which looks at all the inputs
     const std::optional<ModelConfig> teacher =
         options.shape.empty() ? inputs.teacher : std::optional(find_shape(options.shape));
     const CheckedMachine checked = machine_for(job, options, teacher);

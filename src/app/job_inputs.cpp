@@ -6,11 +6,14 @@
 #include <fstream>
 #include <iterator>
 
+#include "checkpoints/checkpoint.h"
 #include "evaluation/held_out.h"
 #include "evaluation/requests.h"
 #include "exports/tokenizer_files.h"
+#include "job/student_spec.h"
 #include "job/training_plan.h"
 #include "model/teacher_folder.h"
+#include "model/transfer.h"
 #include "questions/question_sequences.h"
 #include "questions/recall_questions.h"
 #include "specification/hugging_face_config.h"
@@ -148,6 +151,13 @@ JobInputs look_at_inputs(const Job& job) {
             if (file.sequences(job.evaluate.sequence_length) < job.evaluate.sequences) return;  // check_job's to report
             read_held_out(file, job.evaluate.sequences, job.evaluate.sequence_length, job.data.documents);
         });
+    const std::string start = start_of(job.student);
+    look(start, [&] {
+        const Checkpoint trained(start);
+        if (!inputs.teacher) return;
+        const Layout layout = all_linear(inputs.teacher->layers, job.student.mixer);
+        find_start(student_spec(job.student, *inputs.teacher, layout), trained.spec(), trained.where());
+    });
     const Scorer* scorer = selection_rule(job.select.rule).scorer;
     const bool asks_candidates = scorer != nullptr && !scorer->distils && job.score.recall.questions > 0;
     const auto ask = [&](const std::string& section, const RecallJob& recall, const std::string& of,

@@ -50,22 +50,26 @@ std::optional<at::Tensor> TransferSource::find(const std::string& name) const {
     return drawn(parameter, RandomStream(seed_, name));
 }
 
-ContinuedSource::ContinuedSource(const TransferSource& transferred, const ModelSpec& student,
-                                 const TensorSource& trained, const ModelSpec& trained_spec)
-    : transferred_(transferred), trained_(trained) {
-    const std::string ours = linear_mixer(student.layout), theirs = linear_mixer(trained_spec.layout);
+const LayerStart* find_start(const ModelSpec& student, const ModelSpec& trained, const std::string& where) {
+    const std::string ours = linear_mixer(student.layout), theirs = linear_mixer(trained.layout);
     const auto refuse = [&](const std::string& why) {
-        throw Error(text(trained.where(), ": layers of ", ours, " cannot start from it: ", why), ExitCode::bad_input);
+        throw Error(text(where, ": layers of ", ours, " cannot start from it: ", why), ExitCode::bad_input);
     };
-    if (ours == theirs) return;
+    if (ours == theirs) return nullptr;
+    const LayerStart* found = nullptr;
     std::string known;
     for (const LayerStart& start : find_implementation(ours).starts) {
-        if (start.mixer == theirs) start_ = &start;
+        if (start.mixer == theirs) found = &start;
         known += " " + start.mixer;
     }
-    if (!start_) refuse(text("its linear layers are ", theirs.empty() ? "none" : theirs, " (possible:", known, ")"));
-    if (const auto why = start_->refusal(student, trained_spec)) refuse(*why);
+    if (!found) refuse(text("its linear layers are ", theirs.empty() ? "none" : theirs, " (possible:", known, ")"));
+    if (const auto why = found->refusal(student, trained)) refuse(*why);
+    return found;
 }
+
+ContinuedSource::ContinuedSource(const TransferSource& transferred, const ModelSpec& student,
+                                 const TensorSource& trained, const ModelSpec& trained_spec)
+    : transferred_(transferred), trained_(trained), start_(find_start(student, trained_spec, trained.where())) {}
 
 std::optional<at::Tensor> ContinuedSource::find(const std::string& name) const {
     const size_t part = name.find("linear_attn.");

@@ -29,12 +29,16 @@ class TransferSource : public TensorSource {
     uint64_t seed_;
 };
 
+/// How layers of `student` start from those of another student, whose checkpoint is `where`; null: as they are, since
+/// the mixer is the same. Throws Error(bad_input) with the reason if they cannot.
+const LayerStart* find_start(const ModelSpec& student, const ModelSpec& trained, const std::string& where);
+
 /// The same for a student whose linear layers start from those of a trained student of the same teacher, of its own
 /// mixer or of one that its mixer can start from (LayerStart). Everything else is the trained student's too, if it has
 /// it.
 class ContinuedSource : public TensorSource {
   public:
-    /// Throws Error(bad_input) with the reason if the student cannot start so.
+    /// Throws what find_start() throws.
     ContinuedSource(const TransferSource& transferred, const ModelSpec& student, const TensorSource& trained,
                     const ModelSpec& trained_spec);
     std::optional<at::Tensor> find(const std::string& name) const override;

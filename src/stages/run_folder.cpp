@@ -237,19 +237,30 @@ void take_over_answers(const fs::path& source, const fs::path& target) {
         info(text("reuse: the teacher's answers to ", answers, " requests are those of ", theirs.string()));
 }
 
-void take_over(const Job& job, const std::vector<InputFile>& inputs) {
-    const fs::path source = job.reuse, target = job.run_folder();
+/// Another run that a job reuses.
+struct Reused {
+    Job job;  // with this job's paths to the same inputs
+    std::optional<std::vector<InputFile>> made_from;
+
+    std::string changed(const std::vector<InputFile>& inputs, const std::string& key) const {
+        return made_from ? difference(*made_from, inputs, key) : std::string();
+    }
+};
+
+/// Throws Error(bad_input) if its alignment would not be this job's.
+Reused expect_reusable(const Job& job, const std::vector<InputFile>& inputs) {
+    const fs::path source = job.reuse;
     const std::string problem = reuse_problem(job);
     require(problem.empty(), problem);
-    const auto made_from = read_inputs(source);
-    const auto changed = [&](const std::string& key) {
-        return made_from ? difference(*made_from, inputs, key) : std::string();
-    };
+    Reused reused;
+    reused.made_from = read_inputs(source);
+    const auto& made_from = reused.made_from;
+    const auto changed = [&](const std::string& key) { return reused.changed(inputs, key); };
     // What validation files hold is compared below, where it matters.
-    const Job theirs = with_paths_of(job, read_record(source / "job.yaml"), [&](const std::string& key) {
+    reused.job = with_paths_of(job, read_record(source / "job.yaml"), [&](const std::string& key) {
         return made_from && (key == "data.validation" || is_same(*made_from, inputs, key));
     });
-    const std::string differs = difference(up_to_align(theirs), up_to_align(job));
+    const std::string differs = difference(up_to_align(reused.job), up_to_align(job));
     require(differs.empty(), "reuse: ", source.string(),
             " was made by another job (its results would not be this job's):", differs);
     if (!made_from)
@@ -262,6 +273,14 @@ void take_over(const Job& job, const std::vector<InputFile>& inputs) {
             " was made from other inputs (its results would be mixed with those of these); restore them, or run "
             "without reuse:",
             other);
+    return reused;
+}
+
+void take_over(const Job& job, const std::vector<InputFile>& inputs) {
+    const fs::path source = job.reuse, target = job.run_folder();
+    const Reused reused = expect_reusable(job, inputs);
+    const Job& theirs = reused.job;
+    const auto changed = [&](const std::string& key) { return reused.changed(inputs, key); };
     for (const char* file : {"checkpoints/transfer.h5", "checkpoints/align.h5", "learning_rates/align.h5"})
         share(source / file, target / file);
     if (!job.evaluate.requests.empty() && changed("evaluate.requests").empty()) take_over_answers(source, target);
@@ -296,6 +315,40 @@ void give_selection_its_file(const Job& job) {
               ", where an earlier version of the program had put the selection"));
 }
 
+struct RunSoFar {
+    bool is_of_another_job = false;                   // which made nothing
+    std::optional<std::vector<InputFile>> made_from;  // none: a new folder, or an earlier version's
+};
+
+/// Throws Error(bad_input) if the folder holds results of another job or of other inputs, Error(damaged_file). Changes
+/// nothing.
+RunSoFar expect_same_job(const Job& job, const std::vector<InputFile>& inputs) {
+    const fs::path folder = job.run_folder(), job_file = folder / "job.yaml";
+    RunSoFar run;
+    if (!fs::exists(job_file)) return run;
+    run.made_from = read_inputs(folder);
+    const auto& made_from = run.made_from;
+    Job before = with_paths_of(job, read_record(job_file), [&](const std::string& key) {
+        return made_from && (!is_used(job, key) || is_same(*made_from, inputs, key));
+    });
+    if (!fs::exists(folder / "evaluation.h5")) before.evaluate = job.evaluate;  // nothing depends on it yet
+    before.export_to.formats = job.export_to.formats;  // each has a folder of its own, which is there or not
+    if (!is_exported(folder)) before.export_to = job.export_to;
+    const std::string differs = difference(comparable(before), comparable(job));
+    run.is_of_another_job = !differs.empty() && !has_any_result(folder);
+    require(differs.empty() || run.is_of_another_job, folder.string(),
+            " holds a run of another job (results would be mixed); choose another name or remove the folder:", differs);
+    if (run.is_of_another_job)
+        info(text(folder.string(), ": the job has changed since the run began, before it made anything:", differs));
+    if (is_used(job, "data.training")) warn_of_other_bits(before, job, folder);
+    if (!made_from && is_used(job, "teacher.path"))
+        warn(text(folder.string(),
+                  ": does not say what it was made from (an earlier version of the program began "
+                  "the run); its inputs are taken for unchanged"));
+    if (made_from) expect_same_inputs(job, *made_from, inputs);
+    return run;
+}
+
 void remove_left(const fs::path& file) {
     std::error_code failed;
     fs::remove(file, failed);
@@ -323,35 +376,34 @@ void open_run_folder(const Job& job) {
                 remove_left(entry.path());
             }
     const std::vector<InputFile> inputs = look_at_input_files(job);
-    std::optional<std::vector<InputFile>> made_from;
-    if (fs::exists(job_file)) {
-        made_from = read_inputs(folder);
-        Job before = with_paths_of(job, read_record(job_file), [&](const std::string& key) {
-            return made_from && (!is_used(job, key) || is_same(*made_from, inputs, key));
-        });
-        if (!fs::exists(folder / "evaluation.h5")) before.evaluate = job.evaluate;  // nothing depends on it yet
-        before.export_to.formats = job.export_to.formats;  // each has a folder of its own, which is there or not
-        if (!is_exported(folder)) before.export_to = job.export_to;
-        const std::string differs = difference(comparable(before), comparable(job));
-        if (!differs.empty() && !has_any_result(folder)) {
-            info(text(folder.string(), ": the job has changed since the run began, before it made anything:", differs));
-            for (const char* of_that_job : {"metrics.csv", "stalled"}) remove_left(folder / of_that_job);
-        } else {
-            require(differs.empty(), folder.string(),
-                    " holds a run of another job (results would be mixed); choose another name or remove the folder:",
-                    differs);
-        }
-        if (is_used(job, "data.training")) warn_of_other_bits(before, job, folder);
-        if (!made_from && is_used(job, "teacher.path"))
-            warn(text(folder.string(),
-                      ": does not say what it was made from (an earlier version of the program began "
-                      "the run); its inputs are taken for unchanged"));
-    }
-    if (made_from) expect_same_inputs(job, *made_from, inputs);
-    if (!made_from || *made_from != inputs) write_inputs(folder, inputs);
+    const RunSoFar run = expect_same_job(job, inputs);
+    if (run.is_of_another_job)
+        for (const char* of_that_job : {"metrics.csv", "stalled"}) remove_left(folder / of_that_job);
+    if (!run.made_from || *run.made_from != inputs) write_inputs(folder, inputs);
     write_record(job_file, job);
     give_selection_its_file(job);
     if (!job.reuse.empty()) take_over(job, inputs);
+}
+
+std::vector<std::string> run_folder_problems(const Job& job) {
+    std::vector<std::string> problems;
+    const auto look = [&](const auto& work) {
+        try {
+            work();
+        } catch (const Error& error) {
+            problems.push_back(error.what());
+        } catch (const fs::filesystem_error& error) {
+            problems.push_back(text(error.path1().string(), ": cannot be read (", error.code().message(), ")"));
+        }
+    };
+    const bool reuses = !job.reuse.empty() && reuse_problem(job).empty();
+    look([&] {
+        if (!reuses && !fs::exists(job.run_folder() + "/job.yaml")) return;
+        const std::vector<InputFile> inputs = look_at_input_files(job);
+        look([&] { expect_same_job(job, inputs); });
+        if (reuses) look([&] { expect_reusable(job, inputs); });
+    });
+    return problems;
 }
 
 std::string reuse_problem(const Job& job) {

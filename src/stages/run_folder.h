@@ -3,6 +3,9 @@
 // job.
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "job/job.h"
 
 namespace amalgam {
@@ -12,6 +15,10 @@ namespace amalgam {
 /// keys in which an older job.yaml differs, or the input files that have changed since results were made of them;
 /// Error(damaged_file).
 void open_run_folder(const Job& job);
+
+/// Why open_run_folder() would refuse the job, though all its inputs are there: another job's results in the folder or
+/// in `job.reuse`, inputs that have changed. Writes nothing, and needs no lock.
+std::vector<std::string> run_folder_problems(const Job& job);
 
 /// Why nothing can be taken over from `job.reuse`; empty if something can, or nothing is asked for.
 std::string reuse_problem(const Job& job);

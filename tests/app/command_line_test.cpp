@@ -61,6 +61,39 @@ TEST_F(CommandLine, check_accepts_a_good_job_and_starts_nothing) {
     EXPECT_FALSE(std::filesystem::exists(job.output));
 }
 
+/// What a start would refuse at once.
+TEST_F(CommandLine, check_looks_at_the_run_folder_and_at_what_the_job_takes_from_other_runs) {
+    job.align.tokens = job.score.tokens = job.evaluate.sequences = 0;
+    job.select.rule = "uniform";
+    expect_end(run(1), 0, {});
+    const auto before = results();
+    const std::string record = test::content_of(result("job.yaml")), first = run_folder().string();
+    const auto check = [&](const Job& checked, int status, const std::vector<std::string>& parts) {
+        const auto file = folder / "checked.yaml";
+        test::put(file, to_yaml(checked));
+        expect_end(amalgam({"check", file.string()}), status, parts);
+    };
+    check(job, 0, {"distill"});
+    Job other = job;
+    other.seed = 5;
+    check(other, 2, {first, "another job", "seed: was 0, now 5", "1 problem above"});
+    other.name = "second";
+    check(other, 0, {});
+    other.reuse = first;
+    check(other, 2, {"reuse: " + first, "was made by another job", "seed: was 0, now 5"});
+    other.reuse = "";
+    other.student =
+        parse_job("student: {variant: kda_v1, start: " + first + "/checkpoints/transfer.h5}", "a.yaml").student;
+    check(other, 2, {"checkpoints/transfer.h5: layers of kimi_delta_attention cannot start from it"});
+    EXPECT_EQ(results(), before);
+    EXPECT_EQ(test::content_of(result("job.yaml")), record);
+    EXPECT_FALSE(std::filesystem::exists(other.run_folder()));
+    std::filesystem::remove(job.data.training);
+    test::write_tokens(job.data.training, test::simple_text(60 * test::small_length, test::small_vocabulary, 3),
+                       test::small_vocabulary);
+    check(job, 2, {"inputs have changed since results were made of them", "data.training: train.h5"});
+}
+
 TEST_F(CommandLine, check_speaks_for_the_machine_where_it_runs) {
     const std::string path = job_file().string();
     expect_end(amalgam({"check", path, "--ranks", "2"}), 0,
