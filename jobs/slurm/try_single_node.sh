@@ -100,7 +100,8 @@ start_slurm() {
     exit 1
 }
 
-# Behaves like `amalgam run JOB.yaml` and `amalgam run-folder JOB.yaml` as far as Slurm is concerned; $BEHAVIOUR says how. Every rank is one of these.
+# Behaves like `amalgam run JOB.yaml` and `amalgam run-folder JOB.yaml` as far as Slurm is concerned; $BEHAVIOUR says how.
+# Every rank is one of these.
 write_stand_in() {
     mkdir -p "$work/site/outputs"
     cat > "$work/amalgam" <<'PROGRAM'

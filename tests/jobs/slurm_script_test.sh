@@ -26,9 +26,12 @@ END
 # The job's name says how it behaves.
 cat > bin/amalgam <<'END'
 #!/bin/bash
-if [ "$1" = run-folder ]; then exec "$PROGRAM" "$@"; fi
-shift
-folder=$("$PROGRAM" run-folder "$@")
+set -o pipefail
+if [ "$1" = run-folder ]; then
+    "$PROGRAM" "$@" | tee "$WORK/folder"
+    exit
+fi
+folder=$(cat "$WORK/folder")
 name=$(basename "$folder")
 checkpoints=$folder/checkpoints
 mkdir -p "$checkpoints"
