@@ -191,6 +191,7 @@ TEST_F(EarlierVersion, keeps_the_selection_that_has_its_file) {
 TEST_F(EarlierVersion, gives_its_scores_to_others_without_the_selection) {
     leave("kl_guided", {3, 1});
     test::put(result("checkpoints/transfer.h5"), "transferred");
+    test::put(result("checkpoints/align.h5"), "aligned");
     const fs::path source = run_folder();
     job.name = "second";
     job.reuse = source.string();
