@@ -17,7 +17,7 @@
 #include "questions/question_sequences.h"
 #include "questions/recall_questions.h"
 #include "specification/hugging_face_config.h"
-#include "stages/run_folder.h"
+#include "stages/reuse.h"
 #include "stages/training_stage.h"
 #include "storage/token_file.h"
 #include "system/error.h"

@@ -137,4 +137,10 @@ std::string commented_defaults() {
            to_yaml(Job(), true);
 }
 
+Provenance provenance_of(const Job& job) {
+    Provenance who = provenance();
+    who.job = to_yaml(job);
+    return who;
+}
+
 }  // namespace amalgam

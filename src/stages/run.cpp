@@ -35,9 +35,8 @@ Run::Run(const Job& j, const Communicator& w)
     });
     if (world.is_root()) log_to_file((folder / "log.txt").string());
     metrics_ = std::make_unique<MetricsFile>(world.is_root() ? folder / "metrics.csv" : std::filesystem::path());
-    provenance_ = amalgam::provenance();
+    provenance_ = provenance_of(job);
     provenance_.ranks = world.size();
-    provenance_.job = to_yaml(job);
     info(text("run folder ", folder.string(), ", ", world.size(), " ranks, ", compute.description));
     if (!compute.warning.empty()) warn(compute.warning);
 }

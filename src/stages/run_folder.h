@@ -20,7 +20,4 @@ void open_run_folder(const Job& job);
 /// in `job.reuse`, inputs that have changed. Writes nothing, and needs no lock.
 std::vector<std::string> run_folder_problems(const Job& job);
 
-/// Why nothing can be taken over from `job.reuse`; empty if something can, or nothing is asked for.
-std::string reuse_problem(const Job& job);
-
 }  // namespace amalgam
