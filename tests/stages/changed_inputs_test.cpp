@@ -3,6 +3,7 @@
 #include "../selection/made_up_scores.h"
 #include "job/job_reader.h"
 #include "small_run.h"
+#include "stages/reuse.h"
 #include "stages/run_folder.h"
 
 namespace amalgam {
