@@ -84,8 +84,8 @@ bool scores(const Run& run) {
 Names nothing(const Run&) {
     return {};
 }
-Names all_linear(const Run& run) {
-    return {aligns(run) ? "align" : "transfer"};
+std::string all_linear(const Run& run) {
+    return aligns(run) ? "align" : "transfer";
 }
 Names student(const Run& run) {
     return {finetunes(run) ? "finetune" : "distill"};
@@ -95,21 +95,56 @@ Names student(const Run& run) {
 
 const std::vector<Stage>& pipeline_stages() {
     static const std::vector<Stage> stages = {
-        {"transfer", always, [](const Run& r) { return trained(r, "transfer"); }, transfer, nothing},
-        {"align", aligns, [](const Run& r) { return trained(r, "align"); }, align,
-         [](const Run&) { return Names{"transfer"}; }, false, true},
-        {"score", scores, scored, score, all_linear, false, true},
-        {"select", always, selected, select, [](const Run& r) { return scores(r) ? Names{"score"} : Names{}; }, true},
-        {"distill", always, [](const Run& r) { return trained(r, "distill"); }, distill,
-         [](const Run& r) {
-             return Names{all_linear(r).front(), "select"};
-         },
-         false, true},
-        {"finetune", finetunes, [](const Run& r) { return trained(r, "finetune"); }, finetune,
-         [](const Run&) { return Names{"distill"}; }, false, true},
-        {"evaluate", [](const Run& r) { return r.job.evaluate.sequences > 0; }, evaluated, evaluate, student, true},
-        {"export", [](const Run& r) { return !r.job.export_to.formats.empty(); }, exported, export_student, student,
-         true},
+        {.name = "transfer",
+         .wanted = always,
+         .done = [](const Run& r) { return trained(r, "transfer"); },
+         .execute = transfer,
+         .reads = nothing},
+        {.name = "align",
+         .wanted = aligns,
+         .done = [](const Run& r) { return trained(r, "align"); },
+         .execute = align,
+         .reads = [](const Run&) { return Names{"transfer"}; },
+         .makes_anew = true},
+        {.name = "score",
+         .wanted = scores,
+         .done = scored,
+         .execute = score,
+         .reads = [](const Run& r) { return Names{all_linear(r)}; },
+         .makes_anew = true},
+        {.name = "select",
+         .wanted = always,
+         .done = selected,
+         .execute = select,
+         .reads = [](const Run& r) { return scores(r) ? Names{"score"} : Names{}; },
+         .is_for_people = true},
+        {.name = "distill",
+         .wanted = always,
+         .done = [](const Run& r) { return trained(r, "distill"); },
+         .execute = distill,
+         .reads =
+             [](const Run& r) {
+                 return Names{all_linear(r), "select"};
+             },
+         .makes_anew = true},
+        {.name = "finetune",
+         .wanted = finetunes,
+         .done = [](const Run& r) { return trained(r, "finetune"); },
+         .execute = finetune,
+         .reads = [](const Run&) { return Names{"distill"}; },
+         .makes_anew = true},
+        {.name = "evaluate",
+         .wanted = [](const Run& r) { return r.job.evaluate.sequences > 0; },
+         .done = evaluated,
+         .execute = evaluate,
+         .reads = student,
+         .is_for_people = true},
+        {.name = "export",
+         .wanted = [](const Run& r) { return !r.job.export_to.formats.empty(); },
+         .done = exported,
+         .execute = export_student,
+         .reads = student,
+         .is_for_people = true},
     };
     return stages;
 }
