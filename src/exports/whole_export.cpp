@@ -4,12 +4,20 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "exports/formats.h"
 #include "storage/safetensors.h"
 #include "system/error.h"
 
 namespace amalgam {
 
 namespace fs = std::filesystem;
+
+std::vector<std::string> exports_in(const fs::path& run_folder) {
+    std::vector<std::string> folders;
+    for (const ExportFormat* format : export_formats())
+        if (fs::exists(run_folder / format->folder() / "config.json")) folders.push_back(format->folder());
+    return folders;
+}
 
 std::string missing_in_export(const fs::path& folder, const fs::path& teacher_folder) {
     try {

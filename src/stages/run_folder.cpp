@@ -5,6 +5,7 @@
 
 #include "evaluation/kept_answers.h"
 #include "exports/formats.h"
+#include "exports/whole_export.h"
 #include "job/job_writer.h"
 #include "job/training_plan.h"
 #include "selection/score_file.h"
@@ -21,13 +22,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Is the student there in any format?
-bool is_exported(const fs::path& folder) {
-    for (const ExportFormat* format : export_formats())
-        if (fs::exists(folder / format->folder() / "config.json")) return true;
-    return false;
-}
-
 bool has_results(const fs::path& folder, const std::string& except = "") {
     std::error_code ignored;
     for (const auto& entry : fs::directory_iterator(folder, ignored))
@@ -37,7 +31,7 @@ bool has_results(const fs::path& folder, const std::string& except = "") {
 
 /// Of whatever stage, or a part of one. Without any the folder may become that of another job.
 bool has_any_result(const fs::path& folder) {
-    if (has_results(folder) || has_results(kept_answers_folder(folder)) || is_exported(folder)) return true;
+    if (has_results(folder) || has_results(kept_answers_folder(folder)) || !exports_in(folder).empty()) return true;
     for (const char* sub : {"checkpoints", "candidates", "learning_rates"})
         if (has_results(folder / sub)) return true;
     return false;
@@ -107,7 +101,7 @@ RunSoFar expect_same_job(const Job& job, const std::vector<InputFile>& inputs) {
     });
     if (!fs::exists(folder / "evaluation.h5")) before.evaluate = job.evaluate;  // nothing depends on it yet
     before.export_to.formats = job.export_to.formats;  // each has a folder of its own, which is there or not
-    if (!is_exported(folder)) before.export_to = job.export_to;
+    if (exports_in(folder).empty()) before.export_to = job.export_to;
     const std::string differs = difference(comparable(before), comparable(job));
     run.is_of_another_job = !differs.empty() && !has_any_result(folder);
     require(differs.empty() || run.is_of_another_job, folder.string(),

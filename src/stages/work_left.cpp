@@ -5,7 +5,7 @@
 #include <set>
 
 #include "evaluation/kept_answers.h"
-#include "exports/formats.h"
+#include "exports/whole_export.h"
 #include "system/error.h"
 
 namespace amalgam {
@@ -43,9 +43,7 @@ std::vector<std::string> results_of(const Run& run, const std::string& stage) {
         add_if_there("evaluation.h5");
     }
     if (stage == "export")
-        for (const ExportFormat* format : export_formats())
-            if (fs::exists(run.folder / format->folder() / "config.json"))
-                found.push_back(std::string(format->folder()) + "/");
+        for (const std::string& folder : exports_in(run.folder)) found.push_back(folder + "/");
     return found;
 }
 
