@@ -21,8 +21,6 @@ namespace {
 /// come out at 0.8, and take up to 1.7 times as long as that (analysis/results/speed-cpu).
 constexpr double flops_of_a_number = 200.0;
 
-constexpr int64_t judged_batch_tokens = 4096;  // evaluation/judging.cpp
-
 /// The largest micro-batch of all phases, and how many the busiest rank has at most in a step.
 struct Share {
     int64_t sequences = 0, tokens = 0, micro_batches = 0;

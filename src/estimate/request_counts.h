@@ -9,6 +9,9 @@ namespace amalgam {
 /// A step of many sequences takes about as long as so many prompt tokens for each of them, on GPUs and CPUs alike.
 constexpr double tokens_of_a_step = 4.0;
 
+/// Of a batch of judged requests, at most, padding included; a longer request is a batch by itself.
+constexpr int64_t judged_batch_tokens = 4096;
+
 struct RequestCounts {
     int64_t judged = 0, generating = 0;  // requests
     int64_t judged_batches = 0;

@@ -8,13 +8,13 @@
 #include <memory>
 #include <string_view>
 
+#include "estimate/request_counts.h"
 #include "objectives/chunked_losses.h"
 
 namespace amalgam {
 namespace {
 
-constexpr int64_t batch_tokens = 4096;  // padding included
-constexpr int64_t least_shared = 8;     // tokens of a context that are worth a pass of their own
+constexpr int64_t least_shared = 8;  // tokens of a context that are worth a pass of their own
 
 std::string_view context_of(const Request& request) {
     return {reinterpret_cast<const char*>(request.tokens.data()), size_t(request.context) * sizeof(int32_t)};
@@ -29,7 +29,7 @@ void cut_whole(const RequestFile& file, std::vector<int64_t> requests, std::vect
     const auto length = [&](int64_t i) { return int64_t(file.request(i).tokens.size()); };
     std::ranges::stable_sort(requests, [&](int64_t a, int64_t b) { return length(a) > length(b); });
     for (size_t first = 0; first < requests.size();) {
-        const size_t rows = size_t(std::max<int64_t>(1, batch_tokens / length(requests[first])));
+        const size_t rows = size_t(std::max<int64_t>(1, judged_batch_tokens / length(requests[first])));
         JudgedBatch batch;
         for (; first < requests.size() && batch.requests.size() < rows; ++first)
             batch.requests.push_back(requests[first]);
@@ -44,7 +44,7 @@ void cut_shared(const RequestFile& file, const std::vector<std::vector<int64_t>>
     std::map<int64_t, std::vector<size_t>, std::greater<>> by_length;
     for (size_t g = 0; g < groups.size(); ++g) by_length[file.request(groups[g].front()).context].push_back(g);
     for (const auto& [context, members] : by_length) {
-        const size_t most = size_t(std::max<int64_t>(1, batch_tokens / context));
+        const size_t most = size_t(std::max<int64_t>(1, judged_batch_tokens / context));
         for (size_t first = 0; first < members.size(); first += most) {
             JudgedBatch batch;
             batch.context = context;
