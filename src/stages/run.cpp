@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <fstream>
+#include <span>
 #include <sstream>
 
 #include "evaluation/requests.h"
@@ -138,8 +139,10 @@ const StageEstimate& Run::estimate(const std::string& stage) {
         machine.ranks_per_node = world.broadcast(int64_t{node.size()});
         RequestCounts requests;
         const ModelConfig& teacher = teacher_config();
-        if (!job.evaluate.requests.empty())
-            world.together([&] { requests = count_requests(RequestFile(job.evaluate.requests), teacher); });
+        if (!job.evaluate.requests.empty()) {
+            world.on_root([&] { requests = count_requests(RequestFile(job.evaluate.requests), teacher); });
+            world.broadcast(std::span(reinterpret_cast<char*>(&requests), sizeof(requests)));
+        }
         estimate_ = estimate_job(job, teacher, machine, requests);
     }
     for (const StageEstimate& found : estimate_->stages)
