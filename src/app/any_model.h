@@ -14,8 +14,8 @@ namespace amalgam {
 Checkpoint open_checkpoint(const std::string& path);
 
 /// A frozen model from a teacher's Hugging Face folder or a checkpoint of a run. `device` and `precision` are the
-/// values of
-/// --device (auto, cpu, cuda) and --precision (auto, float32, bfloat16). Throws Error(bad_input), Error(damaged_file).
+/// values of --device (auto, cpu, cuda) and --precision (auto, float32, bfloat16). Throws Error(bad_input),
+/// Error(damaged_file).
 std::unique_ptr<CausalLM> load_any_model(const std::string& path, const std::string& device,
                                          const std::string& precision);
 
