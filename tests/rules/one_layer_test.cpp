@@ -64,7 +64,7 @@ TEST(KlGuidedAverage, takes_the_mean_place) {
     EXPECT_EQ(chosen("kl_guided_average", 3, 4, scored), (Layers{0, 1, 3}));
 }
 
-/// HALO, Table 7 (arXiv 2601.22156) gives no inputs; this is its formula by hand.
+/// The formula by hand; on HALO's own measurements: published_halo_test.cpp.
 TEST(Halo, weighs_recall_against_other_predictions) {
     const Numbers recall = {0.9, 0.1, 0.5, 0.8}, accuracy = {0.40, 0.30, 0.40, 0.39};
     const auto scored = test::scores_of(*selection_rule("halo").scorer, 4, [&](int64_t layer, ScoredCandidate& one) {
