@@ -471,7 +471,8 @@ class Estimator {
         const double of_block =
             std::max(sizes_.softmax_block_activations(bytes_), sizes_.linear_block_activations(bytes_));
         const double in_pass = std::min(r.judged_tokens, double(std::max(judged_batch_tokens, r.longest_judged))),
-                     in_chunk = std::min(r.prompt_tokens, on_cpu() ? 8192.0 : 32768.0),
+                     chunk = double(prompt_chunk_tokens(on_cpu(), int64_t(sizes_.intermediate()), int64_t(bytes_))),
+                     in_chunk = std::min(r.prompt_tokens, chunk),
                      cache = sizes_.layers() * sizes_.keys_before(double(r.longest_generating), bytes_);
         sizes.activation_bytes = std::max({sizes.activation_bytes, in_pass * of_block, in_chunk * of_block + cache});
     }

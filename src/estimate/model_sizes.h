@@ -25,6 +25,7 @@ class ModelSizes {
 
     double layers() const { return layers_; }
     double hidden() const { return hidden_; }
+    double intermediate() const { return intermediate_; }
     double vocabulary() const { return vocabulary_; }
 
     // Parameters.

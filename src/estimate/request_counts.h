@@ -2,6 +2,7 @@
 // What the requests of evaluate.requests ask of each model.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 namespace amalgam {
@@ -11,6 +12,13 @@ constexpr double tokens_of_a_step = 4.0;
 
 /// Of a batch of judged requests, at most, padding included; a longer request is a batch by itself.
 constexpr int64_t judged_batch_tokens = 4096;
+
+/// Of prompts, in one pass, of a model with that intermediate size: on GPUs as many as give the widest activation, gate
+/// and up, 1 GiB.
+inline int64_t prompt_chunk_tokens(bool on_cpu, int64_t intermediate_size, int64_t number_bytes) {
+    if (on_cpu) return 8192;
+    return std::clamp<int64_t>((int64_t(1) << 30) / (2 * intermediate_size * number_bytes), 1024, 32768);
+}
 
 struct RequestCounts {
     int64_t judged = 0, generating = 0;  // requests

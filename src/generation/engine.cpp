@@ -7,24 +7,22 @@
 #include <algorithm>
 #include <numeric>
 
+#include "estimate/request_counts.h"
 #include "generation/memory.h"
 #include "system/activity.h"
 
 namespace amalgam {
 namespace {
 
-/// Of the widest activation in a pass over prompts, gate and up of all its tokens.
-constexpr int64_t widest_bytes = int64_t(1) << 30;
-
 /// A GPU's attention is planned anew for every length.
 constexpr int64_t gpu_length_multiple = 128;
 
 EngineLimits with_defaults(EngineLimits limits, const CausalLM& model) {
     const bool gpu = model.device().is_cuda();
-    const int64_t token_bytes = 2 * model.config().intermediate_size * int64_t(c10::elementSize(model.compute_type()));
     if (limits.slots == 0) limits.slots = gpu ? 256 : 64;
     if (limits.chunk_tokens == 0)
-        limits.chunk_tokens = gpu ? std::clamp<int64_t>(widest_bytes / token_bytes, 1024, 32768) : 8192;
+        limits.chunk_tokens = prompt_chunk_tokens(!gpu, model.config().intermediate_size,
+                                                  int64_t(c10::elementSize(model.compute_type())));
     if (limits.memory_bytes == 0) limits.memory_bytes = memory_for_caches(model.device());
     return limits;
 }

@@ -28,7 +28,7 @@ struct Prompt {
 
 struct EngineLimits {
     int64_t slots = 0;         // sequences at a time, at most, fewer where memory is short; 0: 256 on GPUs, 64 on CPUs
-    int64_t chunk_tokens = 0;  // of prompts in one pass; 0: 32768 on GPUs, or fewer for wide models, 8192 on CPUs
+    int64_t chunk_tokens = 0;  // of prompts in one pass; 0: prompt_chunk_tokens()
     int64_t memory_bytes = 0;  // for the cache; 0: of what is free
 };
 

@@ -156,6 +156,18 @@ TEST(JobEstimate, requests_are_answered_by_both_models) {
                      31000.0 * 28 * 2 * 2 * 128 * 2);
 }
 
+TEST(JobEstimate, prompts_are_computed_in_chunks) {
+    const auto memory = [](const ModelConfig& teacher, double prompt_tokens) {
+        const RequestCounts requests{.generating = 1, .prompt_tokens = prompt_tokens, .prompt_length = 1000};
+        return stage(estimate_job(paper_job(), teacher, {}, requests), "evaluate").sharding().memory.activations;
+    };
+    // 2^30 bytes of gate and up, bf16: 8960 and 18944 wide.
+    EXPECT_LT(memory(qwen_1_5b, 29000), memory(qwen_1_5b, 29959));
+    EXPECT_EQ(memory(qwen_1_5b, 29959), memory(qwen_1_5b, 1e6));
+    EXPECT_LT(memory(qwen_7b, 14000), memory(qwen_7b, 14169));
+    EXPECT_EQ(memory(qwen_7b, 14169), memory(qwen_7b, 1e6));
+}
+
 TEST(JobEstimate, recomputed_activations) {
     Job job = paper_job();
     const double kept_flops = stage(estimate_job(job, qwen_1_5b, {}), "distill").flops;
