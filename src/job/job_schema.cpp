@@ -265,9 +265,11 @@ void add_recall(std::vector<JobKey>& schema, const std::string& section, Stage J
                                   [stage](Job& job) -> RecallJob& { return (job.*stage).recall; });
     recall.add("questions", &RecallJob::questions, "questions", "of each kind, length and depth; 0: none").range =
         at_least(0);
-    JobKey& kinds = recall.add("kinds", &RecallJob::kinds, "",
-                               "where the fact is hidden: in noise that repeats, in text, in text among three others, "
-                               "in a list of pairs; passages: of text, one of which begins again (needs no wording)");
+    JobKey& kinds =
+        recall.add("kinds", &RecallJob::kinds, "",
+                   "where the fact is hidden: in noise that repeats, in text, in text among three others, "
+                   "in a list of pairs; passages: of text, one of which begins again (needs no wording); chains: "
+                   "as four_keys, but asked by the alias of an alias of its key");
     kinds.choices = names_of<RecallKind>();
     recall.add("lengths", &RecallJob::lengths, "tokens", "of a question with its answer").range = at_least(1);
     recall.add("depths", &RecallJob::depths, "%", "of the context that lies before the fact").range = {.low = 0,

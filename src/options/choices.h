@@ -148,7 +148,8 @@ enum class RecallKind {
     text,       // in validation tokens
     four_keys,  // likewise, among three other facts
     pairs,      // in a list of facts and nothing else
-    passages    // of validation tokens: one begins again, and is to go on as it did
+    passages,   // of validation tokens: one begins again, and is to go on as it did
+    chains      // as four_keys, but asked by the alias of an alias of its key
 };
 template <>
 inline constexpr auto enum_names<RecallKind> =
@@ -156,7 +157,8 @@ inline constexpr auto enum_names<RecallKind> =
                                            {RecallKind::text, "text"},
                                            {RecallKind::four_keys, "four_keys"},
                                            {RecallKind::pairs, "pairs"},
-                                           {RecallKind::passages, "passages"}});
+                                           {RecallKind::passages, "passages"},
+                                           {RecallKind::chains, "chains"}});
 
 /// export.precision: of written weights. float16 is not offered: small weights would underflow.
 enum class ExportPrecision { bfloat16, float32 };

@@ -10,9 +10,18 @@
 namespace amalgam {
 namespace {
 
-constexpr int64_t others_of_four_keys = 3;
 constexpr int64_t sentence_tokens = 256;                       // at most looked at to find the end of a sentence
 constexpr int64_t repeated_tokens = 16, continued_tokens = 8;  // of a passage: in the question, in the answer
+
+/// Facts that nothing asks for.
+int64_t others_of(RecallKind kind) {
+    return kind == RecallKind::four_keys || kind == RecallKind::chains ? 3 : 0;
+}
+
+/// Of every fact.
+int64_t aliases_of(RecallKind kind) {
+    return kind == RecallKind::chains ? 2 : 0;
+}
 
 void append(TextPiece& to, const TextPiece& piece) {
     to.insert(to.end(), piece.begin(), piece.end());
@@ -34,18 +43,26 @@ bool contains(const std::vector<int32_t>& sorted, int32_t token) {
     return std::binary_search(sorted.begin(), sorted.end(), token);
 }
 
-int64_t longest_fact(const RecallWording& wording, const FactWording& fact) {
-    return int64_t(fact.before_key.size() + fact.before_value.size() + fact.after_value.size()) +
-           longest(wording.keys) + longest(wording.values);
+int64_t tokens_around(const FactWording& fact) {
+    return int64_t(fact.before_key.size() + fact.before_value.size() + fact.after_value.size());
+}
+
+/// With its aliases.
+int64_t longest_fact(const RecallWording& wording, RecallKind kind) {
+    const FactWording& fact = kind == RecallKind::pairs ? wording.pair : wording.fact;
+    const int64_t aliases = aliases_of(kind);
+    return tokens_around(fact) + longest(wording.keys) + longest(wording.values) +
+           (aliases > 0 ? aliases * (tokens_around(wording.alias.value()) + 2 * longest(wording.keys)) : 0);
 }
 
 /// With its answer.
-int64_t longest_question(const RecallWording& wording, const QuestionWording& question) {
+int64_t longest_question(const RecallWording& wording, RecallKind kind) {
+    const QuestionWording& question = kind == RecallKind::pairs ? wording.of_pair : wording.question;
     return int64_t(question.before_key.size() + question.after_key.size()) + longest(wording.keys) +
            longest(wording.values);
 }
 
-/// Places and numbers of facts; those at one place are in the order of their numbers.
+/// Places and numbers of what is told; what stands at one place is in the order of its numbers.
 using FactPlaces = std::vector<std::pair<int64_t, size_t>>;
 
 FactPlaces sorted(FactPlaces places) {
@@ -66,22 +83,27 @@ struct QuestionMaker::Haystack {
             if (std::abs(double(place) - wanted) < std::abs(double(best) - wanted)) best = place;
         return best;
     }
+
+    /// At or after `first`, which is one of the places; random and ascending.
+    std::vector<int64_t> places_from(int64_t first, int64_t count, Draws& draws) const {
+        const auto from = std::lower_bound(places.begin(), places.end(), first);
+        std::vector<int64_t> found;
+        while (int64_t(found.size()) < count) found.push_back(from[draws.below(places.end() - from)]);
+        std::sort(found.begin(), found.end());
+        return found;
+    }
 };
 
 int64_t least_tokens(const RecallWording& wording, RecallKind kind) {
     const auto start = int64_t(wording.start.size());
     if (kind == RecallKind::passages) return start + 2 * (repeated_tokens + continued_tokens);
-    if (kind == RecallKind::pairs)
-        return start + longest_question(wording, wording.of_pair) + longest_fact(wording, wording.pair);
-    return start + longest_question(wording, wording.question) +
-           (kind == RecallKind::four_keys ? 1 + others_of_four_keys : 1) * longest_fact(wording, wording.fact);
+    return start + longest_question(wording, kind) + (1 + others_of(kind)) * longest_fact(wording, kind);
 }
 
 int64_t tokens_of_another(const RecallWording& wording, RecallKind kind) {
     if (kind == RecallKind::passages) return repeated_tokens + continued_tokens;
     const FactWording& fact = kind == RecallKind::pairs ? wording.pair : wording.fact;
-    return longest_question(wording, kind == RecallKind::pairs ? wording.of_pair : wording.question) +
-           longest_fact(wording, fact) + int64_t(fact.after_value.size());
+    return longest_question(wording, kind) + longest_fact(wording, kind) + int64_t(fact.after_value.size());
 }
 
 QuestionMaker::QuestionMaker(const QuestionKeys& keys, const RecallWording& wording, const TokenFile& text,
@@ -106,8 +128,8 @@ std::optional<AskedText> QuestionMaker::make(RecallKind kind, int64_t length, st
 
 std::optional<AskedText> QuestionMaker::among_sentences(RecallKind kind, std::span<const double> depths) {
     const TextPiece read = kind == RecallKind::noise ? TextPiece() : piece_of_text();
-    const int64_t others = kind == RecallKind::four_keys ? others_of_four_keys : 0;
-    const std::vector<Fact> told = facts(wording_.fact, int64_t(depths.size()) + others, read);
+    const int64_t others = others_of(kind), aliases = aliases_of(kind);
+    const std::vector<Fact> told = facts(wording_.fact, int64_t(depths.size()) + others, aliases, read);
     if (int64_t(told.size()) <= others) return std::nullopt;
     const std::span<const Fact> asked(told.data(), told.size() - size_t(others));
     const auto questions = this->questions(wording_.question, wording_.fact, asked);
@@ -115,21 +137,27 @@ std::optional<AskedText> QuestionMaker::among_sentences(RecallKind kind, std::sp
     int64_t room = length_ - int64_t(wording_.start.size());
     for (const TextPiece& question : questions) room -= int64_t(question.size());
     for (const Fact& fact : asked) room -= int64_t(fact.value.size());
-    for (const Fact& fact : told) room -= int64_t(fact.told.size());
+    for (const Fact& fact : told)
+        for (const TextPiece& sentence : fact.told) room -= int64_t(sentence.size());
     const Haystack hay = kind == RecallKind::noise ? noise(room) : end_of(read, room);
+    const auto sentences = size_t(1 + aliases);  // of a fact
     FactPlaces places;
-    for (size_t i = 0; i < told.size(); ++i)
-        places.emplace_back(i < asked.size() ? hay.nearest_place(depths[i] * double(room))
-                                             : hay.places[size_t(draws_.below(int64_t(hay.places.size())))],
-                            i);
+    for (size_t i = 0; i < told.size(); ++i) {
+        const int64_t first = i < asked.size() ? hay.nearest_place(depths[i] * double(room))
+                                               : hay.places[size_t(draws_.below(int64_t(hay.places.size())))];
+        places.emplace_back(first, i * sentences);
+        for (const int64_t place : hay.places_from(first, aliases, draws_))
+            places.emplace_back(place, places.back().second + 1);
+    }
 
     AskedText result{wording_.start, std::vector<AskedFact>(asked.size())};
     int64_t copied = 0;
-    for (const auto& [place, i] : sorted(places)) {
+    for (const auto& [place, number] : sorted(places)) {
         result.tokens.insert(result.tokens.end(), hay.tokens.begin() + copied, hay.tokens.begin() + place);
         copied = place;
-        if (i < asked.size()) result.asked[i].fact = int64_t(result.tokens.size());
-        append(result.tokens, told[i].told);
+        const size_t i = number / sentences, sentence = number % sentences;
+        if (i < asked.size() && sentence == 0) result.asked[i].fact = int64_t(result.tokens.size());
+        append(result.tokens, told[i].told[sentence]);
     }
     result.tokens.insert(result.tokens.end(), hay.tokens.begin() + copied, hay.tokens.end());
     ask(result, questions, asked);
@@ -137,19 +165,19 @@ std::optional<AskedText> QuestionMaker::among_sentences(RecallKind kind, std::sp
 }
 
 std::optional<AskedText> QuestionMaker::among_pairs(std::span<const double> depths) {
-    std::vector<Fact> told = facts(wording_.pair, int64_t(depths.size()), {});
+    std::vector<Fact> told = facts(wording_.pair, int64_t(depths.size()), 0, {});
     const size_t asked = told.size();
     if (asked == 0) return std::nullopt;
     const auto questions = this->questions(wording_.of_pair, wording_.pair, told);
     int64_t room = length_ - int64_t(wording_.start.size());
     for (const TextPiece& question : questions) room -= int64_t(question.size());
-    for (const Fact& fact : told) room -= int64_t(fact.value.size() + fact.told.size());
+    for (const Fact& fact : told) room -= int64_t(fact.value.size() + fact.told.front().size());
     while (const auto key = next_key({})) {
         const TextPiece value = this->value(int64_t(told.size()));
         TextPiece other = tell(wording_.pair, *key, value);
         if (int64_t(other.size()) > room) break;
         room -= int64_t(other.size());
-        told.push_back({*key, value, std::move(other)});
+        told.push_back({*key, value, {std::move(other)}});
     }
     const auto others = int64_t(told.size() - asked);
     FactPlaces order;  // counted in others: an asked one stands before that other
@@ -160,7 +188,7 @@ std::optional<AskedText> QuestionMaker::among_pairs(std::span<const double> dept
     append(result.tokens, noise(room).tokens);
     for (const auto& [place, i] : sorted(order)) {
         if (i < asked) result.asked[i].fact = int64_t(result.tokens.size());
-        append(result.tokens, told[i].told);
+        append(result.tokens, told[i].told.front());
     }
     ask(result, questions, std::span(told.data(), asked));
     return result;
@@ -187,14 +215,22 @@ TextPiece QuestionMaker::tell(const FactWording& wording, const TextPiece& key, 
     return joined({&wording.before_key, &key, &wording.before_value, &value, &wording.after_value});
 }
 
-std::vector<QuestionMaker::Fact> QuestionMaker::facts(const FactWording& wording, int64_t count,
+/// Fewer than `count` if there are too few keys.
+std::vector<QuestionMaker::Fact> QuestionMaker::facts(const FactWording& wording, int64_t count, int64_t aliases,
                                                       const TextPiece& read) {
     std::vector<Fact> all;
     while (int64_t(all.size()) < count) {
-        const auto key = next_key(read);
+        auto key = next_key(read);
         if (!key) break;
         const TextPiece value = this->value(int64_t(all.size()));
-        all.push_back({*key, value, tell(wording, *key, value)});
+        Fact fact{*key, value, {tell(wording, *key, value)}};
+        for (int64_t alias = 0; alias < aliases; ++alias) {
+            key = next_key(read);
+            if (!key) return all;
+            fact.told.push_back(tell(wording_.alias.value(), *key, fact.key));
+            fact.key = *key;
+        }
+        all.push_back(std::move(fact));
     }
     return all;
 }

@@ -4,6 +4,7 @@
 //
 //     noise, text   as many facts as questions, each at its own depth
 //     four_keys     the same, and three more facts that nothing asks for
+//     chains        the same, each fact with two aliases of its own
 //     pairs         one list, of which several facts are asked for
 //     passages      several passages of one text begin again
 //
@@ -64,7 +65,8 @@ class QuestionMaker {
   private:
     struct Haystack;
     struct Fact {
-        TextPiece key, value, told;
+        TextPiece key, value;         // a chain is asked for by the key of its last alias
+        std::vector<TextPiece> told;  // with the value, then the aliases, each of the one before
     };
 
     std::optional<AskedText> among_sentences(RecallKind kind, std::span<const double> depths);
@@ -74,7 +76,7 @@ class QuestionMaker {
     static TextPiece tell(const FactWording& wording, const TextPiece& key, const TextPiece& value);
     std::optional<TextPiece> next_key(const TextPiece& read);
     TextPiece value(int64_t number);
-    std::vector<Fact> facts(const FactWording& wording, int64_t count, const TextPiece& read);
+    std::vector<Fact> facts(const FactWording& wording, int64_t count, int64_t aliases, const TextPiece& read);
     std::vector<TextPiece> questions(const QuestionWording& wording, const FactWording& told,
                                      std::span<const Fact> asked) const;
     void ask(AskedText& result, std::span<const TextPiece> questions, std::span<const Fact> asked) const;

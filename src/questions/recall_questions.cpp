@@ -47,10 +47,9 @@ RecallQuestion RecallQuestions::make(int64_t question) const {
     const double told_at = double(this->depth(question)) / 100.0;
     const auto made = QuestionMaker(keys_, wording_, text_, FactValues::of_wording, draws)
                           .make(kind, length(question), std::span(&told_at, 1));
-    require(made.has_value(), keys_.length, " holds ", length(question), " but all but a few of the ",
-            wording_.keys.size(),
-            " keys occur in a text of that many tokens (what is asked for must be told once) lower it, or leave text "
-            "and four_keys out of ",
+    require(made.has_value(), keys_.length, " holds ", length(question), " but too few of the ", wording_.keys.size(),
+            " keys are left that do not occur in a text of that many tokens (what is asked for must be told once) "
+            "lower it, or leave text, four_keys and chains out of ",
             keys_.kinds);
     return {made->tokens, made->asked[0].answer, made->asked[0].fact};
 }

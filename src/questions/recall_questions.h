@@ -9,10 +9,16 @@
 //                   left of the length is noise before the list
 //     passages      text whose end repeats a passage of it, found at the asked depth: the answer is how the passage
 //                   went on. The only kind that needs no wording
+//     chains        as four_keys, but what is asked for takes three lookups. After each of the four facts stand two
+//                   aliases of it: a key whose value is told to be that of the fact's key, and one whose value is that
+//                   of this alias ("The special number of the tall lamp is that of the green kettle."). Asked is the
+//                   second alias. A fact's sentences stand in this order, after random sentences of the text: with the
+//                   asked fact at depth 100 all three stand together at its end
 //
 // The haystack of a text is a random piece of the validation tokens that ends with a sentence, without the tokens
 // between documents; a key that occurs in it is not used. In short the needles of G. Kamradt (2023) and of RULER (Hsieh
-// et al., arXiv 2404.06654), with lists of pairs as in Liu et al. (arXiv 2307.03172, section 3).
+// et al., arXiv 2404.06654), with lists of pairs as in Liu et al. (arXiv 2307.03172, section 3); chains are as RULER's
+// tracking of variables.
 //
 // A question is a pure function of its number, the job's settings and the file: any rank can make any of them, and
 // models that are asked with the same settings are compared question by question.

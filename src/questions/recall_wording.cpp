@@ -10,15 +10,20 @@
 namespace amalgam {
 namespace {
 
+std::string how_to_add(const std::filesystem::path& token_file) {
+    return "add it: python inputs/recall_wording.py --tokenizer TEACHER_FOLDER " + token_file.string();
+}
+
 class WordingReader {
   public:
     WordingReader(const std::filesystem::path& path, const QuestionKeys& keys) : file_(H5File::open(path)) {
         require(file_.has("/recall"), "data.validation: ", path.string(), " has no wording of recall questions (",
-                keys.amount, " asks some) add it: python inputs/recall_wording.py --tokenizer TEACHER_FOLDER ",
-                path.string(), "; or ask for what needs none: ", keys.kinds, ": [passages]; or set ", keys.amount,
-                ": 0");
+                keys.amount, " asks some) ", how_to_add(path), "; or ask for what needs none: ", keys.kinds,
+                ": [passages]; or set ", keys.amount, ": 0");
         vocabulary_ = file_.integer_attribute("/", "vocabulary_size");
     }
+
+    bool has(const std::string& name) const { return file_.has("/recall/" + name); }
 
     TextPiece tokens(const std::string& name) const {
         const std::string dataset = "/recall/" + name;
@@ -120,6 +125,12 @@ RecallWording read_recall_wording(const std::filesystem::path& token_file, const
     wording.noise = reader.pieces("noise", 1);
     wording.fact = reader.fact("fact");
     wording.pair = reader.fact("pair");
+    if (reader.has("alias")) wording.alias = reader.fact("alias");
+    const std::string chains(name_of(RecallKind::chains));
+    require(wording.alias || std::find(kinds.begin(), kinds.end(), chains) == kinds.end(),
+            "data.validation: ", token_file.string(), " has no wording of aliases (", keys.kinds, " has ", chains,
+            ", which earlier versions did not know) ", how_to_add(token_file), "; or leave ", chains, " out of ",
+            keys.kinds);
     wording.question = reader.question("question");
     wording.of_pair = reader.question("question_of_pair");
     wording.keys = reader.different("keys", 4);

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,7 @@ struct RecallWording {
     TextPiece start;                        // begins every question; may be empty
     std::vector<TextPiece> noise;           // sentences
     FactWording fact, pair;                 // among sentences, and in a list of nothing else
+    std::optional<FactWording> alias;       // among sentences: the value is that of another key, which stands there
     QuestionWording question, of_pair;      // after sentences, and after such a list
     std::vector<TextPiece> keys, values;    // all different
     std::vector<int32_t> sentence_ends;     // tokens after which a sentence of the text may begin; sorted
@@ -48,7 +50,8 @@ struct QuestionKeys {
 };
 
 /// Throws Error(bad_input) naming the command that writes the group if the file has none and one of `kinds` needs it,
-/// Error(damaged_file) naming the dataset if a part of it is not what it should be.
+/// or none with what chains need (earlier versions wrote no alias) and they are asked for; Error(damaged_file) naming
+/// the dataset if a part of it is not what it should be.
 RecallWording read_recall_wording(const std::filesystem::path& token_file, const std::vector<std::string>& kinds,
                                   const QuestionKeys& keys);
 

@@ -18,6 +18,7 @@ namespace {
 
 using test::occurrences;
 using test::part;
+using test::place_of;
 
 constexpr int64_t answer_tokens = 3;
 
@@ -142,7 +143,7 @@ TEST_F(QuestionSequenceMaking, values_are_made_up_anew) {
 TEST_F(QuestionSequenceMaking, none_is_a_question_of_the_evaluation) {
     for (auto& value : wording.values) value.resize(1);  // cannot be made up anew
     for (size_t i = 0; i < wording.values.size(); ++i) wording.values[i][0] = int32_t(31 + i);
-    for (const char* kind : {"noise", "text", "four_keys", "pairs"}) {
+    for (const char* kind : {"noise", "text", "four_keys", "pairs", "chains"}) {
         job.question_kinds = {kind};
         const RecallJob asked{
             .questions = 50, .kinds = {kind}, .lengths = {300}, .depths = {0, 25, 50, 75, 100}, .seed = 1};
@@ -164,6 +165,54 @@ TEST_F(QuestionSequenceMaking, passages_begin_again_and_need_no_wording) {
             EXPECT_EQ(part(made.tokens, asked.fact, 24), part(made.tokens, asked.answer - 16, 24));
         }
         EXPECT_EQ(made.asked.back().after, 300);
+    }
+}
+
+TEST_F(QuestionSequenceMaking, every_chain_that_is_asked_for_has_its_own_aliases) {
+    job.question_kinds = {"chains"};
+    job.sequence_length = 1000;
+    wording = test::small_wording(36);
+    std::set<size_t> counts;
+    for (int64_t s = 0; s < 50; ++s) {
+        SCOPED_TRACE(text("sequence ", s));
+        const AskedText made = sequences().make(s, 1000);
+        ASSERT_EQ(made.tokens.size(), 1000u);
+        counts.insert(made.asked.size());
+        const TextPiece context = part(made.tokens, 0, made.asked[0].answer - 5);
+        const auto chains = int64_t(made.asked.size()) + 3;
+        EXPECT_EQ(occurrences(context, {20, 21}), 3 * chains);
+        EXPECT_EQ(occurrences(context, {29}), 2 * chains);
+        std::set<TextPiece> keys;
+        for (const AskedFact& asked : made.asked) {
+            TextPiece key = part(made.tokens, asked.answer - 3, 2);
+            int64_t before = int64_t(context.size());
+            for (int alias = 0; alias < 3; ++alias) {
+                EXPECT_TRUE(keys.insert(key).second) << "of two chains";
+                const int64_t told = place_of(context, {20, 21, key[0], key[1]});
+                ASSERT_GE(told, 0);
+                EXPECT_LT(told, before) << "an alias stands before what it is one of";
+                before = told;
+                if (alias < 2) {
+                    ASSERT_EQ(context[size_t(told) + 4], 29);
+                    key = part(context, told + 5, 2);
+                } else {
+                    EXPECT_EQ(told, asked.fact);
+                    EXPECT_EQ(part(context, told + 5, answer_tokens), part(made.tokens, asked.answer, answer_tokens));
+                }
+            }
+        }
+        EXPECT_EQ(made.asked.back().after, 1000);
+    }
+    EXPECT_EQ(counts.size(), 8u) << "one to eight questions";
+}
+
+TEST_F(QuestionSequenceMaking, there_are_as_many_chains_as_keys) {
+    job.question_kinds = {"chains"};
+    for (const int32_t keys : {12, 14, 15}) {
+        wording = test::small_wording(keys);
+        size_t most = 0;
+        for (int64_t s = 0; s < 20; ++s) most = std::max(most, sequences().make(s, 1000).asked.size());
+        EXPECT_EQ(most, keys < 15 ? 1u : 2u) << keys;
     }
 }
 
@@ -191,6 +240,11 @@ TEST_F(QuestionSequenceMaking, short_sequences_have_one_question_and_shorter_one
     job.sequence_length = 44;
     test::expect_error([&] { sequences(); }, ExitCode::bad_input,
                        {"distill.sequence_length is 44", "four_keys", "45 tokens", "distill.question_fraction: 0"});
+    job.question_kinds = {"chains"};
+    test::expect_error([&] { sequences(); }, ExitCode::bad_input, {"distill.sequence_length is 44", "chains"});
+    job.sequence_length = 109;
+    sequences().make(0, 109);
+    job.sequence_length = 44;
     job.question_kinds = {"pairs"};
     sequences();
     job.phases = {{1000, 300, 1, 0}, {1000, 14, 1, 0}};

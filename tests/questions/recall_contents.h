@@ -10,17 +10,18 @@ namespace amalgam::test {
 
 constexpr int32_t sentence_end = 60, document_end = 0;
 
-/// Facts are 20 21 KEY 22 VALUE 23, questions 26 27 KEY 22; in lists KEY 24 VALUE 25 and 28 KEY 22. Keys have two
-/// tokens, values three.
-inline RecallWording small_wording() {
+/// Facts are 20 21 KEY 22 VALUE 23, aliases 20 21 KEY 29 KEY 23, questions 26 27 KEY 22; in lists KEY 24 VALUE 25 and
+/// 28 KEY 22. Keys have two tokens, values three. There are at most 60 keys.
+inline RecallWording small_wording(int32_t keys = 12) {
     RecallWording w;
     w.start = {1};
     w.noise = {{2, 3, 4, sentence_end}, {5, 6, sentence_end}, {7, 8, 9, 10, sentence_end}};
     w.fact = {{20, 21}, {22}, {23}};
     w.pair = {{}, {24}, {25}};
+    w.alias = {{20, 21}, {29}, {23}};
     w.question = {{26, 27}, {22}};
     w.of_pair = {{28}, {22}};
-    for (int32_t i = 0; i < 12; ++i) w.keys.push_back({40 + i % 6, 30 + i / 6});
+    for (int32_t i = 0; i < keys; ++i) w.keys.push_back({40 + i % 6, 30 + i / 6});
     for (int32_t i = 0; i < 12; ++i) w.values.push_back({50 + i % 4, 54 + i / 4, 50 + i * 3 % 4});
     w.sentence_ends = {sentence_end};
     w.left_out_of_text = {document_end};
@@ -60,6 +61,7 @@ inline void write_wording(const std::filesystem::path& token_file, const RecallW
     write_pieces(file, "noise", w.noise);
     write_pieces(file, "fact", {w.fact.before_key, w.fact.before_value, w.fact.after_value});
     write_pieces(file, "pair", {w.pair.before_key, w.pair.before_value, w.pair.after_value});
+    if (w.alias) write_pieces(file, "alias", {w.alias->before_key, w.alias->before_value, w.alias->after_value});
     write_pieces(file, "question", {w.question.before_key, w.question.after_key});
     write_pieces(file, "question_of_pair", {w.of_pair.before_key, w.of_pair.after_key});
     write_pieces(file, "keys", w.keys);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 
 #include "../storage/temporary_folder.h"
@@ -16,8 +17,9 @@ namespace {
 
 using test::occurrences;
 using test::part;
+using test::place_of;
 
-constexpr int64_t fact_tokens = 9, pair_tokens = 7, answer_tokens = 3;
+constexpr int64_t fact_tokens = 9, alias_tokens = 8, pair_tokens = 7, answer_tokens = 3;
 
 class RecallQuestionMaking : public test::TemporaryFolder {
   protected:
@@ -102,8 +104,80 @@ TEST_F(RecallQuestionMaking, what_is_asked_is_told_once_and_no_other_fact_has_th
     });
 }
 
+/// The key whose alias this one is; nothing if it has a value of its own.
+std::optional<TextPiece> other_key(const TextPiece& context, const TextPiece& key) {
+    const int64_t told = place_of(context, {20, 21, key[0], key[1]});
+    if (told < 0 || context[size_t(told) + 4] != 29) return std::nullopt;
+    EXPECT_EQ(context[size_t(told) + 7], 23);
+    return part(context, told + 5, 2);
+}
+
+TEST_F(RecallQuestionMaking, a_chain_is_told_in_order_and_asked_for_by_its_end) {
+    job.kinds = {"chains"};
+    job.questions = 20;
+    job.lengths = {150, 300};
+    int64_t apart = 0;
+    for_each([&](const RecallQuestion& q, RecallKind, int64_t length, int64_t depth) {
+        ASSERT_EQ(int64_t(q.tokens.size()), length);
+        ASSERT_EQ(q.context, length - answer_tokens);
+        const TextPiece context = part(q.tokens, 0, q.context), answer = part(q.tokens, q.context, answer_tokens),
+                        asked = part(q.tokens, q.context - 3, 2);
+        EXPECT_EQ(part(q.tokens, q.context - 5, 5), TextPiece({26, 27, asked[0], asked[1], 22}));
+        EXPECT_EQ(occurrences(context, asked), 2) << "where it is told and where it is asked for";
+        const auto first = other_key(context, asked);
+        ASSERT_TRUE(first);
+        const auto key = other_key(context, *first);
+        ASSERT_TRUE(key);
+        EXPECT_FALSE(other_key(context, *key)) << "two aliases, not more";
+        EXPECT_EQ(std::set<TextPiece>({asked, *first, *key}).size(), 3u);
+        for (const TextPiece& told : {*first, *key}) EXPECT_EQ(occurrences(context, told), 2);
+
+        EXPECT_EQ(part(q.tokens, q.fact, fact_tokens),
+                  TextPiece({20, 21, (*key)[0], (*key)[1], 22, answer[0], answer[1], answer[2], 23}));
+        EXPECT_EQ(occurrences(context, answer), 1);
+        const int64_t near = place_of(context, {20, 21, (*first)[0], (*first)[1]}),
+                      far = place_of(context, {20, 21, asked[0], asked[1]});
+        EXPECT_GE(near, q.fact + fact_tokens);
+        EXPECT_GE(far, near + alias_tokens);
+        apart += near > q.fact + fact_tokens && far > near + alias_tokens;
+
+        const double hay = double(length - 1 - 4 * (fact_tokens + 2 * alias_tokens) - 5 - answer_tokens);
+        const TextPiece before = part(q.tokens, 0, q.fact);
+        const int64_t aliases = occurrences(before, {29}), facts = occurrences(before, {20, 21}) - aliases;
+        EXPECT_NEAR(double(q.fact - 1 - facts * fact_tokens - aliases * alias_tokens), hay * double(depth) / 100.0,
+                    5.0);
+    });
+    EXPECT_GT(apart, questions().size() / 2) << "other sentences stand between";
+}
+
+TEST_F(RecallQuestionMaking, three_other_chains_stand_beside_the_asked_one) {
+    job.kinds = {"chains"};
+    job.lengths = {150};
+    for_each([&](const RecallQuestion& q, RecallKind, int64_t, int64_t) {
+        const TextPiece context = part(q.tokens, 0, q.context), asked = part(q.tokens, q.context - 3, 2);
+        std::set<TextPiece> keys, values;
+        std::map<TextPiece, int64_t> aliases;  // of a key with a value
+        for (int64_t t = 0; t + fact_tokens < q.context; ++t) {
+            if (q.tokens[size_t(t)] != 20) continue;
+            TextPiece key = part(context, t + 2, 2);
+            EXPECT_TRUE(keys.insert(key).second) << "told twice";
+            if (context[size_t(t) + 4] == 22) values.insert(part(context, t + 5, answer_tokens));
+            int64_t steps = 0;
+            for (auto other = other_key(context, key); other; other = other_key(context, key), ++steps) key = *other;
+            EXPECT_LE(steps, 2);
+            aliases[key] += steps > 0;
+        }
+        EXPECT_EQ(keys.size(), 12u);
+        EXPECT_EQ(values.size(), 4u) << "guessing the only number is of no use";
+        EXPECT_EQ(aliases.size(), 4u);
+        for (const auto& [key, count] : aliases) EXPECT_EQ(count, 2) << "nor is what the only aliases lead to";
+        EXPECT_TRUE(keys.contains(asked));
+    });
+}
+
 TEST_F(RecallQuestionMaking, the_haystack_is_a_piece_of_the_text_without_what_is_between_documents) {
-    job.kinds = {"text", "four_keys"};
+    job.kinds = {"text", "four_keys", "chains"};
+    job.lengths = {120, 150};
     std::vector<int64_t> stored(size_t(corpus->size()));
     corpus->read(0, stored);
     TextPiece all(stored.begin(), stored.end());
@@ -115,13 +189,13 @@ TEST_F(RecallQuestionMaking, the_haystack_is_a_piece_of_the_text_without_what_is
         for (const TextPiece start = {20, 21};;) {
             const auto fact = std::search(hay.begin(), hay.end(), start.begin(), start.end());
             if (fact == hay.end()) break;
-            hay.erase(fact, fact + fact_tokens);
+            hay.erase(fact, fact + (fact[4] == 29 ? alias_tokens : fact_tokens));
         }
         EXPECT_NE(std::search(all.begin(), all.end(), hay.begin(), hay.end()), all.end());
         EXPECT_EQ(hay.back(), test::sentence_end);
         different.insert(hay);
     });
-    EXPECT_GT(different.size(), 50u);  // of 60
+    EXPECT_GT(different.size(), 75u);  // of 90
 }
 
 TEST_F(RecallQuestionMaking, questions_depend_on_seed_kind_length_depth_and_number_only) {
@@ -165,6 +239,12 @@ TEST_F(RecallQuestionMaking, keys_that_the_text_has_are_not_asked_for) {
         std::copy(wording.keys[8].begin(), wording.keys[8].end(), tokens.begin() + std::ptrdiff_t(at));
     use(tokens);
     test::expect_error([&] { questions().make(0); }, ExitCode::bad_input, {"evaluate.recall", "keys", "lengths"});
+    job.kinds = {"chains"};
+    job.lengths = {150};
+    use(test::sentences(2000));
+    EXPECT_EQ(questions().make(0).tokens.size(), 150u);
+    wording.keys.pop_back();  // eleven: four chains take twelve
+    test::expect_error([&] { questions().make(0); }, ExitCode::bad_input, {"evaluate.recall", "11 keys", "lengths"});
 }
 
 TEST_F(RecallQuestionMaking, lengths_that_hold_no_question_are_refused) {
@@ -172,6 +252,11 @@ TEST_F(RecallQuestionMaking, lengths_that_hold_no_question_are_refused) {
     test::expect_error([&] { questions(); }, ExitCode::bad_input, {"evaluate.recall.lengths", "44", "45 tokens"});
     job.lengths = {45};  // just the facts and the question
     for_each([&](const RecallQuestion& q, RecallKind, int64_t, int64_t) { EXPECT_EQ(q.tokens.size(), 45u); });
+    job.kinds = {"chains"};
+    job.lengths = {108, 200};
+    test::expect_error([&] { questions(); }, ExitCode::bad_input, {"evaluate.recall.lengths", "108", "109 tokens"});
+    job.lengths = {109};
+    for_each([&](const RecallQuestion& q, RecallKind, int64_t, int64_t) { EXPECT_EQ(q.tokens.size(), 109u); });
     job.lengths = {2001};
     test::expect_error([&] { questions(); }, ExitCode::bad_input,
                        {"evaluate.recall.lengths", "2001", "data.validation", "2000"});
@@ -191,12 +276,29 @@ TEST_F(RecallQuestionMaking, the_wording_of_a_file_is_read_back) {
     EXPECT_EQ(back.noise, wording.noise);
     EXPECT_EQ(back.pair.before_key, wording.pair.before_key);
     EXPECT_EQ(back.fact.after_value, wording.fact.after_value);
+    ASSERT_TRUE(back.alias);
+    EXPECT_EQ(back.alias->before_value, wording.alias->before_value);
     EXPECT_EQ(back.question.before_key, wording.question.before_key);
     EXPECT_EQ(back.of_pair.after_key, wording.of_pair.after_key);
     EXPECT_EQ(back.keys, wording.keys);
     EXPECT_EQ(back.values, wording.values);
     EXPECT_EQ(back.sentence_ends, wording.sentence_ends);
     EXPECT_EQ(back.left_out_of_text, wording.left_out_of_text);
+}
+
+/// As earlier versions wrote it.
+TEST_F(RecallQuestionMaking, a_wording_without_aliases_does_for_all_but_chains) {
+    const auto path = folder / "older.h5";
+    test::write_tokens(path, test::sentences(100), 61);
+    wording.alias.reset();
+    test::write_wording(path, wording);
+    job.kinds = {"noise", "text", "four_keys", "pairs", "passages"};
+    EXPECT_FALSE(read_recall_wording(path, job).alias);
+    questions().make(0);
+    job.kinds.push_back("chains");
+    test::expect_error([&] { read_recall_wording(path, job, "score.recall"); }, ExitCode::bad_input,
+                       {"older.h5 has no wording of aliases", "score.recall.kinds has chains",
+                        "inputs/recall_wording.py --tokenizer TEACHER_FOLDER", "older.h5"});
 }
 
 TEST_F(RecallQuestionMaking, a_passage_begins_again_and_goes_on_as_it_did) {
@@ -246,6 +348,8 @@ TEST_F(RecallQuestionMaking, a_wording_that_cannot_be_is_damage) {
         "few", [](RecallWording& w) { w.keys.resize(3); }, "/recall/keys");
     damaged(
         "empty", [](RecallWording& w) { w.noise[1].clear(); }, "/recall/noise");
+    damaged(
+        "alias", [](RecallWording& w) { w.alias->before_value = {-1}; }, "/recall/alias");
     damaged(
         "mute", [](RecallWording& w) { w.question = {}; }, "/recall/question");
 }

@@ -20,4 +20,10 @@ inline int64_t occurrences(const TextPiece& tokens, const TextPiece& wanted) {
     }
 }
 
+/// Where `wanted` first stands; -1 if it does not.
+inline int64_t place_of(const TextPiece& tokens, const TextPiece& wanted) {
+    const auto at = std::search(tokens.begin(), tokens.end(), wanted.begin(), wanted.end());
+    return at == tokens.end() ? -1 : at - tokens.begin();
+}
+
 }  // namespace amalgam::test
