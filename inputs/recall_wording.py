@@ -35,6 +35,7 @@ NOISE = [
     " The day goes by.",
 ]
 FACT = (" The special number of the", " is", ".")  # before the key, between key and number, after the number
+ALIAS = (" The special number of the", " is that of the", ".")  # likewise; another key is where a number would be
 # Before and after the key. Had it the words of the fact ("The special number of the KEY is"), copying what followed them
 # would do: SmolLM2-135M-Instruct then answers 15 of 15 in a text of 1024 tokens.
 QUESTION = (" Question: What is the special number of the", "? Answer:")
@@ -87,7 +88,7 @@ def make_wording(tokenizer: Tokenizer, end_of_document: int | None) -> dict[str,
     numbers = split.pieces(NUMBERS)
     shared = common_start(numbers)
     values = [number[len(shared) :] for number in numbers]
-    fact, pair = split.pieces(FACT), split.pieces(PAIR)
+    fact, alias, pair = split.pieces(FACT), split.pieces(ALIAS), split.pieces(PAIR)
     question, question_of_pair = split.pieces(QUESTION), split.pieces(QUESTION_OF_PAIR)
     for before_number in (fact[1], pair[1], question[1], question_of_pair[1]):
         before_number += shared
@@ -96,6 +97,7 @@ def make_wording(tokenizer: Tokenizer, end_of_document: int | None) -> dict[str,
         "start": split(START) if START else [],
         "noise": split.pieces(NOISE),
         "fact": fact,
+        "alias": alias,
         "pair": pair,
         "question": question,
         "question_of_pair": question_of_pair,
@@ -127,18 +129,29 @@ def expect_tokens_of_the_whole(split: Splitter, wording: dict[str, list]) -> Non
                 number = draw.randrange(len(NOISE))
                 add(NOISE[number], wording["noise"][number])
 
-        def add_fact(parts: tuple, name: str) -> tuple[int, int]:
-            key, value = draw.randrange(len(KEYS)), draw.randrange(len(NUMBERS))
+        def add_parts(parts: tuple, name: str, key: int, told: str, told_tokens: list[int]) -> None:
             before, between, after = wording[name]
             add(parts[0] + KEYS[key], before + wording["keys"][key])
-            add(parts[1] + NUMBERS[value], between + wording["values"][value])
+            add(parts[1] + told, between + told_tokens)
             add(parts[2], after)
+
+        def add_fact(parts: tuple, name: str) -> tuple[int, int]:
+            key, value = draw.randrange(len(KEYS)), draw.randrange(len(NUMBERS))
+            add_parts(parts, name, key, NUMBERS[value], wording["values"][value])
             return key, value
+
+        def add_alias(of: int) -> int:
+            key = draw.randrange(len(KEYS))
+            add_parts(ALIAS, "alias", key, KEYS[of], wording["keys"][of])
+            return key
 
         add_noise()
         if turn % 2:
             key, value = add_fact(FACT, "fact")
             add_noise()
+            for _ in range(draw.randint(0, 2)):
+                key = add_alias(key)
+                add_noise()
             asked, name = QUESTION, "question"
         else:
             for _ in range(3):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes token files: HDF5 with /tokens, /document_offsets and /recall, the format "amalgam tokens" version 1.1 (1.0 without
-/recall).
+"""Writes token files: HDF5 with /tokens, /document_offsets and /recall, the format "amalgam tokens" version 1.2 (1.0 without
+/recall; files of version 1.1 have no /recall/alias).
 
 The number of tokens is known only at the end. Tokens are therefore spooled to a raw file beside the final one and
 copied into contiguous datasets at last: readers get plain pread-able data, and memory stays bounded.
@@ -17,7 +17,7 @@ import numpy as np
 
 FILETYPE = "amalgam tokens"
 FORMAT_VERSION = (1, 0)
-VERSION_WITH_WORDING = (1, 1)
+VERSION_WITH_WORDING = (1, 2)
 LARGEST_UINT16_VOCABULARY = 65536
 COPY_ELEMENTS = 1 << 22  # elements moved at a time
 

@@ -80,6 +80,13 @@ class Wording(unittest.TestCase):
             self.assertEqual(tokenizer.encode(said.removeprefix(" ") if said[0] != " " else said,
                                               add_special_tokens=False).ids[-len(tokens) + len(start):],
                              tokens[len(start):])
+        before, between, after = wording["alias"]
+        tokens = start + before + wording["keys"][3] + between + wording["keys"][5] + after
+        said = tokenizer.decode(tokens)
+        self.assertTrue(said.endswith(f" The special number of the{recall_wording.KEYS[3]} is that of the"
+                                      f"{recall_wording.KEYS[5]}."), said)
+        self.assertEqual(tokenizer.encode(said.removeprefix(" ") if said[0] != " " else said,
+                                          add_special_tokens=False).ids[-len(tokens) + len(start):], tokens[len(start):])
         self.assertEqual(len(set(map(tuple, wording["values"]))), 2048)
         for token in wording["sentence_ends"]:
             self.assertRegex(tokenizer.decode([token]), r"[.!?。！？\n]")
@@ -147,7 +154,7 @@ class Tool(unittest.TestCase):
             self.assertIn("a number has 7 to 7 tokens", result.stdout)
         with h5py.File(self.file) as file:
             self.assertEqual(list(file["tokens"][:]), list(range(10)))
-            self.assertEqual(list(file.attrs["format_version"]), [1, 1])
+            self.assertEqual(list(file.attrs["format_version"]), [1, 2])
             wording = recall_wording.make_wording(self.tokenizer, 0)
             offsets = file["recall/keys_offsets"][:]
             keys = [list(piece) for piece in np.split(file["recall/keys"][:], offsets[1:-1])]
@@ -155,6 +162,18 @@ class Tool(unittest.TestCase):
             self.assertEqual(list(file["recall/left_out_of_text"][:]), [0])
             self.assertEqual(file["recall/start"].shape, (0,))
         self.assertEqual(sorted(path.name for path in self.folder.iterdir()), ["teacher", "validation.h5"])
+
+    def test_gives_a_file_of_an_earlier_version_what_its_wording_lacks(self):
+        self.assertEqual(self.run_tool("--tokenizer", self.teacher, self.file).returncode, 0)
+        with h5py.File(self.file, "a") as file:
+            del file["recall/alias"], file["recall/alias_offsets"]
+            file.attrs["format_version"] = np.array([1, 1], np.int32)
+        self.assertEqual(self.run_tool("--tokenizer", self.teacher, self.file).returncode, 0)
+        with h5py.File(self.file) as file:
+            self.assertEqual(list(file.attrs["format_version"]), [1, 2])
+            self.assertEqual(len(file["recall/alias_offsets"]), 4)
+            alias = list(itertools.chain(*recall_wording.make_wording(self.tokenizer, 0)["alias"]))
+            self.assertEqual(list(file["recall/alias"][:]), alias)
 
     def test_another_tokenizer_is_refused_and_the_file_stays(self):
         before = self.file.read_bytes()
@@ -181,6 +200,7 @@ class Tool(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stderr)
         with h5py.File(output) as file:
             self.assertEqual(len(file["recall/values_offsets"]), 2049)
+            self.assertEqual(len(file["recall/alias_offsets"]), 4)
 
 
 class BuiltIn(unittest.TestCase):

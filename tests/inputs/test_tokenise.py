@@ -120,7 +120,7 @@ class TokeniseTest(unittest.TestCase):
                 self.assertEqual(file[name].attrs["crc32"], zlib.crc32(file[name][()].tobytes()))
             self.assertEqual(file.attrs["filetype"], "amalgam tokens")
             self.assertEqual(file.attrs["format_version"].dtype, np.int32)
-            self.assertEqual(file.attrs["format_version"].tolist(), [1, 1])
+            self.assertEqual(file.attrs["format_version"].tolist(), [1, 2])
             self.assertEqual(file.attrs["tokenizer"], "teacher")
             digest = hashlib.sha256((self.folder / "teacher" / "tokenizer.json").read_bytes()).hexdigest()
             self.assertEqual(file.attrs["tokenizer_sha256"], digest)
