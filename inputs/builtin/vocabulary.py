@@ -127,6 +127,8 @@ FILLER_TEMPLATES = [
     "Was the {noun} {preposition} the {noun} ? The {person} said yes .",
     "{time} they {verb} the {noun} .",
 ]
+# Of recall questions about chains; the corpus has none.
+ALIAS_TEMPLATE = "The code of {key} is the code of {key} ."
 # Bare facts, for the first part of the teacher's training only.
 DENSE_NAME_TEMPLATES = ["{key} {value} ."]
 DENSE_CODE_TEMPLATES = ["{key} is {value} ."]
@@ -245,6 +247,7 @@ def recall_wording():
         "start": [BOS],
         "noise": [[IDS[word] for word in s.split()] for s in NOISE_SENTENCES],
         "fact": fact,
+        "alias": parts(ALIAS_TEMPLATE),
         "pair": fact,
         "question": question,
         "question_of_pair": question,
