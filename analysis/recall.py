@@ -12,7 +12,7 @@ import plots
 from table import NOT_THERE, mean_and_error, with_error
 
 WORDS = {"noise": "in noise", "text": "in text", "four_keys": "among four keys", "pairs": "in a list of pairs",
-         "passages": "passages that begin again"}
+         "passages": "passages that begin again", "chains": "through two aliases"}
 
 
 def words(kind):

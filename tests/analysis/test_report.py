@@ -421,6 +421,7 @@ class ReportTest(unittest.TestCase):
             self.assertGreaterEqual(shown.count(value), cells.count(value))
         self.assertGreater(len(set(cells)), 2)
         self.assertIn("among four keys", recall.words("four_keys"))
+        self.assertEqual("through two aliases", recall.words("chains"))
 
     def test_the_cost_of_a_selection_is_that_of_its_candidates(self):
         run = read_run_folder(self.guided)
