@@ -206,6 +206,24 @@ TEST_F(QuestionSequenceMaking, every_chain_that_is_asked_for_has_its_own_aliases
     EXPECT_EQ(counts.size(), 8u) << "one to eight questions";
 }
 
+/// All pieces of this wording are as long as the longest one.
+TEST_F(QuestionSequenceMaking, the_least_length_holds_the_questions_and_no_haystack) {
+    wording = test::small_wording(36);
+    const auto keys = QuestionKeys::of_training("distill");
+    for (const auto& [kind, name] : enum_names<RecallKind>) {
+        SCOPED_TRACE(name);
+        const int64_t length = least_tokens(wording, kind) + 2 * tokens_of_another(wording, kind);
+        QuestionMaker maker(keys, wording, *corpus, FactValues::of_wording, {1, "least"});
+        const auto made = maker.make(kind, length, std::vector<double>{0.0, 0.5, 1.0});
+        ASSERT_TRUE(made);
+        EXPECT_EQ(int64_t(made->tokens.size()), length);
+        EXPECT_EQ(made->asked.size(), 3u);
+        if (kind != RecallKind::passages) {
+            EXPECT_EQ(occurrences(made->tokens, {test::sentence_end}), 0);
+        }
+    }
+}
+
 TEST_F(QuestionSequenceMaking, there_are_as_many_chains_as_keys) {
     job.question_kinds = {"chains"};
     for (const int32_t keys : {12, 14, 15}) {
