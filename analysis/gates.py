@@ -17,19 +17,19 @@ def by_step(run, size=plots.WIDE):
     for layer, course in enumerate(gates.value.T):
         colour = plots.SOFTMAX if layer in chosen else plots.LINEAR
         above.plot(course, color=colour, linewidth=1.4 if layer in chosen else 0.9, zorder=4 if layer in chosen else 3)
-    steps = len(gates.kl)
+    steps = len(gates.value) - 1
     positions = plots.spread(gates.value[-1], 0.055)
     for layer, height in enumerate(positions):
         above.text(1.01 * steps, height, str(layer), fontsize=7.5, va="center",
                    color=plots.SOFTMAX if layer in chosen else plots.LINEAR)
     above.set_ylabel("gate")
-    below.plot(np.arange(steps), gates.kl, color=plots.RUNS[0], label="text")
-    if gates.recall_kl is not None:
-        below.plot(np.arange(steps), gates.recall_kl, color=plots.RUNS[1], label="answers")
-    if gates.far_kl is not None:
-        below.plot(np.arange(steps), gates.far_kl, color=plots.RUNS[2], label="far context")
+    losses = ((gates.kl, "text"), (gates.recall_kl, "answers"), (gates.far_kl, "far context"),
+              (gates.state_error, "states at answers"))
+    for (loss, name), colour in zip(losses, plots.RUNS):
+        if loss is not None:
+            below.plot(np.arange(steps), loss, color=colour, label=name)
     below.set_xlabel("step")
-    below.set_ylabel("KL to the teacher (nat/token)")
+    below.set_ylabel("KL to the teacher (nat/token)" if gates.kl is not None else "squared error of states")
     below.legend()
     return plots.to_svg(figure, f"Gates of {run.name} by step")
 
@@ -38,5 +38,5 @@ def section(run):
     gates = run.scores.gates
     caption = (f"Of each layer, between the teacher's attention (1) and the aligned linear mixer (0), trained all at once "
                f"on {plots.short_number(gates.tokens)} tokens in {gates.seconds:.0f} s. Orange: the chosen layers. Below: "
-               "the KL of the batches.")
+               f"{'the KL' if gates.kl is not None else 'the error of the states'} of the batches.")
     return page.figure(by_step(run), "Gates", caption, narrow=by_step(run, plots.NARROW))

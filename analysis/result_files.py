@@ -57,12 +57,14 @@ class Selection:
 
 @dataclass
 class Gates:
-    """Of all layers, trained at once by a rule that chooses by them. Arrays: T steps, L layers; nat/token."""
+    """Of all layers, trained at once by a rule that chooses by them. Arrays: T steps, L layers; nat/token. What they were
+    not trained on is None."""
 
     value: np.ndarray  # [T + 1, L], between 0, linear, and 1, softmax
-    kl: np.ndarray  # [T]
+    kl: Optional[np.ndarray]  # [T], of text
     recall_kl: Optional[np.ndarray]  # [T], of the answers
     far_kl: Optional[np.ndarray]  # [T], of tokens that need far context
+    state_error: Optional[np.ndarray]  # [T], of the states after every layer at the answers; no unit
     seconds: float
     tokens: int
 
@@ -288,12 +290,13 @@ def read_gates(file):
     if "gates" not in file:
         return None
     group = file["gates"]
-    value, kl = group["value"][:], group["kl"][:]
-    others = {name: group[name][:] if name in group else None for name in ("recall_kl", "far_kl")}
-    if value.ndim != 2 or kl.shape != (len(value) - 1,) or any(
-            other is not None and other.shape != kl.shape for other in others.values()):
+    value = group["value"][:]
+    losses = {name: group[name][:] if name in group else None for name in ("kl", "recall_kl", "far_kl", "state_error")}
+    is_trained = losses["kl"] is not None or losses["state_error"] is not None
+    if value.ndim != 2 or not is_trained or any(
+            loss is not None and loss.shape != (len(value) - 1,) for loss in losses.values()):
         raise ValueError("the datasets of /gates do not fit together")
-    return Gates(value=value, kl=kl, **others, seconds=float(group["seconds"][0]),
+    return Gates(value=value, **losses, seconds=float(group["seconds"][0]),
                  tokens=int(group.attrs["tokens"]))
 
 

@@ -358,7 +358,7 @@ class Estimator {
     }
 
     /// Forward passes of the teacher and, with both mixers in every block, of the gated model; then a backward pass
-    /// that makes gradients of inputs only.
+    /// that makes gradients of inputs only. Of text only where it counts.
     void add_gates(StageEstimate& stage, StageSizes& sizes) const {
         const ScoreJob& score = job_.score;
         const auto layers = sizes_.layers(), batch = double(score.batch_sequences);
@@ -375,10 +375,12 @@ class Estimator {
             most_bytes = std::max(most_bytes, double(micro_batch) * length / double(context()) * of_token +
                                                   of_other_pieces(micro_batch, int64_t(length), layers));
         };
-        const auto length = double(score.sequence_length);
-        add(batch, length, length);
-        if (score.far_context.weight > 0)
-            flops += batch * length * sizes_.block_flops(layers, length) + near_context_flops(batch * length);
+        if (gates_see_text(score)) {
+            const auto length = double(score.sequence_length);
+            add(batch, length, length);
+            if (score.far_context.weight > 0)
+                flops += batch * length * sizes_.block_flops(layers, length) + near_context_flops(batch * length);
+        }
         if (score.recall.questions > 0)
             for (const int64_t asked : score.recall.lengths)
                 add(batch / double(score.recall.lengths.size()), double(asked), 0);

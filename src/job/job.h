@@ -117,12 +117,14 @@ struct FarContextJob {
 };
 
 /// Of rules that train a gate in every layer (selection/gate_training.h). Steps see batches of score.batch_sequences
-/// sequences of training text, and as many questions.
+/// sequences of training text, and as many questions; with the objective hidden_states questions alone.
 struct GatesJob {
     int64_t steps = 100;
     double learning_rate = 0.05;
-    double penalty =
-        1.0;  // on the sum of the gates in the last step; 1: all of them cost what closing all of them does
+    GateObjective objective = GateObjective::kl;
+    PenaltySchedule penalty_schedule = PenaltySchedule::rising;
+    double penalty = 1.0;  // rising: on the sum of the gates in the last step, 1 if all of them are to cost what
+                           // closing all of them does; fixed: on each gate, in the objective's own unit
 };
 
 struct ScoreJob : DistillJob {

@@ -129,6 +129,7 @@ class Check {
                               "score.question_fraction is not used: candidates are not trained");
         }
         check_far_context();
+        check_gates();
         check_training("distill", job_.distill, sharers(), job_.sharding.context);
         check_training("finetune", job_.finetune, sharers(), job_.sharding.context);
         if (job_.evaluate.sequences > 0) {
@@ -154,6 +155,17 @@ class Check {
                              job_.score.sequence_length,
                              " (no token has anything before its last two windows) use longer sequences or a window "
                              "below half of them");
+    }
+
+    void check_gates() {
+        if (!gates_are_trained(job_)) return;
+        findings_.problem_if(!gates_see_text(job_.score) && job_.score.recall.questions == 0,
+                             "score.gates.objective is hidden_states but score.recall.questions is 0 (only states at "
+                             "the tokens of answers are compared) ask at least 1 question, or use "
+                             "score.gates.objective: kl");
+        findings_.note_if(!gates_see_text(job_.score) && job_.score.far_context.weight > 0.0,
+                          "score.far_context.weight counts when candidates are measured, not when gates are trained: "
+                          "score.gates.objective is hidden_states");
     }
 
     /// Of a batch: ranks, or groups of ranks that share sequences.
@@ -195,7 +207,7 @@ class Check {
     void check_documents() {
         check_packing();
         if (job_.data.documents == DocumentBorders::joined) return;
-        findings_.note_if(gates_are_trained(job_),
+        findings_.note_if(gates_are_trained(job_) && gates_see_text(job_.score),
                           "data.documents is separate, but gates are trained on joined documents (stage score)");
         if (!counts_) return;
         findings_.problem_if(counts_->training_documents < 2,
@@ -214,7 +226,7 @@ class Check {
         if (!counts_) return;
         check_corpus("align", job_.align);
         if (candidates_are_trained(job_)) check_corpus("score", job_.score);
-        if (gates_are_trained(job_)) check_corpus_of_gates();
+        if (gates_are_trained(job_) && gates_see_text(job_.score)) check_corpus_of_gates();
         check_corpus("distill", job_.distill);
         check_corpus("finetune", job_.finetune);
         if (has_score_stage(job_))

@@ -98,6 +98,10 @@ bool gates_are_trained(const Job& job) {
     return has_score_stage(job) && selection_rule(job.select.rule).scorer->trains_gates;
 }
 
+bool gates_see_text(const ScoreJob& job) {
+    return job.gates.objective == GateObjective::kl;
+}
+
 int64_t training_steps(const TrainingJob& stage) {
     return TrainingPlan(stage).steps();
 }

@@ -27,6 +27,9 @@ bool candidates_are_trained(const Job& job);
 /// Does it train gates before?
 bool gates_are_trained(const Job& job);
 
+/// Do text sequences count while gates are trained? Else only questions are looked at.
+bool gates_see_text(const ScoreJob& job);
+
 /// Steps of a stage that are alike, and what was done before the first of them. Sequences and tokens are counted over
 /// all ranks.
 struct PlannedPhase {

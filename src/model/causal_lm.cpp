@@ -64,6 +64,19 @@ at::Tensor CausalLM::hidden(const TokenBatch& batch, ContextGroup* context) cons
                           [&](const Block& block, int64_t, const at::Tensor& x) { return block.forward(x, here); });
 }
 
+at::Tensor CausalLM::block_outputs(const TokenBatch& batch, const at::Tensor& places, ContextGroup* context) const {
+    const SequencePlaces here = this->places(batch, context);
+    std::vector<at::Tensor> outputs;
+    through_blocks(own_piece(batch.tokens, context), [&](const Block& block, int64_t, const at::Tensor& x) {
+        at::Tensor output = block.forward(x, here);
+        outputs.push_back(output.flatten(0, 1).index_select(0, places));
+        return output;
+    });
+    if (outputs.empty())
+        return at::empty({0, places.size(0), config().hidden_size}, at::TensorOptions(device_).dtype(compute_type_));
+    return at::stack(outputs);
+}
+
 at::Tensor CausalLM::logits(const TokenBatch& batch) const {
     const HeldOuterWeights outer(*this);
     return linear_map(hidden(batch), outer.head());

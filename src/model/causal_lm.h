@@ -56,6 +56,10 @@ class CausalLM {
     at::Tensor hidden(const TokenBatch& batch, ContextGroup* context = nullptr) const;
     at::Tensor logits(const TokenBatch& batch) const;
 
+    /// -> what every block makes of its input, at `places` (int64 [n]) of the flattened tokens, or of those of this
+    /// rank's piece: [layers, n, hidden]. Before the final norm. Of an empty batch [0, n, hidden].
+    at::Tensor block_outputs(const TokenBatch& batch, const at::Tensor& places, ContextGroup* context = nullptr) const;
+
     ModelCache make_cache(const CacheSize& size) const;
     /// Bytes of a slot of `capacity` tokens.
     int64_t cache_bytes(int64_t capacity) const;

@@ -97,6 +97,24 @@ template <>
 inline constexpr auto enum_names<AlignmentLoss> =
     std::to_array<NamedValue<AlignmentLoss>>({{AlignmentLoss::norm, "norm"}, {AlignmentLoss::relative, "relative"}});
 
+/// score.gates.objective: what the gates are trained on, beside the penalty (selection/gate_training.h).
+enum class GateObjective {
+    kl,            // of text, of answers and of tokens that need far context
+    hidden_states  // error of the states after every layer, at the tokens of answers alone
+};
+template <>
+inline constexpr auto enum_names<GateObjective> = std::to_array<NamedValue<GateObjective>>(
+    {{GateObjective::kl, "kl"}, {GateObjective::hidden_states, "hidden_states"}});
+
+/// score.gates.penalty_schedule: of the penalty on open gates.
+enum class PenaltySchedule {
+    rising,  // by the same factor every step, up to what closing all gates costs
+    fixed    // score.gates.penalty itself, in every step
+};
+template <>
+inline constexpr auto enum_names<PenaltySchedule> = std::to_array<NamedValue<PenaltySchedule>>(
+    {{PenaltySchedule::rising, "rising"}, {PenaltySchedule::fixed, "fixed"}});
+
 /// What of a model is spread over the ranks: the strategies of ZeRO and FSDP (Rajbhandari et al., arXiv 1910.02054;
 /// Zhao et al., arXiv 2304.11277).
 enum class ShardingStrategy {

@@ -24,8 +24,8 @@ TrainingJob without_questions(TrainingJob job) {
 GateBatches::GateBatches(const TokenFile& text, const ScoreJob& job, const RecallWording& wording, int64_t seed)
     : job_(job),
       micro_batch_(gate_micro_batch(job)),
-      sequences_(text, without_questions(job), uint64_t(seed), stream_name),
       order_of_cells_(RandomStream(uint64_t(seed), stream_name).bits(0)) {
+    if (gates_see_text(job)) sequences_.emplace(text, without_questions(job), uint64_t(seed), stream_name);
     if (job.recall.questions == 0) return;
     RecallJob asked = job.recall;
     cells_ = int64_t(asked.kinds.size() * asked.lengths.size() * asked.depths.size());
@@ -36,13 +36,13 @@ GateBatches::GateBatches(const TokenFile& text, const ScoreJob& job, const Recal
 
 std::vector<GateBatch> GateBatches::of_step(int64_t step) const {
     std::vector<GateBatch> all;
-    add_text(step, all);
+    if (sequences_) add_text(step, all);
     if (questions_) add_questions(step, all);
     return all;
 }
 
 void GateBatches::add_text(int64_t step, std::vector<GateBatch>& all) const {
-    const at::Tensor tokens = sequences_.sequences(step * job_.batch_sequences, job_.batch_sequences);
+    const at::Tensor tokens = sequences_->sequences(step * job_.batch_sequences, job_.batch_sequences);
     for (int64_t first = 0; first < tokens.size(0); first += micro_batch_) {
         const at::Tensor part = tokens.narrow(0, first, std::min(micro_batch_, tokens.size(0) - first));
         all.push_back({part, at::arange(part.numel(), at::kLong), true});

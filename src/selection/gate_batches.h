@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// What gates are trained on: sequences of the training text, and recall questions made from it. A step's batch is a
-// pure function of its number, and is cut into micro-batches without regard to the number of ranks.
+// What gates are trained on: sequences of the training text, unless only answers count (gates_see_text), and recall
+// questions made from it. A step's batch is a pure function of its number, and is cut into micro-batches without regard
+// to the number of ranks.
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "questions/recall_questions.h"
 #include "training/batches.h"
@@ -32,7 +34,7 @@ class GateBatches {
 
     const ScoreJob& job_;
     int64_t micro_batch_;
-    Batches sequences_;
+    std::optional<Batches> sequences_;
     int64_t cells_ = 0;  // kinds x lengths x depths
     uint64_t order_of_cells_;
     std::unique_ptr<RecallQuestions> questions_;

@@ -41,9 +41,13 @@ void write_course(H5File& file, const GateCourse& course) {
     std::vector<double> flat;
     for (const auto& row : course.gates) flat.insert(flat.end(), row.begin(), row.end());
     write_doubles(file, "value", {int64_t(course.gates.size()), int64_t(course.latest().size())}, flat);
-    write_row(file, "kl", course.kl);
-    if (!course.recall_kl.empty()) write_row(file, "recall_kl", course.recall_kl);
-    if (!course.far_kl.empty()) write_row(file, "far_kl", course.far_kl);
+    const auto optional = [&](const char* name, const std::vector<double>& values) {
+        if (!values.empty()) write_row(file, name, values);
+    };
+    optional("kl", course.kl);
+    optional("recall_kl", course.recall_kl);
+    optional("far_kl", course.far_kl);
+    optional("state_error", course.state_error);
     write_row(file, "penalty", {course.penalty});
     write_row(file, "seconds", {course.seconds});
     file.set_attribute(group, "tokens", course.tokens);
@@ -61,15 +65,16 @@ std::optional<GateCourse> read_course(const H5File& file) {
     const std::vector<double> flat = file.read_doubles(group + "/value");
     GateCourse course;
     for (auto row = flat.begin(); row != flat.end(); row += shape[1]) course.gates.emplace_back(row, row + shape[1]);
-    course.kl = file.read_doubles(group + "/kl");
-    expect(course.steps() == shape[0] - 1, "kl");
     const auto optional = [&](const char* name, std::vector<double>& values) {
         if (!file.has(group + "/" + name)) return;
         values = file.read_doubles(group + "/" + name);
-        expect(values.size() == course.kl.size(), name);
+        expect(int64_t(values.size()) == course.steps(), name);
     };
+    optional("kl", course.kl);
     optional("recall_kl", course.recall_kl);
     optional("far_kl", course.far_kl);
+    optional("state_error", course.state_error);
+    expect(course.steps() == 0 || !course.kl.empty() || !course.state_error.empty(), "kl");
     const auto number = [&](const char* name) {
         const std::vector<double> values = file.read_doubles(group + "/" + name);
         expect(values.size() == 1, name);

@@ -14,14 +14,15 @@ namespace amalgam {
 struct GateCourse {
     std::vector<std::vector<double>> gates;  // [step][layer]: at the beginning, and after every step
     std::vector<double> kl, recall_kl;  // on the batch of every step, before it, nat/token; of the answers: empty if
-                                        // nothing was asked
+                                        // nothing was asked. Both empty where the objective is hidden_states
     std::vector<double> far_kl;         // likewise, on tokens that need far context: empty if they have no weight; 0 of
                                         // a batch without them
-    double penalty = 0.0;               // on a gate in the last step, nat
+    std::vector<double> state_error;    // likewise, what the objective hidden_states is; else empty
+    double penalty = 0.0;               // on a gate in the last step, in the unit of the loss
     int64_t tokens = 0;                 // seen so far
     double seconds = 0.0;
 
-    int64_t steps() const { return int64_t(kl.size()); }
+    int64_t steps() const { return int64_t(gates.size()) - 1; }
     const std::vector<double>& latest() const { return gates.back(); }
 
     /// All layers, the largest gate first; of equal ones that which was larger on average, then the lower layer first.

@@ -8,6 +8,7 @@
 #include <array>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "model/own_piece.h"
 #include "objectives/chunked_losses.h"
@@ -26,9 +27,12 @@ namespace {
 
 constexpr double penalty_range = 1000.0;  // of the last step's to the first step's
 
+/// The parts of a loss, by their places behind the gradients of the gates.
+enum Term : size_t { kl, recall_kl, far_kl, state_error, terms };
+
 /// Of a whole batch: means over its tokens, and the gradient of their weighted sum. Zero where it has no such tokens.
 struct BatchLoss {
-    double kl = 0.0, recall_kl = 0.0, far_kl = 0.0;
+    std::array<double, terms> of = {};
     std::vector<double> d_gates;
 };
 
@@ -65,10 +69,15 @@ class GateTraining {
         state_.course.gates = {std::vector<double>(size_t(layers_), 1.0)};
         state_.first_moment = state_.second_moment = std::vector<double>(size_t(layers_), 0.0);
         const BatchLoss closed = loss_of(0, std::vector<double>(size_t(layers_), 0.0), /*with_gradient=*/false);
-        state_.course.penalty = setup_.job.gates.penalty * total(closed) / double(layers_);
-        info(text("score: ", setup_.job.gates.steps, " steps of gates; with all of them closed the KL is ", closed.kl,
-                  ", of answers ", closed.recall_kl,
-                  weighs_far_context() ? text(", of far context ", closed.far_kl) : "", " nat/token"));
+        const GatesJob& job = setup_.job.gates;
+        state_.course.penalty = job.penalty * (is_fixed() ? 1.0 : total(closed) / double(layers_));
+        info(
+            text("score: ", job.steps, " steps of gates; with all of them closed the ",
+                 compares_states()
+                     ? text("error of the states is ", closed.of[state_error])
+                     : text("KL is ", closed.of[kl], ", of answers ", closed.of[recall_kl],
+                            weighs_far_context() ? text(", of far context ", closed.of[far_kl]) : "", " nat/token"),
+                 is_fixed() ? text(", the penalty on those that are open up to ", job.penalty * double(layers_)) : ""));
     }
 
     /// A damaged state is begun again, as a damaged candidate is.
@@ -90,14 +99,12 @@ class GateTraining {
         const auto steps = size_t(setup_.world.broadcast(course.steps()));
         course.tokens = setup_.world.broadcast(course.tokens);
         course.gates.resize(steps + 1, std::vector<double>(size_t(layers_)));
-        course.kl.resize(steps);
-        course.recall_kl.resize(setup_.job.recall.questions > 0 ? steps : 0);
-        course.far_kl.resize(weighs_far_context() ? steps : 0);
+        for (const auto& [values, term] : logged()) values->resize(steps);
         state_.first_moment.resize(size_t(layers_));
         state_.second_moment.resize(size_t(layers_));
         for (auto& row : course.gates) setup_.world.broadcast(std::span<double>(row));
-        for (auto* values :
-             {&course.kl, &course.recall_kl, &course.far_kl, &state_.first_moment, &state_.second_moment})
+        for (const auto& [values, term] : logged()) setup_.world.broadcast(std::span<double>(*values));
+        for (auto* values : {&state_.first_moment, &state_.second_moment})
             setup_.world.broadcast(std::span<double>(*values));
         std::array<double, 2> rest = {course.penalty, course.seconds};
         setup_.world.broadcast(std::span<double>(rest));
@@ -110,10 +117,23 @@ class GateTraining {
         setup_.world.on_root([&] { write_gate_state(setup_.file, state_, setup_.provenance); });
     }
 
-    bool weighs_far_context() const { return setup_.job.far_context.weight > 0.0; }
+    bool compares_states() const { return setup_.job.gates.objective == GateObjective::hidden_states; }
+    bool is_fixed() const { return setup_.job.gates.penalty_schedule == PenaltySchedule::fixed; }
+    bool weighs_far_context() const { return !compares_states() && setup_.job.far_context.weight > 0.0; }
 
     double total(const BatchLoss& loss) const {
-        return loss.kl + setup_.job.recall_weight * loss.recall_kl + setup_.job.far_context.weight * loss.far_kl;
+        return loss.of[kl] + setup_.job.recall_weight * loss.of[recall_kl] +
+               setup_.job.far_context.weight * loss.of[far_kl] + loss.of[state_error];
+    }
+
+    /// What the course has of every step.
+    std::vector<std::pair<std::vector<double>*, Term>> logged() {
+        GateCourse& course = state_.course;
+        if (compares_states()) return {{&course.state_error, state_error}};
+        std::vector<std::pair<std::vector<double>*, Term>> all = {{&course.kl, kl}};
+        if (setup_.job.recall.questions > 0) all.emplace_back(&course.recall_kl, recall_kl);
+        if (weighs_far_context()) all.emplace_back(&course.far_kl, far_kl);
+        return all;
     }
 
     void step() {
@@ -122,12 +142,11 @@ class GateTraining {
         fault_point("score.gates", number);
         const BatchLoss loss = loss_of(number, course.latest(), /*with_gradient=*/true);
         course.gates.push_back(updated(number, loss.d_gates));
-        course.kl.push_back(loss.kl);
-        if (setup_.job.recall.questions > 0) course.recall_kl.push_back(loss.recall_kl);
-        if (weighs_far_context()) course.far_kl.push_back(loss.far_kl);
+        for (const auto& [values, term] : logged()) values->push_back(loss.of[term]);
     }
 
     double penalty_at(int64_t step) const {
+        if (is_fixed()) return state_.course.penalty;
         const int64_t last = setup_.job.gates.steps - 1;
         return state_.course.penalty * std::pow(penalty_range, last > 0 ? double(step) / double(last) - 1.0 : 0.0);
     }
@@ -161,7 +180,7 @@ class GateTraining {
         }
         std::vector<at::Tensor> far(batches.size());
         if (weighs_far_context()) tokens.of_far = look_for_far_tokens(batches, far);
-        const size_t width = gates.size() + 3, sharers = size_t(ranks_.sharers());
+        const size_t width = gates.size() + terms, sharers = size_t(ranks_.sharers());
         SumsOfPieces found(int64_t(batches.size()), int64_t(width), ranks_);
         for (size_t first = 0; first < batches.size(); first += sharers) {
             const size_t mine = first + size_t(ranks_.sharer());
@@ -182,9 +201,7 @@ class GateTraining {
         loss.d_gates.resize(gates.size());
         for (auto part = parts.begin(); part != parts.end(); part += std::ptrdiff_t(width)) {
             for (size_t layer = 0; layer < gates.size(); ++layer) loss.d_gates[layer] += part[std::ptrdiff_t(layer)];
-            loss.kl += part[std::ptrdiff_t(width) - 3];
-            loss.recall_kl += part[std::ptrdiff_t(width) - 2];
-            loss.far_kl += part[std::ptrdiff_t(width) - 1];
+            for (size_t term = 0; term < terms; ++term) loss.of[term] += part[std::ptrdiff_t(gates.size() + term)];
         }
         return loss;
     }
@@ -222,10 +239,39 @@ class GateTraining {
         double of_text = 0.0, of_answers = 0.0, of_far = 0.0;
     };
 
-    /// `part`, of this rank's piece: the gradient of each gate, then the KL of text, of answers and of the tokens at
-    /// `far` (undefined: none), each divided by their number in the whole batch.
+    /// `part`, of this rank's piece: the gradient of each gate, then the terms of the loss, each divided by the number
+    /// of its tokens in the whole batch. `far`: places of tokens that need far context; undefined: none.
     void add(const GateBatch& batch, const at::Tensor& far, const std::vector<double>& gates, const Counts& counts,
              bool with_gradient, std::span<double> part) const {
+        if (compares_states())
+            add_states(batch, gates, counts.of_answers, with_gradient, part);
+        else
+            add_kl(batch, far, gates, counts, with_gradient, part);
+    }
+
+    void add_states(const GateBatch& batch, const std::vector<double>& gates, double answers, bool with_gradient,
+                    std::span<double> part) const {
+        const at::Device device = setup_.teacher.device();
+        const at::Tensor inputs = batch.tokens.to(device), places = own_places_of(batch).to(device);
+        at::Tensor states;
+        {
+            const at::NoGradGuard no_grad;
+            states = setup_.teacher.block_outputs(inputs, places, ranks_.context);
+        }
+        GatedPass pass(setup_.teacher, setup_.aligned, gates, inputs, setup_.activations, ranks_.context);
+        std::vector<at::Tensor> mixed;
+        for (int64_t layer = 0; layer < layers_; ++layer)
+            mixed.push_back(pass.block_output(layer).index_select(0, places));
+        const at::Tensor differences = at::stack(mixed).to(at::kFloat) - states.to(at::kFloat);
+        const double values = double(layers_) * answers;
+        part[gates.size() + state_error] = differences.square().sum(at::kDouble).item<double>() / values;
+        if (!with_gradient) return;
+        const auto d_gates = pass.backward(places, differences * (2.0 / values));
+        std::copy(d_gates.begin(), d_gates.end(), part.begin());
+    }
+
+    void add_kl(const GateBatch& batch, const at::Tensor& far, const std::vector<double>& gates, const Counts& counts,
+                bool with_gradient, std::span<double> part) const {
         const double tokens = batch.is_text ? counts.of_text : counts.of_answers;
         const at::Device device = setup_.teacher.device();
         const at::Tensor inputs = batch.tokens.to(device), places = own_places_of(batch).to(device);
@@ -237,16 +283,16 @@ class GateTraining {
         GatedPass pass(setup_.teacher, setup_.aligned, gates, inputs, setup_.activations, ranks_.context);
         const at::Tensor hidden = pass.hidden();
         const double weight = (batch.is_text ? 1.0 : setup_.job.recall_weight) / tokens;
-        const auto kl = chunked_kl_divergence(hidden.index_select(0, places), pass.outer().head(), states,
-                                              pass.outer().head(), 1.0, weight, setup_.job.loss_chunk_tokens, {});
-        part[gates.size() + (batch.is_text ? 0 : 1)] = kl.loss / tokens;
-        const at::Tensor d_hidden = at::zeros_like(hidden).index_copy_(0, places, kl.d_hidden);
+        const auto found = chunked_kl_divergence(hidden.index_select(0, places), pass.outer().head(), states,
+                                                 pass.outer().head(), 1.0, weight, setup_.job.loss_chunk_tokens, {});
+        part[gates.size() + (batch.is_text ? kl : recall_kl)] = found.loss / tokens;
+        const at::Tensor d_hidden = at::zeros_like(hidden).index_copy_(0, places, found.d_hidden);
         if (far.defined() && far.numel() > 0) {  // a text's places are all there are
-            const auto far_kl = chunked_kl_divergence(
+            const auto of_far = chunked_kl_divergence(
                 hidden.index_select(0, far), pass.outer().head(), states.index_select(0, far), pass.outer().head(), 1.0,
                 setup_.job.far_context.weight / counts.of_far, setup_.job.loss_chunk_tokens, {});
-            part[gates.size() + 2] = far_kl.loss / counts.of_far;
-            d_hidden.index_add_(0, far, far_kl.d_hidden);
+            part[gates.size() + far_kl] = of_far.loss / counts.of_far;
+            d_hidden.index_add_(0, far, of_far.d_hidden);
         }
         if (!with_gradient) return;
         const auto d_gates = pass.backward(d_hidden);
@@ -265,16 +311,18 @@ class GateTraining {
         const at::Tensor empty = empty_batch();
         setup_.teacher.hidden(empty);
         GatedPass pass(setup_.teacher, setup_.aligned, gates, empty, setup_.activations);
-        if (with_gradient) pass.backward({});
+        if (with_gradient) pass.backward(at::Tensor());
     }
 
     void tell() const {
         const GateCourse& course = state_.course;
         const double open = std::accumulate(course.latest().begin(), course.latest().end(), 0.0);
-        info(text("score: gates, step ", course.steps(), "/", setup_.job.gates.steps, ": KL ", course.kl.back(),
-                  course.recall_kl.empty() ? "" : text(", of answers ", course.recall_kl.back()),
-                  course.far_kl.empty() ? "" : text(", of far context ", course.far_kl.back()), ", gates add up to ",
-                  open, " of ", layers_));
+        const auto latest = [](const char* name, const std::vector<double>& values) {
+            return values.empty() ? "" : text(name, values.back());
+        };
+        info(text("score: gates, step ", course.steps(), "/", setup_.job.gates.steps, ":", latest(" KL ", course.kl),
+                  latest(", of answers ", course.recall_kl), latest(", of far context ", course.far_kl),
+                  latest(" error of the states ", course.state_error), ", gates add up to ", open, " of ", layers_));
     }
 
     const GateSetup& setup_;

@@ -20,10 +20,9 @@ GatedPass::GatedPass(const CausalLM& teacher, const CausalLM& aligned, std::vect
       tokens_(own_piece(tokens, context)),
       places_(teacher.places(tokens, context)),
       outer_(teacher, 0) {
-    const auto layers = int64_t(gates_.size());
     at::Tensor x = outer_.embed(tokens_).detach();
-    for (int64_t layer = 0; layer < layers; ++layer) {
-        const int64_t next = layer + 1 < layers ? layer + 1 : WeightsOnDemand::nothing;
+    for (int64_t layer = 0; layer < layers(); ++layer) {
+        const int64_t next = layer + 1 < layers() ? layer + 1 : WeightsOnDemand::nothing;
         const HeldBlock block(teacher_, layer, next), other(aligned_, layer, next);
         if (is_empty()) continue;
         const bool keep = activations == Activations::keep;
@@ -70,11 +69,30 @@ at::Tensor GatedPass::backward_block(const Saved& saved, int64_t layer, const at
     return direct[0] + torch::autograd::grad(mixers, {saved.input}, d_mixers)[0];
 }
 
+at::Tensor GatedPass::block_output(int64_t layer) const {
+    const at::Tensor& output = layer + 1 < layers() ? saved_[size_t(layer) + 1].input : last_;
+    return output.detach().flatten(0, 1);
+}
+
 std::vector<double> GatedPass::backward(const at::Tensor& d_hidden) {
-    std::vector<at::Tensor> d_gates(gates_.size());
     at::Tensor d;
     if (!is_empty()) d = torch::autograd::grad({hidden_}, {last_}, {d_hidden.view_as(hidden_)})[0];
-    for (auto layer = int64_t(gates_.size()) - 1; layer >= 0; --layer) {
+    return backward_from(d, [](int64_t, const at::Tensor& of_later_blocks) { return of_later_blocks; });
+}
+
+std::vector<double> GatedPass::backward(const at::Tensor& places, const at::Tensor& d_outputs) {
+    const at::Tensor none = is_empty() ? at::Tensor() : at::zeros_like(last_.detach());
+    return backward_from(none, [&](int64_t layer, const at::Tensor& of_later_blocks) {
+        return of_later_blocks.flatten(0, 1)
+            .index_add(0, places, d_outputs[layer].to(of_later_blocks.scalar_type()))
+            .view_as(of_later_blocks);
+    });
+}
+
+template <class Add>
+std::vector<double> GatedPass::backward_from(at::Tensor d, Add add) {
+    std::vector<at::Tensor> d_gates(gates_.size());
+    for (int64_t layer = layers() - 1; layer >= 0; --layer) {
         const int64_t next = layer > 0 ? layer - 1 : WeightsOnDemand::nothing;
         const HeldBlock block(teacher_, layer, next), other(aligned_, layer, next);
         if (is_empty()) continue;
@@ -83,7 +101,7 @@ std::vector<double> GatedPass::backward(const at::Tensor& d_hidden) {
             if (saved.context) saved.context->replay();
             compute(*block, other->mixer(), gates_[size_t(layer)], saved);
         }
-        d = backward_block(saved, layer, d, d_gates[size_t(layer)]);
+        d = backward_block(saved, layer, add(layer, d), d_gates[size_t(layer)]);
     }
     if (is_empty()) return std::vector<double>(gates_.size(), 0.0);
     const at::Tensor host = at::stack(d_gates).cpu();

@@ -27,9 +27,16 @@ class GatedPass {
     /// After the final norm, without a graph: [sequences * time, width], time being that of the piece.
     at::Tensor hidden() const { return hidden_.detach().flatten(0, 1); }
 
+    /// What the block of a layer made of its input, without a graph: [sequences * time, width].
+    at::Tensor block_output(int64_t layer) const;
+
     /// d loss / d gate of every layer, from d loss / d hidden [sequences * time, width]; of a piece, its part of them,
     /// to be added up. Once. Zeros of an empty batch.
     std::vector<double> backward(const at::Tensor& d_hidden);
+
+    /// The same of a loss of what the blocks made: from its derivatives by their outputs at `places` (int64 [n], each
+    /// once) of the flattened tokens, [layers, n, width].
+    std::vector<double> backward(const at::Tensor& places, const at::Tensor& d_outputs);
 
   private:
     struct Saved {
@@ -38,6 +45,11 @@ class GatedPass {
         std::unique_ptr<RecordedContext> context = nullptr;  // of a piece that is computed again
     };
     bool is_empty() const { return tokens_.size(0) == 0; }
+    int64_t layers() const { return int64_t(gates_.size()); }
+    /// From d loss / d output of the last block, to which `add` adds what the loss has of each block's output itself:
+    /// add(layer, d) -> d. Undefined of an empty batch.
+    template <class Add>
+    std::vector<double> backward_from(at::Tensor d, Add add);
     /// Fills in what follows from the input, for the first time or again; with a graph where gradients are enabled.
     void compute(const Block& block, const Mixer& other, double gate, Saved& saved) const;
     /// Gradient with respect to the block's input; undefined for the first block, which needs none.

@@ -18,7 +18,7 @@ namespace {
 using Shape = std::vector<int64_t>;
 
 constexpr int32_t newest_version = 2, candidate_minor_version = 1,  // may have far_kl and /measured_share
-    scores_minor_version = 2;  // 2.1 may have gates, 2.2 far_kl and /measured_share
+    scores_minor_version = 3;  // 2.1 may have gates, 2.2 far_kl and /measured_share, 2.3 gates without kl
 const std::string numbers_group = "/numbers", samples_group = "/samples", far_kl = "far_kl";
 
 /// Consecutive pieces of `width` values.

@@ -452,6 +452,14 @@ class ReportTest(unittest.TestCase):
             del file["gates/kl"]
             file["gates/kl"] = np.ones(9)
         self.assertIn("gates", " ".join(read_run_folder(folder).problems))
+        with h5py.File(folder / "scores.h5", "a") as file:
+            del file["gates/kl"], file["gates/recall_kl"]
+        self.assertIn("gates", " ".join(read_run_folder(folder).problems), "trained on nothing")
+        with h5py.File(folder / "scores.h5", "a") as file:
+            file["gates/state_error"] = np.ones(10)
+        html, text = self.page(folder)
+        self.assertIn("the error of the states of the batches", text)
+        self.assertIn("states at answers", html)
 
     def test_far_context(self):
         folder = FakeRun(self.root / "far", "joint_gates", 4).write()

@@ -389,6 +389,10 @@ TEST(JobEstimate, gates_cost_their_steps) {
     EXPECT_NEAR(flops(11) - flops(1), 10 * of_a_step, 1e-6 * of_a_step);
     EXPECT_GT(of_a_step, tokens * 3 * 2.6e9) << "blocks: 1.3e9 weights, 2 flop each, three passes";
     EXPECT_LT(of_a_step, tokens * 5 * 4.0e9);
+    job.score.gates.objective = GateObjective::hidden_states;
+    const double of_questions = flops(2) - flops(1);
+    EXPECT_GT(of_questions, 8 * 1024 * 3 * 2.6e9) << "their tokens alone, without the head";
+    EXPECT_LT(of_questions, of_a_step * 0.7);
 }
 
 /// A candidate of a rule that removes layers has all softmax layers but one.

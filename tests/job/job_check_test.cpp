@@ -174,6 +174,20 @@ TEST_F(JobCheck, documents_that_are_kept_apart) {
     EXPECT_TRUE(check().problems.empty()) << check().problems.front();
 }
 
+TEST_F(JobCheck, gates_that_are_trained_on_states_need_questions_and_no_text) {
+    job_.select.rule = "joint_gates";
+    job_.score.gates.objective = GateObjective::hidden_states;
+    EXPECT_TRUE(check().problems.empty()) << check().problems.front();
+    job_.score.far_context.weight = 1.0;
+    EXPECT_TRUE(has_note("not when gates are trained: score.gates.objective is hidden_states"));
+    job_.score.recall.questions = 0;
+    EXPECT_TRUE(
+        has_problem("score.gates.objective is hidden_states but score.recall.questions is 0 (only states at "
+                    "the tokens of answers are compared)"));
+    job_.select.rule = "recall_guided";
+    EXPECT_TRUE(check().problems.empty()) << "trains no gates";
+}
+
 TEST_F(JobCheck, packed_documents) {
     job_.data.packing = DocumentPacking::best_fit;
     EXPECT_TRUE(contains(problem(), "data.packing is best_fit but data.documents is joined"));

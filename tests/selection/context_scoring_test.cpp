@@ -54,13 +54,15 @@ class ScoredInPieces : public test::TemporaryFolder {
                 EXPECT_NEAR(found.at(name)[i], values[i], 1e-4 * std::abs(values[i]) + 1e-6) << name << ' ' << i;
     }
 
-    GateCourse gates(const SequenceRanks& ranks, Activations activations, const std::string& file) const {
+    GateCourse gates(const SequenceRanks& ranks, Activations activations, const std::string& file,
+                     GateObjective objective = GateObjective::kl) const {
         ScoreJob job;
         job.sequence_length = 70;
         job.batch_sequences = 4;
         job.recall = {.questions = 1, .kinds = {"text", "noise"}, .lengths = {48, 65}, .depths = {0, 50}, .seed = 1};
         job.gates.steps = 4;
         job.gates.learning_rate = 0.25;
+        job.gates.objective = objective;
         job.gates.penalty = 1000.0;  // gates close from the first step on
         job.far_context = {.weight = 2.0, .window = 4, .gain = 0.01};
         const GateBatches batches(*text, job, test::small_wording(), 11);
@@ -135,20 +137,26 @@ TEST_F(ScoredInPieces, of_sharded_models_too) {
 }
 
 TEST_F(ScoredInPieces, gates_are_trained_as_on_whole_sequences) {
-    const GateCourse expected =
-        gates(Communicator(), Activations::keep, "alone-" + std::to_string(world.rank()) + ".h5");
-    for (const Activations activations : {Activations::keep, Activations::recompute}) {
-        const GateCourse found =
-            gates({world, context.get()}, activations, "together-" + std::string(name_of(activations)) + ".h5");
-        ASSERT_EQ(found.gates.size(), expected.gates.size());
-        EXPECT_NEAR(found.penalty, expected.penalty, 1e-4 * expected.penalty);
-        for (size_t step = 0; step < expected.kl.size(); ++step) {
-            EXPECT_NEAR(found.kl[step], expected.kl[step], 1e-3 * expected.kl[step] + 1e-6) << step;
-            EXPECT_NEAR(found.recall_kl[step], expected.recall_kl[step], 1e-3 * expected.recall_kl[step] + 1e-6)
-                << step;
-            EXPECT_NEAR(found.far_kl[step], expected.far_kl[step], 1e-3 * expected.far_kl[step] + 1e-6) << step;
-            for (size_t layer = 0; layer < size_t(layers); ++layer)
-                EXPECT_NEAR(found.gates[step + 1][layer], expected.gates[step + 1][layer], 1e-3) << step << layer;
+    for (const GateObjective objective : {GateObjective::kl, GateObjective::hidden_states}) {
+        const std::string name(name_of(objective));
+        const GateCourse expected =
+            gates(Communicator(), Activations::keep, name + "-" + std::to_string(world.rank()) + ".h5", objective);
+        EXPECT_EQ(expected.kl.empty(), objective == GateObjective::hidden_states);
+        for (const Activations activations : {Activations::keep, Activations::recompute}) {
+            const GateCourse found = gates({world, context.get()}, activations,
+                                           name + "-" + std::string(name_of(activations)) + ".h5", objective);
+            ASSERT_EQ(found.gates.size(), expected.gates.size());
+            EXPECT_NEAR(found.penalty, expected.penalty, 1e-4 * expected.penalty);
+            for (const auto values :
+                 {&GateCourse::kl, &GateCourse::recall_kl, &GateCourse::far_kl, &GateCourse::state_error}) {
+                ASSERT_EQ((found.*values).size(), (expected.*values).size());
+                for (size_t step = 0; step < (expected.*values).size(); ++step)
+                    EXPECT_NEAR((found.*values)[step], (expected.*values)[step], 1e-3 * (expected.*values)[step] + 1e-6)
+                        << step;
+            }
+            for (size_t step = 1; step < expected.gates.size(); ++step)
+                for (size_t layer = 0; layer < size_t(layers); ++layer)
+                    EXPECT_NEAR(found.gates[step][layer], expected.gates[step][layer], 1e-3) << step << layer;
         }
     }
 }

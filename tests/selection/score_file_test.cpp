@@ -263,7 +263,7 @@ TEST_F(ScoreFile, has_the_course_of_gates) {
     ScoreTable table = made_up_scores(3, {0, 1, 2});
     write_scores(path, table, Provenance{});
     EXPECT_FALSE(read_scores(path).gates.has_value());
-    table.gates = GateCourse{{{1.0, 1.0, 1.0}, {0.5, 0.25, 0.75}}, {0.125}, {2.0}, {3.0}, 0.5, 4096, 1.5};
+    table.gates = GateCourse{{{1.0, 1.0, 1.0}, {0.5, 0.25, 0.75}}, {0.125}, {2.0}, {3.0}, {}, 0.5, 4096, 1.5};
     write_scores(path, table, Provenance{});
     const auto found = read_scores(path).gates;
     ASSERT_TRUE(found.has_value());
@@ -275,6 +275,13 @@ TEST_F(ScoreFile, has_the_course_of_gates) {
     EXPECT_EQ(found->tokens, 4096);
     EXPECT_EQ(found->seconds, 1.5);
     table.gates->kl = {0.1, 0.2};  // of a step more than there are gates of
+    write_scores(path, table, Provenance{});
+    expect_error([&] { read_scores(path); }, ExitCode::damaged_file, {"/gates/kl"});
+    table.gates = GateCourse{{{1.0, 1.0, 1.0}, {0.5, 0.25, 0.75}}, {}, {}, {}, {4.0}, 0.5, 4096, 1.5};
+    write_scores(path, table, Provenance{});
+    EXPECT_TRUE(read_scores(path).gates->kl.empty());
+    EXPECT_EQ(read_scores(path).gates->state_error, table.gates->state_error);
+    table.gates->state_error = {};  // of nothing that they were trained on
     write_scores(path, table, Provenance{});
     expect_error([&] { read_scores(path); }, ExitCode::damaged_file, {"/gates/kl"});
 }

@@ -51,6 +51,28 @@ TEST_F(JointGatesRun, keeps_the_layers_of_the_largest_gates_for_any_budget) {
     job.select.options["budget"] = "3";
     expect_end(run(1), 0, {"score: done before"});
     EXPECT_EQ(read_selection(result("selection.h5")).order, three);
+    job.name = "states";
+    job.score.gates.objective = GateObjective::hidden_states;
+    job.score.gates.penalty_schedule = PenaltySchedule::fixed;
+    job.score.gates.penalty = 0.1;
+    expect_end(run(1), 0,
+               {"this job scores in another way", "score.gates.objective: was kl, now hidden_states",
+                "score.gates.penalty_schedule: was rising, now fixed", "score: gates, step 6/6: error of the states"});
+    EXPECT_EQ(read_scores(result("scores.h5")).gates->state_error.size(), 6U);
+}
+
+/// Models that are spread over ranks, of which some have no questions while others do.
+TEST_F(JointGatesRun, compares_states_of_sharded_models_to_the_same_bits) {
+    job.score.gates.objective = GateObjective::hidden_states;
+    job.name = "alone";
+    expect_end(run(1), 0, {"finished in"});
+    const auto alone = run_folder();
+    job.name = "sharded";
+    job.sharding.strategy = ShardingSetting::full;
+    job.sharding.activations = Activations::recompute;
+    job.score.ranks_per_candidate = 3;
+    expect_end(run(3), 0, {"score: sharding full over 3 ranks", "finished in"});
+    expect_same_scores(alone);
 }
 
 TEST_F(JointGatesRun, gives_the_same_bits_on_several_ranks_and_after_a_death) {
