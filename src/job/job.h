@@ -117,7 +117,7 @@ struct FarContextJob {
 };
 
 /// Of rules that train a gate in every layer (selection/gate_training.h). Steps see batches of score.batch_sequences
-/// sequences of training text, and as many questions; with the objective hidden_states questions alone.
+/// sequences of training text, and as many questions; where states are compared, questions alone.
 struct GatesJob {
     int64_t steps = 100;
     double learning_rate = 0.05;

@@ -160,12 +160,13 @@ class Check {
     void check_gates() {
         if (!gates_are_trained(job_)) return;
         findings_.problem_if(!gates_see_text(job_.score) && job_.score.recall.questions == 0,
-                             "score.gates.objective is hidden_states but score.recall.questions is 0 (only states at "
-                             "the tokens of answers are compared) ask at least 1 question, or use "
-                             "score.gates.objective: kl");
+                             "score.gates.objective is ", name_of(job_.score.gates.objective),
+                             " but score.recall.questions is 0 (only states at the tokens of answers are compared) ask "
+                             "at least 1 question, or use score.gates.objective: kl");
         findings_.note_if(!gates_see_text(job_.score) && job_.score.far_context.weight > 0.0,
                           "score.far_context.weight counts when candidates are measured, not when gates are trained: "
-                          "score.gates.objective is hidden_states");
+                          "score.gates.objective is ",
+                          name_of(job_.score.gates.objective));
     }
 
     /// Of a batch: ranks, or groups of ranks that share sequences.

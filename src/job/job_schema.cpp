@@ -294,18 +294,18 @@ void add_far_context(std::vector<JobKey>& schema) {
 void add_gates(std::vector<JobKey>& schema) {
     SectionKeys<GatesJob> keys(schema, "score.gates", [](Job& job) -> GatesJob& { return job.score.gates; });
     keys.add("steps", &GatesJob::steps, "steps",
-             "each of batch_sequences sequences of training text (not with hidden_states), and as many questions")
+             "each of batch_sequences sequences of training text (with objective kl), and as many questions")
         .range = at_least(1);
     keys.add("learning_rate", &GatesJob::learning_rate, "", "of Adam: what a gate moves in a step at most, or so")
         .range = above(0);
     keys.add("objective", &GatesJob::objective, "",
-             "kl: of text, answers and far context; hidden_states: squared error of the states after every layer, at "
-             "the tokens of answers alone (FlashMorph)");
+             "kl: of text, answers and far context; hidden_states: |h-h_T|^2 of the states after every layer, at the "
+             "tokens of answers alone (FlashMorph); relative_hidden_states: the same / |h_T|^2");
     keys.add("penalty_schedule", &GatesJob::penalty_schedule, "",
              "rising: a thousandfold, penalty is relative; fixed: penalty is what each gate of 1 costs in every step");
     keys.add("penalty", &GatesJob::penalty, "",
              "rising: on the sum of the gates in the last step, 1: gates of 1 cost what the loss rises by where all "
-             "are 0; fixed: on each gate (FlashMorph: 0.1 with hidden_states)")
+             "are 0; fixed: on each gate (FlashMorph: 0.1)")
         .range = at_least(0);
 }
 

@@ -99,12 +99,15 @@ inline constexpr auto enum_names<AlignmentLoss> =
 
 /// score.gates.objective: what the gates are trained on, beside the penalty (selection/gate_training.h).
 enum class GateObjective {
-    kl,            // of text, of answers and of tokens that need far context
-    hidden_states  // error of the states after every layer, at the tokens of answers alone
+    kl,                     // of text, of answers and of tokens that need far context
+    hidden_states,          // |h - h_T|^2 of the states after every layer, at the tokens of answers alone
+    relative_hidden_states  // |h - h_T|^2 / |h_T|^2 of the same: layers of any scale weigh the same
 };
 template <>
-inline constexpr auto enum_names<GateObjective> = std::to_array<NamedValue<GateObjective>>(
-    {{GateObjective::kl, "kl"}, {GateObjective::hidden_states, "hidden_states"}});
+inline constexpr auto enum_names<GateObjective> =
+    std::to_array<NamedValue<GateObjective>>({{GateObjective::kl, "kl"},
+                                              {GateObjective::hidden_states, "hidden_states"},
+                                              {GateObjective::relative_hidden_states, "relative_hidden_states"}});
 
 /// score.gates.penalty_schedule: of the penalty on open gates.
 enum class PenaltySchedule {

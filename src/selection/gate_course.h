@@ -14,10 +14,10 @@ namespace amalgam {
 struct GateCourse {
     std::vector<std::vector<double>> gates;  // [step][layer]: at the beginning, and after every step
     std::vector<double> kl, recall_kl;  // on the batch of every step, before it, nat/token; of the answers: empty if
-                                        // nothing was asked. Both empty where the objective is hidden_states
+                                        // nothing was asked. Both empty where states are compared
     std::vector<double> far_kl;         // likewise, on tokens that need far context: empty if they have no weight; 0 of
                                         // a batch without them
-    std::vector<double> state_error;    // likewise, what the objective hidden_states is; else empty
+    std::vector<double> state_error;    // likewise, of the states where these are compared; else empty
     double penalty = 0.0;               // on a gate in the last step, in the unit of the loss
     int64_t tokens = 0;                 // seen so far
     double seconds = 0.0;

@@ -117,7 +117,7 @@ class GateTraining {
         setup_.world.on_root([&] { write_gate_state(setup_.file, state_, setup_.provenance); });
     }
 
-    bool compares_states() const { return setup_.job.gates.objective == GateObjective::hidden_states; }
+    bool compares_states() const { return setup_.job.gates.objective != GateObjective::kl; }
     bool is_fixed() const { return setup_.job.gates.penalty_schedule == PenaltySchedule::fixed; }
     bool weighs_far_context() const { return !compares_states() && setup_.job.far_context.weight > 0.0; }
 
@@ -262,11 +262,13 @@ class GateTraining {
         std::vector<at::Tensor> mixed;
         for (int64_t layer = 0; layer < layers_; ++layer)
             mixed.push_back(pass.block_output(layer).index_select(0, places));
-        const at::Tensor differences = at::stack(mixed).to(at::kFloat) - states.to(at::kFloat);
-        const double values = double(layers_) * answers;
-        part[gates.size() + state_error] = differences.square().sum(at::kDouble).item<double>() / values;
+        const at::Tensor of_teacher = states.to(at::kFloat), differences = at::stack(mixed).to(at::kFloat) - of_teacher;
+        at::Tensor weighted = differences / (double(layers_) * answers);  // by what each token's |h - h_T|^2 counts
+        if (setup_.job.gates.objective == GateObjective::relative_hidden_states)
+            weighted = weighted / of_teacher.square().sum(-1, true);
+        part[gates.size() + state_error] = (differences * weighted).sum(at::kDouble).item<double>();
         if (!with_gradient) return;
-        const auto d_gates = pass.backward(places, differences * (2.0 / values));
+        const auto d_gates = pass.backward(places, 2.0 * weighted);
         std::copy(d_gates.begin(), d_gates.end(), part.begin());
     }
 

@@ -144,8 +144,8 @@ class Gates : public test::TemporaryFolder {
         return train(ranks, file, never).value();
     }
 
-    void compare_states() {
-        job.gates.objective = GateObjective::hidden_states;
+    void compare_states(GateObjective objective = GateObjective::hidden_states) {
+        job.gates.objective = objective;
         job.gates.penalty_schedule = PenaltySchedule::fixed;
         job.gates.penalty = 0.1;
     }
@@ -158,7 +158,11 @@ class Gates : public test::TemporaryFolder {
             const auto states = [&](const std::vector<double>& of) {
                 return block_outputs(exact.pass(of, batch.tokens), batch.places);
             };
-            sum += (states(gates) - states(std::vector<double>(size_t(layers), 1.0))).square().sum().item<double>();
+            const at::Tensor of_teacher = states(std::vector<double>(size_t(layers), 1.0));
+            at::Tensor errors = (states(gates) - of_teacher).square().sum(-1);
+            if (job.gates.objective == GateObjective::relative_hidden_states)
+                errors = errors / of_teacher.square().sum(-1);
+            sum += errors.sum().item<double>();
             values += double(layers * batch.places.numel());
         }
         return sum / values;
@@ -199,37 +203,44 @@ TEST_F(Gates, see_no_text_that_does_not_count) {
 }
 
 TEST_F(Gates, may_be_trained_on_states_with_a_fixed_penalty) {
-    compare_states();
-    job.far_context = {.weight = 2.0, .window = 4, .gain = 0.01};  // counts for candidates, not here
-    const GateCourse course = trained(world, "gates.h5");
-    EXPECT_EQ(course.penalty, 0.1);
-    EXPECT_TRUE(course.kl.empty() && course.recall_kl.empty() && course.far_kl.empty());
-    ASSERT_EQ(course.state_error.size(), 8U);
-    EXPECT_EQ(course.state_error[0], 0.0) << "the teacher";
-    for (int64_t step = 1; step < 8; ++step) {
-        const double expected = state_error(step, course.gates[size_t(step)]);
-        EXPECT_NEAR(course.state_error[size_t(step)], expected, 1e-4 * expected + 1e-9) << step;
+    for (const GateObjective objective : {GateObjective::hidden_states, GateObjective::relative_hidden_states}) {
+        compare_states(objective);
+        const std::string name(name_of(objective));
+        job.far_context = {.weight = 2.0, .window = 4, .gain = 0.01};  // counts for candidates, not here
+        const GateCourse course = trained(world, name);
+        EXPECT_EQ(course.penalty, 0.1);
+        EXPECT_TRUE(course.kl.empty() && course.recall_kl.empty() && course.far_kl.empty());
+        ASSERT_EQ(course.state_error.size(), 8U);
+        EXPECT_EQ(course.state_error[0], 0.0) << "the teacher";
+        for (int64_t step = 1; step < 8; ++step) {
+            const double expected = state_error(step, course.gates[size_t(step)]);
+            EXPECT_NEAR(course.state_error[size_t(step)], expected, 1e-4 * expected + 1e-9) << step;
+        }
+        for (const double gate : course.gates[1]) EXPECT_NEAR(gate, 0.75, 1e-6) << "nothing but the penalty at first";
+        world.on_root([&] { EXPECT_EQ(read_gate_state(folder / name).course.state_error, course.state_error); });
     }
-    for (const double gate : course.gates[1]) EXPECT_NEAR(gate, 0.75, 1e-6) << "nothing but the penalty at first";
-    world.on_root([&] { EXPECT_EQ(read_gate_state(folder / "gates.h5").course.state_error, course.state_error); });
 }
 
 /// Adam's first moments say what the gradients of each step were.
 TEST_F(Gates, follow_the_gradient_of_the_states_error) {
-    compare_states();
-    job.gates.steps = 2;
-    trained(Communicator(), "gates.h5");
-    const GateState state = read_gate_state(folder / "gates.h5");
-    const double beta = job.optimizer.beta1, of_first = (1.0 - beta) * 0.1;  // of the penalty alone
-    std::vector<double> gradients;
-    for (const double moment : state.first_moment) gradients.push_back((moment - beta * of_first) / (1.0 - beta) - 0.1);
-    constexpr double step = 1e-4;
-    for (size_t layer = 0; layer < gradients.size(); ++layer) {
-        auto more = state.course.gates[1], less = more;
-        more[layer] += step;
-        less[layer] -= step;
-        const double expected = (state_error(1, more) - state_error(1, less)) / (2 * step);
-        EXPECT_NEAR(gradients[layer], expected, 1e-3 * std::abs(expected) + 1e-6) << layer;
+    for (const GateObjective objective : {GateObjective::hidden_states, GateObjective::relative_hidden_states}) {
+        compare_states(objective);
+        const std::string name(name_of(objective));
+        job.gates.steps = 2;
+        trained(Communicator(), name);
+        const GateState state = read_gate_state(folder / name);
+        const double beta = job.optimizer.beta1, of_first = (1.0 - beta) * 0.1;  // of the penalty alone
+        std::vector<double> gradients;
+        for (const double moment : state.first_moment)
+            gradients.push_back((moment - beta * of_first) / (1.0 - beta) - 0.1);
+        constexpr double step = 1e-4;
+        for (size_t layer = 0; layer < gradients.size(); ++layer) {
+            auto more = state.course.gates[1], less = more;
+            more[layer] += step;
+            less[layer] -= step;
+            const double expected = (state_error(1, more) - state_error(1, less)) / (2 * step);
+            EXPECT_NEAR(gradients[layer], expected, 1e-3 * std::abs(expected) + 1e-6) << layer;
+        }
     }
 }
 
