@@ -21,7 +21,7 @@
 // |.|^2 is a sum over the width or its mean, nor whether the learning rate falls from 2e-2 to 2e-3 or was chosen from
 // that range. Here it is the sum, and the rate stays: the mean is the same as a penalty that is larger by the width. A
 // penalty of 0.1 says nothing without the scale of the states: with the built-in teacher's |h_T|^2 of 400 to 9500,
-// growing from layer to layer, gates stay above 0.93. relative_hidden_states has |h - h_T|^2 / |h_T|^2 instead: every
+// growing from layer to layer, gates stay above 0.86. relative_hidden_states has |h - h_T|^2 / |h_T|^2 instead: every
 // layer, and every teacher, weighs the same, and 0.1 on each gate is of the order of the error that gates are closed
 // for.
 #pragma once
