@@ -20,6 +20,8 @@
 namespace amalgam {
 namespace {
 
+using Stop = std::function<bool()>;
+
 /// For each item the rank that gets it: the costly ones first, each to the rank that has least.
 std::vector<int> dealt_out(const std::vector<double>& costs, int ranks) {
     std::vector<size_t> order(costs.size());
@@ -36,7 +38,7 @@ std::vector<int> dealt_out(const std::vector<double>& costs, int ranks) {
 }
 
 /// Runs passes of one rank's share; of a sharded model together with the others, whose shares may be longer.
-void run_passes(const CausalLM& model, std::deque<std::function<void()>> passes) {
+void run_passes(const CausalLM& model, std::deque<std::function<void()>> passes, const Stop& stop) {
     WeightsOnDemand* weights = model.weights_on_demand();
     while (weights ? !weights->everywhere(passes.empty()) : !passes.empty()) {
         if (passes.empty()) {
@@ -46,12 +48,13 @@ void run_passes(const CausalLM& model, std::deque<std::function<void()>> passes)
             passes.front()();
             passes.pop_front();
         }
+        if (stop && stop()) passes.clear();
         mark_progress();
     }
 }
 
 void judge_missing(const CausalLM& model, const RequestFile& file, int64_t loss_chunk, const Communicator& group,
-                   KeptAnswers& kept, const std::string& name) {
+                   KeptAnswers& kept, const std::string& name, const Stop& stop) {
     auto batches = judged_batches(file, model.config());
     // Batches are kept as they are, so that the arithmetic is that of a job that was not stopped.
     std::erase_if(batches, [&](const JudgedBatch& batch) {
@@ -74,11 +77,11 @@ void judge_missing(const CausalLM& model, const RequestFile& file, int64_t loss_
             progress.done(cost);
         };
     }
-    run_passes(model, std::move(passes));
+    run_passes(model, std::move(passes), stop);
 }
 
 void generate_missing(const CausalLM& model, const RequestFile& file, const Communicator& group, KeptAnswers& kept,
-                      const std::string& name) {
+                      const std::string& name, const Stop& stop) {
     std::vector<int64_t> missing;
     std::vector<double> costs;
     for (int64_t i = 0; i < file.size(); ++i) {
@@ -108,7 +111,7 @@ void generate_missing(const CausalLM& model, const RequestFile& file, const Comm
             progress.done(costs[own[k]]);
             kept.add(missing[own[k]], {std::numeric_limits<double>::quiet_NaN(), 0, std::move(tokens)});
         },
-        limits);
+        limits, stop);
 }
 
 /// What all ranks have, on all of them. Every number is added to zeros: sums are exact.
@@ -176,13 +179,21 @@ RequestCounts count_requests(const RequestFile& file, const ModelConfig& config)
 
 Answers answer_requests(const CausalLM& model, const RequestFile& file, int64_t loss_chunk, const Communicator& group,
                         const AnswerPlace& place) {
+    return *answer_requests_until({}, model, file, loss_chunk, group, place);
+}
+
+std::optional<Answers> answer_requests_until(const Stop& stop, const CausalLM& model, const RequestFile& file,
+                                             int64_t loss_chunk, const Communicator& group, const AnswerPlace& place) {
     require(file.largest_token() < model.config().vocabulary_size, "evaluate.requests: holds token ",
             file.largest_token(), " (the model knows ", model.config().vocabulary_size, " tokens)");
     const at::NoGradGuard no_grad;
     KeptAnswers kept(place, file.fingerprint(), group);
-    judge_missing(model, file, loss_chunk, group, kept, place.model);
-    generate_missing(model, file, group, kept, place.model);
+    judge_missing(model, file, loss_chunk, group, kept, place.model, stop);
+    generate_missing(model, file, group, kept, place.model, stop);
     kept.write();
+    const auto is_new = [&](const auto& answer) { return !kept.found().contains(answer.first); };
+    const auto answered = int64_t(kept.found().size()) + group.sum(int64_t(std::ranges::count_if(kept.own(), is_new)));
+    if (answered < file.size()) return std::nullopt;
     return collected(file, kept, group);
 }
 

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,5 +38,11 @@ RequestCounts count_requests(const RequestFile& requests, const ModelConfig& con
 /// again. Collective. Throws Error(bad_input) if the model does not know a token.
 Answers answer_requests(const CausalLM& model, const RequestFile& requests, int64_t loss_chunk,
                         const Communicator& group, const AnswerPlace& place = {});
+
+/// The same until `stop` says so on some rank, which is asked between passes: then nothing, and `place` holds what was
+/// answered by then. Answers at work are brought to their end.
+std::optional<Answers> answer_requests_until(const std::function<bool()>& stop, const CausalLM& model,
+                                             const RequestFile& requests, int64_t loss_chunk, const Communicator& group,
+                                             const AnswerPlace& place);
 
 }  // namespace amalgam

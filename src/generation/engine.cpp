@@ -39,7 +39,8 @@ GenerationEngine::GenerationEngine(const CausalLM& model, int64_t capacity, cons
     std::iota(free_.rbegin(), free_.rend(), 0);
 }
 
-void GenerationEngine::generate(std::span<const Prompt> prompts, const Finished& finished) {
+void GenerationEngine::generate(std::span<const Prompt> prompts, const Finished& finished,
+                                const std::function<bool()>& stop) {
     const at::NoGradGuard no_grad;
     prompts_ = prompts;
     waiting_.clear();
@@ -55,12 +56,13 @@ void GenerationEngine::generate(std::span<const Prompt> prompts, const Finished&
                    ? prompts[a].tokens.size() < prompts[b].tokens.size()
                    : a > b;
     });
-    decoder_.on_own_stream([&] { run(finished); });
+    decoder_.on_own_stream([&] { run(finished, stop); });
 }
 
-void GenerationEngine::run(const Finished& finished) {
+void GenerationEngine::run(const Finished& finished, const std::function<bool()>& stop) {
     WeightsOnDemand* weights = decoder_.model().weights_on_demand();
     while (true) {
+        if (stop && stop()) waiting_.clear();
         const bool idle = waiting_.empty() && prefill_.sequences.empty() && active_.empty();
         if (weights ? weights->everywhere(idle) : idle) break;
         if (prefill_.sequences.empty() && admits()) start_prefill();
@@ -184,7 +186,7 @@ void GenerationEngine::deliver(size_t pending, const Finished& finished) {
 }
 
 void generate(const CausalLM& model, std::span<const Prompt> prompts, const GenerationEngine::Finished& finished,
-              const EngineLimits& limits) {
+              const EngineLimits& limits, const std::function<bool()>& stop) {
     const auto need = [&](size_t i) { return int64_t(prompts[i].tokens.size()) + prompts[i].count; };
     std::vector<size_t> order(prompts.size());
     std::iota(order.begin(), order.end(), 0);
@@ -203,9 +205,8 @@ void generate(const CausalLM& model, std::span<const Prompt> prompts, const Gene
         }
         EngineLimits own_limits = with_defaults(limits, model);
         own_limits.slots = std::clamp<int64_t>(int64_t(own.size()), 1, own_limits.slots);
-        GenerationEngine(model, capacity, own_limits).generate(own, [&](size_t i, std::vector<int32_t> tokens) {
-            finished(members[i], std::move(tokens));
-        });
+        const auto of_own = [&](size_t i, std::vector<int32_t> tokens) { finished(members[i], std::move(tokens)); };
+        GenerationEngine(model, capacity, own_limits).generate(own, of_own, stop);
     }
 }
 

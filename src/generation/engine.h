@@ -46,8 +46,9 @@ class GenerationEngine {
     /// Called with the index of a prompt and the tokens that follow it, among them the one that ended it.
     using Finished = std::function<void(size_t prompt, std::vector<int32_t> tokens)>;
     /// Answers all prompts, long ones first; they must fit the capacity. Collective if the model is sharded: ranks with
-    /// fewer passes to do go on with empty ones (weights_on_demand.h).
-    void generate(std::span<const Prompt> prompts, const Finished& finished);
+    /// fewer passes to do go on with empty ones (weights_on_demand.h). Once `stop` says so, prompts that wait are left
+    /// out and only those at work are brought to their end.
+    void generate(std::span<const Prompt> prompts, const Finished& finished, const std::function<bool()>& stop = {});
 
   private:
     struct Sequence {
@@ -74,7 +75,7 @@ class GenerationEngine {
         HostCopy tokens;
     };
 
-    void run(const Finished& finished);
+    void run(const Finished& finished, const std::function<bool()>& stop);
     int64_t waiting_length(size_t ahead) const;
     /// Of the passes over prompts that come next: the length that prompts are padded to, and how many of those that
     /// wait are computed together.
@@ -106,9 +107,9 @@ class GenerationEngine {
 };
 
 /// All prompts by engines of the sizes that they need: one as long as prompts are at least half as long as it has room
-/// for. Collective if the model is sharded.
+/// for. Collective if the model is sharded. `stop` as for an engine.
 void generate(const CausalLM& model, std::span<const Prompt> prompts, const GenerationEngine::Finished& finished,
-              const EngineLimits& limits = {});
+              const EngineLimits& limits = {}, const std::function<bool()>& stop = {});
 /// As many vectors as prompts.
 std::vector<std::vector<int32_t>> generate(const CausalLM& model, std::span<const Prompt> prompts,
                                            const EngineLimits& limits = {});

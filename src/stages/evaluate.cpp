@@ -55,9 +55,13 @@ StageOutcome evaluate(Run& run) {
     std::unique_ptr<RequestFile> requests;
     if (!job.requests.empty()) run.world.together([&] { requests = std::make_unique<RequestFile>(job.requests); });
     const std::filesystem::path kept = kept_answers_folder(run.folder);
+    bool stopped = false;
     const auto answers = [&](const CausalLM& model, const std::string& name) -> std::optional<Answers> {
         if (!requests) return std::nullopt;
-        return answer_requests(model, *requests, chunk, run.world, {kept, name});
+        auto found =
+            answer_requests_until([&] { return run.stop.seen(); }, model, *requests, chunk, run.world, {kept, name});
+        stopped = !found;
+        return found;
     };
     std::unique_ptr<RecallQuestions> questions;
     if (job.recall.questions > 0) {
@@ -73,10 +77,16 @@ StageOutcome evaluate(Run& run) {
     };
     std::vector<EvaluatedModel> models;
     fault_point("evaluate.measure");
-    models.push_back({"teacher", measure_tokens(teacher, nullptr, set, batch, chunk, ranks),
-                      answers(teacher, "teacher"), recall(teacher)});
-    models.push_back({"student", measure_tokens(*student.model, &states, set, batch, chunk, ranks),
-                      answers(*student.model, "student"), recall(*student.model)});
+    const auto evaluated = [&](const std::string& name, const CausalLM& model, TeacherStates* reference) {
+        // What may be stopped comes first: there is no use in measurements that a stop would throw away.
+        auto answered = answers(model, name);
+        if (stopped) return;
+        models.push_back(
+            {name, measure_tokens(model, reference, set, batch, chunk, ranks), std::move(answered), recall(model)});
+    };
+    evaluated("teacher", teacher, nullptr);
+    if (!stopped) evaluated("student", *student.model, &states);
+    if (stopped) return StageOutcome::stopped;
     run.world.on_root([&] {
         write_evaluation(run.evaluation_file(), models, set, job.position_bins, checkpoint->spec().layout,
                          run.provenance());

@@ -22,6 +22,14 @@ bool take(const std::filesystem::path& file) {
 
 }  // namespace
 
+bool StopRequest::seen() {
+    const double now = seconds_now() - process_start;
+    if (seen_ || (looked_ >= 0.0 && now < looked_ + 1.0)) return seen_;
+    looked_ = now;
+    seen_ = take_signals().save_and_stop || is_there(folder_ / "stop") || (walltime_ > 0.0 && now > walltime_);
+    return seen_;
+}
+
 Requests StopRequest::ask(const Communicator& group, double seconds_ahead) {
     const SignalFlags signals = take_signals();
     bool stop = signals.save_and_stop, save = signals.save;

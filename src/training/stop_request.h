@@ -25,10 +25,15 @@ class StopRequest {
     /// True once a stop was agreed on.
     bool stopping() const { return stopping_; }
 
+    /// Has this rank seen a reason to stop, by itself? For work of which each rank does its share apart from the
+    /// others; they agree afterwards. Looks once a second.
+    bool seen();
+
   private:
     std::filesystem::path folder_;
     double walltime_;
-    bool stopping_ = false;
+    bool stopping_ = false, seen_ = false;
+    double looked_ = -1.0;  // seconds since the start of the process
 };
 
 }  // namespace amalgam

@@ -193,6 +193,27 @@ TEST_F(Requests, a_restarted_job_answers_only_what_is_missing) {
     EXPECT_TRUE(gone.found().empty());
 }
 
+TEST_F(Requests, a_stop_leaves_the_answers_so_far) {
+    const RequestFile file(path);
+    const Answers whole = answer_requests(*model, file, 64, world);
+    const AnswerPlace place{world.broadcast((folder / "stopped").string()), "teacher"};
+    int starts = 0;
+    for (std::optional<Answers> found; !found; ++starts) {
+        ASSERT_LE(starts, file.size());
+        int asked = 0;  // each start computes two passes, or what one engine has at work
+        found = answer_requests_until([&] { return ++asked >= 2; }, *model, file, 64, world, place);
+        const KeptAnswers kept(place, file.fingerprint(), world);
+        EXPECT_GT(int64_t(kept.found().size()), 0);
+        if (!found) {
+            EXPECT_LT(int64_t(kept.found().size()), file.size());
+            continue;
+        }
+        EXPECT_EQ(found->greedy, whole.greedy);
+        EXPECT_EQ(found->generated, whole.generated);
+    }
+    EXPECT_GT(starts, 1);
+}
+
 TEST_F(Requests, what_the_model_would_say_is_greedy) {
     const std::vector<int32_t> prompt = {5, 6, 7, 8};
     const auto said = test::by_whole_passes(*model, prompt, 6);
