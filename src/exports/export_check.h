@@ -21,7 +21,7 @@ at::Tensor logits_block_by_block(const TensorSource& student, const ModelSpec& s
                                  double rounded_at = 0.0);
 
 /// Compares the logits of a few tokens. Throws Error(failure) with both numbers if they differ by more than 3e-4 of the
-/// largest and, in bfloat16, four times the most that one of three roundings of the student's weights changes: from
+/// largest and, in bfloat16, four times the most that one of four roundings of the student's weights changes: from
 /// one rounding to another it differs up to sevenfold (seen with a student of few tokens).
 void expect_same_logits(const TensorSource& student, const ModelSpec& spec, ExportPrecision precision,
                         ExportReader reader, const TensorSource& written, const nlohmann::json& config);
