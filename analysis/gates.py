@@ -18,7 +18,9 @@ def by_step(run, size=plots.WIDE):
         colour = plots.SOFTMAX if layer in chosen else plots.LINEAR
         above.plot(course, color=colour, linewidth=1.4 if layer in chosen else 0.9, zorder=4 if layer in chosen else 3)
     steps = len(gates.value) - 1
-    positions = plots.spread(gates.value[-1], 0.055)
+    low, high = gates.value.min(), gates.value.max()
+    distance = 0.055 * max(high - low, 1e-6)  # gates of a low penalty all stay near 1
+    positions = plots.spread(gates.value[-1], distance)
     for layer, height in enumerate(positions):
         above.text(1.01 * steps, height, str(layer), fontsize=7.5, va="center",
                    color=plots.SOFTMAX if layer in chosen else plots.LINEAR)

@@ -88,8 +88,9 @@ void print_fit(std::ostringstream& out, const Estimate& estimate, const Machine&
             out << "Sharding " << name_of(automatic.strategy)
                 << " would fit: " << readable_bytes(automatic.memory.total()) << ".\n";
         else if (fixed >= most)
-            out << "Weights and optimizer alone need " << readable_bytes(fixed)
-                << ": use GPUs with more memory, or more of them and sharding.\n";
+            out << "Weights and optimizer alone need " << readable_bytes(fixed) << ": use GPUs with more memory, or "
+                << (stage.name == "score" ? "a larger score.ranks_per_candidate, whose ranks share a candidate's.\n"
+                                          : "more of them and sharding.\n");
         else if (stage.micro_batch_sequences > 1)
             out << "Lower " << stage.name << ".micro_batch_sequences, now " << stage.micro_batch_sequences << ".\n";
         else

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "rules/selection_rule.h"
 #include "system/error.h"
 
 namespace amalgam {
@@ -18,6 +19,13 @@ const std::string automatic = "auto";
 bool is_whole_number(const std::string& word) {
     const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
     return !word.empty() && word.size() <= most_digits && std::all_of(word.begin(), word.end(), is_digit);
+}
+
+std::string rules_with_an_order() {
+    std::string names;
+    for (const SelectionRule& rule : selection_rules())
+        if (rule.order) names += (names.empty() ? "" : ", ") + rule.name;
+    return names;
 }
 
 }  // namespace
@@ -39,7 +47,9 @@ bool is_automatic(const Options& options) {
 int64_t kept_layers(const std::string& budget, int64_t layers) {
     require(budget != automatic,
             "select.budget is auto but the rule has no order of the layers from which as many as are needed could be "
-            "kept (recall_guided, removal_rounds, addition_rounds and joint_gates have) write a count such as 7, or a "
+            "kept (",
+            rules_with_an_order(),
+            " have) write a count such as 7, or a "
             "ratio such as 25%");
     const bool percent = budget.ends_with("%");
     const bool ratio = !percent && budget.find('.') != std::string::npos;

@@ -80,10 +80,21 @@ SelectionRule layer_rule(const std::string& name, const Scorer& scorer, decltype
             .choose = std::move(choose)};
 }
 
+/// An order of equal numbers would be that of the layers, and look like a choice.
+void expect_differences(const std::string& rule, const std::vector<double>& importance) {
+    const auto [least, most] = std::minmax_element(importance.begin(), importance.end());
+    require(importance.size() == 1 || *least < *most, "select.rule: ", rule,
+            " measures the same in every layer (there is nothing to choose by; a teacher that answers none of "
+            "score.recall's questions makes all alike) ask what it can answer, or take another rule, in a run of "
+            "another name, which can take over the alignment with reuse");
+}
+
 /// A rule that ranks layers by one number of each one's candidate.
 SelectionRule ranking_rule(const std::string& name, const Scorer& scorer, LayerOf layer_of, Importance importance) {
-    const auto order = [layer_of, importance](int64_t layers, const Scored& scored) {
-        return most_important(by_layer(layers, scored, layer_of, importance), layers);
+    const auto order = [name, layer_of, importance](int64_t layers, const Scored& scored) {
+        const std::vector<double> found = by_layer(layers, scored, layer_of, importance);
+        expect_differences(name, found);
+        return most_important(found, layers);
     };
     if (!scorer.distils) return ordered_rule(name, scorer, order);
     return layer_rule(name, scorer, [order](const Options& options, int64_t layers, const Scored& scored) {

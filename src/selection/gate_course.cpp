@@ -37,6 +37,12 @@ std::vector<int64_t> GateCourse::order() const {
     return order;
 }
 
+bool GateCourse::tells_nothing() const {
+    return std::all_of(gates.begin(), gates.end(), [](const std::vector<double>& row) {
+        return std::all_of(row.begin(), row.end(), [&](double gate) { return gate == row.front(); });
+    });
+}
+
 void write_course(H5File& file, const GateCourse& course) {
     std::vector<double> flat;
     for (const auto& row : course.gates) flat.insert(flat.end(), row.begin(), row.end());

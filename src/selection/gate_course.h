@@ -27,6 +27,9 @@ struct GateCourse {
 
     /// All layers, the largest gate first; of equal ones that which was larger on average, then the lower layer first.
     std::vector<int64_t> order() const;
+
+    /// No step has told any layer from another: their order is that of their numbers.
+    bool tells_nothing() const;
 };
 
 /// Writes the group /gates.

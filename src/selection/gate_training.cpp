@@ -57,6 +57,10 @@ class GateTraining {
             if (asked.save || asked.stop || due || done == steps) save();
             if (asked.stop && done < steps) return std::nullopt;
         }
+        if (course.tells_nothing())
+            warn(text("score: all gates were alike in every step, at ", course.latest().front(),
+                      " in the end, so that layers are chosen by their number; give score.gates another penalty or "
+                      "learning_rate"));
         return course;
     }
 

@@ -53,6 +53,11 @@ TEST(OneLayerRules, say_what_is_missing) {
         },
         ExitCode::damaged_file, {"loss"});
     test::expect_error([] { chosen("ablation", 1, 3, {}); }, ExitCode::bad_input, {"scores of all 3 layers"});
+    test::expect_error(
+        [] {
+            chosen("ablation_accuracy", 1, 3, with("ablation_accuracy", "recall", {0, 0, 0}));
+        },
+        ExitCode::bad_input, {"ablation_accuracy", "the same in every layer"});
 }
 
 TEST(KlGuidedAverage, takes_the_mean_place) {
