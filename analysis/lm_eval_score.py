@@ -30,7 +30,8 @@ def parse_arguments(arguments=None):
     parser.add_argument("--tokenizer", required=True, type=Path, metavar="FOLDER", help="as in the export")
     parser.add_argument("--models", default="teacher,student", metavar="A,B", help="default: %(default)s")
     parser.add_argument("--include-path", type=Path, nargs="+", metavar="FOLDER",
-                        help="where the folders of the export's --include-path are now (default: as they lay to requests.h5)")
+                        help="after the files: where the folders of the export's --include-path are now (default: as they lay to "
+                             "requests.h5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here, too")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write tables by task and length here, too")
     return parser.parse_args(arguments)
