@@ -182,7 +182,8 @@ class Race {
         for (const RateTrial& trial : record_.trials)
             if (trial.position == best && !is_finite(trial))
                 return "the lowest that was tried, though no trial ended with finite losses";
-        return text("best of ", record_.trials.size(), " trials; the rule of thumb says ",
+        return text("chosen from ", record_.trials.size(),
+                    " trials, where one has to be better by more than its error; the rule of thumb says ",
                     words(automatic_, record_.rule));
     }
 
