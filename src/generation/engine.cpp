@@ -207,6 +207,7 @@ void generate(const CausalLM& model, std::span<const Prompt> prompts, const Gene
         own_limits.slots = std::clamp<int64_t>(int64_t(own.size()), 1, own_limits.slots);
         const auto of_own = [&](size_t i, std::vector<int32_t> tokens) { finished(members[i], std::move(tokens)); };
         GenerationEngine(model, capacity, own_limits).generate(own, of_own, stop);
+        if (stop && stop()) next = order.size();  // no cache is made for prompts that are left out
     }
 }
 

@@ -10,6 +10,7 @@
 #include <numeric>
 #include <utility>
 
+#include "job/training_plan.h"
 #include "model/own_piece.h"
 #include "objectives/chunked_losses.h"
 #include "selection/far_context.h"
@@ -121,7 +122,7 @@ class GateTraining {
         setup_.world.on_root([&] { write_gate_state(setup_.file, state_, setup_.provenance); });
     }
 
-    bool compares_states() const { return setup_.job.gates.objective != GateObjective::kl; }
+    bool compares_states() const { return !gates_see_text(setup_.job); }
     bool is_fixed() const { return setup_.job.gates.penalty_schedule == PenaltySchedule::fixed; }
     bool weighs_far_context() const { return !compares_states() && setup_.job.far_context.weight > 0.0; }
 

@@ -55,14 +55,6 @@ StageOutcome evaluate(Run& run) {
     std::unique_ptr<RequestFile> requests;
     if (!job.requests.empty()) run.world.together([&] { requests = std::make_unique<RequestFile>(job.requests); });
     const std::filesystem::path kept = kept_answers_folder(run.folder);
-    bool stopped = false;
-    const auto answers = [&](const CausalLM& model, const std::string& name) -> std::optional<Answers> {
-        if (!requests) return std::nullopt;
-        auto found =
-            answer_requests_until([&] { return run.stop.seen(); }, model, *requests, chunk, run.world, {kept, name});
-        stopped = !found;
-        return found;
-    };
     std::unique_ptr<RecallQuestions> questions;
     if (job.recall.questions > 0) {
         const TokenFile& text = run.validation_tokens();
@@ -77,16 +69,21 @@ StageOutcome evaluate(Run& run) {
     };
     std::vector<EvaluatedModel> models;
     fault_point("evaluate.measure");
+    /// False if a stop was asked for before all requests were answered.
     const auto evaluated = [&](const std::string& name, const CausalLM& model, TeacherStates* reference) {
         // What may be stopped comes first: there is no use in measurements that a stop would throw away.
-        auto answered = answers(model, name);
-        if (stopped) return;
+        std::optional<Answers> answers;
+        if (requests) {
+            answers = answer_requests_until([&] { return run.stop.seen(); }, model, *requests, chunk, run.world,
+                                            {kept, name});
+            if (!answers) return false;
+        }
         models.push_back(
-            {name, measure_tokens(model, reference, set, batch, chunk, ranks), std::move(answered), recall(model)});
+            {name, measure_tokens(model, reference, set, batch, chunk, ranks), std::move(answers), recall(model)});
+        return true;
     };
-    evaluated("teacher", teacher, nullptr);
-    if (!stopped) evaluated("student", *student.model, &states);
-    if (stopped) return StageOutcome::stopped;
+    if (!evaluated("teacher", teacher, nullptr) || !evaluated("student", *student.model, &states))
+        return StageOutcome::stopped;
     run.world.on_root([&] {
         write_evaluation(run.evaluation_file(), models, set, job.position_bins, checkpoint->spec().layout,
                          run.provenance());

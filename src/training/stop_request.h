@@ -30,6 +30,8 @@ class StopRequest {
     bool seen();
 
   private:
+    bool is_due(double seconds_ahead) const;
+
     std::filesystem::path folder_;
     double walltime_;
     bool stopping_ = false, seen_ = false;

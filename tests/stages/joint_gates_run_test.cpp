@@ -31,6 +31,16 @@ class JointGatesRun : public test::SmallRun {
         EXPECT_EQ(differing_datasets(expected / "scores.h5", result("scores.h5"), ignored), Names{}) << job.name;
         EXPECT_EQ(differing_datasets(expected / "selection.h5", result("selection.h5")), Names{}) << job.name;
     }
+
+    /// A run with models spread over so many ranks has the scores of the run in the folder `expected`.
+    void expect_same_when_sharded(int ranks, const std::filesystem::path& expected) {
+        job.name = "sharded";
+        job.sharding.strategy = ShardingSetting::full;
+        job.sharding.activations = Activations::recompute;
+        job.score.ranks_per_candidate = ranks;
+        expect_end(run(ranks), 0, {"score: sharding full over " + std::to_string(ranks) + " ranks", "finished in"});
+        expect_same_scores(expected);
+    }
 };
 
 TEST_F(JointGatesRun, keeps_the_layers_of_the_largest_gates_for_any_budget) {
@@ -67,12 +77,7 @@ TEST_F(JointGatesRun, compares_states_of_sharded_models_to_the_same_bits) {
     job.name = "alone";
     expect_end(run(1), 0, {"finished in"});
     const auto alone = run_folder();
-    job.name = "sharded";
-    job.sharding.strategy = ShardingSetting::full;
-    job.sharding.activations = Activations::recompute;
-    job.score.ranks_per_candidate = 3;
-    expect_end(run(3), 0, {"score: sharding full over 3 ranks", "finished in"});
-    expect_same_scores(alone);
+    expect_same_when_sharded(3, alone);
 }
 
 TEST_F(JointGatesRun, gives_the_same_bits_on_several_ranks_and_after_a_death) {
@@ -85,12 +90,7 @@ TEST_F(JointGatesRun, gives_the_same_bits_on_several_ranks_and_after_a_death) {
     unsetenv("AMALGAM_FAULT");
     expect_end(run(3), 0, {"score: gates go on from step 2", "finished in"});
     expect_same_scores(alone);
-    job.name = "sharded";
-    job.sharding.strategy = ShardingSetting::full;
-    job.sharding.activations = Activations::recompute;
-    job.score.ranks_per_candidate = 2;
-    expect_end(run(2), 0, {"score: sharding full over 2 ranks", "finished in"});
-    expect_same_scores(alone);
+    expect_same_when_sharded(2, alone);
 }
 
 }  // namespace
