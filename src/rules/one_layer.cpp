@@ -26,17 +26,17 @@ double measured(const ScoredCandidate& one, const std::string& name) {
 }
 
 using LayerOf = std::optional<int64_t> (*)(const Candidate&);
-using Importance = std::function<double(const ScoredCandidate&)>;
+using Number = std::function<double(const ScoredCandidate&)>;
 
-/// The importance of every layer, by layer. A layer with several candidates counts by its best.
-std::vector<double> by_layer(int64_t layers, const Scored& scored, LayerOf layer_of, const Importance& importance) {
+/// The number of every layer, by layer. A layer with several candidates counts by its largest.
+std::vector<double> by_layer(int64_t layers, const Scored& scored, LayerOf layer_of, const Number& number) {
     require(!scored.empty(), "select.rule: needs the scores of all ", layers,
             " layers (0 are there); set score.tokens");
     constexpr double none = -std::numeric_limits<double>::infinity();
     std::vector<double> all(size_t(layers), none);
     for (const ScoredCandidate& one : scored)
         if (const auto layer = layer_of(one.candidate))
-            all[size_t(*layer)] = std::max(all[size_t(*layer)], importance(one));
+            all[size_t(*layer)] = std::max(all[size_t(*layer)], number(one));
     for (int64_t layer = 0; layer < layers; ++layer)
         if (all[size_t(layer)] == none)
             throw Error(text("scores: layer ", layer, " was not scored"), ExitCode::damaged_file);
@@ -65,19 +65,24 @@ double loss_by_removal(const ScoredCandidate& one) {
     return -one.score;
 }
 
-Importance measured_as(const std::string& name) {
+Number measured_as(const std::string& name) {
     return [name](const ScoredCandidate& one) { return measured(one, name); };
 }
-Importance minus(const std::string& name) {
+Number minus(const std::string& name) {
     return [name](const ScoredCandidate& one) { return -measured(one, name); };
 }
 
-SelectionRule layer_rule(const std::string& name, const Scorer& scorer, decltype(SelectionRule::choose) choose) {
+using ImportanceOfLayers = decltype(SelectionRule::importance);
+
+SelectionRule layer_rule(const std::string& name, const Scorer& scorer, ImportanceOfLayers importance) {
     return {.name = name,
             .options = {budget_option()},
             .scorer = &scorer,
             .kept = kept_by_budget,
-            .choose = std::move(choose)};
+            .importance = importance,
+            .choose = [importance](const Options& options, int64_t layers, const Scored& scored) {
+                return most_important(importance(layers, scored), kept_by_budget(options, layers));
+            }};
 }
 
 /// An order of equal numbers would be that of the layers, and look like a choice.
@@ -90,18 +95,18 @@ void expect_differences(const std::string& rule, const std::vector<double>& impo
 }
 
 /// A rule that ranks layers by one number of each one's candidate.
-SelectionRule ranking_rule(const std::string& name, const Scorer& scorer, LayerOf layer_of, Importance importance) {
-    const auto order = [name, layer_of, importance](int64_t layers, const Scored& scored) {
-        const std::vector<double> found = by_layer(layers, scored, layer_of, importance);
+SelectionRule ranking_rule(const std::string& name, const Scorer& scorer, LayerOf layer_of, const Number& number) {
+    const auto importance = [name, layer_of, number](int64_t layers, const Scored& scored) {
+        std::vector<double> found = by_layer(layers, scored, layer_of, number);
         expect_differences(name, found);
-        return most_important(found, layers);
+        return found;
     };
-    if (!scorer.distils) return ordered_rule(name, scorer, order);
-    return layer_rule(name, scorer, [order](const Options& options, int64_t layers, const Scored& scored) {
-        Layers first = order(layers, scored);
-        first.resize(size_t(kept_by_budget(options, layers)));
-        return first;
+    if (scorer.distils) return layer_rule(name, scorer, importance);
+    SelectionRule rule = ordered_rule(name, scorer, [importance](int64_t layers, const Scored& scored) {
+        return most_important(importance(layers, scored), layers);
     });
+    rule.importance = importance;
+    return rule;
 }
 
 SelectionRule that_asks(SelectionRule rule) {
@@ -117,17 +122,17 @@ std::vector<double> places(const std::vector<double>& importance) {
     return place;
 }
 
-Layers mean_of_places(const Options& options, int64_t layers, const Scored& scored) {
+std::vector<double> minus_mean_of_places(int64_t layers, const Scored& scored) {
     const auto added = places(by_layer(layers, scored, restored_layer, score_of));
     const auto removed = places(by_layer(layers, scored, removed_layer, loss_by_removal));
     std::vector<double> importance;
     for (size_t layer = 0; layer < added.size(); ++layer) importance.push_back(-(added[layer] + removed[layer]) / 2);
-    return most_important(importance, kept_by_budget(options, layers));
+    return importance;
 }
 
 /// min(50, (max R - R_i) / (max C - C_i + 1e-10)) with R the recall and C the accuracy of ordinary predictions when
 /// layer i is linear.
-Layers recall_over_accuracy(const Options& options, int64_t layers, const Scored& scored) {
+std::vector<double> recall_over_accuracy(int64_t layers, const Scored& scored) {
     const auto recall = by_layer(layers, scored, removed_layer, measured_as("recall"));
     const auto accuracy = by_layer(layers, scored, removed_layer, measured_as("accuracy"));
     const double most_recall = *std::max_element(recall.begin(), recall.end());
@@ -135,7 +140,7 @@ Layers recall_over_accuracy(const Options& options, int64_t layers, const Scored
     std::vector<double> importance;
     for (size_t i = 0; i < recall.size(); ++i)
         importance.push_back(std::min(50.0, (most_recall - recall[i]) / (most_accuracy - accuracy[i] + 1e-10)));
-    return most_important(importance, kept_by_budget(options, layers));
+    return importance;
 }
 
 struct WeighedSet {
@@ -181,9 +186,16 @@ Layers best_nearly_uniform(const std::vector<double>& importance, int64_t count)
     return best.layers;
 }
 
-Layers nearly_uniform(const Options& options, int64_t layers, const Scored& scored) {
-    const auto sensitivity = by_layer(layers, scored, restored_layer, minus("kl"));
-    return best_nearly_uniform(sensitivity, kept_by_budget(options, layers));
+/// A layer is as important as restoring it alone is good; but the ones that are kept lie at nearly equal distances.
+SelectionRule nearly_uniform_rule(const std::string& name, const Scorer& scorer) {
+    const auto importance = [](int64_t layers, const Scored& scored) {
+        return by_layer(layers, scored, restored_layer, minus("kl"));
+    };
+    SelectionRule rule = layer_rule(name, scorer, importance);
+    rule.choose = [importance](const Options& options, int64_t layers, const Scored& scored) {
+        return best_nearly_uniform(importance(layers, scored), kept_by_budget(options, layers));
+    };
+    return rule;
 }
 
 }  // namespace
@@ -198,7 +210,7 @@ std::vector<SelectionRule> one_layer_rules() {
         ranking_rule("kl_guided", restored_layer_scorer(), restored_layer, score_of),
         // GR-S2 and AVG-S2 of the same paper.
         ranking_rule("kl_guided_removal", removed_layer_scorer(), removed_layer, loss_by_removal),
-        layer_rule("kl_guided_average", restored_and_removed_scorer(), mean_of_places),
+        layer_rule("kl_guided_average", restored_and_removed_scorer(), minus_mean_of_places),
         // GA-S1 and GR-S1: by the error of the hidden states instead.
         ranking_rule("hidden_state_addition", aligned_restored_layer_scorer(), restored_layer,
                      minus("hidden_state_error")),
@@ -208,7 +220,7 @@ std::vector<SelectionRule> one_layer_rules() {
         // PPL.
         ranking_rule("perplexity", aligned_removed_layer_scorer(), removed_layer, measured_as("loss")),
         // Zebra-Llama's SMART, arXiv 2505.17272.
-        layer_rule("smart", aligned_restored_layer_scorer(), nearly_uniform),
+        nearly_uniform_rule("smart", aligned_restored_layer_scorer()),
         // arXiv 2601.22156; C is the accuracy of next tokens in place of its multiple-choice tasks.
         that_asks(layer_rule("halo", aligned_removed_layer_scorer(), recall_over_accuracy)),
         // The rise of the answers' loss (arXiv 2606.27791), and AR.

@@ -32,6 +32,10 @@ struct SelectionRule {
     std::vector<std::string> (*problems)(const Options& options, std::optional<int64_t> layers) =
         [](const Options&, std::optional<int64_t>) { return std::vector<std::string>(); };
 
+    /// What it found of every layer, by layer, larger for those that it would rather keep, of rules that judge layers
+    /// one by one; null: of others. `scored` as for `choose`.
+    std::function<std::vector<double>(int64_t layers, const std::vector<ScoredCandidate>& scored)> importance = nullptr;
+
     /// All layers, the one that is kept to the end first, of rules that keep the first ones of one order whatever the
     /// budget (kept_curve.h); null: of others. `scored` are all candidates of its scorer, and maybe more.
     std::function<std::vector<int64_t>(int64_t layers, const std::vector<ScoredCandidate>& scored)> order = nullptr;

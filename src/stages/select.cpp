@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <iomanip>
+#include <limits>
+#include <optional>
 #include <sstream>
+#include <utility>
 
 #include "evaluation/statistics.h"
 #include "rules/budget.h"
@@ -16,9 +19,29 @@
 namespace amalgam {
 namespace {
 
+/// The one layer that was restored, removed or ablated.
+std::optional<int64_t> layer_of(const Candidate& candidate) {
+    const auto restored = restored_layer(candidate);
+    return restored ? restored : removed_layer(candidate);
+}
+
+/// Places of candidates, by what the rule found of their layers, as it keeps them: the most important one first, equal
+/// ones by layer. By their score if the rule judges no single layers.
+std::vector<size_t> in_order_of(const std::vector<double>& importance, const std::vector<ScoredCandidate>& scored) {
+    std::vector<size_t> places = by_importance(scored);
+    if (importance.empty()) return places;
+    const auto rank = [&](size_t place) {
+        const auto layer = layer_of(scored[place].candidate);
+        return layer ? std::pair(-importance[size_t(*layer)], *layer)
+                     : std::pair(std::numeric_limits<double>::infinity(), int64_t{0});
+    };
+    std::stable_sort(places.begin(), places.end(), [&](size_t a, size_t b) { return rank(a) < rank(b); });
+    return places;
+}
+
 /// Candidates with their held-out KL, that of the most important layer first, or the layers' gates where they decide;
-/// those of a kept layer are marked.
-std::string table_of(const ScoreTable& table, const Selection& selection) {
+/// those of a kept layer are marked. `importance` is what the rule found of every layer, or empty.
+std::string table_of(const ScoreTable& table, const Selection& selection, const std::vector<double>& importance) {
     std::ostringstream out;
     out << std::fixed << std::setprecision(4);
     if (table.gates) {
@@ -27,17 +50,19 @@ std::string table_of(const ScoreTable& table, const Selection& selection) {
                 << std::setw(3) << layer << "  gate " << table.gates->latest()[size_t(layer)];
         return out.str();
     }
-    for (const size_t place : by_importance(table.scored())) {
+    // The sum with 0 has no sign where a number is rounded to zero: not -0.0000.
+    const auto rounded = [](double number) { return std::round(number * 1e4) / 1e4 + 0.0; };
+    for (const size_t place : in_order_of(importance, table.scored())) {
         const CandidateResult& result = table.candidates[place];
-        const auto restored = restored_layer(result.candidate);
-        const auto layer = restored ? restored : removed_layer(result.candidate);
+        const auto layer = layer_of(result.candidate);
         const bool kept = layer && selection.layout.at(size_t(*layer)) == softmax_mixer;
         const auto kl = mean_and_error(result.kl.back());
         out << "\n  " << (kept ? "*" : " ") << " " << in_column(result.candidate) << "  KL " << kl.mean
             << plus_minus(kl.standard_error);
-        // The sum with 0 has no sign where the score is rounded to zero: not -0.0000.
-        if (result.recall_weight > 0 || result.far_weight > 0)
-            out << "  score " << std::round(result.score() * 1e4) / 1e4 + 0.0;
+        if (layer && !importance.empty())
+            out << "  importance " << rounded(importance[size_t(*layer)]);
+        else if (result.recall_weight > 0 || result.far_weight > 0)
+            out << "  score " << rounded(result.score());
     }
     return out.str();
 }
@@ -74,8 +99,10 @@ StageOutcome select(Run& run) {
         write_selection(run.selection_file(), selection, run.provenance());
         const bool of_layers = table.gates || (selection.curve.empty() && !table.candidates.empty() &&
                                                table.candidates.size() <= size_t(2 * layers));
+        const bool judges_layers = rule.importance && !table.candidates.empty();
+        const auto importance = judges_layers ? rule.importance(layers, table.scored()) : std::vector<double>();
         info(text("select (", selection.rule, "): ", describe(selection.layout),
-                  of_layers ? table_of(table, selection) : ""));
+                  of_layers ? table_of(table, selection, importance) : ""));
         if (!selection.curve.empty()) info("select: " + table_of_curve(selection));
         if (keeps_all_for_bounds(job, selection))
             warn(

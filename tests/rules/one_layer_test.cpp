@@ -46,6 +46,17 @@ TEST(OneLayerRules, rank_by_what_they_say) {
     EXPECT_EQ(chosen("ablation_accuracy", 2, 4, with("ablation_accuracy", "recall", numbers)), (Layers{2, 0}));
 }
 
+TEST(OneLayerRules, tell_the_importance_that_they_choose_by) {
+    const auto importance = [](const std::string& rule, const std::string& name, const Numbers& numbers) {
+        return selection_rule(rule).importance(int64_t(numbers.size()), with(rule, name, numbers));
+    };
+    EXPECT_EQ(importance("recall_guided", "score", {-0.2, -0.5, -0.1}), (Numbers{0.2, 0.5, 0.1}));
+    EXPECT_EQ(importance("perplexity", "loss", {3.2, 3.5, 3.1}), (Numbers{3.2, 3.5, 3.1}));
+    EXPECT_EQ(importance("ablation_accuracy", "recall", {0.5, 0.0, 1.0}), (Numbers{-0.5, 0.0, -1.0}));
+    EXPECT_EQ(importance("smart", "kl", {0.3, 0.1, 0.2}), (Numbers{-0.3, -0.1, -0.2}));
+    EXPECT_FALSE(selection_rule("swaps").importance) << "it judges sets of layers";
+}
+
 TEST(OneLayerRules, say_what_is_missing) {
     test::expect_error(
         [] {
