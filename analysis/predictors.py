@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which measurement of single layers foretells the students: rank correlations over sets of layers, in Markdown.
 
-usage: predictors.py LAYERS.csv STUDENTS.csv [--layers COUNT]
+usage: predictors.py LAYERS.csv STUDENTS.csv [--layers COUNT] [--tokens TOKENS]
 
 LAYERS.csv has a row a layer (analysis/results/selection/smollm2-layers.csv), STUDENTS.csv a row a student (smollm2.csv).
-Counted are students with RULER, of COUNT kept layers (8), of seed 0, trained without questions and with the default mixer.
+Counted are students with RULER, of COUNT kept layers (8), distilled on TOKENS tokens (10 million), of seed 0, trained
+without questions and with the default mixer.
 What was measured of the kept layers is added up, and correlated (Spearman) with the students' RULER (mean of the lengths),
 their recall (mean of noise, text and four keys) and minus their KL; students of one set count as one, by their means.
 Behind each: its standard deviation over 1000 resamplings of the sets.
@@ -35,13 +36,14 @@ def read_measurements(path):
     return found | {name: sum(found[part] for part in parts) for name, parts in SUMS.items()}
 
 
-def read_students(path, count):
+def read_students(path, count, tokens):
     """Set of layers -> RULER, recall, minus KL."""
     found = {}
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
             layers = row["softmax_layers"].split()
-            if len(layers) != count or not row["ruler_1024"] or any(word in row["settings"] for word in OTHER_STUDENTS):
+            is_other = any(word in row["settings"] for word in OTHER_STUDENTS)
+            if len(layers) != count or row["distillation_tokens"] != str(tokens) or not row["ruler_1024"] or is_other:
                 continue
             ruler = np.mean([float(row[f"ruler_{length}"]) for length in LENGTHS])
             recall = np.mean([float(row[f"{kind}_{length}"]) for kind in KINDS for length in LENGTHS])
@@ -76,8 +78,9 @@ def main():
     arguments.add_argument("measurements")
     arguments.add_argument("students")
     arguments.add_argument("--layers", type=int, default=8)
+    arguments.add_argument("--tokens", type=int, default=10_000_000)
     given = arguments.parse_args()
-    students = read_students(given.students, given.layers)
+    students = read_students(given.students, given.layers, given.tokens)
     if len(students) < 3:
         raise SystemExit(f"{given.students}: {len(students)} sets of {given.layers} layers have RULER, 3 are needed")
     results = np.array(list(students.values()))

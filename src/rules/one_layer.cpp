@@ -72,9 +72,8 @@ Number minus(const std::string& name) {
     return [name](const ScoredCandidate& one) { return -measured(one, name); };
 }
 
-using ImportanceOfLayers = decltype(SelectionRule::importance);
-
-SelectionRule layer_rule(const std::string& name, const Scorer& scorer, ImportanceOfLayers importance) {
+SelectionRule layer_rule(const std::string& name, const Scorer& scorer,
+                         const decltype(SelectionRule::importance)& importance) {
     return {.name = name,
             .options = {budget_option()},
             .scorer = &scorer,

@@ -40,8 +40,8 @@ std::vector<size_t> in_order_of(const std::vector<double>& importance, const std
 }
 
 /// Candidates with their held-out KL, that of the most important layer first, or the layers' gates where they decide;
-/// those of a kept layer are marked. `importance` is what the rule found of every layer, or empty.
-std::string table_of(const ScoreTable& table, const Selection& selection, const std::vector<double>& importance) {
+/// those of a kept layer are marked.
+std::string table_of(const ScoreTable& table, const Selection& selection, const SelectionRule& rule) {
     std::ostringstream out;
     out << std::fixed << std::setprecision(4);
     if (table.gates) {
@@ -50,9 +50,12 @@ std::string table_of(const ScoreTable& table, const Selection& selection, const 
                 << std::setw(3) << layer << "  gate " << table.gates->latest()[size_t(layer)];
         return out.str();
     }
+    const std::vector<ScoredCandidate> scored = table.scored();
+    const auto importance =
+        rule.importance ? rule.importance(int64_t(selection.layout.size()), scored) : std::vector<double>();
     // The sum with 0 has no sign where a number is rounded to zero: not -0.0000.
     const auto rounded = [](double number) { return std::round(number * 1e4) / 1e4 + 0.0; };
-    for (const size_t place : in_order_of(importance, table.scored())) {
+    for (const size_t place : in_order_of(importance, scored)) {
         const CandidateResult& result = table.candidates[place];
         const auto layer = layer_of(result.candidate);
         const bool kept = layer && selection.layout.at(size_t(*layer)) == softmax_mixer;
@@ -99,10 +102,8 @@ StageOutcome select(Run& run) {
         write_selection(run.selection_file(), selection, run.provenance());
         const bool of_layers = table.gates || (selection.curve.empty() && !table.candidates.empty() &&
                                                table.candidates.size() <= size_t(2 * layers));
-        const bool judges_layers = rule.importance && !table.candidates.empty();
-        const auto importance = judges_layers ? rule.importance(layers, table.scored()) : std::vector<double>();
         info(text("select (", selection.rule, "): ", describe(selection.layout),
-                  of_layers ? table_of(table, selection, importance) : ""));
+                  of_layers ? table_of(table, selection, rule) : ""));
         if (!selection.curve.empty()) info("select: " + table_of_curve(selection));
         if (keeps_all_for_bounds(job, selection))
             warn(

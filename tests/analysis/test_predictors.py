@@ -18,11 +18,11 @@ MEASURED = {
     "kl_when_linear": (0.1, 0.2, 0.4, 0.3), "recall_kl_when_linear": (4.0, 3.0, 0.2, 0.1),
     "recall_when_linear": (0.0, 0.1, 0.8, 0.9), "kl_when_restored_distilled": (0.4, 0.3, 0.1, 0.2),
 }
-# Kept layers, settings, RULER, KL: the more of the first two layers, the better by RULER and the worse by KL.
+# Kept layers, settings, RULER, KL, and tokens where they are others than 10 million: the more of the first two layers, the better by RULER and the worse by KL.
 STUDENTS = (
     ("0 1", "", 60, 0.09), ("0 2", "", 50, 0.07), ("0 3", "", 48, 0.08), ("1 2", "", 40, 0.05), ("1 3", "", 30, 0.06),
     ("2 3", "", 10, 0.04), ("2 3", "seed 1", 90, 0.01), ("2 3", "question_fraction 0.1", 90, 0.01), ("0", "", 90, 0.01),
-    ("2 3", "", "", 0.01),
+    ("2 3", "", "", 0.01), ("2 3", "", 90, 0.01, 30_000_000),
 )
 
 
@@ -37,10 +37,10 @@ def write_tables(folder):
     layers, students = Path(folder) / "layers.csv", Path(folder) / "students.csv"
     write_csv(layers, [{"layer": i} | {name: of[i] for name, of in MEASURED.items()} for i in range(4)])
     write_csv(students, [
-        {"softmax_layers": kept, "settings": settings, "kl": kl}
+        {"softmax_layers": kept, "settings": settings, "distillation_tokens": (*tokens, 10_000_000)[0], "kl": kl}
         | {f"ruler_{length}": ruler for length in predictors.LENGTHS}
         | {f"{kind}_{length}": 0.01 * float(ruler or 0) for kind in predictors.KINDS for length in predictors.LENGTHS}
-        for kept, settings, ruler, kl in STUDENTS
+        for kept, settings, ruler, kl, *tokens in STUDENTS
     ])
     return layers, students
 
@@ -54,7 +54,7 @@ class Predictors(unittest.TestCase):
     def test_counts_sets_that_differ_in_layers_alone(self):
         with tempfile.TemporaryDirectory() as folder:
             _, students = write_tables(folder)
-            found = predictors.read_students(students, 2)
+            found = predictors.read_students(students, 2, 10_000_000)
         self.assertEqual(sorted(found), [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)])
         self.assertEqual(found[2, 3][0], 10)
 
